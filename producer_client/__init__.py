@@ -1,0 +1,38 @@
+"""What a photo backend installs to talk to Sightline: a client, its contract, its errors. Needs celery alone."""
+
+from producer_client.client import Handle, Sightline
+from producer_client.contract import (
+    Answer,
+    Code,
+    EmbedItem,
+    Near,
+    NewPhoto,
+    Photo,
+    Point,
+    Provenance,
+    Reason,
+    Refused,
+    Stored,
+)
+from producer_client.errors import BadRequest, PhotoRefused, SightlineError, TimedOut, TryAgain
+
+__all__ = [
+    "Answer",
+    "BadRequest",
+    "Code",
+    "EmbedItem",
+    "Handle",
+    "Near",
+    "NewPhoto",
+    "Photo",
+    "PhotoRefused",
+    "Point",
+    "Provenance",
+    "Reason",
+    "Refused",
+    "Sightline",
+    "SightlineError",
+    "Stored",
+    "TimedOut",
+    "TryAgain",
+]

@@ -1,0 +1,42 @@
+"""What a call can raise.
+
+SightlineError            .code, .message
+├── BadRequest            the message itself is wrong: fix the call
+├── PhotoRefused          this photo cannot be taken: .ref says which
+├── TryAgain              the service could not now: send it again later
+└── TimedOut              no reply in time: the work may still be done
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from producer_client.contract import Code
+
+
+class SightlineError(Exception):
+    """Base of all. `code` is part of the contract, the sentence is for people."""
+
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(f"{message} [{code}]")
+        self.code = code
+        self.message = message
+
+
+class BadRequest(SightlineError):
+    pass
+
+
+class PhotoRefused(SightlineError):
+    def __init__(self, code: Code, message: str, ref: str) -> None:
+        super().__init__(code, message)
+        self.ref = ref
+
+
+class TryAgain(SightlineError):
+    pass
+
+
+class TimedOut(SightlineError):
+    pass
