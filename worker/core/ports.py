@@ -1,0 +1,147 @@
+"""The seams of the library, as Protocols. Adapters implement them; only the runtime picks which."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Any, Protocol
+
+from producer_client.contract import Code, Near, Photo
+from worker.core.types import (
+    Changes,
+    Chunk,
+    Counts,
+    Decoded,
+    Entry,
+    Missing,
+    Neighbours,
+    NewEntry,
+    PhotoRow,
+    Pixels,
+    RunState,
+    Written,
+)
+from worker.core.vectors import Ids, Vector, Vectors
+
+
+class Encoder(Protocol):
+    """Photos or texts to vectors: float32 [n, dimension], rows of length 1, in the order given."""
+
+    name: str
+    model_key: str
+    dimension: int
+    device: str
+    input_side: int
+    has_text: bool
+
+    def encode_images(self, photos: Sequence[Pixels]) -> Vectors: ...
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors: ...
+
+
+class Decode(Protocol):
+    """File bytes to pixels. Raises PhotoRefusal."""
+
+    def __call__(self, content: bytes) -> Decoded: ...
+
+
+class PhotoSource(Protocol):
+    """References to bytes. Raises PhotoRefusal, or Transient where a server did not answer."""
+
+    def fetch(self, photo: Photo) -> bytes: ...
+
+
+class Snapshot(Protocol):
+    """One consistent view of everything that is indexed."""
+
+    seq: int
+    count: int
+
+    def chunks(self) -> Iterator[Chunk]: ...
+
+
+class Store(Protocol):
+    """Postgres. Every method is one transaction. Raises Transient when the database cannot be reached."""
+
+    def rows(self, photo_ids: Collection[int]) -> dict[int, PhotoRow]: ...
+
+    def known_vectors(self, contents: Collection[str], model_key: str) -> dict[str, Vector]: ...
+
+    def keep_vectors(self, vectors: Mapping[str, Vector], model_key: str) -> None: ...
+
+    def put_many(self, entries: Sequence[NewEntry], model_key: str) -> list[Written]: ...
+
+    def remove_many(self, photo_ids: Collection[int]) -> dict[int, tuple[int, bool]]: ...
+
+    def entries(self, photo_ids: Collection[int]) -> dict[int, Entry]: ...
+
+    def ids_with_content(self, content_sha256: str) -> Ids: ...
+
+    def ids_where(self, near: Near | None, where: Mapping[str, Any] | None) -> Ids: ...
+
+    def changes_after(self, seq: int, model_key: str, dimension: int) -> Changes: ...
+
+    def snapshot(self, model_key: str, dimension: int) -> AbstractContextManager[Snapshot]: ...
+
+    def refuse(self, photo_id: int, code: Code, message: str) -> None: ...
+
+    def counts(self, model_key: str) -> Counts: ...
+
+    def exclusive(self, name: str) -> AbstractContextManager[bool]: ...
+
+    def missing(self, model_key: str, *, after_id: int, limit: int) -> list[Missing]: ...
+
+    def missing_count(self, model_key: str) -> int: ...
+
+    def follow_rows(self) -> int: ...
+
+    def begin_attempt(self, photo_ids: Collection[int]) -> None: ...
+
+    def end_attempt(self, photo_ids: Collection[int]) -> None: ...
+
+    def start_run(self) -> int: ...
+
+    def note_progress(self, run_id: int, phase: str, done: int, total: int) -> None: ...
+
+    def finish_run(self, run_id: int, *, summary: Mapping[str, Any] | None, error: str | None) -> None: ...
+
+    def last_run(self) -> RunState | None: ...
+
+    def reserve_generation(self) -> int: ...
+
+    def publish_generation(self, number: int, model_key: str, seq: int, count: int, keep: int) -> list[int]: ...
+
+    def published_at(self, number: int) -> str | None: ...
+
+    def due(self, name: str, slot: datetime, *, max_attempts: int, retry_after_s: float) -> bool: ...
+
+    def slot_done(self, name: str, slot: datetime) -> None: ...
+
+
+class LiveIndex(Protocol):
+    """What a search sees: the published generation, and everything that happened since."""
+
+    @property
+    def generation(self) -> int | None: ...
+
+    @property
+    def count(self) -> int: ...
+
+    @property
+    def delta_count(self) -> int: ...
+
+    def catch_up(self) -> int: ...
+
+    def search(self, query: Vector, k: int, *, only: Ids | None = None, exclude: Ids | None = None) -> Neighbours: ...
+
+
+class Generations(Protocol):
+    """Writes immutable index directories, whole or not at all."""
+
+    def write(self, number: int, chunks: Iterable[Chunk], *, model_key: str, dimension: int, seq: int) -> int: ...
+
+    def remove(self, numbers: Iterable[int]) -> None: ...
+
+
+Progress = Callable[[str, int, int], None]

@@ -1,0 +1,148 @@
+"""Values that pass between the rooms of the service."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from producer_client.contract import Provenance
+from worker.core.vectors import Ids, Vector, Vectors
+
+#: uint8 [height, width, 3], RGB, upright.
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A photo ready for an encoder, with the position of its EXIF GPS tags if it has one (degrees)."""
+
+    pixels: Pixels
+    gps: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoRow:
+    """A row of the backend's `photos` table, read as Sightline understands it."""
+
+    photo_id: int
+    path: str | None
+    lat: float | None
+    lon: float | None
+    provenance: Provenance
+    address: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the index knows of one photo."""
+
+    photo_id: int
+    path: str | None
+    content_sha256: str
+    lat: float | None
+    lon: float | None
+    provenance: Provenance | None
+    address: Any
+    metadata: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewEntry:
+    """One photo to store, in one transaction with its vector and its change.
+
+    `photo_id` None finds the row of `path`, or makes one. `vector` None when (content, model key) is stored already.
+    `coordinates` None leaves the row's own; `write_row` puts them into the row of `photos` as well.
+    """
+
+    ref: str
+    photo_id: int | None
+    path: str
+    content_sha256: str
+    vector: Vector | None
+    coordinates: tuple[float, float, Provenance] | None
+    write_row: bool
+    address: dict[str, Any] | None
+    metadata: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    ref: str
+    entry: Entry
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The newest state of one photo after a watermark; `vector` None means it is not in the index."""
+
+    photo_id: int
+    vector: Vector | None
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """All changes up to `seq`, the generation published at that moment, and how far back the log reaches.
+
+    Changes up to `log_start` may be forgotten: every kept generation holds them.
+    """
+
+    seq: int
+    items: list[Change]
+    generation: int | None
+    log_start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """Photos by falling similarity, with the state of the index that gave them."""
+
+    ids: Ids
+    similarities: npt.NDArray[np.float32]
+    generation: int | None
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some rows of a snapshot, ids rising over all chunks."""
+
+    ids: Ids
+    vectors: Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A photo that should be in the index and has no vector of this model, or stale coordinates in it."""
+
+    photo_id: int
+    path: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    photos: int
+    with_coordinates: int
+    indexed: int
+    removed: int
+    refused: int
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """A run of the rebuild, as stored."""
+
+    run_id: int
+    state: str
+    phase: str
+    done: int
+    total: int
+    started_at: str
+    finished_at: str | None
+    summary: dict[str, Any] | None = field(default=None)
+    error: str | None = None

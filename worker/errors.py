@@ -1,0 +1,42 @@
+"""What can go wrong in a worker. Only these two classes decide whether a message is answered or sent round again.
+
+WorkerError
+├── Permanent(code, message)     answered with its code at once, never retried
+│   ├── PhotoRefusal             about one photo: its neighbours in the batch go on
+│   ├── EncoderUnavailable       the model cannot be had here: the worker does not start
+│   └── BadGeneration            a published index directory is not what its manifest says
+└── Transient(code, message)     the same message may succeed later: retried with a growing pause
+"""
+
+from __future__ import annotations
+
+from producer_client.contract import Code
+
+
+class WorkerError(Exception):
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class Permanent(WorkerError):
+    pass
+
+
+class PhotoRefusal(Permanent):
+    pass
+
+
+class EncoderUnavailable(Permanent):
+    def __init__(self, message: str) -> None:
+        super().__init__(Code.ENCODER_UNAVAILABLE, message)
+
+
+class BadGeneration(Permanent):
+    def __init__(self, message: str) -> None:
+        super().__init__(Code.INTERNAL, message)
+
+
+class Transient(WorkerError):
+    pass

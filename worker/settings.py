@@ -1,0 +1,209 @@
+"""Every setting: name, unit, default, reason. Read once from the environment (prefix SIGHTLINE_), then frozen.
+
+The texts below the fields are the documentation: `python -m worker.settings` prints them as the table of the
+README. Lists are written with commas. While `sightline up` runs, its addresses come from `.sightline/up.env`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from producer_client.contract import Provenance
+
+PREFIX = "SIGHTLINE_"
+
+
+def _comma_list(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _pairs(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return dict(pair.split("=", 1) for pair in value.split(",") if "=" in pair)
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_list)]
+Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_comma_list)]
+ProvenanceOf = Annotated[dict[str, Provenance], NoDecode, BeforeValidator(_pairs)]
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="ignore", use_attribute_docstrings=True, validate_default=True
+    )
+
+    # -- addresses
+    broker_url: str = "redis://127.0.0.1:6379/0"
+    """The Redis or Valkey that carries the messages."""
+    result_backend: str = ""
+    """Where replies lie; the broker unless set."""
+    database_url: str = "postgresql+psycopg2://postgres@127.0.0.1:5432/postgres"
+    """The Postgres that holds the truth. `postgresql://` is read as `postgresql+psycopg2://`."""
+    data_dir: Path = Path(".sightline")
+    """Folder for everything that this machine keeps: embedded servers, generations of the index."""
+    index_dir: Path | None = None
+    """Folder of the index generations, shared by the processes of a host; `<data_dir>/index` unless set."""
+
+    # -- the backend's table
+    photos_table: str = "photos"
+    """The backend's photo table, `schema.table` or `table`. Created when it is absent, never altered."""
+    db_schema: str = "sightline"
+    """Postgres schema of Sightline's own tables."""
+    location_methods: ProvenanceOf = Field(
+        default={
+            "exif": Provenance.EXIF_GPS,
+            "gps": Provenance.EXIF_GPS,
+            "manual": Provenance.CONFIRMED,
+            "user": Provenance.CONFIRMED,
+            "city_center": Provenance.FALLBACK,
+            "default": Provenance.FALLBACK,
+        }
+    )
+    """What the backend's `location_method` values mean, as `value=provenance` pairs. Values that are a provenance
+    themselves need no pair; every other value counts as `derived`, which is never evidence."""
+
+    # -- the model
+    encoder: str = "open_clip/ViT-B-32/openai"
+    """`open_clip/<model>/<tag>`, `open_clip/<model>/<file>` with `SIGHTLINE_ENCODER_SHA256`, or
+    `packaged/efficientnet-lite0`. `open_clip/<model>/random` is for tests alone."""
+    encoder_sha256: str = ""
+    """SHA-256 that a local checkpoint must have. Required with one, so that a swapped file cannot change vectors."""
+    device: str = "auto"
+    """`auto`, `cpu` or `cuda`. `auto` takes CUDA (half precision) where there is a device."""
+    model_threads: int = Field(default=0, ge=0)
+    """Threads of one forward pass; 0 takes the machine's cores. torch and FAISS bring an OpenMP runtime each,
+    so both are told."""
+    encode_batch: int = Field(default=32, ge=1)
+    """Photos in one forward pass: beyond it throughput on CPU no longer grows."""
+
+    # -- photos
+    photo_roots: Paths = ()
+    """Folders that `path` may point into, after links are followed. Empty allows no path at all."""
+    url_hosts: Names = ()
+    """Hosts (or s3/gs buckets) that `url` may name. Empty turns URLs off."""
+    url_schemes: Names = ("https",)
+    """Schemes that `url` may use, out of http, https, s3, gs, file."""
+    url_private: bool = False
+    """Whether allowed hosts may be at private or loopback addresses, as an object store in the same network is."""
+    url_timeout_s: float = Field(default=20.0, gt=0)
+    """Seconds for one URL to arrive."""
+    max_photo_bytes: int = Field(default=50_000_000, ge=1)
+    """Largest photo file. 24 MP JPEGs are about 10 MB."""
+    max_inline_bytes: int = Field(default=1_000_000, ge=0)
+    """Largest inline photo: messages lie in the broker's memory."""
+    max_megapixels: float = Field(default=100.0, gt=0)
+    """Largest photo in megapixels, known from its header before anything is decoded."""
+    decode_threads: int = Field(default=2, ge=1)
+    """Photos of one message that are read and decoded side by side."""
+
+    # -- search and answers
+    min_seq_timeout_s: float = Field(default=5.0, gt=0)
+    """Seconds that a search waits for the write it was told to see, before it answers `stale`."""
+    locate_neighbours: int = Field(default=8, ge=1)
+    """Most similar trusted photos that are heard as witnesses."""
+    locate_similarity_window: float = Field(default=0.1, ge=0)
+    """A witness's similarity lies at most this far below the best one's."""
+    locate_agree_m: float = Field(default=150.0, gt=0)
+    """Metres within which two witnesses count as saying the same place."""
+    locate_min_share: float = Field(default=0.6, gt=0, le=1)
+    """Share of the votes that must fall on one place."""
+    locate_min_witnesses: int = Field(default=2, ge=1)
+    """Witnesses that must agree. One photo alone has nobody to agree with."""
+
+    # -- the nightly rebuild
+    rebuild_at: str = Field(default="03:00", pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
+    """Time of the nightly rebuild, HH:MM in UTC. A missed night is made up at the next tick."""
+    tick_every_s: float = Field(default=30.0, gt=0)
+    """Seconds between two looks of the beat at what is due."""
+    keep_generations: int = Field(default=3, ge=1)
+    """Published generations that stay on disk."""
+    rebuild_attempts: int = Field(default=3, ge=1)
+    """Times that a photo may take its process down with it before it is quarantined."""
+
+    # -- the queue
+    concurrency: int = Field(default=4, ge=1)
+    """Tasks at once in one worker process. They share one model, so more only overlaps reading and decoding."""
+    visibility_timeout_s: int = Field(default=900, ge=5)
+    """Seconds after which a message whose worker died is handed out again. Longer than any task but a rebuild."""
+    result_expires_s: int = Field(default=3600, ge=1)
+    """Seconds that an unread reply is kept."""
+    retry_pause_s: float = Field(default=1.0, gt=0)
+    """First pause before a task is tried again after a transient error; it doubles up to a minute."""
+
+    # -- one machine
+    up_port: int = Field(default=6399, ge=0, le=65535)
+    """Loopback port of the Valkey that `sightline up` starts; 0 takes any free one."""
+    log_level: str = "INFO"
+    """Level of the workers' log lines."""
+
+    @field_validator("database_url")
+    @classmethod
+    def _name_the_driver(cls, value: str) -> str:
+        # SQLAlchemy 2.1 would take psycopg 3 for a bare postgresql:// URL, which is not installed.
+        scheme, separator, rest = value.partition("://")
+        return f"postgresql+psycopg2{separator}{rest}" if scheme in ("postgresql", "postgres") else value
+
+    @field_validator("photo_roots")
+    @classmethod
+    def _absolute(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        return tuple(root.expanduser().resolve() for root in value)
+
+    @property
+    def generations_dir(self) -> Path:
+        return self.index_dir if self.index_dir is not None else self.data_dir / "index"
+
+    @property
+    def replies_url(self) -> str:
+        return self.result_backend or self.broker_url
+
+    @property
+    def threads(self) -> int:
+        return self.model_threads or os.cpu_count() or 1
+
+    def provenance_of(self, location_method: str | None) -> Provenance:
+        """The provenance behind a `location_method` of the backend's; `derived` when it says nothing known."""
+        if location_method in set(Provenance):
+            return Provenance(location_method)
+        return self.location_methods.get(location_method or "", Provenance.DERIVED)
+
+    def as_env(self) -> dict[str, str]:
+        """What another process needs in its environment to read these same settings."""
+        return {PREFIX + name.upper(): _written(getattr(self, name)) for name in self.model_fields_set}
+
+
+def load(**overrides: Any) -> Settings:
+    """Read the environment, then `<data_dir>/up.env` for what it leaves open. Raises pydantic.ValidationError."""
+    data_dir = Path(overrides.get("data_dir") or os.environ.get(PREFIX + "DATA_DIR") or ".sightline")
+    return Settings(_env_file=data_dir / "up.env", **overrides)
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    if isinstance(value, dict):
+        return ",".join(f"{key}={item}" for key, item in value.items())
+    return str(value)
+
+
+def as_markdown() -> str:
+    """The configuration table of the README."""
+    rows = ["| variable | default | meaning |", "| --- | --- | --- |"]
+    for name, f in Settings.model_fields.items():
+        default = _written(f.default)
+        meaning = " ".join((f.description or "").split())
+        rows.append(
+            f"| `{PREFIX}{name.upper()}` | {f'`{default}`' if default not in ('', 'None') else ''} | {meaning} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.stdout.write(as_markdown())
