@@ -1,0 +1,125 @@
+"""File bytes to upright RGB pixels, small enough for an encoder. Knows nothing of models, files or messages.
+
+The size is checked on the header, before anything is decoded. JPEGs are decoded at 1/2, 1/4 or 1/8 size by libjpeg
+itself where that is still larger than the encoder needs (`draft`): five times faster for an 8 MP photo.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+
+import numpy as np
+import pillow_heif
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from producer_client.contract import Code
+from worker.core.types import Decoded
+from worker.errors import PhotoRefusal
+
+#: What people upload. A closed list keeps Pillow's rare and old parsers away from strangers' bytes.
+FORMATS = ("JPEG", "PNG", "WEBP", "HEIF", "TIFF", "GIF")
+#: Below this many pixels on a side there is nothing to recognise.
+MIN_SIDE_PX = 16
+#: Pixels are kept at least this many times the encoder's input side, so that its own resize decides the quality.
+KEEP_FACTOR = 2
+
+pillow_heif.register_heif_opener()
+# Pillow only warns between its limit and twice that. The check of `decode` is stricter and comes before decoding.
+Image.MAX_IMAGE_PIXELS = None
+
+
+def decode(content: bytes, *, side: int, max_megapixels: float) -> Decoded:
+    """Decode one photo for an encoder whose input is `side` pixels square.
+
+    Returns RGB pixels whose short side is at least 2 * side where the photo has as much, and the EXIF GPS position.
+    Raises PhotoRefusal with empty_file, not_an_image, too_many_pixels, too_small or damaged_image.
+    """
+    if not content:
+        raise PhotoRefusal(Code.EMPTY_FILE, "the file is empty")
+    try:
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+    except UnidentifiedImageError as exc:
+        raise PhotoRefusal(Code.NOT_AN_IMAGE, f"not a photo in one of the formats {', '.join(FORMATS)}") from exc
+    except (OSError, ValueError, SyntaxError, EOFError) as exc:
+        raise PhotoRefusal(Code.DAMAGED_IMAGE, f"the header cannot be read: {exc}") from exc
+    with image:
+        _check_size(image.size, max_megapixels)
+        try:
+            gps = _gps(image)
+            image.draft("RGB", (KEEP_FACTOR * side, KEEP_FACTOR * side))
+            image.load()
+        # Pillow's plugins raise all of these for bytes that break off or contradict themselves.
+        except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, RuntimeError) as exc:
+            raise PhotoRefusal(Code.DAMAGED_IMAGE, f"the photo cannot be decoded: {exc}") from exc
+        small = _reduced(image, KEEP_FACTOR * side)
+        upright = ImageOps.exif_transpose(small)
+        return Decoded(pixels=np.asarray(_rgb(upright), dtype=np.uint8), gps=gps)
+
+
+def _check_size(size: tuple[int, int], max_megapixels: float) -> None:
+    width, height = size
+    megapixels = width * height / 1e6
+    if megapixels > max_megapixels:
+        raise PhotoRefusal(
+            Code.TOO_MANY_PIXELS,
+            f"{width} x {height} is {megapixels:.0f} MP, the limit is {max_megapixels:g} MP (SIGHTLINE_MAX_MEGAPIXELS)",
+        )
+    if min(size) < MIN_SIDE_PX:
+        raise PhotoRefusal(
+            Code.TOO_SMALL, f"{width} x {height} pixels show nothing; {MIN_SIDE_PX} on each side is the least"
+        )
+
+
+def _reduced(image: Image.Image, side: int) -> Image.Image:
+    """Box-reduce by a whole factor, so that a large PNG does not travel on at full size."""
+    factor = min(image.size) // side
+    if factor < 2 or image.mode not in ("L", "RGB", "RGBA", "CMYK"):
+        return image
+    small = image.reduce(factor)
+    small.info = image.info
+    small.getexif().update(image.getexif())
+    return small
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I;16"):
+        # 16-bit grey: keep the upper byte; Pillow's own conversion clips instead.
+        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64))
+        top = 65535.0 if values.max() > 255 else 255.0
+        return Image.fromarray(np.clip(values * (255.0 / top), 0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        see_through = image.convert("RGBA")
+        paper = Image.new("RGBA", see_through.size, "white")
+        return Image.alpha_composite(paper, see_through).convert("RGB")
+    return image.convert("RGB")
+
+
+def _gps(image: Image.Image) -> tuple[float, float] | None:
+    """(lat, lon) in degrees from the EXIF GPS tags, None where they are absent, void or out of range."""
+    tags = image.getexif().get_ifd(ExifTags.IFD.GPSInfo)
+    if str(tags.get(ExifTags.GPS.GPSStatus, "A")).strip("\0 ").upper() == "V":
+        return None
+    lat = _degrees(tags.get(ExifTags.GPS.GPSLatitude), tags.get(ExifTags.GPS.GPSLatitudeRef), "S")
+    lon = _degrees(tags.get(ExifTags.GPS.GPSLongitude), tags.get(ExifTags.GPS.GPSLongitudeRef), "W")
+    if lat is None or lon is None or abs(lat) > 90 or abs(lon) > 180:
+        return None
+    # Cameras without a fix write exact zeros for both. That point is open sea, 570 km from land.
+    return None if lat == 0 and lon == 0 else (lat, lon)
+
+
+def _degrees(parts: object, ref: object, negative: str) -> float | None:
+    if not isinstance(parts, tuple) or len(parts) != 3:
+        return None
+    try:
+        degrees, minutes, seconds = (float(part) for part in parts)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    value = degrees + minutes / 60 + seconds / 3600
+    if not math.isfinite(value):
+        return None
+    return -value if str(ref).strip("\0 ").upper() == negative else value

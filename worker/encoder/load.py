@@ -1,0 +1,38 @@
+"""From the name in the settings to a model in memory."""
+
+from __future__ import annotations
+
+import torch
+
+from worker.core.ports import Encoder
+from worker.encoder import packaged
+from worker.encoder.base import choose_device
+from worker.errors import EncoderUnavailable
+
+
+def load_encoder(name: str, *, sha256: str = "", device: str = "auto", threads: int, batch: int = 32) -> Encoder:
+    """Build the encoder called `name` (see SIGHTLINE_ENCODER). Raises EncoderUnavailable with what to do.
+
+    threads: of one forward pass, for the whole process. There is no fallback: what is named is what is loaded.
+    """
+    torch.set_num_threads(threads)
+    family, _, rest = name.partition("/")
+    if name == packaged.NAME:
+        return packaged.PackagedEncoder(device=choose_device(device), batch=batch)
+    model, _, weights = rest.partition("/")
+    if family == "open_clip" and model and weights:
+        from worker.encoder.clip import (
+            ClipEncoder,
+        )  # two seconds of imports that the packaged encoder does without
+
+        return ClipEncoder(model, weights, sha256=sha256, device=choose_device(device), batch=batch)
+    raise EncoderUnavailable(
+        f"SIGHTLINE_ENCODER={name!r} is neither open_clip/<model>/<tag or file> nor {packaged.NAME}"
+    )
+
+
+def best_available() -> str:
+    """The demo's choice: the default CLIP where its weights are on this machine, else the packaged encoder."""
+    from worker.encoder.clip import cached_checkpoint
+
+    return "open_clip/ViT-B-32/openai" if cached_checkpoint("ViT-B-32", "openai") else packaged.NAME

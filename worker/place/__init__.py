@@ -1,0 +1,1 @@
+"""From neighbours to an answer, or to an honest no."""
