@@ -1,0 +1,1 @@
+"""Postgres and photo files. The only room that imports a database driver."""

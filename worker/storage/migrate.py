@@ -1,0 +1,39 @@
+"""Brings the database to this release's schema. Safe to run from any number of processes at once."""
+
+from __future__ import annotations
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, text
+
+#: Two processes that start together migrate one after the other.
+LOCK = 5_361_901
+
+
+def migrate(engine: Engine, *, schema: str, photos_table: str) -> str:
+    """Run what is missing; returns the revision reached. One transaction: it happens whole or not at all."""
+    with engine.begin() as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+        connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
+        config = _config()
+        config.attributes.update(connection=connection, schema=schema, photos_table=photos_table)
+        command.upgrade(config, "head")
+        return _current(connection, schema) or ""
+
+
+def revisions(engine: Engine, *, schema: str) -> tuple[str | None, str | None]:
+    """(revision of the database, revision of this release)."""
+    with engine.connect() as connection:
+        return _current(connection, schema), ScriptDirectory.from_config(_config()).get_current_head()
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", "worker.storage:migrations")
+    return config
+
+
+def _current(connection, schema: str) -> str | None:  # type: ignore[no-untyped-def]
+    return MigrationContext.configure(connection, opts={"version_table_schema": schema}).get_current_revision()

@@ -1,0 +1,1 @@
+"""Alembic migrations of Sightline's own schema; `sightline migrate` runs them."""

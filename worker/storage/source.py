@@ -1,0 +1,194 @@
+"""References to bytes: files under allowed roots, URLs of allowed hosts, inline bytes. Knows limits, not images."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from producer_client.contract import Code, Photo
+from worker.errors import PhotoRefusal, Transient
+from worker.settings import Settings
+
+#: Stands before the content's hash where a photo has no file to read again.
+INLINE = "inline:"
+#: Schemes that this page can read at all; the settings say which of them are allowed.
+SCHEMES = ("http", "https", "s3", "gs", "file")
+
+
+class PhotoFiles:
+    """See worker.core.ports.PhotoSource."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def fetch(self, photo: Photo) -> bytes:
+        """The bytes of a path, a URL or an inline photo; `photo_id` is resolved before.
+
+        Raises PhotoRefusal, or Transient where a server did not answer.
+        """
+        if photo.inline is not None:
+            return self._inline(photo)
+        if photo.url is not None:
+            return self._url(photo.url)
+        if photo.path is not None and "://" in photo.path:
+            return self._url(photo.path)
+        return self._file(photo.path or "")
+
+    def _inline(self, photo: Photo) -> bytes:
+        limit = self._settings.max_inline_bytes
+        if len(photo.inline or "") * 3 // 4 > limit + 2:
+            raise PhotoRefusal(
+                Code.TOO_LARGE,
+                f"inline photos go up to {limit} bytes (SIGHTLINE_MAX_INLINE_BYTES); send a path or URL",
+            )
+        return photo.inline_bytes()
+
+    def _file(self, given: str) -> bytes:
+        if given.startswith(INLINE):
+            raise PhotoRefusal(Code.NOT_FOUND, "the photo came as inline bytes, which are not kept")
+        path = self._absolute(given)
+        try:
+            real = Path(os.path.realpath(path, strict=True))
+        except FileNotFoundError as exc:
+            # Said only about places that the caller may see: the answer must not map the rest of the disk.
+            self._check_root(Path(os.path.realpath(path)), given)
+            raise PhotoRefusal(Code.NOT_FOUND, f"{given} does not exist on the worker") from exc
+        except (OSError, ValueError) as exc:
+            raise PhotoRefusal(Code.NOT_FOUND, f"{given} cannot be reached on the worker: {exc}") from exc
+        self._check_root(real, given)
+        try:
+            # O_NONBLOCK: opening a FIFO must not wait for a writer. O_NOFOLLOW: a link put there since is not followed.
+            descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as exc:
+            raise PhotoRefusal(Code.NOT_FOUND, f"{given} cannot be opened on the worker: {exc.strerror}") from exc
+        with os.fdopen(descriptor, "rb") as file:
+            facts = os.fstat(descriptor)
+            if not stat.S_ISREG(facts.st_mode):
+                raise PhotoRefusal(Code.NOT_A_FILE, f"{given} is not a regular file")
+            self._check_size(facts.st_size, given)
+            try:
+                content = file.read(self._settings.max_photo_bytes + 1)
+            except OSError as exc:
+                raise Transient(Code.UNAVAILABLE, f"{given} cannot be read now: {exc.strerror}") from exc
+        return self._checked(content, given)
+
+    def _absolute(self, given: str) -> Path:
+        """A relative path is looked for under each root: some backends store only the part below."""
+        path = Path(given)
+        if path.is_absolute():
+            return path
+        below = [root / path for root in self._settings.photo_roots]
+        return next((found for found in below if os.path.lexists(found)), below[0] if below else path)
+
+    def _check_root(self, real: Path, given: str) -> None:
+        if not any(real.is_relative_to(root) for root in self._settings.photo_roots):
+            roots = ", ".join(map(str, self._settings.photo_roots)) or "none are set"
+            raise PhotoRefusal(
+                Code.OUTSIDE_ROOTS, f"{given} is outside the allowed folders ({roots}; SIGHTLINE_PHOTO_ROOTS)"
+            )
+
+    def _url(self, url: str) -> bytes:
+        try:
+            parts = urlsplit(url)
+            host = (parts.hostname or "").lower()
+            scheme = parts.scheme.lower()
+        except ValueError as exc:
+            raise PhotoRefusal(Code.URL_NOT_ALLOWED, f"{url!r:.200} is not a URL: {exc}") from exc
+        if scheme not in SCHEMES or scheme not in self._settings.url_schemes:
+            allowed = ", ".join(self._settings.url_schemes)
+            raise PhotoRefusal(
+                Code.URL_NOT_ALLOWED, f"scheme {scheme!r} is not allowed ({allowed}; SIGHTLINE_URL_SCHEMES)"
+            )
+        if scheme == "file":
+            return self._file(unquote(parts.path))
+        if host not in self._settings.url_hosts:
+            raise PhotoRefusal(Code.URL_NOT_ALLOWED, f"host {host!r} is not allowed (SIGHTLINE_URL_HOSTS)")
+        if scheme in ("http", "https") and not self._settings.url_private and _is_private_literal(host):
+            raise PhotoRefusal(Code.URL_NOT_ALLOWED, f"{host} is a private address (SIGHTLINE_URL_PRIVATE)")
+        return self._checked(self._read_url(url, scheme), url)
+
+    def _read_url(self, url: str, scheme: str) -> bytes:
+        import fsspec  # a second of imports that only URLs need
+
+        options = self._http_options() if scheme in ("http", "https") else {"skip_instance_cache": True}
+        try:
+            system, path = fsspec.url_to_fs(url, **options)
+            # block_size 0 streams: one request, and no more than the limit is ever taken.
+            kind = {"block_size": 0} if scheme in ("http", "https") else {}
+            if not kind:
+                self._check_size(int(system.info(path).get("size") or 0), url)
+            with system.open(path, "rb", **kind) as file:
+                content: bytes = file.read(self._settings.max_photo_bytes + 1)
+        except FileNotFoundError as exc:
+            raise PhotoRefusal(Code.NOT_FOUND, f"{url} does not exist") from exc
+        except PermissionError as exc:
+            raise PhotoRefusal(Code.NOT_FOUND, f"{url} may not be read: {exc}") from exc
+        except (OSError, TimeoutError) as exc:
+            raise Transient(Code.UNAVAILABLE, f"{url} did not answer: {exc or type(exc).__name__}") from exc
+        return content
+
+    def _http_options(self) -> dict[str, Any]:
+        import aiohttp
+
+        return {
+            "get_client": _client_for(private=self._settings.url_private),
+            "client_kwargs": {"timeout": aiohttp.ClientTimeout(total=self._settings.url_timeout_s)},
+            "allow_redirects": False,
+            "skip_instance_cache": True,
+        }
+
+    def _check_size(self, size: int, given: str) -> None:
+        limit = self._settings.max_photo_bytes
+        if size > limit:
+            raise PhotoRefusal(
+                Code.TOO_LARGE, f"{given} has {size} bytes, the limit is {limit} (SIGHTLINE_MAX_PHOTO_BYTES)"
+            )
+
+    def _checked(self, content: bytes, given: str) -> bytes:
+        self._check_size(len(content), given)
+        if not content:
+            raise PhotoRefusal(Code.EMPTY_FILE, f"{given} is empty")
+        return content
+
+
+def _is_private_literal(host: str) -> bool:
+    try:
+        return not ipaddress.ip_address(host).is_global
+    except ValueError:
+        return False
+
+
+def _client_for(*, private: bool) -> Callable[..., Any]:
+    """An aiohttp session that connects only to the addresses it has checked, and follows no redirect."""
+    import aiohttp
+    from aiohttp.resolver import ThreadedResolver
+
+    class CheckedResolver(ThreadedResolver):  # type: ignore[misc]  # aiohttp is imported late, so untyped
+        """Checks the addresses that are then connected to: a name cannot change its mind in between."""
+
+        async def resolve(self, host: str, port: int = 0, family: Any = socket.AF_INET) -> Any:
+            found = await super().resolve(host, port, family)
+            if not private:
+                for answer in found:
+                    if not ipaddress.ip_address(answer["host"]).is_global:
+                        raise PermissionError(
+                            f"{host} is at the private address {answer['host']} (SIGHTLINE_URL_PRIVATE)"
+                        )
+            return found
+
+    async def refuse_redirect(response: aiohttp.ClientResponse) -> None:
+        if 300 <= response.status < 400:
+            raise PermissionError(f"status {response.status}: redirects are not followed")
+
+    async def get_client(**kwargs: Any) -> aiohttp.ClientSession:
+        kwargs.pop("loop", None)
+        connector = aiohttp.TCPConnector(resolver=CheckedResolver())
+        return aiohttp.ClientSession(connector=connector, raise_for_status=refuse_redirect, **kwargs)
+
+    return get_client

@@ -1,0 +1,750 @@
+"""Postgres, the only truth: photos, vectors, the change log, what is published, what ran.
+
+Every public method is one transaction. A database that is away raises Transient; a row that it will not take
+raises Permanent(row_rejected).
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    MetaData,
+    Row,
+    Table,
+    and_,
+    case,
+    create_engine,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSON, JSONB
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.exc import (
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    NoSuchTableError,
+    OperationalError,
+    ProgrammingError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from producer_client.contract import Code, Near, Provenance
+from worker.core.geo import bounding_box, distance_m
+from worker.core.types import (
+    Change,
+    Changes,
+    Chunk,
+    Counts,
+    Entry,
+    Missing,
+    NewEntry,
+    PhotoRow,
+    RunState,
+    Written,
+)
+from worker.core.vectors import Ids, Vector, from_bytes, to_bytes
+from worker.errors import Permanent, Transient, WorkerError
+from worker.settings import Settings
+from worker.storage import tables
+from worker.storage.tables import (
+    attempts,
+    change_seq,
+    changes,
+    embeddings,
+    entries,
+    generations,
+    rebuilds,
+    refusals,
+    schedule,
+)
+
+#: Held from the drawing of a seq to the commit, so that seqs are committed in their own order: a reader that has
+#: seen seq n will never meet a smaller one later.
+SEQ_LOCK = 5_361_902
+#: Locks of (this space, hash of a path): the same new path in two messages makes one row.
+PATH_LOCKS = 5_361_903
+#: Rows per round trip of a streamed snapshot: 10,000 vectors of 1280 numbers are 51 MB.
+SNAPSHOT_ROWS = 10_000
+
+PHOTO_COLUMNS = ("id", "file_path", "lat", "lon", "address_data", "location_method", "created_at")
+
+
+class PostgresStore:
+    """See worker.core.ports.Store."""
+
+    def __init__(self, settings: Settings, *, pool_size: int = 5) -> None:
+        self._settings = settings
+        self.engine: Engine = create_engine(
+            settings.database_url,
+            pool_pre_ping=True,
+            pool_size=pool_size,
+            max_overflow=2,
+            connect_args={"connect_timeout": 5, "application_name": "sightline"},
+            execution_options={"schema_translate_map": {tables.SCHEMA: settings.db_schema}},
+        )
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    # --------------------------------------------------------------------------------------- photos
+
+    def rows(self, photo_ids: Collection[int]) -> dict[int, PhotoRow]:
+        """Rows of the backend's table by id; unknown ids are absent."""
+        p = self._photos
+        query = select(p.c.id, p.c.file_path, p.c.lat, p.c.lon, p.c.location_method, p.c.address_data)
+        with self._begin() as connection:
+            found = connection.execute(query.where(p.c.id.in_(photo_ids))).all()
+        return {
+            row.id: PhotoRow(
+                photo_id=row.id,
+                path=row.file_path,
+                lat=_number(row.lat),
+                lon=_number(row.lon),
+                provenance=self._settings.provenance_of(row.location_method),
+                address=row.address_data,
+            )
+            for row in found
+        }
+
+    def put_many(self, new: Sequence[NewEntry], model_key: str) -> list[Written]:
+        """Photo rows, vectors, entries and change log of one message in one transaction."""
+        with self._begin() as connection:
+            ids = self._rows_for(connection, new)
+            for item in sorted(new, key=lambda item: ids[item.ref]):  # one order for all writers: no deadlock
+                if item.vector is not None:
+                    _keep_vector(connection, item.content_sha256, model_key, item.vector)
+                self._put_entry(connection, ids[item.ref], item)
+            photo_ids = list(ids.values())
+            connection.execute(delete(refusals).where(refusals.c.photo_id.in_(photo_ids)))
+            connection.execute(delete(attempts).where(attempts.c.photo_id.in_(photo_ids)))
+            stored = {row.photo_id: self._entry(row) for row in connection.execute(self._entries(photo_ids))}
+            seqs = self._log(connection, photo_ids)
+        return [Written(item.ref, stored[ids[item.ref]], seqs[ids[item.ref]]) for item in new]
+
+    def remove_many(self, photo_ids: Collection[int]) -> dict[int, tuple[int, bool]]:
+        """Take photos out of the index; returns {photo_id: (seq, was in it)}. Their `photos` rows stay."""
+        ids = sorted(set(photo_ids))
+        with self._begin() as connection:
+            gone = connection.scalars(
+                update(entries)
+                .where(entries.c.photo_id.in_(ids), ~entries.c.removed)
+                .values(removed=True, updated_at=func.now())
+                .returning(entries.c.photo_id)
+            ).all()
+            # A photo that was never added is remembered as removed too, or the next rebuild would add it.
+            p = self._photos
+            connection.execute(
+                upsert(entries)
+                .from_select(
+                    ["photo_id", "content_sha256", "path", "removed"],
+                    select(p.c.id, literal(""), p.c.file_path, literal(True)).where(p.c.id.in_(ids)),
+                )
+                .on_conflict_do_nothing()
+            )
+            connection.execute(delete(refusals).where(refusals.c.photo_id.in_(ids)))
+            seqs = self._log(connection, ids)
+        return {photo_id: (seqs[photo_id], photo_id in set(gone)) for photo_id in ids}
+
+    def entries(self, photo_ids: Collection[int]) -> dict[int, Entry]:
+        """What the index knows of these photos; removed and unknown ones are absent."""
+        with self._begin() as connection:
+            found = connection.execute(self._entries(photo_ids).where(~entries.c.removed)).all()
+        return {row.photo_id: self._entry(row) for row in found}
+
+    def ids_with_content(self, content_sha256: str) -> Ids:
+        with self._begin() as connection:
+            found = connection.scalars(
+                select(entries.c.photo_id).where(entries.c.content_sha256 == content_sha256, ~entries.c.removed)
+            ).all()
+        return np.array(found, dtype=np.int64)
+
+    def ids_where(self, near: Near | None, where: Mapping[str, Any] | None) -> Ids:
+        """Ids of the indexed photos within the circle whose metadata contains `where`."""
+        query = select(entries.c.photo_id, entries.c.lat, entries.c.lon).where(~entries.c.removed)
+        if near is not None:
+            lat_min, lat_max, ranges = bounding_box(near.lat, near.lon, near.radius_m)
+            query = query.where(
+                entries.c.lat.between(lat_min, lat_max),
+                or_(*(entries.c.lon.between(west, east) for west, east in ranges)),
+            )
+        if where:
+            query = query.where(entries.c.metadata.contains(dict(where)))
+        with self._begin() as connection:
+            found = connection.execute(query).all()
+        return np.array(
+            [
+                row.photo_id
+                for row in found
+                if near is None or distance_m(near.lat, near.lon, row.lat, row.lon) <= near.radius_m
+            ],
+            dtype=np.int64,
+        )
+
+    # -------------------------------------------------------------------------------------- vectors
+
+    def known_vectors(self, contents: Collection[str], model_key: str) -> dict[str, Vector]:
+        """Stored vectors by content, of this model alone."""
+        query = select(embeddings.c.content_sha256, embeddings.c.vector).where(
+            embeddings.c.content_sha256.in_(contents), embeddings.c.model_key == model_key
+        )
+        with self._begin() as connection:
+            return {
+                row.content_sha256: from_bytes(row.vector, len(row.vector) // 4) for row in connection.execute(query)
+            }
+
+    def keep_vectors(self, vectors: Mapping[str, Vector], model_key: str) -> None:
+        with self._begin() as connection:
+            for content, vector in sorted(vectors.items()):
+                _keep_vector(connection, content, model_key, vector)
+
+    # ------------------------------------------------------------------------------- the change log
+
+    def changes_after(self, seq: int, model_key: str, dimension: int) -> Changes:
+        """The newest state of every photo that changed after `seq`, with the published generation. One snapshot."""
+        with self._begin(isolation_level="REPEATABLE READ") as connection:
+            generation = connection.scalar(select(func.max(generations.c.number)).where(*_served(model_key)))
+            log_start = connection.scalar(select(func.min(generations.c.seq)).where(*_served())) or 0
+            high = connection.scalar(select(func.max(changes.c.seq))) or 0
+            if high <= seq:
+                return Changes(seq=seq, items=[], generation=generation, log_start=log_start)
+            changed = select(changes.c.photo_id).where(changes.c.seq > seq).distinct().subquery()
+            query = (
+                select(changed.c.photo_id, embeddings.c.vector)
+                .join_from(
+                    changed,
+                    entries,
+                    and_(entries.c.photo_id == changed.c.photo_id, ~entries.c.removed),
+                    isouter=True,
+                )
+                .join(
+                    embeddings,
+                    and_(
+                        embeddings.c.content_sha256 == entries.c.content_sha256,
+                        embeddings.c.model_key == model_key,
+                    ),
+                    isouter=True,
+                )
+            )
+            items = [
+                Change(row.photo_id, None if row.vector is None else from_bytes(row.vector, dimension))
+                for row in connection.execute(query)
+            ]
+        return Changes(seq=high, items=items, generation=generation, log_start=log_start)
+
+    @contextmanager
+    def snapshot(self, model_key: str, dimension: int) -> Iterator[PostgresSnapshot]:
+        """Everything that is indexed with a vector of this model, as of one moment, streamed by rising id."""
+        with self._begin(isolation_level="REPEATABLE READ") as connection:
+            yield PostgresSnapshot(connection, model_key, dimension)
+
+    @staticmethod
+    def _prune_log(connection: Connection) -> None:
+        """Forget changes that every kept generation holds already; never the last one, which carries the seq."""
+        oldest = select(func.min(generations.c.seq)).where(*_served())
+        newest = select(func.max(changes.c.seq))
+        connection.execute(
+            delete(changes).where(changes.c.seq <= oldest.scalar_subquery(), changes.c.seq < newest.scalar_subquery())
+        )
+
+    # ------------------------------------------------------------------------------- what is missing
+
+    def refuse(self, photo_id: int, code: Code, message: str) -> None:
+        """Remember why a photo could not be taken; the attempt is over."""
+        with self._begin() as connection:
+            row = {"code": code.value, "message": message, "at": func.now()}
+            connection.execute(
+                upsert(refusals)
+                .values(photo_id=photo_id, **row)
+                .on_conflict_do_update(index_elements=["photo_id"], set_=row)
+            )
+            if code is not Code.QUARANTINED:
+                connection.execute(delete(attempts).where(attempts.c.photo_id == photo_id))
+
+    def missing(self, model_key: str, *, after_id: int, limit: int) -> list[Missing]:
+        """Photos with coordinates, or added before, that have no vector of this model or whose file moved."""
+        p = self._photos
+        query = (
+            select(p.c.id, p.c.file_path, func.coalesce(attempts.c.attempts, 0).label("attempts"))
+            .join_from(p, entries, entries.c.photo_id == p.c.id, isouter=True)
+            .join(attempts, attempts.c.photo_id == p.c.id, isouter=True)
+            .where(p.c.id > after_id, self._is_missing(model_key))
+            .order_by(p.c.id)
+            .limit(limit)
+        )
+        with self._begin() as connection:
+            return [Missing(row.id, row.file_path or "", row.attempts) for row in connection.execute(query)]
+
+    def missing_count(self, model_key: str) -> int:
+        p = self._photos
+        query = (
+            select(func.count())
+            .select_from(p)
+            .join(entries, entries.c.photo_id == p.c.id, isouter=True)
+            .where(self._is_missing(model_key))
+        )
+        with self._begin() as connection:
+            return connection.scalar(query) or 0
+
+    def begin_attempt(self, photo_ids: Collection[int]) -> None:
+        """Count a try before it is made: a photo that takes the process down is found out by its count."""
+        with self._begin() as connection:
+            for photo_id in sorted(photo_ids):
+                connection.execute(
+                    upsert(attempts)
+                    .values(photo_id=photo_id, attempts=1)
+                    .on_conflict_do_update(index_elements=["photo_id"], set_={"attempts": attempts.c.attempts + 1})
+                )
+
+    def end_attempt(self, photo_ids: Collection[int]) -> None:
+        """Take a try back that ended without being a photo's fault."""
+        with self._begin() as connection:
+            connection.execute(delete(attempts).where(attempts.c.photo_id.in_(photo_ids)))
+
+    def follow_rows(self) -> int:
+        """Take over what the backend changed in its table directly: coordinates, methods, deleted rows."""
+        p = self._photos
+        lat, lon = p.c.lat.cast(entries.c.lat.type), p.c.lon.cast(entries.c.lon.type)
+        provenance = self._provenance_column(p.c.location_method)
+        moved = (
+            update(entries)
+            .where(
+                entries.c.photo_id == p.c.id,
+                ~entries.c.removed,
+                lat.between(-90, 90),
+                lon.between(-180, 180),
+                or_(
+                    entries.c.lat.is_distinct_from(lat),
+                    entries.c.lon.is_distinct_from(lon),
+                    entries.c.provenance.is_distinct_from(provenance),
+                ),
+            )
+            .values(lat=lat, lon=lon, provenance=provenance, updated_at=func.now())
+            .returning(entries.c.photo_id)
+        )
+        deleted = (
+            update(entries)
+            .where(~entries.c.removed, ~exists().where(p.c.id == entries.c.photo_id))
+            .values(removed=True, updated_at=func.now())
+            .returning(entries.c.photo_id)
+        )
+        with self._begin() as connection:
+            changed = [*connection.scalars(moved), *connection.scalars(deleted)]
+            if changed:
+                self._log(connection, changed)
+        return len(changed)
+
+    def counts(self, model_key: str) -> Counts:
+        p = self._photos
+        indexed = (
+            select(func.count())
+            .select_from(entries)
+            .join(embeddings, embeddings.c.content_sha256 == entries.c.content_sha256)
+            .where(~entries.c.removed, embeddings.c.model_key == model_key)
+        )
+        query = select(
+            select(func.count()).select_from(p).scalar_subquery().label("photos"),
+            select(func.count())
+            .select_from(p)
+            .where(self._has_coordinates)
+            .scalar_subquery()
+            .label("with_coordinates"),
+            indexed.scalar_subquery().label("indexed"),
+            select(func.count()).select_from(entries).where(entries.c.removed).scalar_subquery().label("removed"),
+            select(func.count()).select_from(refusals).scalar_subquery().label("refused"),
+            func.coalesce(select(func.max(changes.c.seq)).scalar_subquery(), 0).label("seq"),
+        )
+        with self._begin() as connection:
+            return Counts(*connection.execute(query).one())
+
+    # ------------------------------------------------------------------------------------- rebuilds
+
+    @contextmanager
+    def exclusive(self, name: str) -> Iterator[bool]:
+        """True for one holder in the cluster. The lock dies with its connection, so with its process."""
+        key = zlib.crc32(f"{self._settings.db_schema}/{name}".encode())
+        with self.guard(), self.engine.connect() as connection:
+            connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+            held = bool(connection.scalar(select(func.pg_try_advisory_lock(key))))
+            try:
+                yield held
+            finally:
+                if held:
+                    connection.execute(select(func.pg_advisory_unlock(key)))
+
+    def start_run(self) -> int:
+        """Note that a rebuild runs. Runs that ended without a word (their process died) are closed here."""
+        with self._begin() as connection:
+            connection.execute(
+                update(rebuilds)
+                .where(rebuilds.c.state == "running")
+                .values(state="failed", error="its process ended without a word", finished_at=func.now())
+            )
+            row = {"state": "running", "phase": "start", "done": 0, "total": 0, "started_at": func.now()}
+            return int(connection.scalar(insert(rebuilds).values(**row).returning(rebuilds.c.run_id)) or 0)
+
+    def note_progress(self, run_id: int, phase: str, done: int, total: int) -> None:
+        with self._begin() as connection:
+            connection.execute(
+                update(rebuilds).where(rebuilds.c.run_id == run_id).values(phase=phase, done=done, total=total)
+            )
+
+    def finish_run(self, run_id: int, *, summary: Mapping[str, Any] | None, error: str | None) -> None:
+        with self._begin() as connection:
+            connection.execute(
+                update(rebuilds)
+                .where(rebuilds.c.run_id == run_id)
+                .values(
+                    state="failed" if error else "done",
+                    summary=None if summary is None else dict(summary),
+                    error=error,
+                    finished_at=func.now(),
+                )
+            )
+
+    def last_run(self) -> RunState | None:
+        with self._begin() as connection:
+            row = connection.execute(select(rebuilds).order_by(rebuilds.c.run_id.desc()).limit(1)).first()
+        if row is None:
+            return None
+        return RunState(
+            run_id=row.run_id,
+            state=row.state,
+            phase=row.phase,
+            done=row.done,
+            total=row.total,
+            started_at=_iso(row.started_at) or "",
+            finished_at=_iso(row.finished_at),
+            summary=row.summary,
+            error=row.error,
+        )
+
+    # ---------------------------------------------------------------------------------- generations
+
+    def reserve_generation(self) -> int:
+        with self._begin() as connection:
+            return int(
+                connection.scalar(insert(generations).values(model_key=None).returning(generations.c.number)) or 0
+            )
+
+    def publish_generation(self, number: int, model_key: str, seq: int, count: int, keep: int) -> list[int]:
+        """Make a written generation the one that is served; returns the numbers to delete.
+
+        Fenced by its number: raises Permanent when a later one is out already, as after a lost lock.
+        """
+        with self._begin() as connection:
+            connection.execute(select(func.pg_advisory_xact_lock(SEQ_LOCK)))
+            served = _served(model_key)
+            if connection.scalar(select(func.max(generations.c.number)).where(*served, generations.c.number > number)):
+                raise Permanent(Code.INTERNAL, f"generation {number} is not published: a later one is out already")
+            connection.execute(
+                update(generations)
+                .where(generations.c.number == number)
+                .values(model_key=model_key, seq=seq, count=count, published_at=func.now())
+            )
+            kept = select(generations.c.number).where(*served).order_by(generations.c.number.desc()).limit(keep)
+            dropped = connection.scalars(
+                update(generations)
+                .where(*served, generations.c.number.not_in(kept.scalar_subquery()))
+                .values(dropped_at=func.now())
+                .returning(generations.c.number)
+            ).all()
+            self._prune_log(connection)
+        return list(dropped)
+
+    def published_generation(self, model_key: str) -> int | None:
+        with self._begin() as connection:
+            number: int | None = connection.scalar(select(func.max(generations.c.number)).where(*_served(model_key)))
+        return number
+
+    def published_at(self, number: int) -> str | None:
+        with self._begin() as connection:
+            return _iso(connection.scalar(select(generations.c.published_at).where(generations.c.number == number)))
+
+    # ------------------------------------------------------------------------------------- schedule
+
+    def due(self, name: str, slot: datetime, *, max_attempts: int, retry_after_s: float) -> bool:
+        """Claim the slot `slot` of the job `name`: True for the one caller that should run it now.
+
+        The very first slot that a database ever sees is only noted: what was before the installation is not missed.
+        A slot that was claimed and not finished within `retry_after_s` may be claimed again.
+        """
+        key = (schedule.c.name == name, schedule.c.scheduled_for == slot)
+        with self._begin() as connection:
+            first = connection.scalar(select(func.count()).select_from(schedule).where(schedule.c.name == name)) == 0
+            connection.execute(
+                upsert(schedule)
+                .values(
+                    name=name,
+                    scheduled_for=slot,
+                    state="done" if first else "due",
+                    attempts=0,
+                    changed_at=func.now(),
+                )
+                .on_conflict_do_nothing()
+            )
+            late = schedule.c.changed_at < func.now() - func.make_interval(0, 0, 0, 0, 0, 0, retry_after_s)
+            claimed = connection.scalar(
+                update(schedule)
+                .where(
+                    *key,
+                    schedule.c.attempts < max_attempts,
+                    or_(schedule.c.state == "due", and_(schedule.c.state == "claimed", late)),
+                )
+                .values(state="claimed", attempts=schedule.c.attempts + 1, changed_at=func.now())
+                .returning(schedule.c.attempts)
+            )
+        return claimed is not None
+
+    def slot_done(self, name: str, slot: datetime) -> None:
+        with self._begin() as connection:
+            connection.execute(
+                update(schedule)
+                .where(schedule.c.name == name, schedule.c.scheduled_for == slot)
+                .values(state="done", changed_at=func.now())
+            )
+
+    # ---------------------------------------------------------------------------------------- below
+
+    @contextmanager
+    def _begin(self, isolation_level: str | None = None) -> Iterator[Connection]:
+        with self.guard(), self.engine.connect() as connection:
+            if isolation_level:
+                connection = connection.execution_options(isolation_level=isolation_level)
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        """Turn the driver's errors into ours."""
+        try:
+            yield
+        except WorkerError:
+            raise
+        except (OperationalError, InterfaceError, PoolTimeout) as exc:
+            raise Transient(Code.UNAVAILABLE, f"Postgres: {_first_line(exc)}") from exc
+        except (DataError, IntegrityError) as exc:
+            raise Permanent(
+                Code.ROW_REJECTED,
+                f"Postgres takes no such row in {self._settings.photos_table}: {_first_line(exc)}. "
+                "Where the table needs more columns, insert the row yourself and send its photo_id.",
+            ) from exc
+        except (NoSuchTableError, ProgrammingError) as exc:
+            raise Permanent(
+                Code.NOT_READY, f"the database is not ready: {_first_line(exc)}. Run `sightline migrate`."
+            ) from exc
+
+    @cached_property
+    def _photos(self) -> Table:
+        """The backend's table as it is there, column types and all."""
+        schema, _, name = self._settings.photos_table.rpartition(".")
+        with self.guard(), self.engine.connect() as connection:
+            table = Table(name, MetaData(), schema=schema or None, autoload_with=connection)
+        lacking = [column for column in PHOTO_COLUMNS if column not in table.c]
+        if lacking:
+            raise Permanent(
+                Code.NOT_READY,
+                f"table {self._settings.photos_table} lacks {', '.join(lacking)}; "
+                f"Sightline needs {', '.join(PHOTO_COLUMNS)}",
+            )
+        return table
+
+    @property
+    def _has_coordinates(self) -> ColumnElement[bool]:
+        p = self._photos
+        return and_(p.c.lat.is_not(None), p.c.lon.is_not(None))
+
+    def _is_missing(self, model_key: str) -> ColumnElement[bool]:
+        embedded = exists().where(
+            embeddings.c.content_sha256 == entries.c.content_sha256, embeddings.c.model_key == model_key
+        )
+        stale = and_(~entries.c.removed, or_(~embedded, entries.c.path.is_distinct_from(self._photos.c.file_path)))
+        return or_(and_(entries.c.photo_id.is_(None), self._has_coordinates), stale)
+
+    def _provenance_column(self, method: ColumnElement[Any]) -> ColumnElement[str]:
+        known = {**self._settings.location_methods, **{p.value: p for p in Provenance}}
+        return case({name: literal(p.value) for name, p in known.items()}, value=method, else_=literal("derived"))
+
+    def _rows_for(self, connection: Connection, new: Sequence[NewEntry]) -> dict[str, int]:
+        """The photo id of every item, by ref; makes rows for new paths, and updates coordinates that were given."""
+        p = self._photos
+        paths = sorted({item.path for item in new if item.photo_id is None})
+        for path in paths:
+            connection.execute(select(func.pg_advisory_xact_lock(PATH_LOCKS, _signed_crc(path))))
+        known = {
+            row.file_path: row.id
+            for row in connection.execute(
+                select(p.c.file_path, func.min(p.c.id).label("id"))
+                .where(p.c.file_path.in_(paths))
+                .group_by(p.c.file_path)
+            )
+        }
+        ids: dict[str, int] = {}
+        for item in new:
+            photo_id = item.photo_id if item.photo_id is not None else known.get(item.path)
+            given = self._given(item)
+            if photo_id is None:
+                photo_id = connection.scalar(
+                    insert(p).values(file_path=item.path, created_at=func.now(), **given).returning(p.c.id)
+                )
+                known[item.path] = photo_id
+            elif given:
+                connection.execute(update(p).where(p.c.id == photo_id).values(**given))
+            ids[item.ref] = int(photo_id)
+        return ids
+
+    def _given(self, item: NewEntry) -> dict[str, Any]:
+        """What a message says about a photo, as columns of the backend's table."""
+        values: dict[str, Any] = {}
+        if item.coordinates is not None and item.write_row:
+            lat, lon, provenance = item.coordinates
+            values |= {"lat": lat, "lon": lon, "location_method": provenance.value}
+        if item.address is not None:
+            as_json = isinstance(self._photos.c.address_data.type, JSON | JSONB)
+            values["address_data"] = item.address if as_json else json.dumps(item.address, ensure_ascii=False)
+        return values
+
+    def _put_entry(self, connection: Connection, photo_id: int, item: NewEntry) -> None:
+        values: dict[str, Any] = {"content_sha256": item.content_sha256, "path": item.path, "removed": False}
+        if item.metadata is not None:
+            values["metadata"] = item.metadata
+        if item.coordinates is not None:
+            values |= {
+                "lat": item.coordinates[0],
+                "lon": item.coordinates[1],
+                "provenance": item.coordinates[2].value,
+            }
+        else:
+            row = self._row_coordinates(connection, photo_id)
+            if row is not None:
+                values |= {"lat": row[0], "lon": row[1], "provenance": row[2].value}
+        values["updated_at"] = func.now()
+        connection.execute(
+            upsert(entries)
+            .values(photo_id=photo_id, **values)
+            .on_conflict_do_update(index_elements=["photo_id"], set_=values)
+        )
+
+    def _row_coordinates(self, connection: Connection, photo_id: int) -> tuple[float, float, Provenance] | None:
+        p = self._photos
+        row = connection.execute(select(p.c.lat, p.c.lon, p.c.location_method).where(p.c.id == photo_id)).first()
+        if row is None or row.lat is None or row.lon is None:
+            return None
+        lat, lon = float(row.lat), float(row.lon)
+        if not (-90 <= lat <= 90 and -180 <= lon <= 180):
+            return None  # an impossible point in the backend's table is no coordinate
+        return lat, lon, self._settings.provenance_of(row.location_method)
+
+    def _entries(self, photo_ids: Collection[int]):  # type: ignore[no-untyped-def]
+        p = self._photos
+        return (
+            select(entries, p.c.address_data.label("address"))
+            .join_from(entries, p, p.c.id == entries.c.photo_id, isouter=True)
+            .where(entries.c.photo_id.in_(photo_ids))
+        )
+
+    @staticmethod
+    def _entry(row: Row[Any]) -> Entry:
+        return Entry(
+            photo_id=row.photo_id,
+            path=row.path,
+            content_sha256=row.content_sha256,
+            lat=row.lat,
+            lon=row.lon,
+            provenance=None if row.provenance is None else Provenance(row.provenance),
+            address=row.address,
+            metadata=row.metadata,
+        )
+
+    @staticmethod
+    def _log(connection: Connection, photo_ids: Sequence[int]) -> dict[int, int]:
+        """Write the change log as the last act of a transaction; returns {photo_id: seq}.
+
+        The lock is held until the commit. Without it a slow writer would commit a smaller seq after a reader has
+        passed it, and the reader would never see that change.
+        """
+        connection.execute(select(func.pg_advisory_xact_lock(SEQ_LOCK)))
+        seqs: dict[int, int] = {}
+        for photo_id in photo_ids:
+            seqs[photo_id] = int(
+                connection.scalar(
+                    insert(changes)
+                    .values(seq=change_seq.next_value(), photo_id=photo_id, at=func.now())
+                    .returning(changes.c.seq)
+                )
+                or 0
+            )
+        return seqs
+
+
+class PostgresSnapshot:
+    """See worker.core.ports.Snapshot. Lives as long as its transaction."""
+
+    def __init__(self, connection: Connection, model_key: str, dimension: int) -> None:
+        self._connection = connection
+        self._dimension = dimension
+        self._query = (
+            select(entries.c.photo_id, embeddings.c.vector)
+            .join_from(entries, embeddings, embeddings.c.content_sha256 == entries.c.content_sha256)
+            .where(~entries.c.removed, embeddings.c.model_key == model_key)
+            .order_by(entries.c.photo_id)
+        )
+        self.seq = connection.scalar(select(func.max(changes.c.seq))) or 0
+        self.count = connection.scalar(select(func.count()).select_from(self._query.order_by(None).subquery())) or 0
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Ids and vectors of one row travel together; a vector of another length raises BadVector."""
+        streamed = self._connection.execution_options(yield_per=SNAPSHOT_ROWS).execute(self._query)
+        for rows in streamed.partitions():
+            yield Chunk(
+                ids=np.array([row.photo_id for row in rows], dtype=np.int64),
+                vectors=np.stack([from_bytes(row.vector, self._dimension) for row in rows]),
+            )
+
+
+def _keep_vector(connection: Connection, content: str, model_key: str, vector: Vector) -> None:
+    connection.execute(
+        upsert(embeddings)
+        .values(content_sha256=content, model_key=model_key, vector=to_bytes(vector), created_at=func.now())
+        .on_conflict_do_nothing()
+    )
+
+
+def _served(model_key: str | None = None) -> list[ColumnElement[bool]]:
+    """Generations that are published and kept, of one model or of all."""
+    kept: list[ColumnElement[bool]] = [generations.c.published_at.is_not(None), generations.c.dropped_at.is_(None)]
+    return kept if model_key is None else [*kept, generations.c.model_key == model_key]
+
+
+def _number(value: float | Decimal | None) -> float | None:
+    return None if value is None else float(value)
+
+
+def _signed_crc(path: str) -> int:
+    return zlib.crc32(path.encode()) - 2**31
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.astimezone(UTC).isoformat(timespec="seconds")
+
+
+def _first_line(exc: Exception) -> str:
+    return str(getattr(exc, "orig", None) or exc).strip().splitlines()[0]

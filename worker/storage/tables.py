@@ -1,0 +1,114 @@
+"""Sightline's own tables, in a schema of their own. The migrations make them; this page reads and writes them."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Double,
+    Identity,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Sequence,
+    Table,
+    Text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+#: Stands for SIGHTLINE_DB_SCHEMA; the engine translates it.
+SCHEMA = "sightline"
+
+metadata = MetaData(schema=SCHEMA)
+
+change_seq = Sequence("change_seq", schema=SCHEMA, metadata=metadata)
+
+#: One unit vector per photo content and model, little-endian float32.
+embeddings = Table(
+    "embeddings",
+    metadata,
+    Column("content_sha256", Text, primary_key=True),
+    Column("model_key", Text, primary_key=True),
+    Column("vector", LargeBinary, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+)
+
+#: What the index knows of a photo. A removed photo keeps its row, so that no rebuild brings it back.
+entries = Table(
+    "entries",
+    metadata,
+    Column("photo_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("content_sha256", Text, nullable=False),
+    Column("path", Text),
+    Column("lat", Double),
+    Column("lon", Double),
+    Column("provenance", Text),
+    Column("metadata", JSONB),
+    Column("removed", Boolean, nullable=False),
+    Column("updated_at", DateTime(timezone=True), nullable=False),
+)
+
+#: The change log. The order of `seq` is the order of commits (see Store._log).
+changes = Table(
+    "changes",
+    metadata,
+    Column("seq", BigInteger, change_seq, primary_key=True),
+    Column("photo_id", BigInteger, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False),
+)
+
+#: Photos that could not be taken, with the reason of the last try.
+refusals = Table(
+    "refusals",
+    metadata,
+    Column("photo_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("code", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False),
+)
+
+#: Tries that have begun and not ended: committed before the work, so that a crash counts.
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("photo_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("attempts", Integer, nullable=False),
+)
+
+generations = Table(
+    "generations",
+    metadata,
+    Column("number", BigInteger, Identity(), primary_key=True),
+    Column("model_key", Text),
+    Column("seq", BigInteger),
+    Column("count", BigInteger),
+    Column("published_at", DateTime(timezone=True)),
+    Column("dropped_at", DateTime(timezone=True)),
+)
+
+rebuilds = Table(
+    "rebuilds",
+    metadata,
+    Column("run_id", BigInteger, Identity(), primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("phase", Text, nullable=False),
+    Column("done", BigInteger, nullable=False),
+    Column("total", BigInteger, nullable=False),
+    Column("started_at", DateTime(timezone=True), nullable=False),
+    Column("finished_at", DateTime(timezone=True)),
+    Column("summary", JSONB),
+    Column("error", Text),
+)
+
+#: One row per due time of a job: any number of tickers may look, one wins.
+schedule = Table(
+    "schedule",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("scheduled_for", DateTime(timezone=True), primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("changed_at", DateTime(timezone=True), nullable=False),
+)
