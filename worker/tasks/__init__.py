@@ -1,0 +1,1 @@
+"""One file a task family; a task is parse, one call, reply."""

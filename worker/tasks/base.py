@@ -1,0 +1,79 @@
+"""What every task shares: one message in, one envelope out, and the only `except Exception` of the service."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any, ClassVar, cast
+
+from celery import Task
+
+from producer_client import contract
+from producer_client.contract import Code, Message
+from producer_client.errors import BadRequest
+from worker.errors import Permanent, Transient
+from worker.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+#: Longest pause before a task is tried again, seconds. Far below the visibility timeout, which would hand it out twice.
+LONGEST_PAUSE_S = 60.0
+
+
+class ContractTask(Task):  # type: ignore[type-arg]  # celery's generic has no runtime form before 5.8
+    """A permanent error is answered with its code, a transient one sends the message round again.
+
+    `retries` None: as often as it takes, for what must not be lost. A number: then the caller is told to try again.
+    """
+
+    abstract = True
+    acks_late = True
+    reject_on_worker_lost = True
+    retries: ClassVar[int | None] = 2
+
+    @property
+    def runtime(self) -> Runtime:
+        return cast(Runtime, self.app.runtime)  # type: ignore[attr-defined]  # set by worker.app.create_app
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        started = time.monotonic()
+        try:
+            if len(args) != 1 or kwargs:
+                raise BadRequest(Code.BAD_REQUEST, "a message is one JSON object as the task's only argument")
+            reply: Message = self.run(args[0])
+            envelope = contract.ok(reply)
+        except (BadRequest, Permanent) as exc:
+            log.info(
+                "message answered with a code",
+                extra={"task": self.name, "code": exc.code, "why": exc.message},
+            )
+            return contract.failed(exc.code, exc.message)
+        except Transient as exc:
+            return self._again(exc)
+        except MemoryError:
+            # Celery re-raises it before the ack, and the message would come back for ever.
+            log.exception("out of memory", extra={"task": self.name})
+            return contract.failed(Code.UNAVAILABLE, "the worker ran out of memory; send fewer photos in one message")
+        except Exception as exc:
+            log.exception("task failed", extra={"task": self.name})
+            return contract.failed(
+                Code.INTERNAL,
+                f"{type(exc).__name__} in the worker; its log has the details under task {self.request.id}",
+            )
+        log.info("task done", extra={"task": self.name, "took_ms": round((time.monotonic() - started) * 1000, 1)})
+        return envelope
+
+    def _again(self, exc: Transient) -> dict[str, Any]:
+        done = self.request.retries or 0
+        if self.retries is not None and done >= self.retries:
+            return contract.failed(exc.code, exc.message)
+        pause_s = min(LONGEST_PAUSE_S, self.runtime.settings.retry_pause_s * 2**done)
+        log.warning("task goes round again", extra={"task": self.name, "why": exc.message, "pause_s": pause_s})
+        raise self.retry(exc=exc, countdown=pause_s, max_retries=None)
+
+
+class LastingTask(ContractTask):
+    """For writes: nothing is lost because a server was away."""
+
+    abstract = True
+    retries = None

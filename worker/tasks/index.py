@@ -1,0 +1,54 @@
+"""The index as a whole: rebuild it, look at it, start what is due."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from celery import shared_task
+
+from producer_client import contract
+from producer_client.contract import TaskName
+from worker.tasks.base import ContractTask
+
+NIGHTLY = "nightly rebuild"
+#: Seconds after which a claimed night that nobody finished is claimed again.
+CLAIM_S = 3600.0
+#: Claims of one night at the most.
+CLAIMS = 5
+
+
+# Acknowledged at the start, unlike every other task: a rebuild may outlast the visibility timeout, and a second
+# copy of its message would be answered `already_running` in its place. A lost one is made up by the next tick.
+@shared_task(base=ContractTask, bind=True, name=TaskName.REBUILD_INDEX.value, acks_late=False)
+def rebuild_index(self: ContractTask, wire: Any) -> contract.RebuildReply:
+    contract.RebuildIndex.from_wire(wire)
+    return self.runtime.library.rebuild()
+
+
+@shared_task(base=ContractTask, bind=True, name=TaskName.TICK.value, acks_late=False, ignore_result=True)
+def tick(self: ContractTask, wire: Any) -> contract.TickReply:
+    """Run the nightly rebuild if its time has come and nobody has: by level, so that no night is missed."""
+    contract.Tick.from_wire(wire)
+    slot = latest_slot(self.runtime.settings.rebuild_at, datetime.now(UTC))
+    return contract.TickReply(ran=self.runtime.library.nightly(NIGHTLY, slot, claims=CLAIMS, claim_s=CLAIM_S))
+
+
+@shared_task(base=ContractTask, bind=True, name=TaskName.STATS.value)
+def stats(self: ContractTask, wire: Any) -> contract.StatsReply:
+    contract.Stats.from_wire(wire)
+    return self.runtime.library.stats(rss_mb=_rss_mb())
+
+
+def latest_slot(at: str, now: datetime) -> datetime:
+    """The last moment not after `now` at which the clock showed `at` (HH:MM, UTC)."""
+    hour, minute = map(int, at.split(":"))
+    slot = now.astimezone(UTC).replace(hour=hour, minute=minute, second=0, microsecond=0)
+    return slot if slot <= now else slot - timedelta(days=1)
+
+
+def _rss_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)

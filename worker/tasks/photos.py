@@ -1,0 +1,29 @@
+"""Photos in and out: embed, add to the index, remove."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import shared_task
+
+from producer_client import contract
+from producer_client.contract import TaskName
+from worker.tasks.base import ContractTask, LastingTask
+
+
+@shared_task(base=ContractTask, bind=True, name=TaskName.EMBED.value)
+def embed(self: ContractTask, wire: Any) -> contract.EmbedReply:
+    request = contract.Embed.from_wire(wire)
+    return self.runtime.library.embed_many(request.read_items(), return_vectors=request.return_vectors)
+
+
+@shared_task(base=LastingTask, bind=True, name=TaskName.ADD_TO_INDEX.value)
+def add_to_index(self: ContractTask, wire: Any) -> contract.AddReply:
+    request = contract.AddToIndex.from_wire(wire)
+    return self.runtime.library.add_many(request.read_new_photos())
+
+
+@shared_task(base=LastingTask, bind=True, name=TaskName.REMOVE.value)
+def remove(self: ContractTask, wire: Any) -> contract.RemoveReply:
+    request = contract.Remove.from_wire(wire)
+    return self.runtime.library.remove_many(request.photo_ids)
