@@ -1,0 +1,48 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Both do all the set-up first.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PHOTOS ?=
+ENCODER ?= auto
+TESTS ?= tests
+
+# The venv is made again only when what it holds would change.
+STAMP := $(VENV)/.made-$(shell cat requirements.txt pyproject.toml worker/pyproject.toml | sha256sum | cut -c1-16)
+
+.PHONY: help setup demo test check format docs clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP)  ## Make .venv with everything in it (minutes the first time, nothing after)
+
+$(STAMP):
+	@echo "setting up $(VENV): about 6 GB with torch, a few minutes the first time"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e . -e worker
+	@rm -f $(VENV)/.made-* && touch $@
+
+demo: $(STAMP)  ## Locate photos through real processes; PHOTOS=folder for your own, ENCODER=name for another model
+	@$(BIN)/python -m demo --encoder "$(ENCODER)" $(if $(PHOTOS),--photos "$(PHOTOS)")
+
+test: $(STAMP)  ## Run the test suite against real Postgres and Valkey processes; TESTS=path for a part
+	@$(BIN)/python -m pytest $(TESTS)
+
+check: $(STAMP)  ## Format, lint, types, import contracts
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(STAMP)  ## Put the code into the project's format
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+docs: $(STAMP)  ## Write the configuration table of the README from Settings
+	@$(BIN)/python -m worker.settings README.md
+
+clean:  ## Remove what the commands above have made
+	rm -rf $(VENV) .sightline build *.egg-info worker/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,162 @@
+"""Real servers, a real model and real worker processes, started once and shared; a schema of its own for each test."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo.scenes import write_scenes
+from producer_client import Sightline
+from worker.core.ports import Encoder
+from worker.embedded import EmbeddedServers
+from worker.encoder.images import decode
+from worker.encoder.load import load_encoder
+from worker.index.generation import GenerationFolder
+from worker.index.live import FaissLiveIndex
+from worker.library import Library
+from worker.settings import Settings
+from worker.stack import Stack
+from worker.storage.migrate import migrate
+from worker.storage.source import PhotoFiles
+from worker.storage.store import PostgresStore
+
+REAL_PHOTOS = Path(__file__).parents[2] / "shared" / "photos"
+ENCODER = "packaged/efficientnet-lite0"
+
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One of our rendered photos."""
+
+    path: Path
+    place: str
+    lat: float
+    lon: float
+
+
+@pytest.fixture(scope="session")
+def photo_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that workers may read. Tests put their own files under it."""
+    return tmp_path_factory.mktemp("photos")
+
+
+@pytest.fixture(scope="session")
+def scenes(photo_root: Path) -> list[Scene]:
+    """Four places, six views each."""
+    folder = photo_root / "scenes"
+    write_scenes(folder, places=4, views=6)
+    with (folder / "manifest.csv").open(newline="") as file:
+        return [
+            Scene((folder / row["file"]).resolve(), row["place"], float(row["lat"]), float(row["lon"]))
+            for row in csv.DictReader(file)
+        ]
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServers]:
+    with EmbeddedServers(tmp_path_factory.mktemp("servers")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def encoder() -> Encoder:
+    return load_encoder(ENCODER, device="cpu", threads=2)
+
+
+@pytest.fixture
+def settings(servers: EmbeddedServers, photo_root: Path, tmp_path: Path) -> Settings:
+    """Settings with a schema, a photos table and folders that no other test touches."""
+    number = next(_numbers)
+    return Settings(
+        broker_url=servers.broker_url,
+        database_url=servers.database_url,
+        data_dir=tmp_path,
+        photo_roots=(photo_root,),
+        db_schema=f"test_{number}",
+        photos_table=f"photos_{number}",
+        encoder=ENCODER,
+    )
+
+
+@pytest.fixture
+def make_store(settings: Settings) -> Iterator[Callable[..., PostgresStore]]:
+    """Stores on this test's schema, migrated: several play several processes."""
+    made: list[PostgresStore] = []
+
+    def make(**changed: Any) -> PostgresStore:
+        store = PostgresStore(settings.model_copy(update=changed))
+        if not made:
+            migrate(store.engine, schema=settings.db_schema, photos_table=settings.photos_table)
+        made.append(store)
+        return store
+
+    yield make
+    for store in made:
+        store.close()
+
+
+@pytest.fixture
+def store(make_store: Callable[..., PostgresStore]) -> PostgresStore:
+    return make_store()
+
+
+@pytest.fixture
+def make_library(
+    settings: Settings, make_store: Callable[..., PostgresStore], encoder: Encoder
+) -> Callable[..., Library]:
+    """Libraries as the runtime joins them, on this test's schema; parts may be replaced by keyword."""
+
+    def make(**parts: Any) -> Library:
+        chosen: Settings = parts.pop("settings", settings)
+        model: Encoder = parts.pop("encoder", encoder)
+        store = parts.pop("store", None) or make_store()
+        folder = parts.pop("generations", None) or GenerationFolder(chosen.generations_dir)
+        joined: dict[str, Any] = {
+            "encoder": model,
+            "decode": partial(decode, side=model.input_side, max_megapixels=chosen.max_megapixels),
+            "source": PhotoFiles(chosen),
+            "store": store,
+            "live": FaissLiveIndex(store, folder, model_key=model.model_key, dimension=model.dimension, threads=1),
+            "generations": folder,
+        }
+        return Library(chosen, **(joined | parts))
+
+    return make
+
+
+@pytest.fixture
+def library(make_library: Callable[..., Library]) -> Library:
+    return make_library()
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory, photo_root: Path) -> Iterator[Stack]:
+    """Servers, a worker, the index process and the beat, as `sightline up` starts them."""
+    data_dir = tmp_path_factory.mktemp("stack")
+    settings = Settings(data_dir=data_dir, photo_roots=(photo_root,), encoder=ENCODER, tick_every_s=2.0)
+    with Stack(settings, log_dir=data_dir / "logs", port=0) as running:
+        running.start_all()
+        running.wait_ready()
+        yield running
+
+
+@pytest.fixture
+def client(stack: Stack) -> Iterator[Sightline]:
+    with stack.client() as connected:
+        yield connected
+
+
+@pytest.fixture
+def real_photos() -> Path:
+    if not (REAL_PHOTOS / "manifest.csv").exists():
+        pytest.skip("the folder of real photos is not beside the project")
+    return REAL_PHOTOS

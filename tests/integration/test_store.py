@@ -1,0 +1,488 @@
+"""The store against a real Postgres: one transaction a message, a change log that loses nothing, slots, locks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from sqlalchemy import text
+
+from producer_client.contract import Code, Near, Provenance
+from worker.core.types import NewEntry
+from worker.core.vectors import unit_rows
+from worker.errors import Permanent, Transient
+from worker.settings import Settings
+from worker.storage.migrate import migrate
+from worker.storage.store import PostgresStore
+
+KEY = "test-model@1"
+DIM = 8
+
+
+def entry(name: str, *, photo_id: int | None = None, **changed: object) -> NewEntry:
+    """A photo called `name`, with a vector of its own and surveyed coordinates."""
+    seed = sum(name.encode())
+    values: dict[str, object] = {
+        "ref": name,
+        "photo_id": photo_id,
+        "path": f"/photos/{name}.jpg",
+        "content_sha256": f"sha-{name}",
+        "vector": unit_rows(np.random.default_rng(seed).normal(size=(1, DIM)))[0],
+        "coordinates": (55.0, 13.0, Provenance.SURVEYED),
+        "write_row": True,
+        "address": None,
+        "metadata": None,
+    }
+    return NewEntry(**(values | changed))  # type: ignore[arg-type]  # a test's own mix
+
+
+def rows_of(store: PostgresStore, settings: Settings, columns: str) -> list[tuple[object, ...]]:
+    with store.engine.connect() as connection:
+        found = connection.execute(text(f"SELECT {columns} FROM {settings.photos_table} ORDER BY id"))
+        return [tuple(row) for row in found]
+
+
+def test_a_put_photo_has_a_row_an_entry_a_vector_and_a_seq(store: PostgresStore, settings: Settings) -> None:
+    (written,) = store.put_many([entry("a", address={"city": "Lund"}, metadata={"walk": 1})], KEY)
+
+    assert rows_of(store, settings, "file_path, lat, lon, location_method") == [
+        ("/photos/a.jpg", 55.0, 13.0, "surveyed")
+    ]
+    found = store.entries([written.entry.photo_id])[written.entry.photo_id]
+    assert (found.address, found.metadata, found.provenance) == ({"city": "Lund"}, {"walk": 1}, Provenance.SURVEYED)
+    changes = store.changes_after(0, KEY, DIM)
+    assert changes.seq == written.seq
+    assert [item.photo_id for item in changes.items] == [written.entry.photo_id]
+
+
+def test_latitude_zero_is_a_coordinate(store: PostgresStore, settings: Settings) -> None:
+    (written,) = store.put_many([entry("a", coordinates=(0.0, 0.0, Provenance.SURVEYED))], KEY)
+
+    assert rows_of(store, settings, "lat, lon") == [(0.0, 0.0)]
+    assert store.counts(KEY).with_coordinates == 1
+    assert store.ids_where(Near(0.0, 0.0, 10.0), None).tolist() == [written.entry.photo_id]
+
+
+def test_the_same_path_put_twice_is_one_photo(store: PostgresStore) -> None:
+    (first,) = store.put_many([entry("a")], KEY)
+    (second,) = store.put_many([entry("a", coordinates=(56.0, 14.0, Provenance.CONFIRMED))], KEY)
+
+    assert second.entry.photo_id == first.entry.photo_id
+    assert (second.entry.lat, second.entry.provenance) == (56.0, Provenance.CONFIRMED)
+    assert second.seq > first.seq
+    assert store.counts(KEY).photos == 1
+
+
+def test_one_new_path_in_many_messages_at_once_makes_one_row(make_store: Callable[..., PostgresStore]) -> None:
+    stores = [make_store() for _ in range(4)]
+    start = threading.Barrier(len(stores))
+
+    def put(store: PostgresStore) -> None:
+        start.wait()
+        for _ in range(5):
+            store.put_many([entry("a"), entry("b")], KEY)
+
+    threads = [threading.Thread(target=put, args=(store,)) for store in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert stores[0].counts(KEY).photos == 2
+    assert stores[0].counts(KEY).seq == 40
+
+
+def test_a_slow_writer_loses_no_change(make_store: Callable[..., PostgresStore]) -> None:
+    """Two writers, one held open: a reader in between must not pass the seq that is still to come."""
+    slow, fast = make_store(), make_store()
+    fast.put_many([entry("before")], KEY)
+    slow_has_seq, let_slow_commit = threading.Event(), threading.Event()
+    original = slow._log
+
+    def log_and_wait(connection, photo_ids):  # type: ignore[no-untyped-def]
+        seqs = original(connection, photo_ids)
+        slow_has_seq.set()
+        let_slow_commit.wait(10)
+        return seqs
+
+    slow._log = log_and_wait  # type: ignore[method-assign]
+    slow_thread = threading.Thread(target=slow.put_many, args=([entry("slow")], KEY))
+    fast_thread = threading.Thread(target=fast.put_many, args=([entry("fast")], KEY))
+    reader = make_store()
+
+    slow_thread.start()
+    slow_has_seq.wait(10)
+    fast_thread.start()
+    # Without the lock the fast writer would commit now, with the larger seq, and the reader would move past "slow".
+    fast_thread.join(0.5)
+    seen = reader.changes_after(0, KEY, DIM)
+    let_slow_commit.set()
+    slow_thread.join()
+    fast_thread.join()
+    later = reader.changes_after(seen.seq, KEY, DIM)
+
+    paths = {e.path for e in reader.entries([item.photo_id for item in [*seen.items, *later.items]]).values()}
+    assert paths == {"/photos/before.jpg", "/photos/slow.jpg", "/photos/fast.jpg"}
+
+
+def test_a_snapshot_and_its_seq_are_one_moment(make_store: Callable[..., PostgresStore]) -> None:
+    store, writer = make_store(), make_store()
+    (first,) = store.put_many([entry("a")], KEY)
+
+    with store.snapshot(KEY, DIM) as snapshot:
+        writer.put_many([entry("b")], KEY)
+        ids = [photo_id for chunk in snapshot.chunks() for photo_id in chunk.ids.tolist()]
+
+    assert (snapshot.seq, snapshot.count, ids) == (first.seq, 1, [first.entry.photo_id])
+
+
+def test_a_removed_photo_is_gone_and_no_rebuild_finds_it_missing(store: PostgresStore, settings: Settings) -> None:
+    (written,) = store.put_many([entry("a")], KEY)
+    photo_id = written.entry.photo_id
+
+    removed = store.remove_many([photo_id])
+
+    assert removed[photo_id][1] is True
+    assert store.entries([photo_id]) == {}
+    assert [c.vector for c in store.changes_after(written.seq, KEY, DIM).items] == [None]
+    assert store.missing_count("another-model") == 0
+    assert len(rows_of(store, settings, "id")) == 1, "the backend's row stays"
+    assert store.remove_many([photo_id])[photo_id][1] is False
+
+
+def test_a_row_removed_before_it_was_added_is_not_missing(store: PostgresStore, settings: Settings) -> None:
+    with store.engine.begin() as connection:
+        connection.execute(text(f"INSERT INTO {settings.photos_table} (file_path, lat, lon) VALUES ('/x.jpg', 1, 2)"))
+    assert store.missing_count(KEY) == 1
+
+    store.remove_many([1])
+
+    assert store.missing_count(KEY) == 0
+
+
+def test_a_removed_photo_comes_back_only_by_being_added(store: PostgresStore) -> None:
+    (first,) = store.put_many([entry("a")], KEY)
+    store.remove_many([first.entry.photo_id])
+
+    (again,) = store.put_many([entry("a")], KEY)
+
+    assert again.entry.photo_id == first.entry.photo_id
+    assert store.counts(KEY).removed == 0
+    assert store.changes_after(first.seq, KEY, DIM).items[0].vector is not None
+
+
+def test_vectors_of_another_model_are_not_seen(store: PostgresStore) -> None:
+    (written,) = store.put_many([entry("a")], KEY)
+
+    assert store.known_vectors(["sha-a"], "other@1") == {}
+    assert store.changes_after(0, "other@1", DIM).items[0].vector is None
+    with store.snapshot("other@1", DIM) as snapshot:
+        assert snapshot.count == 0
+    assert [m.photo_id for m in store.missing("other@1", after_id=0, limit=9)] == [written.entry.photo_id]
+
+
+def test_a_stored_vector_of_another_length_is_refused(store: PostgresStore) -> None:
+    store.put_many([entry("a")], KEY)
+
+    with pytest.raises(Permanent) as caught:
+        store.changes_after(0, KEY, DIM + 1)
+
+    assert caught.value.code is Code.BAD_VECTOR
+
+
+def test_rows_are_followed_when_the_backend_changes_them(store: PostgresStore, settings: Settings) -> None:
+    written = store.put_many([entry("a"), entry("b"), entry("c")], KEY)
+    a, b, c = (w.entry.photo_id for w in written)
+    seq = written[-1].seq
+    with store.engine.begin() as connection:
+        table = settings.photos_table
+        connection.execute(text(f"UPDATE {table} SET lat = 1.5, location_method = 'city_center' WHERE id = {a}"))
+        connection.execute(text(f"DELETE FROM {table} WHERE id = {b}"))
+
+    changed = store.follow_rows()
+
+    assert changed == 2
+    found = store.entries([a, b, c])
+    assert (found[a].lat, found[a].provenance) == (1.5, Provenance.FALLBACK)
+    assert b not in found
+    assert found[c].lat == 55.0
+    assert {i.photo_id for i in store.changes_after(seq, KEY, DIM).items} == {a, b}
+    assert store.follow_rows() == 0
+
+
+def test_a_row_whose_file_moved_is_missing_again(store: PostgresStore, settings: Settings) -> None:
+    store.put_many([entry("a")], KEY)
+    assert store.missing_count(KEY) == 0
+
+    with store.engine.begin() as connection:
+        connection.execute(text(f"UPDATE {settings.photos_table} SET file_path = '/elsewhere.jpg'"))
+
+    assert [m.path for m in store.missing(KEY, after_id=0, limit=9)] == ["/elsewhere.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("method", "provenance"),
+    [
+        ("exif", Provenance.EXIF_GPS),
+        ("surveyed", Provenance.SURVEYED),
+        ("city_center", Provenance.FALLBACK),
+        ("clip_similarity", Provenance.DERIVED),
+        (None, Provenance.DERIVED),
+    ],
+)
+def test_an_existing_rows_method_says_its_provenance(
+    store: PostgresStore, settings: Settings, method: str | None, provenance: Provenance
+) -> None:
+    with store.engine.begin() as connection:
+        connection.execute(
+            text(f"INSERT INTO {settings.photos_table} (file_path, lat, lon, location_method) VALUES ('/x', 1, 2, :m)"),
+            {"m": method},
+        )
+
+    (written,) = store.put_many([entry("x", photo_id=1, coordinates=None)], KEY)
+
+    assert store.rows([1])[1].provenance is provenance
+    assert (written.entry.lat, written.entry.provenance) == (1.0, provenance)
+
+
+def test_an_impossible_point_in_the_backends_table_is_no_coordinate(store: PostgresStore, settings: Settings) -> None:
+    with store.engine.begin() as connection:
+        connection.execute(text(f"INSERT INTO {settings.photos_table} (file_path, lat, lon) VALUES ('/x', 91, 2)"))
+
+    (written,) = store.put_many([entry("x", photo_id=1, coordinates=None)], KEY)
+
+    assert written.entry.lat is None
+    assert store.follow_rows() == 0
+
+
+def test_filters_are_exact_at_the_date_line_and_by_metadata(store: PostgresStore) -> None:
+    def at(name: str, lat: float, lon: float, **metadata: object) -> NewEntry:
+        return entry(name, coordinates=(lat, lon, Provenance.SURVEYED), metadata=metadata)
+
+    written = store.put_many([at("w", 0, 179.9995, k=1), at("e", 0, -179.9995, k=2), at("f", 0, 179.9, k=1)], KEY)
+    west, east, _ = (w.entry.photo_id for w in written)
+
+    assert sorted(store.ids_where(Near(0, 180, 100), None).tolist()) == sorted([west, east])
+    assert store.ids_where(Near(0, 180, 100), {"k": 1}).tolist() == [west]
+    assert store.ids_where(None, {"k": 3}).tolist() == []
+
+
+def test_a_backends_own_table_with_text_addresses_and_numeric_coordinates_works(
+    settings: Settings, make_store: Callable[..., PostgresStore]
+) -> None:
+    first = make_store()
+    with first.engine.begin() as connection:
+        connection.execute(
+            text(
+                """CREATE TABLE backend_photos (id serial PRIMARY KEY, file_path varchar(500) NOT NULL,
+                lat numeric(9, 6), lon numeric(9, 6), address_data text, location_method varchar(50),
+                created_at timestamp, owner text DEFAULT 'somebody')"""
+            )
+        )
+    try:
+        store = make_store(photos_table="backend_photos")
+        (written,) = store.put_many([entry("a", address={"город": "Лунд"})], KEY)
+
+        assert store.rows([written.entry.photo_id])[written.entry.photo_id].lat == 55.0
+        assert rows_of(
+            store, settings.model_copy(update={"photos_table": "backend_photos"}), "address_data, owner"
+        ) == [('{"город": "Лунд"}', "somebody")]
+        assert store.follow_rows() == 0
+    finally:
+        with first.engine.begin() as connection:
+            connection.execute(text("DROP TABLE backend_photos"))
+
+
+def test_a_row_that_the_backends_table_rejects_is_refused_with_what_to_do(
+    settings: Settings, make_store: Callable[..., PostgresStore]
+) -> None:
+    store = make_store()
+    with store.engine.begin() as connection:
+        connection.execute(text(f"ALTER TABLE {settings.photos_table} ADD COLUMN owner text NOT NULL"))
+
+    with pytest.raises(Permanent) as caught:
+        store.put_many([entry("a")], KEY)
+
+    assert caught.value.code is Code.ROW_REJECTED
+    assert "photo_id" in caught.value.message
+    assert store.counts(KEY).seq == 0
+
+
+def test_a_table_without_the_needed_columns_is_named(make_store: Callable[..., PostgresStore]) -> None:
+    first = make_store()
+    with first.engine.begin() as connection:
+        connection.execute(text("CREATE TABLE half_photos (id serial PRIMARY KEY, file_path text)"))
+    try:
+        with pytest.raises(Permanent) as caught:
+            make_store(photos_table="half_photos").rows([1])
+
+        assert caught.value.code is Code.NOT_READY
+        assert "lat, lon" in caught.value.message
+    finally:
+        with first.engine.begin() as connection:
+            connection.execute(text("DROP TABLE half_photos"))
+
+
+def test_a_database_that_is_not_migrated_says_so(settings: Settings) -> None:
+    store = PostgresStore(settings)
+    try:
+        with pytest.raises(Permanent, match="sightline migrate"):
+            store.counts(KEY)
+    finally:
+        store.close()
+
+
+def test_a_database_that_is_away_is_transient(settings: Settings) -> None:
+    store = PostgresStore(settings.model_copy(update={"database_url": "postgresql+psycopg2://postgres@127.0.0.1:1/x"}))
+    try:
+        with pytest.raises(Transient):
+            store.last_run()
+    finally:
+        store.close()
+
+
+def test_migrating_twice_and_at_once_is_one_migration(settings: Settings) -> None:
+    stores = [PostgresStore(settings) for _ in range(3)]
+    start = threading.Barrier(3)
+    reached: list[str] = []
+
+    def run(store: PostgresStore) -> None:
+        start.wait()
+        reached.append(migrate(store.engine, schema=settings.db_schema, photos_table=settings.photos_table))
+
+    threads = [threading.Thread(target=run, args=(store,)) for store in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert reached == ["0001"] * 3
+    for store in stores:
+        store.close()
+
+
+def test_one_holder_in_the_cluster_has_the_lock(make_store: Callable[..., PostgresStore]) -> None:
+    one, other = make_store(), make_store()
+
+    with one.exclusive("rebuild") as first, other.exclusive("rebuild") as second, other.exclusive("else") as third:
+        assert (first, second, third) == (True, False, True)
+    with other.exclusive("rebuild") as later:
+        assert later is True
+
+
+def test_the_newest_generation_is_the_published_one_and_old_ones_are_dropped(store: PostgresStore) -> None:
+    numbers = [store.reserve_generation() for _ in range(4)]
+    dropped = [store.publish_generation(number, KEY, seq=1, count=1, keep=2) for number in numbers]
+
+    assert dropped == [[], [], [numbers[0]], [numbers[1]]]
+    assert store.published_generation(KEY) == numbers[-1]
+    assert store.published_generation("other") is None
+
+
+def test_a_late_publisher_cannot_go_back_behind_a_newer_generation(store: PostgresStore) -> None:
+    """The fence: a rebuild that lost its lock finishes after its successor."""
+    early, late = store.reserve_generation(), store.reserve_generation()
+    store.publish_generation(late, KEY, seq=1, count=1, keep=2)
+
+    with pytest.raises(Permanent):
+        store.publish_generation(early, KEY, seq=1, count=1, keep=2)
+
+    assert store.published_generation(KEY) == late
+
+
+def test_the_log_is_forgotten_only_behind_every_kept_generation(store: PostgresStore) -> None:
+    seqs = [store.put_many([entry(name)], KEY)[0].seq for name in "abcd"]
+
+    for seq in seqs[:3]:
+        store.publish_generation(store.reserve_generation(), KEY, seq=seq, count=1, keep=2)
+
+    changes = store.changes_after(seqs[1], KEY, DIM)
+    assert changes.log_start == seqs[1]
+    assert len(changes.items) == 2
+    with store.engine.connect() as connection:
+        kept = connection.execution_options(schema_translate_map=None).scalar(
+            text(f"SELECT min(seq) FROM {store._settings.db_schema}.changes")
+        )
+    assert kept == seqs[2]
+
+
+NIGHT = datetime(2026, 3, 1, 3, 0, tzinfo=UTC)
+
+
+def claim(store: PostgresStore, slot: datetime, retry_after_s: float = 3600.0) -> bool:
+    return store.due("job", slot, max_attempts=2, retry_after_s=retry_after_s)
+
+
+def test_what_was_due_before_the_installation_is_not_missed(store: PostgresStore) -> None:
+    assert claim(store, NIGHT) is False
+    assert claim(store, NIGHT + timedelta(days=1)) is True
+
+
+def test_a_due_slot_is_claimed_once(make_store: Callable[..., PostgresStore]) -> None:
+    stores = [make_store() for _ in range(4)]
+    claim(stores[0], NIGHT - timedelta(days=1))
+    start = threading.Barrier(4)
+    claims: list[bool] = []
+
+    def tick(store: PostgresStore) -> None:
+        start.wait()
+        claims.append(claim(store, NIGHT))
+
+    threads = [threading.Thread(target=tick, args=(store,)) for store in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(claims) == [False, False, False, True]
+
+
+def test_a_claim_that_nobody_finished_is_claimed_again_but_not_for_ever(store: PostgresStore) -> None:
+    claim(store, NIGHT - timedelta(days=1))
+
+    assert claim(store, NIGHT, retry_after_s=0.0) is True
+    assert claim(store, NIGHT) is False, "it may still run"
+    assert claim(store, NIGHT, retry_after_s=0.0) is True
+    assert claim(store, NIGHT, retry_after_s=0.0) is False, "two claims are the limit here"
+
+
+def test_a_finished_slot_is_done(store: PostgresStore) -> None:
+    claim(store, NIGHT - timedelta(days=1))
+    claim(store, NIGHT)
+    store.slot_done("job", NIGHT)
+
+    assert claim(store, NIGHT, retry_after_s=0.0) is False
+
+
+def test_a_run_that_ended_without_a_word_is_closed_by_the_next(store: PostgresStore) -> None:
+    store.start_run()
+    second = store.start_run()
+    store.note_progress(second, "embed", 3, 9)
+    running = store.last_run()
+    store.finish_run(second, summary={"indexed": 9}, error=None)
+    done = store.last_run()
+
+    assert running is not None
+    assert (running.run_id, running.state, running.done, running.total) == (second, "running", 3, 9)
+    assert done is not None
+    assert (done.state, done.summary, done.error) == ("done", {"indexed": 9}, None)
+    with store.engine.connect() as connection:
+        states = connection.scalars(
+            text(f"SELECT state FROM {store._settings.db_schema}.rebuilds ORDER BY run_id")
+        ).all()
+    assert states == ["failed", "done"]
+
+
+def test_attempts_count_up_until_the_photo_is_stored(store: PostgresStore, settings: Settings) -> None:
+    with store.engine.begin() as connection:
+        connection.execute(text(f"INSERT INTO {settings.photos_table} (file_path, lat, lon) VALUES ('/x', 1, 2)"))
+    store.begin_attempt([1])
+    store.begin_attempt([1])
+    assert [m.attempts for m in store.missing(KEY, after_id=0, limit=9)] == [2]
+
+    store.put_many([entry("x", photo_id=1)], KEY)
+
+    assert [m.attempts for m in store.missing("other", after_id=0, limit=9)] == [0]
