@@ -16,6 +16,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from producer_client.contract import Provenance
 
 PREFIX = "SIGHTLINE_"
+#: Around the generated table in a page.
+TABLE_BEGINS, TABLE_ENDS = "<!-- settings begin -->", "<!-- settings end -->"
 
 
 def _comma_list(value: object) -> object:
@@ -206,4 +208,10 @@ def as_markdown() -> str:
 if __name__ == "__main__":
     import sys
 
-    sys.stdout.write(as_markdown())
+    if len(sys.argv) == 1:
+        sys.stdout.write(as_markdown())
+    else:
+        page = Path(sys.argv[1])
+        before, _, rest = page.read_text().partition(TABLE_BEGINS)
+        _, _, after = rest.partition(TABLE_ENDS)
+        page.write_text(before + TABLE_BEGINS + "\n" + as_markdown() + TABLE_ENDS + after)

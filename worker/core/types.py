@@ -85,14 +85,14 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """All changes up to `seq`, the generation published at that moment, and how far back the log reaches.
+    """All changes up to `seq`, the generations kept at that moment (newest first), and how far back the log reaches.
 
     Changes up to `log_start` may be forgotten: every kept generation holds them.
     """
 
     seq: int
     items: list[Change]
-    generation: int | None
+    generations: list[int]
     log_start: int
 
 

@@ -72,7 +72,7 @@ class FaissLiveIndex:
             view = self._view or self._empty()
             while True:
                 changes = self._store.changes_after(view.seq, self._model_key, self._dimension)
-                base = self._newer_base(view, changes.generation)
+                base = self._newer_base(view, changes.generations)
                 if base is not None:
                     view = self._onto(base)
                 elif view.seq < changes.log_start:
@@ -98,18 +98,19 @@ class FaissLiveIndex:
         best = np.lexsort((ids, -similarities))[:k]
         return Neighbours(ids=ids[best], similarities=similarities[best], generation=view.number, seq=view.seq)
 
-    def _newer_base(self, view: View, published: int | None) -> Generation | None:
-        if published is None or published == view.number or published in self._unusable:
-            return None
-        try:
-            return self._folder.open(published, model_key=self._model_key)
-        except BadGeneration as exc:
-            self._unusable.add(published)
-            log.error(
-                "generation refused, serving goes on without it",
-                extra={"generation": published, "why": str(exc)},
-            )
-            return None
+    def _newer_base(self, view: View, kept: list[int]) -> Generation | None:
+        """The newest kept generation that is whole, unless this view stands on it already."""
+        for number in kept:
+            if number == view.number:
+                return None
+            if number in self._unusable:
+                continue
+            try:
+                return self._folder.open(number, model_key=self._model_key)
+            except BadGeneration as exc:
+                self._unusable.add(number)
+                log.error("generation refused, the one before serves", extra={"generation": number, "why": str(exc)})
+        return None
 
     def _empty(self) -> View:
         return View(

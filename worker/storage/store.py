@@ -219,13 +219,17 @@ class PostgresStore:
     # ------------------------------------------------------------------------------- the change log
 
     def changes_after(self, seq: int, model_key: str, dimension: int) -> Changes:
-        """The newest state of every photo that changed after `seq`, with the published generation. One snapshot."""
+        """The newest state of every photo that changed after `seq`, with the generations kept. One snapshot."""
         with self._begin(isolation_level="REPEATABLE READ") as connection:
-            generation = connection.scalar(select(func.max(generations.c.number)).where(*_served(model_key)))
+            kept = list(
+                connection.scalars(
+                    select(generations.c.number).where(*_served(model_key)).order_by(generations.c.number.desc())
+                )
+            )
             log_start = connection.scalar(select(func.min(generations.c.seq)).where(*_served())) or 0
             high = connection.scalar(select(func.max(changes.c.seq))) or 0
             if high <= seq:
-                return Changes(seq=seq, items=[], generation=generation, log_start=log_start)
+                return Changes(seq=seq, items=[], generations=kept, log_start=log_start)
             changed = select(changes.c.photo_id).where(changes.c.seq > seq).distinct().subquery()
             query = (
                 select(changed.c.photo_id, embeddings.c.vector)
@@ -248,7 +252,7 @@ class PostgresStore:
                 Change(row.photo_id, None if row.vector is None else from_bytes(row.vector, dimension))
                 for row in connection.execute(query)
             ]
-        return Changes(seq=high, items=items, generation=generation, log_start=log_start)
+        return Changes(seq=high, items=items, generations=kept, log_start=log_start)
 
     @contextmanager
     def snapshot(self, model_key: str, dimension: int) -> Iterator[PostgresSnapshot]:

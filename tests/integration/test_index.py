@@ -1,0 +1,390 @@
+"""Generations on disk and the live index over a real Postgres: whole or refused, fresh, exact."""
+
+from __future__ import annotations
+
+import errno
+import json
+import resource
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from producer_client.contract import Provenance
+from worker.core.types import Chunk, NewEntry
+from worker.core.vectors import Vectors, unit_rows
+from worker.errors import BadGeneration
+from worker.index.generation import GenerationFolder
+from worker.index.live import FaissLiveIndex
+from worker.storage.store import PostgresStore
+
+KEY = "test-model@1"
+DIM = 16
+
+
+def vectors(count: int, seed: int = 0) -> Vectors:
+    return unit_rows(np.random.default_rng(seed).normal(size=(count, DIM)))
+
+
+def chunks(count: int, size: int = 7) -> Iterator[Chunk]:
+    """Photos 10, 20, 30 ... in chunks, as a snapshot streams them."""
+    rows = vectors(count)
+    ids = np.arange(1, count + 1, dtype=np.int64) * 10
+    for start in range(0, count, size):
+        yield Chunk(ids[start : start + size], rows[start : start + size])
+
+
+def write(folder: GenerationFolder, number: int = 1, count: int = 50) -> Path:
+    folder.write(number, chunks(count), model_key=KEY, dimension=DIM, seq=7)
+    return folder.path(number)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> GenerationFolder:
+    return GenerationFolder(tmp_path / "index")
+
+
+def test_a_written_generation_reads_back_as_it_was(folder: GenerationFolder) -> None:
+    write(folder)
+
+    opened = folder.open(1, model_key=KEY)
+
+    assert (opened.manifest.count, opened.manifest.dimension, opened.manifest.seq) == (50, DIM, 7)
+    assert opened.ids.tolist() == [i * 10 for i in range(1, 51)]
+    assert np.array_equal(opened.index.reconstruct_n(0, 50), vectors(50))
+
+
+def test_an_empty_generation_is_a_generation(folder: GenerationFolder) -> None:
+    folder.write(1, iter(()), model_key=KEY, dimension=DIM, seq=0)
+
+    assert folder.open(1, model_key=KEY).manifest.count == 0
+
+
+@pytest.mark.parametrize("name", ["index.faiss", "ids.npy"])
+@pytest.mark.parametrize("damage", ["flip a bit", "cut the end", "delete", "swap for a pickle"])
+def test_a_damaged_file_is_refused_by_name(folder: GenerationFolder, name: str, damage: str) -> None:
+    file = write(folder) / name
+    content = bytearray(file.read_bytes())
+    if damage == "flip a bit":
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    elif damage == "cut the end":
+        file.write_bytes(content[:-3])
+    elif damage == "delete":
+        file.unlink()
+    else:
+        file.write_bytes(b"\x80\x04\x95\x0b\x00\x00\x00\x00\x00\x00\x00\x8c\x07builtins\x94.")
+
+    with pytest.raises(BadGeneration, match=name):
+        folder.open(1, model_key=KEY)
+
+
+@pytest.mark.parametrize("manifest", ["", "[]", "{}", '{"format": 1}', None])
+def test_a_manifest_that_is_not_ours_is_refused(folder: GenerationFolder, manifest: str | None) -> None:
+    file = write(folder) / "manifest.json"
+    if manifest is None:
+        file.unlink()
+    else:
+        file.write_text(manifest)
+
+    with pytest.raises(BadGeneration, match="manifest"):
+        folder.open(1, model_key=KEY)
+
+
+def test_a_generation_of_another_model_or_number_is_refused(folder: GenerationFolder) -> None:
+    path = write(folder)
+    with pytest.raises(BadGeneration, match="other@1"):
+        folder.open(1, model_key="other@1")
+
+    path.rename(folder.path(2))
+    with pytest.raises(BadGeneration, match="generation 1"):
+        folder.open(2, model_key=KEY)
+
+
+def test_a_manifest_that_lies_about_the_count_is_refused(folder: GenerationFolder) -> None:
+    file = write(folder) / "manifest.json"
+    facts = json.loads(file.read_text())
+    file.write_text(json.dumps(facts | {"count": 49}))
+
+    with pytest.raises(BadGeneration, match="49"):
+        folder.open(1, model_key=KEY)
+
+
+def test_rows_out_of_order_are_refused_and_leave_nothing(folder: GenerationFolder, tmp_path: Path) -> None:
+    mixed = [Chunk(np.array([2, 1], dtype=np.int64), vectors(2))]
+
+    with pytest.raises(BadGeneration, match="rise"):
+        folder.write(1, iter(mixed), model_key=KEY, dimension=DIM, seq=0)
+
+    assert list((tmp_path / "index").iterdir()) == []
+
+
+def test_a_stream_that_breaks_off_leaves_nothing(folder: GenerationFolder, tmp_path: Path) -> None:
+    def broken() -> Iterator[Chunk]:
+        yield from chunks(7)
+        raise OSError(errno.EIO, "the connection went away")
+
+    with pytest.raises(OSError, match="went away"):
+        folder.write(1, broken(), model_key=KEY, dimension=DIM, seq=0)
+
+    assert list((tmp_path / "index").iterdir()) == []
+
+
+def test_a_disk_that_is_full_leaves_the_old_generation_alone(folder: GenerationFolder, tmp_path: Path) -> None:
+    """A file size limit plays the full disk, in a process of its own: FAISS writes short and says nothing useful."""
+    write(folder, number=1)
+    program = f"""
+import resource, signal
+import numpy as np
+from pathlib import Path
+from worker.core.types import Chunk
+from worker.core.vectors import unit_rows
+from worker.index.generation import GenerationFolder
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+rows = unit_rows(np.random.default_rng(0).normal(size=(1000, {DIM})))
+some = Chunk(np.arange(1000, dtype=np.int64), rows)
+folder = GenerationFolder(Path({str(tmp_path / "index")!r}))
+try:
+    folder.write(2, iter([some]), model_key={KEY!r}, dimension={DIM}, seq=9)
+except Exception as exc:
+    print("refused:", type(exc).__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+
+    assert done.stdout.startswith("refused:")
+    assert [p.name for p in (tmp_path / "index").iterdir()] == ["000001"]
+    assert folder.open(1, model_key=KEY).manifest.count == 50
+
+
+# ------------------------------------------------------------------------------------------ the live index
+
+
+def put(store: PostgresStore, name: str, vector: Vectors) -> tuple[int, int]:
+    """(photo id, seq) of a stored photo with this vector."""
+    (written,) = store.put_many(
+        [NewEntry(name, None, f"/{name}", f"sha-{name}", vector, (1.0, 2.0, Provenance.SURVEYED), True, None, None)],
+        KEY,
+    )
+    return written.entry.photo_id, written.seq
+
+
+def publish(store: PostgresStore, folder: GenerationFolder, keep: int = 2) -> int:
+    number = store.reserve_generation()
+    with store.snapshot(KEY, DIM) as snapshot:
+        count = folder.write(number, snapshot.chunks(), model_key=KEY, dimension=DIM, seq=snapshot.seq)
+        seq = snapshot.seq
+    folder.remove(store.publish_generation(number, KEY, seq, count, keep))
+    return number
+
+
+def live_on(store: PostgresStore, folder: GenerationFolder) -> FaissLiveIndex:
+    return FaissLiveIndex(store, folder, model_key=KEY, dimension=DIM, threads=1)
+
+
+def test_an_added_photo_is_found_by_another_process_without_a_rebuild(
+    make_store: Callable[..., PostgresStore], folder: GenerationFolder
+) -> None:
+    writer, reader = make_store(), make_store()
+    live = live_on(reader, folder)
+    live.catch_up()
+    row = vectors(1)[0]
+
+    photo_id, seq = put(writer, "a", row)
+    reached = live.catch_up()
+    found = live.search(row, 5)
+
+    assert reached == seq
+    assert found.ids.tolist() == [photo_id]
+    assert found.similarities[0] == pytest.approx(1.0, abs=1e-6)
+    assert (found.seq, found.generation) == (seq, None)
+
+
+def test_a_search_over_base_and_delta_equals_brute_force(store: PostgresStore, folder: GenerationFolder) -> None:
+    rows = vectors(60, seed=3)
+    ids = [put(store, f"p{i}", rows[i])[0] for i in range(40)]
+    live = live_on(store, folder)
+    publish(store, folder)
+    ids += [put(store, f"p{i}", rows[i])[0] for i in range(40, 60)]
+    moved = unit_rows(np.random.default_rng(9).normal(size=(1, DIM)))[0]
+    (again,) = store.put_many(
+        [NewEntry("p5", ids[5], "/p5", "sha-new", moved, (1.0, 2.0, Provenance.SURVEYED), True, None, None)], KEY
+    )
+    assert again.entry.photo_id == ids[5]
+    rows[5] = moved
+    gone = {3, 45}
+    store.remove_many([ids[i] for i in gone])
+    live.catch_up()
+
+    for query in vectors(10, seed=4):
+        truth = sorted((-float(rows[i] @ query), ids[i]) for i in range(60) if i not in gone)[:10]
+        found = live.search(query, 10)
+        assert found.ids.tolist() == [photo_id for _, photo_id in truth]
+        assert found.similarities.tolist() == pytest.approx([-score for score, _ in truth], abs=1e-5)
+    assert live.count == 58
+
+
+def test_only_and_exclude_hold_in_base_and_delta(store: PostgresStore, folder: GenerationFolder) -> None:
+    rows = vectors(20)
+    ids = [put(store, f"p{i}", rows[i])[0] for i in range(10)]
+    publish(store, folder)
+    ids += [put(store, f"p{i}", rows[i])[0] for i in range(10, 20)]
+    live = live_on(store, folder)
+    live.catch_up()
+
+    only = np.array([ids[2], ids[12], 999_999], dtype=np.int64)
+    assert sorted(live.search(rows[0], 20, only=only).ids.tolist()) == [ids[2], ids[12]]
+    exclude = np.array([ids[0], ids[11]], dtype=np.int64)
+    assert set(ids) - set(live.search(rows[0], 20, exclude=exclude).ids.tolist()) == {ids[0], ids[11]}
+    assert live.search(rows[0], 20, only=only, exclude=only).ids.tolist() == []
+    assert live.search(rows[0], 20, only=only[:0]).ids.tolist() == []
+
+
+def test_a_removed_photo_is_never_found_again(store: PostgresStore, folder: GenerationFolder) -> None:
+    rows = vectors(3)
+    ids = [put(store, f"p{i}", rows[i])[0] for i in range(3)]
+    publish(store, folder)
+    live = live_on(store, folder)
+    live.catch_up()
+
+    store.remove_many([ids[1]])
+    live.catch_up()
+    assert ids[1] not in live.search(rows[1], 3).ids
+
+    restarted = live_on(store, folder)
+    restarted.catch_up()
+    assert ids[1] not in restarted.search(rows[1], 3).ids
+
+    number = publish(store, folder)
+    assert ids[1] not in folder.open(number, model_key=KEY).ids
+    live.catch_up()
+    assert live.search(rows[1], 3).generation == number
+    assert ids[1] not in live.search(rows[1], 3).ids
+
+
+def test_a_new_generation_is_taken_over_and_keeps_what_came_after_it(
+    store: PostgresStore, folder: GenerationFolder
+) -> None:
+    rows = vectors(4)
+    put(store, "a", rows[0])
+    live = live_on(store, folder)
+    live.catch_up()
+    first = publish(store, folder)
+    late_id, _ = put(store, "late", rows[1])
+
+    live.catch_up()
+
+    assert live.generation == first
+    assert (live.count, live.delta_count) == (2, 1)
+    assert live.search(rows[1], 1).ids.tolist() == [late_id]
+
+
+def test_a_process_that_slept_through_many_generations_misses_nothing(
+    store: PostgresStore, folder: GenerationFolder
+) -> None:
+    rows = vectors(6)
+    ids = [put(store, "p0", rows[0])[0]]
+    publish(store, folder, keep=1)
+    sleeper = live_on(store, folder)
+    sleeper.catch_up()
+
+    for i in range(1, 6):
+        ids.append(put(store, f"p{i}", rows[i])[0])
+        publish(store, folder, keep=1)
+    sleeper.catch_up()
+
+    assert sorted(sleeper.search(rows[0], 9).ids.tolist()) == ids
+
+
+def test_a_damaged_generation_is_passed_over_and_everything_is_still_found(
+    store: PostgresStore, folder: GenerationFolder
+) -> None:
+    rows = vectors(3)
+    ids = [put(store, f"p{i}", rows[i])[0] for i in range(2)]
+    old = publish(store, folder)
+    serving = live_on(store, folder)
+    serving.catch_up()
+    ids.append(put(store, "p2", rows[2])[0])
+    broken = publish(store, folder)
+    (folder.path(broken) / "index.faiss").write_bytes(b"torn")
+
+    serving.catch_up()
+    fresh = live_on(store, folder)
+    fresh.catch_up()
+
+    assert serving.generation == old
+    assert sorted(serving.search(rows[0], 9).ids.tolist()) == ids
+    assert fresh.generation == old
+    assert sorted(fresh.search(rows[0], 9).ids.tolist()) == ids
+
+
+def test_a_host_without_the_generations_folder_serves_from_postgres(
+    store: PostgresStore, folder: GenerationFolder, tmp_path: Path
+) -> None:
+    rows = vectors(3)
+    ids = [put(store, f"p{i}", rows[i])[0] for i in range(3)]
+    publish(store, folder)
+    elsewhere = live_on(store, GenerationFolder(tmp_path / "another host"))
+
+    elsewhere.catch_up()
+
+    assert sorted(elsewhere.search(rows[0], 9).ids.tolist()) == ids
+
+
+def test_searches_go_on_while_generations_and_photos_come_and_go(
+    make_store: Callable[..., PostgresStore], folder: GenerationFolder
+) -> None:
+    store, reader = make_store(), make_store()
+    rows = vectors(30, seed=5)
+    steady_id, _ = put(store, "steady", rows[0])
+    live = live_on(reader, folder)
+    live.catch_up()
+    stop = threading.Event()
+    failures: list[str] = []
+
+    def search() -> None:
+        while not stop.is_set():
+            live.catch_up()
+            found = live.search(rows[0], 3)
+            if found.ids[0] != steady_id or len(set(found.ids.tolist())) != len(found.ids):
+                failures.append(str(found))
+
+    threads = [threading.Thread(target=search) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for i in range(1, 20):
+        photo_id, _ = put(store, f"p{i}", rows[i])
+        if i % 3 == 0:
+            store.remove_many([photo_id])
+        if i % 5 == 0:
+            publish(store, folder, keep=1)
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+    assert failures == []
+
+
+def test_memory_of_the_base_is_mapped_not_copied(folder: GenerationFolder) -> None:
+    """40 MB of vectors must not become 40 MB of this process's own memory."""
+    rows = unit_rows(np.random.default_rng(1).normal(size=(10_000, 1024)))
+    some = Chunk(np.arange(10_000, dtype=np.int64), rows)
+    folder.write(1, iter([some]), model_key=KEY, dimension=1024, seq=1)
+    before = _anonymous_mb()
+
+    opened = folder.open(1, model_key=KEY)
+    opened.index.search(rows[:1], 3)
+
+    assert opened.manifest.count == 10_000
+    assert _anonymous_mb() - before < 20
+
+
+def _anonymous_mb() -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return float(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
