@@ -1,0 +1,644 @@
+"""The verbs over a real model, a real Postgres and real files: add, search, locate, rebuild."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from sqlalchemy import text
+
+from producer_client.contract import (
+    Code,
+    Embedded,
+    EmbedItem,
+    Locate,
+    Near,
+    NewPhoto,
+    Photo,
+    Provenance,
+    Reason,
+    Refused,
+    Removed,
+    Search,
+    Stored,
+)
+from tests.conftest import Scene
+from worker.core.ports import Encoder
+from worker.core.types import Pixels
+from worker.core.vectors import BadVector, Vectors
+from worker.errors import Permanent, PhotoRefusal, Transient
+from worker.index.generation import GenerationFolder
+from worker.library import Library
+from worker.settings import Settings
+from worker.storage.store import PostgresStore
+
+
+def new(scene: Scene, provenance: Provenance | None = Provenance.SURVEYED, **changed: Any) -> NewPhoto:
+    values: dict[str, Any] = {
+        "ref": str(scene.path),
+        "photo": Photo(path=str(scene.path)),
+        "lat": scene.lat,
+        "lon": scene.lon,
+        "provenance": provenance,
+    }
+    return NewPhoto(**(values | changed))
+
+
+def stored(library: Library, items: Sequence[NewPhoto]) -> list[Stored]:
+    outcomes = library.add_many(items).outcomes
+    assert [type(outcome) for outcome in outcomes] == [Stored] * len(items), outcomes
+    return [outcome for outcome in outcomes if isinstance(outcome, Stored)]
+
+
+def of_place(scenes: list[Scene], number: int) -> list[Scene]:
+    place = sorted({scene.place for scene in scenes})[number]
+    return [scene for scene in scenes if scene.place == place]
+
+
+def insert_rows(store: PostgresStore, settings: Settings, rows: list[tuple[str, float | None, float | None]]) -> None:
+    """Rows as the backend writes them."""
+    with store.engine.begin() as connection:
+        for path, lat, lon in rows:
+            connection.execute(
+                text(
+                    f"INSERT INTO {settings.photos_table} (file_path, lat, lon, location_method) "
+                    "VALUES (:path, :lat, :lon, 'exif')"
+                ),
+                {"path": path, "lat": lat, "lon": lon},
+            )
+
+
+class Counting:
+    """A real encoder that counts the photos that it is given, and fails on those it is told to."""
+
+    def __init__(self, inner: Encoder, poison: Sequence[Pixels] = ()) -> None:
+        self._inner = inner
+        self._poison = poison
+        self.photos = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def encode_images(self, photos: Sequence[Pixels]) -> Vectors:
+        if any(np.array_equal(photo, bad) for photo in photos for bad in self._poison):
+            raise BadVector("row 0 is zero or not finite")
+        self.photos += len(photos)
+        return self._inner.encode_images(photos)
+
+
+# ------------------------------------------------------------------------------------------------ add
+
+
+def test_an_added_photo_is_found_by_the_next_search(library: Library, scenes: list[Scene]) -> None:
+    first, second, *_ = of_place(scenes, 0)
+    (added,) = stored(library, [new(first, address={"street": "Long Street"}, metadata={"walk": 7})])
+
+    reply = library.search(Search(photo=Photo(path=str(second.path)), threshold=0.0, min_seq=added.seq))
+
+    (hit,) = reply.hits
+    assert (hit.photo_id, hit.path) == (added.photo_id, str(first.path))
+    assert (hit.lat, hit.lon, hit.provenance) == (first.lat, first.lon, Provenance.SURVEYED)
+    assert (hit.address, hit.metadata) == ({"street": "Long Street"}, {"walk": 7})
+    assert 0 < hit.similarity < 1
+    assert reply.seq >= added.seq
+
+
+def test_coordinates_come_from_the_exif_tags_where_none_are_given(library: Library, scenes: list[Scene]) -> None:
+    (added,) = stored(library, [new(scenes[0], lat=None, lon=None, provenance=None)])
+
+    assert added.provenance is Provenance.EXIF_GPS
+    assert (added.lat, added.lon) == pytest.approx((scenes[0].lat, scenes[0].lon), abs=1e-5)
+
+
+def test_a_batch_survives_its_worst_items(library: Library, scenes: list[Scene], photo_root: Path) -> None:
+    torn = photo_root / "torn.jpg"
+    torn.write_bytes(scenes[0].path.read_bytes()[:5000])
+    items: list[NewPhoto | Refused] = [
+        new(scenes[0]),
+        NewPhoto("torn", Photo(path=str(torn))),
+        NewPhoto("missing", Photo(path=str(photo_root / "no such.jpg"))),
+        NewPhoto("outside", Photo(path="/etc/hostname")),
+        NewPhoto("row", Photo(photo_id=4711)),
+        Refused("read before", Code.BAD_COORDINATES, "latitude 91"),
+        new(scenes[1]),
+    ]
+
+    outcomes = library.add_many(items).outcomes
+
+    assert [o.ref for o in outcomes] == [
+        str(scenes[0].path),
+        "torn",
+        "missing",
+        "outside",
+        "row",
+        "read before",
+        str(scenes[1].path),
+    ]
+    assert [o.code if isinstance(o, Refused) else "stored" for o in outcomes] == [
+        "stored",
+        Code.DAMAGED_IMAGE,
+        Code.NOT_FOUND,
+        Code.OUTSIDE_ROOTS,
+        Code.UNKNOWN_PHOTO,
+        Code.BAD_COORDINATES,
+        "stored",
+    ]
+
+
+def test_every_vector_is_its_own_photos_whatever_fails_beside_it(
+    library: Library, store: PostgresStore, scenes: list[Scene], encoder: Encoder, photo_root: Path
+) -> None:
+    broken = photo_root / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8 not a photo")
+    items: list[NewPhoto] = []
+    for number, scene in enumerate(scenes[:12]):
+        items.append(new(scene))
+        if number % 3 == 0:
+            items.append(NewPhoto(f"broken {number}", Photo(path=str(broken))))
+
+    outcomes = library.add_many(items).outcomes
+
+    from worker.encoder.images import decode
+
+    for outcome in outcomes:
+        if isinstance(outcome, Stored):
+            own = decode(Path(outcome.ref).read_bytes(), side=224, max_megapixels=100).pixels
+            (alone,) = encoder.encode_images([own])
+            kept = store.known_vectors([outcome.content_sha256], encoder.model_key)[outcome.content_sha256]
+            assert float(kept @ alone) > 0.9999
+    assert sum(isinstance(outcome, Refused) for outcome in outcomes) == 4
+
+
+def test_a_photo_that_the_model_cannot_take_fails_alone(
+    make_library: Callable[..., Library], scenes: list[Scene], encoder: Encoder
+) -> None:
+    from worker.encoder.images import decode
+
+    poison = decode(scenes[1].path.read_bytes(), side=224, max_megapixels=100).pixels
+    library = make_library(encoder=Counting(encoder, [poison]))
+
+    outcomes = library.add_many([new(scene) for scene in scenes[:3]]).outcomes
+
+    assert [o.status for o in outcomes] == ["stored", "refused", "stored"]
+    assert isinstance(outcomes[1], Refused)
+    assert outcomes[1].code is Code.BAD_VECTOR
+
+
+def test_a_known_content_costs_no_forward_pass(
+    make_library: Callable[..., Library], scenes: list[Scene], encoder: Encoder, photo_root: Path
+) -> None:
+    counting = Counting(encoder)
+    library = make_library(encoder=counting)
+    copy = photo_root / "a copy of one.jpg"
+    shutil.copyfile(scenes[0].path, copy)
+    (first,) = stored(library, [new(scenes[0])])
+
+    (again, other) = stored(library, [new(scenes[0]), new(scenes[0], ref="copy", photo=Photo(path=str(copy)))])
+
+    assert counting.photos == 1
+    assert (first.embedded, again.embedded, other.embedded) == (True, False, False)
+    assert again.photo_id == first.photo_id
+    assert other.photo_id != first.photo_id
+    assert other.content_sha256 == first.content_sha256
+    assert library.stats(rss_mb=0).cache_hits == 2
+
+
+def test_a_row_of_the_backend_is_added_by_its_id_and_not_rewritten(
+    library: Library, store: PostgresStore, settings: Settings, scenes: list[Scene]
+) -> None:
+    insert_rows(store, settings, [(str(scenes[0].path), None, None), (str(scenes[1].path), 1.0, 2.0)])
+
+    first, second = stored(library, [NewPhoto("1", Photo(photo_id=1)), NewPhoto("2", Photo(photo_id=2))])
+
+    assert first.provenance is Provenance.EXIF_GPS, "the photo's own tags fill what the row leaves open"
+    assert (second.lat, second.lon, second.provenance) == (1.0, 2.0, Provenance.EXIF_GPS)
+    with store.engine.connect() as connection:
+        rows = connection.execute(text(f"SELECT lat, lon FROM {settings.photos_table} ORDER BY id")).all()
+    assert [tuple(row) for row in rows] == [(None, None), (1.0, 2.0)]
+
+
+def test_inline_bytes_are_added_and_found(library: Library, scenes: list[Scene]) -> None:
+    first, second, *_ = of_place(scenes, 0)
+    (added,) = stored(library, [new(first, photo=Photo.of_bytes(first.path.read_bytes()))])
+
+    hits = library.search(Search(photo=Photo.of_bytes(second.path.read_bytes()), threshold=0.0)).hits
+
+    assert [hit.photo_id for hit in hits] == [added.photo_id]
+
+
+def test_a_database_that_takes_no_such_row_refuses_that_photo_alone(
+    library: Library, store: PostgresStore, settings: Settings, scenes: list[Scene]
+) -> None:
+    with store.engine.begin() as connection:
+        connection.execute(text(f"ALTER TABLE {settings.photos_table} ADD CHECK (lat <> 7)"))
+
+    outcomes = library.add_many([new(scenes[0]), new(scenes[1], lat=7.0), new(scenes[2])]).outcomes
+
+    assert [o.status for o in outcomes] == ["stored", "refused", "stored"]
+    assert isinstance(outcomes[1], Refused)
+    assert outcomes[1].code is Code.ROW_REJECTED
+
+
+# ------------------------------------------------------------------------------------- embed and remove
+
+
+def test_embedding_keeps_the_vector_without_adding_the_photo(library: Library, scenes: list[Scene]) -> None:
+    item = EmbedItem("a", Photo(path=str(scenes[0].path)))
+
+    (first,) = library.embed_many([item], return_vectors=True).outcomes
+    (again,) = library.embed_many([item]).outcomes
+
+    assert isinstance(first, Embedded)
+    assert isinstance(again, Embedded)
+    assert first.vector is not None
+    assert np.linalg.norm(first.vector) == pytest.approx(1.0, abs=1e-5)
+    assert (first.embedded, again.embedded, again.vector) == (True, False, None)
+    assert library.search(Search(vector=first.vector)).hits == []
+
+
+def test_a_removed_photo_is_found_no_more_and_a_rebuild_does_not_bring_it_back(
+    library: Library, scenes: list[Scene]
+) -> None:
+    first, second, third, *_ = of_place(scenes, 0)
+    one, two = stored(library, [new(first), new(second)])
+
+    (removed,) = library.remove_many([one.photo_id]).outcomes
+    after = library.search(Search(photo=Photo(path=str(third.path)), threshold=0.0))
+    library.rebuild()
+    rebuilt = library.search(Search(photo=Photo(path=str(third.path)), threshold=0.0))
+
+    assert isinstance(removed, Removed)
+    assert removed.was_indexed is True
+    assert [hit.photo_id for hit in after.hits] == [two.photo_id]
+    assert [hit.photo_id for hit in rebuilt.hits] == [two.photo_id]
+    assert rebuilt.generation is not None
+
+
+# ---------------------------------------------------------------------------------------------- search
+
+
+def test_a_photo_and_its_copies_are_no_matches_of_themselves(
+    library: Library, scenes: list[Scene], photo_root: Path
+) -> None:
+    first, second, *_ = of_place(scenes, 0)
+    copy, stripped = photo_root / "copy.jpg", photo_root / "stripped.png"
+    shutil.copyfile(first.path, copy)
+    Image.open(first.path).save(stripped)
+    added = stored(
+        library,
+        [
+            new(first),
+            new(first, ref="copy", photo=Photo(path=str(copy))),
+            new(first, ref="same pixels", photo=Photo(path=str(stripped))),
+            new(second),
+        ],
+    )
+    other = added[3].photo_id
+
+    by_path = library.search(Search(photo=Photo(path=str(first.path)), top_k=1, threshold=0.0)).hits
+    by_id = library.search(Search(photo=Photo(photo_id=added[0].photo_id), top_k=1, threshold=0.0)).hits
+    by_copy = library.search(Search(photo=Photo.of_bytes(copy.read_bytes()), top_k=1, threshold=0.0)).hits
+
+    assert [hit.photo_id for hit in by_path] == [other]
+    assert [hit.photo_id for hit in by_id] == [other]
+    assert [hit.photo_id for hit in by_copy] == [other]
+
+
+def test_top_k_threshold_near_and_where_narrow_a_search(library: Library, scenes: list[Scene]) -> None:
+    query, *rest = of_place(scenes, 0)
+    added = stored(library, [new(scene, metadata={"even": i % 2 == 0}) for i, scene in enumerate(rest)])
+    photo = Photo(path=str(query.path))
+
+    everything = library.search(Search(photo=photo, top_k=50, threshold=-1.0)).hits
+    assert len(everything) == len(rest)
+    assert [h.similarity for h in everything] == sorted((h.similarity for h in everything), reverse=True)
+    assert library.search(Search(photo=photo, top_k=2)).hits == everything[:2]
+    limit = everything[1].similarity
+    assert [h.photo_id for h in library.search(Search(photo=photo, top_k=50, threshold=limit - 1e-6)).hits] == [
+        h.photo_id for h in everything[:2]
+    ]
+    even = library.search(Search(photo=photo, top_k=50, threshold=-1.0, where={"even": True})).hits
+    assert {h.photo_id for h in even} == {a.photo_id for i, a in enumerate(added) if i % 2 == 0}
+    here = library.search(Search(photo=photo, threshold=-1.0, near=Near(rest[0].lat, rest[0].lon, 0.5))).hits
+    assert added[0].photo_id in {h.photo_id for h in here}
+    assert library.search(Search(photo=photo, threshold=-1.0, near=Near(0, 0, 1000))).hits == []
+
+
+def test_a_vector_of_another_length_is_refused(library: Library) -> None:
+    with pytest.raises(Permanent) as caught:
+        library.search(Search(vector=[1.0, 0.0]))
+
+    assert caught.value.code is Code.BAD_VECTOR
+
+
+def test_text_on_an_encoder_without_text_is_refused(library: Library) -> None:
+    with pytest.raises(Permanent) as caught:
+        library.search(Search(text="a church"))
+
+    assert caught.value.code is Code.NO_TEXT_ENCODER
+
+
+def test_a_write_that_never_comes_is_waited_for_and_then_stale(
+    make_library: Callable[..., Library], settings: Settings
+) -> None:
+    library = make_library(settings=settings.model_copy(update={"min_seq_timeout_s": 0.1}))
+
+    with pytest.raises(Permanent) as caught:
+        library.search(Search(vector=[1.0] * 1280, min_seq=10))
+
+    assert caught.value.code is Code.STALE
+
+
+def test_a_search_waits_for_a_write_that_comes(library: Library, scenes: list[Scene]) -> None:
+    first, second, *_ = of_place(scenes, 0)
+    writer = threading.Timer(0.3, library.add_many, [[new(first)]])
+    writer.start()
+
+    hits = library.search(Search(photo=Photo(path=str(second.path)), threshold=0.0, min_seq=1)).hits
+
+    writer.join()
+    assert len(hits) == 1
+
+
+# ---------------------------------------------------------------------------------------------- locate
+
+
+def test_a_held_back_photo_is_located_near_the_truth(library: Library, scenes: list[Scene]) -> None:
+    from worker.core.geo import distance_m
+
+    query, *known = of_place(scenes, 0)
+    stored(library, [new(scene) for scene in known + of_place(scenes, 1)])
+
+    answer = library.locate(Locate(photo=Photo(path=str(query.path)))).answer
+
+    assert answer.located
+    assert answer.point is not None
+    assert distance_m(answer.point.lat, answer.point.lon, query.lat, query.lon) < 40
+    assert {Path(hit.path or "").parent.name for hit in answer.evidence} == {query.place}
+
+
+def test_a_place_never_seen_is_not_located(library: Library, scenes: list[Scene]) -> None:
+    stored(library, [new(scene) for scene in of_place(scenes, 0)])
+
+    answer = library.locate(Locate(photo=Photo(path=str(of_place(scenes, 1)[0].path)))).answer
+
+    assert (answer.status, answer.reason, answer.point) == ("abstained", Reason.NOTHING_SIMILAR, None)
+    assert answer.message
+
+
+def test_an_empty_index_says_so(library: Library, scenes: list[Scene]) -> None:
+    answer = library.locate(Locate(photo=Photo(path=str(scenes[0].path)))).answer
+
+    assert answer.reason is Reason.EMPTY_INDEX
+
+
+@pytest.mark.parametrize("provenance", [Provenance.DERIVED, Provenance.FALLBACK])
+def test_what_was_derived_or_a_default_is_never_evidence(
+    library: Library, scenes: list[Scene], provenance: Provenance
+) -> None:
+    query, *known = of_place(scenes, 0)
+    stored(library, [new(scene, provenance) for scene in known])
+
+    answer = library.locate(Locate(photo=Photo(path=str(query.path)))).answer
+
+    assert answer.reason is Reason.NO_TRUSTED_EVIDENCE
+
+
+def test_locate_can_be_kept_to_a_circle(library: Library, scenes: list[Scene]) -> None:
+    query, *known = of_place(scenes, 0)
+    stored(library, [new(scene) for scene in known])
+
+    elsewhere = library.locate(Locate(photo=Photo(path=str(query.path)), near=Near(0, 0, 1000))).answer
+    here = library.locate(Locate(photo=Photo(path=str(query.path)), near=Near(query.lat, query.lon, 500))).answer
+
+    assert elsewhere.reason is Reason.NOTHING_SIMILAR
+    assert here.located
+
+
+# --------------------------------------------------------------------------------------------- rebuild
+
+
+def test_a_rebuild_embeds_what_is_missing_and_records_what_is_broken(
+    make_library: Callable[..., Library],
+    store: PostgresStore,
+    settings: Settings,
+    scenes: list[Scene],
+    encoder: Encoder,
+    photo_root: Path,
+) -> None:
+    empty = photo_root / "empty.jpg"
+    empty.touch()
+    rows: list[tuple[str, float | None, float | None]] = [(str(s.path), s.lat, s.lon) for s in scenes[:4]]
+    rows += [(str(empty), 1.0, 1.0), (str(photo_root / "gone.jpg"), 1.0, 1.0), (str(scenes[5].path), None, None)]
+    insert_rows(store, settings, rows)
+    counting = Counting(encoder)
+    library = make_library(encoder=counting, store=store)
+    seen: list[tuple[str, int, int]] = []
+
+    first = library.rebuild(lambda *facts: seen.append(facts))
+    second = library.rebuild()
+
+    assert (first.with_coordinates, first.valid_files, first.embedded, first.refused, first.indexed) == (6, 4, 4, 2, 4)
+    assert (first.dimension, first.model, first.device) == (1280, encoder.name, encoder.device)
+    assert ("embed", 6, 6) in seen
+    assert ("write", 4, 4) in seen
+    assert (second.embedded, second.refused, second.indexed) == (0, 2, 4)
+    assert counting.photos == 4
+    with store.engine.connect() as connection:
+        refusals = connection.execute(
+            text(f"SELECT photo_id, code FROM {settings.db_schema}.refusals ORDER BY photo_id")
+        ).all()
+    assert [tuple(row) for row in refusals] == [(5, "empty_file"), (6, "not_found")]
+    run = library.stats(rss_mb=0).last_rebuild
+    assert run is not None
+    assert (run.state, run.summary) == ("done", second.to_wire())
+
+
+def test_a_photo_that_is_mended_is_taken_by_the_next_rebuild(
+    library: Library, store: PostgresStore, settings: Settings, scenes: list[Scene], photo_root: Path
+) -> None:
+    path = photo_root / "late.jpg"
+    path.unlink(missing_ok=True)
+    insert_rows(store, settings, [(str(path), 1.0, 2.0)])
+    before = library.rebuild()
+
+    shutil.copyfile(scenes[0].path, path)
+    after = library.rebuild()
+
+    assert (before.indexed, before.refused, after.indexed, after.refused) == (0, 1, 1, 0)
+    assert library.stats(rss_mb=0).refused == 0
+
+
+def test_one_rebuild_runs_at_a_time(
+    make_library: Callable[..., Library], make_store: Callable[..., PostgresStore]
+) -> None:
+    other_process = make_store()
+    library = make_library()
+
+    with other_process.exclusive("rebuild"), pytest.raises(Permanent) as caught:
+        library.rebuild()
+
+    assert caught.value.code is Code.ALREADY_RUNNING
+    assert library.rebuild().indexed == 0
+
+
+def test_a_rebuild_that_fails_leaves_the_old_generation_serving(
+    make_library: Callable[..., Library], settings: Settings, scenes: list[Scene]
+) -> None:
+    class FullDisk(GenerationFolder):
+        def _build(self, *args: Any) -> int:
+            super()._build(*args)
+            raise OSError(28, "No space left on device")
+
+    query, *known = of_place(scenes, 0)
+    library = make_library()
+    stored(library, [new(scene) for scene in known])
+    published = library.rebuild().generation
+    failing = make_library(generations=FullDisk(settings.generations_dir))
+
+    with pytest.raises(OSError, match="No space left"):
+        failing.rebuild()
+
+    reply = library.search(Search(photo=Photo(path=str(query.path))))
+    assert reply.generation == published
+    assert reply.hits
+    assert sorted(p.name for p in settings.generations_dir.iterdir()) == [f"{published:06d}"]
+    run = library.stats(rss_mb=0).last_rebuild
+    assert run is not None
+    assert run.state == "failed"
+    assert run.error is not None
+    assert "No space left" in run.error
+    assert library.rebuild().indexed == len(known)
+
+
+def test_only_so_many_generations_are_kept(library: Library, settings: Settings) -> None:
+    numbers = [library.rebuild().generation for _ in range(5)]
+
+    kept = sorted(int(p.name) for p in settings.generations_dir.iterdir())
+
+    assert kept == numbers[-settings.keep_generations :]
+
+
+def test_a_photo_that_takes_its_process_down_goes_alone_and_is_quarantined(
+    make_library: Callable[..., Library],
+    store: PostgresStore,
+    settings: Settings,
+    scenes: list[Scene],
+    encoder: Encoder,
+) -> None:
+    class Killed(BaseException):
+        """Stands for kill -9: nothing below catches it."""
+
+    killer = scenes[2].path.read_bytes()
+
+    class Source:
+        batches: list[int] = []  # noqa: RUF012  # one test, one list
+
+        def fetch(self, photo: Photo) -> bytes:
+            content = Path(photo.path or "").read_bytes()
+            if content == killer:
+                raise Killed
+            return content
+
+    insert_rows(store, settings, [(str(s.path), s.lat, s.lon) for s in scenes[:5]])
+    library = make_library(store=store, source=Source())
+
+    for _ in range(settings.rebuild_attempts):
+        with pytest.raises(Killed):
+            library.rebuild()
+    reply = library.rebuild()
+
+    assert (reply.indexed, reply.refused) == (4, 1)
+    with store.engine.connect() as connection:
+        refused = connection.execute(text(f"SELECT photo_id, code FROM {settings.db_schema}.refusals")).all()
+    assert [tuple(row) for row in refused] == [(3, "quarantined")]
+
+
+def test_a_database_that_goes_away_is_held_against_no_photo(
+    make_library: Callable[..., Library], store: PostgresStore, settings: Settings, scenes: list[Scene]
+) -> None:
+    insert_rows(store, settings, [(str(scenes[0].path), 1.0, 2.0)])
+
+    class Away:
+        def fetch(self, photo: Photo) -> bytes:
+            raise Transient(Code.UNAVAILABLE, "the file server does not answer")
+
+    for _ in range(settings.rebuild_attempts + 1):
+        with pytest.raises(Transient):
+            make_library(store=store, source=Away()).rebuild()
+
+    assert make_library(store=store).rebuild().indexed == 1
+
+
+def test_a_new_model_fills_its_own_vectors_and_never_mixes(
+    make_library: Callable[..., Library],
+    store: PostgresStore,
+    settings: Settings,
+    scenes: list[Scene],
+    encoder: Encoder,
+) -> None:
+    class OtherModel(Counting):
+        model_key = "other-model@1"
+
+    query, *known = of_place(scenes, 0)
+    old = make_library(store=store)
+    stored(old, [new(scene) for scene in known])
+    old.rebuild()
+    young = make_library(store=store, encoder=OtherModel(encoder))
+
+    before = young.search(Search(photo=Photo(path=str(query.path))))
+    rebuilt = young.rebuild()
+    after = young.search(Search(photo=Photo(path=str(query.path))))
+    still = old.search(Search(photo=Photo(path=str(query.path))))
+
+    assert before.hits == []
+    assert (rebuilt.embedded, rebuilt.indexed, rebuilt.model_key) == (len(known), len(known), "other-model@1")
+    assert after.generation == rebuilt.generation
+    assert still.generation not in (None, rebuilt.generation)
+    assert len(still.hits) == len(after.hits) > 0
+
+
+def test_a_night_is_rebuilt_once_by_whoever_comes_first_and_made_up_when_missed(library: Library) -> None:
+    night = datetime(2026, 5, 1, 3, 0, tzinfo=UTC)
+
+    def tick(slot: datetime) -> bool:
+        return library.nightly("nightly", slot, claims=3, claim_s=3600.0)
+
+    assert tick(night - timedelta(days=1)) is False, "before the installation"
+    assert tick(night) is True
+    assert tick(night) is False
+    assert tick(night + timedelta(days=3)) is True, "two nights were missed: one rebuild makes them up"
+    assert library.stats(rss_mb=0).generation_count == 0
+
+
+def test_the_refusal_of_a_query_names_its_code(library: Library, photo_root: Path) -> None:
+    with pytest.raises(PhotoRefusal) as caught:
+        library.search(Search(photo=Photo(path=str(photo_root / "none.jpg"))))
+
+    assert caught.value.code is Code.NOT_FOUND
+
+
+# -------------------------------------------------------------------------------------------- real photos
+
+
+@pytest.mark.real_photos
+def test_every_real_photo_is_most_similar_to_one_of_its_own_place(
+    make_library: Callable[..., Library], settings: Settings, real_photos: Path
+) -> None:
+    from worker.cli import read_manifest
+
+    library = make_library(settings=settings.model_copy(update={"photo_roots": (real_photos.resolve(),)}))
+    items = list(read_manifest(real_photos / "manifest.csv"))
+    places = {str((real_photos / i.ref).resolve()): i.metadata["place"] for i in items if i.metadata}
+    stored(library, items)
+
+    for item in items:
+        hits = library.search(Search(photo=item.photo, top_k=1, threshold=-1.0)).hits
+        assert places[hits[0].path or ""] == places[item.photo.path or ""]
