@@ -10,10 +10,12 @@ Every verb has a `submit_` twin that returns a Handle at once: `.wait(timeout_s)
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 from celery import Celery
+from celery.backends.asynchronous import E_RETRY_LIMIT_EXCEEDED  # type: ignore[attr-defined]  # not in celery-types
 from celery.exceptions import TimeoutError as ResultTimeout
 from celery.result import AsyncResult
 from kombu.exceptions import OperationalError
@@ -27,6 +29,8 @@ Outcome = TypeVar("Outcome")
 
 #: Seconds that a verb waits for its reply unless told otherwise: a cold worker loads its model within it.
 DEFAULT_TIMEOUT_S = 60.0
+#: How often a broker that does not answer is tried, seconds between: about a second in all.
+RETRY = {"max_retries": 3, "interval_start": 0.1, "interval_step": 0.3, "interval_max": 1.0}
 #: Photos in one bulk message: seconds of work, far below any visibility timeout.
 BULK_SIZE = 64
 #: Bulk messages on their way at once: enough to keep several workers busy, small enough to stop soon.
@@ -52,15 +56,14 @@ class Handle(Generic[T]):
         """The reply. Raises BadRequest, PhotoRefused, TryAgain, or TimedOut after `timeout_s` seconds."""
         limit_s = self._timeout_s if timeout_s is None else timeout_s
         try:
-            wire = self._result.get(timeout=limit_s, propagate=False, disable_sync_subtasks=False)
+            with _connection_lost(self._result.app):
+                wire = self._result.get(timeout=limit_s, propagate=False, disable_sync_subtasks=False)
         except ResultTimeout as exc:
             raise TimedOut(
                 Code.TIMED_OUT,
                 f"no reply within {limit_s:g} s; the request {self.task_id} may still be carried out. "
                 "Is a worker running? `sightline doctor` tells.",
             ) from exc
-        except OperationalError as exc:
-            raise TryAgain(Code.UNAVAILABLE, f"the broker cannot be reached: {exc}") from exc
         if not isinstance(wire, dict) or "ok" not in wire:
             raise SightlineError(Code.INTERNAL, f"the worker answered outside the contract: {wire!r:.200}")
         if not wire["ok"]:
@@ -100,6 +103,8 @@ class Sightline:
             redis_socket_timeout=30,
             redis_socket_keepalive=True,
             redis_backend_health_check_interval=25,
+            # Celery's own policy waits 20 s for replies' Redis before it gives up; the caller decides that here.
+            result_backend_transport_options={"retry_policy": RETRY},
         )
 
     # ------------------------------------------------------------------------------------------ add
@@ -324,22 +329,30 @@ class Sightline:
         expires_s: float | None = None,
     ) -> Handle[T]:
         """expires_s: nobody waits after that, so a worker that gets to it later drops it."""
-        try:
+        with _connection_lost(self._app):
             result = self._app.send_task(
                 name.value,
                 args=[request.to_wire()],
                 queue=queue.value,
                 expires=expires_s,
-                retry_policy={
-                    "max_retries": 3,
-                    "interval_start": 0.1,
-                    "interval_step": 0.3,
-                    "interval_max": 1.0,
-                },
+                retry_policy=RETRY,
             )
-        except OperationalError as exc:
-            raise TryAgain(Code.UNAVAILABLE, f"the broker cannot be reached: {exc}") from exc
         return Handle(result, read, self.timeout_s)
+
+
+@contextmanager
+def _connection_lost(app: Celery) -> Iterator[None]:
+    """Turn what kombu, celery and the Redis driver raise for a server that is away into TryAgain."""
+    driver_errors: tuple[type[Exception], ...] = getattr(app.backend, "connection_errors", ())
+    try:
+        yield
+    except (OperationalError, *driver_errors) as exc:  # type: ignore[misc]  # a tuple made at run time
+        raise TryAgain(Code.UNAVAILABLE, f"Redis cannot be reached: {exc}") from exc
+    except RuntimeError as exc:
+        # Celery's word for a result store that stayed away (celery.backends.asynchronous).
+        if str(exc) != E_RETRY_LIMIT_EXCEEDED:
+            raise
+        raise TryAgain(Code.UNAVAILABLE, "Redis cannot be reached: no connection for replies") from exc
 
 
 def _photo(photo_id: int | None, path: str | None, url: str | None, content: bytes | None) -> Photo:

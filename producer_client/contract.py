@@ -246,9 +246,7 @@ class NewPhoto(Message):
     metadata: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        _check_text("ref", self.ref)
-        if not self.ref:
-            raise BadRequest(Code.BAD_REQUEST, "ref is empty: give every photo of a message a name of its own")
+        _check_ref(self.ref)
         if (self.lat is None) != (self.lon is None):
             raise BadRequest(Code.BAD_COORDINATES, f"{self.ref}: give both lat and lon, or neither")
         if self.lat is not None and self.lon is not None:
@@ -283,6 +281,9 @@ class AddToIndex(Request):
 class EmbedItem(Message):
     ref: str
     photo: Photo
+
+    def __post_init__(self) -> None:
+        _check_ref(self.ref)
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,6 +332,7 @@ class Search(Request):
             )
         if self.text is not None and not self.text.strip():
             raise BadRequest(Code.BAD_REQUEST, "text is empty")
+        _check_text("text", self.text)
         _check_json("where", self.where)
         if self.vector is not None and not all(map(math.isfinite, self.vector)):
             raise BadRequest(Code.BAD_VECTOR, "vector holds a number that is not finite")
@@ -593,6 +595,12 @@ def _check_batch(name: str, items: list[Any]) -> None:
         raise BadRequest(Code.BAD_REQUEST, f"{len(items)} {name} in one message; the limit is {MAX_PHOTOS_PER_MESSAGE}")
 
 
+def _check_ref(ref: str) -> None:
+    _check_text("ref", ref)
+    if not ref:
+        raise BadRequest(Code.BAD_REQUEST, "ref is empty: give every photo of a message a name of its own")
+
+
 def _check_text(name: str, value: str | None) -> None:
     """Postgres and file systems take no NUL, and nothing takes half a surrogate pair."""
     if value is not None and ("\0" in value or any("\ud800" <= c <= "\udfff" for c in value)):
@@ -604,11 +612,12 @@ def _check_json(name: str, value: dict[str, Any] | None) -> None:
         return
     try:
         written = json.dumps(value, allow_nan=False, ensure_ascii=False)
-    except ValueError as exc:
+    except (ValueError, TypeError, RecursionError) as exc:
         raise BadRequest(Code.BAD_REQUEST, f"{name} is not JSON: {exc}") from exc
     if len(written) > MAX_JSON_CHARACTERS:
         raise BadRequest(Code.BAD_REQUEST, f"{name} has {len(written)} characters, the limit is {MAX_JSON_CHARACTERS}")
-    _check_text(name, written.replace("\\u0000", "\0"))
+    # Pairs of backslashes first: they are written ones, and what follows them is text.
+    _check_text(name, written.replace("\\\\", "").replace("\\u0000", "\0"))
 
 
 def _check_threshold(threshold: float | None) -> None:
@@ -687,11 +696,18 @@ def _value(hint: Any, value: Any, where: str) -> Any:
                 raise BadRequest(Code.BAD_REQUEST, f"{where}: {value!r} is not one of {', '.join(hint)}")
             return hint(value)
         if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
+            return _float(value, where)
         if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
             return value
     wanted = getattr(hint, "__name__", None) or str(hint)
     raise BadRequest(Code.BAD_REQUEST, f"{where} must be {wanted}, not {_kind(value)}")
+
+
+def _float(value: float, where: str) -> float:
+    try:
+        return float(value)
+    except OverflowError as exc:
+        raise BadRequest(Code.BAD_REQUEST, f"{where} is a whole number too large for a float") from exc
 
 
 def _union(members: tuple[Any, ...], value: Any, where: str) -> Any:
@@ -702,7 +718,7 @@ def _union(members: tuple[Any, ...], value: Any, where: str) -> Any:
     if len(members) > 1 and isinstance(value, dict):
         by_status = {m.__dataclass_fields__["status"].default: m for m in members}
         status = value.get("status")
-        if status not in by_status:
+        if not isinstance(status, str) or status not in by_status:
             raise BadRequest(Code.BAD_REQUEST, f"{where}.status: {status!r} is not one of {', '.join(by_status)}")
         members = (by_status[status],)
     return _value(members[0], value, where)

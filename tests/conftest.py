@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import itertools
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -61,9 +64,20 @@ def scenes(photo_root: Path) -> list[Scene]:
         ]
 
 
+@contextmanager
+def server_dir() -> Iterator[Path]:
+    """A folder for Postgres, which runs as a user of its own when the tests run as root. Not below pytest's folder:
+    every starting pytest closes that one to other users again, under a server that runs."""
+    folder = Path(tempfile.mkdtemp(prefix="sightline-test-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
 @pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServers]:
-    with EmbeddedServers(tmp_path_factory.mktemp("servers")) as running:
+def servers() -> Iterator[EmbeddedServers]:
+    with server_dir() as folder, EmbeddedServers(folder) as running:
         yield running
 
 
@@ -139,14 +153,14 @@ def library(make_library: Callable[..., Library]) -> Library:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory, photo_root: Path) -> Iterator[Stack]:
+def stack(photo_root: Path) -> Iterator[Stack]:
     """Servers, a worker, the index process and the beat, as `sightline up` starts them."""
-    data_dir = tmp_path_factory.mktemp("stack")
-    settings = Settings(data_dir=data_dir, photo_roots=(photo_root,), encoder=ENCODER, tick_every_s=2.0)
-    with Stack(settings, log_dir=data_dir / "logs", port=0) as running:
-        running.start_all()
-        running.wait_ready()
-        yield running
+    with server_dir() as data_dir:
+        settings = Settings(data_dir=data_dir, photo_roots=(photo_root,), encoder=ENCODER, tick_every_s=2.0)
+        with Stack(settings, log_dir=data_dir / "logs", port=0) as running:
+            running.start_all()
+            running.wait_ready()
+            yield running
 
 
 @pytest.fixture
