@@ -1,0 +1,1 @@
+"""What the demo shows: sample photos, drawn by us."""
