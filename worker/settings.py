@@ -79,8 +79,8 @@ class Settings(BaseSettings):
     device: str = "auto"
     """`auto`, `cpu` or `cuda`. `auto` takes CUDA (half precision) where there is a device."""
     model_threads: int = Field(default=0, ge=0)
-    """Threads of one forward pass; 0 takes the machine's cores. torch and FAISS bring an OpenMP runtime each,
-    so both are told."""
+    """Threads of one forward pass; 0 takes the cores that this process may run on (a container's CPU limit is not
+    seen). torch and FAISS bring an OpenMP runtime each, so both are told."""
     encode_batch: int = Field(default=32, ge=1)
     """Photos in one forward pass: beyond it throughput on CPU no longer grows."""
 
@@ -120,7 +120,8 @@ class Settings(BaseSettings):
 
     # -- the nightly rebuild
     rebuild_at: str = Field(default="03:00", pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
-    """Time of the nightly rebuild, HH:MM in UTC. A missed night is made up at the next tick."""
+    """Time of the nightly rebuild, HH:MM in UTC. A missed night is made up at the next tick, a failed one
+    within a quarter of an hour."""
     tick_every_s: float = Field(default=30.0, gt=0)
     """Seconds between two looks of the beat at what is due."""
     keep_generations: int = Field(default=3, ge=1)
@@ -166,7 +167,7 @@ class Settings(BaseSettings):
 
     @property
     def threads(self) -> int:
-        return self.model_threads or os.cpu_count() or 1
+        return self.model_threads or len(os.sched_getaffinity(0))
 
     def provenance_of(self, location_method: str | None) -> Provenance:
         """The provenance behind a `location_method` of the backend's; `derived` when it says nothing known."""

@@ -79,15 +79,15 @@ class Stack:
     def __init__(self, settings: Settings, *, log_dir: Path | None = None, port: int | None = None) -> None:
         self._given = settings
         self._log_dir = log_dir
-        self._servers = EmbeddedServers(settings.data_dir, port=settings.up_port if port is None else port)
+        self.servers = EmbeddedServers(settings.data_dir, port=settings.up_port if port is None else port)
         self.settings = settings
         self.processes: list[Process] = []
 
     def __enter__(self) -> Self:
         try:
-            self._servers.__enter__()
+            self.servers.__enter__()
             self.settings = self._given.model_copy(
-                update={"broker_url": self._servers.broker_url, "database_url": self._servers.database_url}
+                update={"broker_url": self.servers.broker_url, "database_url": self.servers.database_url}
             )
             self._migrate()
         except BaseException:
@@ -151,7 +151,7 @@ class Stack:
         for process in self.processes:
             process.wait()
         self.processes.clear()
-        self._servers.stop()
+        self.servers.stop()
 
     def _migrate(self) -> None:
         from worker.storage.migrate import migrate

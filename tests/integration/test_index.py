@@ -134,6 +134,16 @@ def test_a_stream_that_breaks_off_leaves_nothing(folder: GenerationFolder, tmp_p
     assert list((tmp_path / "index").iterdir()) == []
 
 
+def test_what_a_killed_build_left_is_cleared_by_the_next(folder: GenerationFolder, tmp_path: Path) -> None:
+    left = tmp_path / "index" / ".building-000001-99999"
+    left.mkdir(parents=True)
+    (left / "index.faiss").write_bytes(b"half")
+
+    write(folder, number=2)
+
+    assert [p.name for p in (tmp_path / "index").iterdir()] == ["000002"]
+
+
 def test_a_disk_that_is_full_leaves_the_old_generation_alone(folder: GenerationFolder, tmp_path: Path) -> None:
     """A file size limit plays the full disk, in a process of its own: FAISS writes short and says nothing useful."""
     write(folder, number=1)

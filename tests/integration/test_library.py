@@ -62,6 +62,12 @@ def of_place(scenes: list[Scene], number: int) -> list[Scene]:
     return [scene for scene in scenes if scene.place == place]
 
 
+def held_back(scenes: list[Scene]) -> tuple[Scene, list[Scene]]:
+    """One photo from the middle of a walk, and the others of that place."""
+    photos = of_place(scenes, 0)
+    return photos[2], [photo for photo in photos if photo != photos[2]]
+
+
 def insert_rows(store: PostgresStore, settings: Settings, rows: list[tuple[str, float | None, float | None]]) -> None:
     """Rows as the backend writes them."""
     with store.engine.begin() as connection:
@@ -312,14 +318,14 @@ def test_a_photo_and_its_copies_are_no_matches_of_themselves(
 
 
 def test_top_k_threshold_near_and_where_narrow_a_search(library: Library, scenes: list[Scene]) -> None:
-    query, *rest = of_place(scenes, 0)
+    query, rest = held_back(scenes)
     added = stored(library, [new(scene, metadata={"even": i % 2 == 0}) for i, scene in enumerate(rest)])
     photo = Photo(path=str(query.path))
 
     everything = library.search(Search(photo=photo, top_k=50, threshold=-1.0)).hits
     assert len(everything) == len(rest)
     assert [h.similarity for h in everything] == sorted((h.similarity for h in everything), reverse=True)
-    assert library.search(Search(photo=photo, top_k=2)).hits == everything[:2]
+    assert library.search(Search(photo=photo, top_k=2, threshold=-1.0)).hits == everything[:2]
     limit = everything[1].similarity
     assert [h.photo_id for h in library.search(Search(photo=photo, top_k=50, threshold=limit - 1e-6)).hits] == [
         h.photo_id for h in everything[:2]
@@ -373,7 +379,7 @@ def test_a_search_waits_for_a_write_that_comes(library: Library, scenes: list[Sc
 def test_a_held_back_photo_is_located_near_the_truth(library: Library, scenes: list[Scene]) -> None:
     from worker.core.geo import distance_m
 
-    query, *known = of_place(scenes, 0)
+    query, known = held_back(scenes)
     stored(library, [new(scene) for scene in known + of_place(scenes, 1)])
 
     answer = library.locate(Locate(photo=Photo(path=str(query.path)))).answer
@@ -403,7 +409,7 @@ def test_an_empty_index_says_so(library: Library, scenes: list[Scene]) -> None:
 def test_what_was_derived_or_a_default_is_never_evidence(
     library: Library, scenes: list[Scene], provenance: Provenance
 ) -> None:
-    query, *known = of_place(scenes, 0)
+    query, known = held_back(scenes)
     stored(library, [new(scene, provenance) for scene in known])
 
     answer = library.locate(Locate(photo=Photo(path=str(query.path)))).answer
@@ -412,7 +418,7 @@ def test_what_was_derived_or_a_default_is_never_evidence(
 
 
 def test_locate_can_be_kept_to_a_circle(library: Library, scenes: list[Scene]) -> None:
-    query, *known = of_place(scenes, 0)
+    query, known = held_back(scenes)
     stored(library, [new(scene) for scene in known])
 
     elsewhere = library.locate(Locate(photo=Photo(path=str(query.path)), near=Near(0, 0, 1000))).answer
@@ -497,7 +503,7 @@ def test_a_rebuild_that_fails_leaves_the_old_generation_serving(
             super()._build(*args)
             raise OSError(28, "No space left on device")
 
-    query, *known = of_place(scenes, 0)
+    query, known = held_back(scenes)
     library = make_library()
     stored(library, [new(scene) for scene in known])
     published = library.rebuild().generation
@@ -587,7 +593,7 @@ def test_a_new_model_fills_its_own_vectors_and_never_mixes(
     class OtherModel(Counting):
         model_key = "other-model@1"
 
-    query, *known = of_place(scenes, 0)
+    query, known = held_back(scenes)
     old = make_library(store=store)
     stored(old, [new(scene) for scene in known])
     old.rebuild()

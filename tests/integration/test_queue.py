@@ -64,8 +64,8 @@ def send(stack: Stack) -> Iterator[Send]:
 
 
 def test_add_search_locate_and_remove_through_the_queue(client: Sightline, scenes: list[Scene]) -> None:
-    place = scenes[0].place
-    query, *known = [scene for scene in scenes if scene.place == place]
+    photos = [scene for scene in scenes if scene.place == scenes[0].place]
+    query, known = photos[2], photos[:2] + photos[3:]
 
     outcomes = client.add_many([new(scene, test="main") for scene in known])
     added = [o for o in outcomes if isinstance(o, Stored)]

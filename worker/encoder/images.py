@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 
 import numpy as np
 import pillow_heif
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from producer_client.contract import Code
 from worker.core.types import Decoded
@@ -23,6 +24,20 @@ FORMATS = ("JPEG", "PNG", "WEBP", "HEIF", "TIFF", "GIF")
 MIN_SIDE_PX = 16
 #: Pixels are kept at least this many times the encoder's input side, so that its own resize decides the quality.
 KEEP_FACTOR = 2
+
+#: What brings a photo with this EXIF orientation upright.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+#: Pillow's plugins raise all of these for bytes that break off or contradict themselves.
+_BROKEN = (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, RuntimeError)
+_PILLOW = r"PIL\."
 
 pillow_heif.register_heif_opener()
 # Pillow only warns between its limit and twice that. The check of `decode` is stricter and comes before decoding.
@@ -37,24 +52,35 @@ def decode(content: bytes, *, side: int, max_megapixels: float) -> Decoded:
     """
     if not content:
         raise PhotoRefusal(Code.EMPTY_FILE, "the file is empty")
+    _hush_pillow()
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError as exc:
         raise PhotoRefusal(Code.NOT_AN_IMAGE, f"not a photo in one of the formats {', '.join(FORMATS)}") from exc
-    except (OSError, ValueError, SyntaxError, EOFError) as exc:
+    except _BROKEN as exc:
         raise PhotoRefusal(Code.DAMAGED_IMAGE, f"the header cannot be read: {exc}") from exc
     with image:
         _check_size(image.size, max_megapixels)
         try:
-            gps = _gps(image)
             image.draft("RGB", (KEEP_FACTOR * side, KEEP_FACTOR * side))
             image.load()
-        # Pillow's plugins raise all of these for bytes that break off or contradict themselves.
-        except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, RuntimeError) as exc:
+            gps, turn = _gps(image), _turn(image)
+            small = _rgb(_reduced(image, KEEP_FACTOR * side))
+        except _BROKEN as exc:
             raise PhotoRefusal(Code.DAMAGED_IMAGE, f"the photo cannot be decoded: {exc}") from exc
-        small = _reduced(image, KEEP_FACTOR * side)
-        upright = ImageOps.exif_transpose(small)
-        return Decoded(pixels=np.asarray(_rgb(upright), dtype=np.uint8), gps=gps)
+        upright = small if turn is None else small.transpose(turn)
+        return Decoded(pixels=np.asarray(upright, dtype=np.uint8), gps=gps)
+
+
+def _hush_pillow() -> None:
+    """Pillow warns of odd metadata, which is no news about a photo; what matters is in the outcome.
+
+    `warnings.catch_warnings` swaps the filters of the whole process and is not for threads before Python 3.14, so
+    the filter stays, and is set again where somebody has put another before it.
+    """
+    first = warnings.filters[0] if warnings.filters else None
+    if first is None or first[0] != "ignore" or getattr(first[3], "pattern", None) != _PILLOW:
+        warnings.filterwarnings("ignore", module=_PILLOW)
 
 
 def _check_size(size: tuple[int, int], max_megapixels: float) -> None:
@@ -78,7 +104,6 @@ def _reduced(image: Image.Image, side: int) -> Image.Image:
         return image
     small = image.reduce(factor)
     small.info = image.info
-    small.getexif().update(image.getexif())
     return small
 
 
@@ -99,9 +124,21 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """How to bring the photo upright. Broken EXIF says nothing: it does not make a good photo bad."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except _BROKEN:
+        return None
+    return _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+
+
 def _gps(image: Image.Image) -> tuple[float, float] | None:
-    """(lat, lon) in degrees from the EXIF GPS tags, None where they are absent, void or out of range."""
-    tags = image.getexif().get_ifd(ExifTags.IFD.GPSInfo)
+    """(lat, lon) in degrees from the EXIF GPS tags, None where they are absent, broken, void or out of range."""
+    try:
+        tags = image.getexif().get_ifd(ExifTags.IFD.GPSInfo)
+    except _BROKEN:
+        return None
     if str(tags.get(ExifTags.GPS.GPSStatus, "A")).strip("\0 ").upper() == "V":
         return None
     lat = _degrees(tags.get(ExifTags.GPS.GPSLatitude), tags.get(ExifTags.GPS.GPSLatitudeRef), "S")

@@ -71,6 +71,9 @@ class GenerationFolder:
         Raises BadGeneration when the written files do not read back, and OSError for a disk that is full.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
+        # One rebuild runs at a time, so what lies half-built here belongs to one that was killed.
+        for left in self._folder.glob(".building-*"):
+            shutil.rmtree(left, ignore_errors=True)
         aside = self._folder / f".building-{number:06d}-{os.getpid()}"
         aside.mkdir()
         try:

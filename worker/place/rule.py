@@ -38,7 +38,9 @@ class Witness:
 
 
 def answer(hits: Sequence[Hit], rule: Rule, *, index_count: int) -> Answer:
-    """hits: by falling similarity, of any provenance. index_count: photos that could have been found."""
+    """hits: of any provenance, in any order. index_count: photos that could have been found."""
+    # Equally similar photos come in the order of the index, which a rebuild may change; the answer must not.
+    hits = sorted(hits, key=lambda hit: (-hit.similarity, hit.photo_id))
     if index_count == 0:
         return _abstain(Reason.EMPTY_INDEX, "no photo is in the index yet", [])
     if not hits or hits[0].similarity < rule.threshold:

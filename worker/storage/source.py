@@ -55,22 +55,23 @@ class PhotoFiles:
         path = self._absolute(given)
         try:
             real = Path(os.path.realpath(path, strict=True))
-        except FileNotFoundError as exc:
+        except OSError as exc:
             # Said only about places that the caller may see: the answer must not map the rest of the disk.
             self._check_root(Path(os.path.realpath(path)), given)
-            raise PhotoRefusal(Code.NOT_FOUND, f"{given} does not exist on the worker") from exc
-        except (OSError, ValueError) as exc:
-            raise PhotoRefusal(Code.NOT_FOUND, f"{given} cannot be reached on the worker: {exc}") from exc
+            raise PhotoRefusal(Code.NOT_FOUND, f"{given} cannot be reached on the worker: {exc.strerror}") from exc
+        except ValueError as exc:
+            raise PhotoRefusal(Code.NOT_FOUND, f"{given!r} is not a path: {exc}") from exc  # %00 in a file:// URL
         self._check_root(real, given)
         try:
             # O_NONBLOCK: opening a FIFO must not wait for a writer. O_NOFOLLOW: a link put there since is not followed.
             descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as exc:
             raise PhotoRefusal(Code.NOT_FOUND, f"{given} cannot be opened on the worker: {exc.strerror}") from exc
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode):
+            os.close(descriptor)
+            raise PhotoRefusal(Code.NOT_A_FILE, f"{given} is not a regular file")
         with os.fdopen(descriptor, "rb") as file:
-            facts = os.fstat(descriptor)
-            if not stat.S_ISREG(facts.st_mode):
-                raise PhotoRefusal(Code.NOT_A_FILE, f"{given} is not a regular file")
             self._check_size(facts.st_size, given)
             try:
                 content = file.read(self._settings.max_photo_bytes + 1)
@@ -98,6 +99,7 @@ class PhotoFiles:
             parts = urlsplit(url)
             host = (parts.hostname or "").lower()
             scheme = parts.scheme.lower()
+            _ = parts.port  # raises ValueError beyond 65535
         except ValueError as exc:
             raise PhotoRefusal(Code.URL_NOT_ALLOWED, f"{url!r:.200} is not a URL: {exc}") from exc
         if scheme not in SCHEMES or scheme not in self._settings.url_schemes:
@@ -116,22 +118,38 @@ class PhotoFiles:
     def _read_url(self, url: str, scheme: str) -> bytes:
         import fsspec  # a second of imports that only URLs need
 
-        options = self._http_options() if scheme in ("http", "https") else {"skip_instance_cache": True}
+        limit = self._settings.max_photo_bytes
+        over_http = scheme in ("http", "https")
+        options = self._http_options() if over_http else {}
+        content = bytearray()
+        system = None
         try:
-            system, path = fsspec.url_to_fs(url, **options)
-            # block_size 0 streams: one request, and no more than the limit is ever taken.
-            kind = {"block_size": 0} if scheme in ("http", "https") else {}
-            if not kind:
-                self._check_size(int(system.info(path).get("size") or 0), url)
-            with system.open(path, "rb", **kind) as file:
-                content: bytes = file.read(self._settings.max_photo_bytes + 1)
+            # Not url_to_fs: it takes "::" in a URL for a chain of file systems.
+            system = fsspec.filesystem(scheme, skip_instance_cache=True, **options)
+            if not over_http:
+                self._check_size(int(system.info(url).get("size") or 0), url)
+            # block_size 0 streams, and a size given saves asking for it: one request, whose own errors are seen.
+            how = {"block_size": 0, "size": 1} if over_http else {}
+            with system.open(url, "rb", **how) as file:
+                # A stream gives what has arrived so far. No more than the limit is ever taken.
+                while len(content) <= limit and (piece := file.read(limit + 1 - len(content))):
+                    content += piece
+        except (PhotoRefusal, Transient):
+            raise
         except FileNotFoundError as exc:
             raise PhotoRefusal(Code.NOT_FOUND, f"{url} does not exist") from exc
         except PermissionError as exc:
             raise PhotoRefusal(Code.NOT_FOUND, f"{url} may not be read: {exc}") from exc
-        except (OSError, TimeoutError) as exc:
-            raise Transient(Code.UNAVAILABLE, f"{url} did not answer: {exc or type(exc).__name__}") from exc
-        return content
+        except ValueError as exc:
+            raise PhotoRefusal(Code.URL_NOT_ALLOWED, f"{url!r:.200} cannot be asked for: {exc}") from exc
+        # The drivers of http, s3 and gs raise errors of five libraries for a server that does not answer.
+        except Exception as exc:
+            raise Transient(Code.UNAVAILABLE, f"{url} did not answer: {str(exc) or type(exc).__name__}") from exc
+        finally:
+            # fsspec leaves the connection to the garbage collector, which a busy worker may wait long for.
+            if over_http and getattr(system, "_session", None) is not None:
+                system.close_session(system.loop, system._session)
+        return bytes(content)
 
     def _http_options(self) -> dict[str, Any]:
         import aiohttp
@@ -140,7 +158,6 @@ class PhotoFiles:
             "get_client": _client_for(private=self._settings.url_private),
             "client_kwargs": {"timeout": aiohttp.ClientTimeout(total=self._settings.url_timeout_s)},
             "allow_redirects": False,
-            "skip_instance_cache": True,
         }
 
     def _check_size(self, size: int, given: str) -> None:
@@ -177,18 +194,25 @@ def _client_for(*, private: bool) -> Callable[..., Any]:
             if not private:
                 for answer in found:
                     if not ipaddress.ip_address(answer["host"]).is_global:
-                        raise PermissionError(
-                            f"{host} is at the private address {answer['host']} (SIGHTLINE_URL_PRIVATE)"
+                        # Not an OSError, which aiohttp would make a failed connection of.
+                        raise PhotoRefusal(
+                            Code.URL_NOT_ALLOWED,
+                            f"{host} is at the private address {answer['host']} (SIGHTLINE_URL_PRIVATE)",
                         )
             return found
 
-    async def refuse_redirect(response: aiohttp.ClientResponse) -> None:
+    async def check_status(response: aiohttp.ClientResponse) -> None:
+        """What the server will say again is a refusal; the rest (5xx, too many requests) fsspec raises."""
         if 300 <= response.status < 400:
-            raise PermissionError(f"status {response.status}: redirects are not followed")
+            raise PhotoRefusal(
+                Code.URL_NOT_ALLOWED, f"{response.url} redirects (status {response.status}), which is not followed"
+            )
+        if 400 <= response.status < 500 and response.status not in (408, 425, 429):
+            raise PhotoRefusal(Code.NOT_FOUND, f"{response.url} was answered with status {response.status}")
 
     async def get_client(**kwargs: Any) -> aiohttp.ClientSession:
         kwargs.pop("loop", None)
         connector = aiohttp.TCPConnector(resolver=CheckedResolver())
-        return aiohttp.ClientSession(connector=connector, raise_for_status=refuse_redirect, **kwargs)
+        return aiohttp.ClientSession(connector=connector, raise_for_status=check_status, **kwargs)
 
     return get_client

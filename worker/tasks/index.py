@@ -14,10 +14,11 @@ from producer_client.contract import TaskName
 from worker.tasks.base import ContractTask
 
 NIGHTLY = "nightly rebuild"
-#: Seconds after which a claimed night that nobody finished is claimed again.
-CLAIM_S = 3600.0
-#: Claims of one night at the most.
-CLAIMS = 5
+#: Seconds after which a claimed night that nobody finished is claimed again. If it still runs, the second claim is
+#: answered `already_running` and costs nothing.
+CLAIM_S = 900.0
+#: Claims of one night at the most: after five hours the next night is near enough.
+CLAIMS = 20
 
 
 # Acknowledged at the start, unlike every other task: a rebuild may outlast the visibility timeout, and a second

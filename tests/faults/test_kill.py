@@ -1,0 +1,207 @@
+"""Power cuts: kill -9 of processes with work in hand, and servers that go away. Nothing is lost, nothing is double."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from sqlalchemy import create_engine, text
+
+from producer_client import Stored
+from tests.conftest import ENCODER, Scene, server_dir
+from worker.settings import Settings
+from worker.stack import Stack
+
+#: Seconds that anything may take here before the test fails.
+PATIENCE_S = 90.0
+
+
+class Gate:
+    """A photo server on loopback that lets requests wait: so a test knows that a task is in the middle of its work."""
+
+    def __init__(self, scenes: list[Scene]) -> None:
+        self.open = threading.Event()
+        self.asked: Counter[str] = Counter()
+        self._photos = {f"/{number}.jpg": scene.path for number, scene in enumerate(scenes)}
+        gate = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:  # http.server's name
+                gate.asked[self.path] += 1
+                gate.open.wait(PATIENCE_S)
+                content = gate._photos[self.path].read_bytes()
+                try:
+                    self.send_response(200)
+                    self.send_header("Content-Length", str(len(content)))
+                    self.end_headers()
+                    self.wfile.write(content)
+                except OSError:
+                    pass  # the process that asked was killed
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def url(self, number: int) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}/{number}.jpg"
+
+    def close(self) -> None:
+        self.open.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {PATIENCE_S:.0f} s for: {what}"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def gate(scenes: list[Scene]) -> Iterator[Gate]:
+    gate = Gate(scenes)
+    yield gate
+    gate.close()
+
+
+@pytest.fixture
+def frail(photo_root: Path) -> Iterator[Stack]:
+    """Servers alone, with settings under which a dead worker's messages come back within seconds."""
+    with server_dir() as data_dir:
+        settings = Settings(
+            data_dir=data_dir,
+            photo_roots=(photo_root,),
+            encoder=ENCODER,
+            concurrency=2,
+            visibility_timeout_s=5,
+            retry_pause_s=0.2,
+            url_hosts=("127.0.0.1",),
+            url_schemes=("http",),
+            url_private=True,
+        )
+        with Stack(settings, log_dir=data_dir / "logs", port=0) as running:
+            yield running
+
+
+def test_kill_9_of_a_worker_loses_no_photo_and_doubles_none(frail: Stack, gate: Gate, scenes: list[Scene]) -> None:
+    worker = frail.start("worker")
+    frail.wait_ready()
+    with frail.client(timeout_s=PATIENCE_S) as client:
+        handles = [
+            client.submit_add_to_index(url=gate.url(n), lat=s.lat, lon=s.lon, provenance="surveyed")
+            for n, s in enumerate(scenes[:8])
+        ]
+        until(lambda: len(gate.asked) == 2, "both task threads are in the middle of an add")
+        in_hand = set(gate.asked)
+
+        worker.kill()
+        gate.open.set()
+        frail.processes.remove(worker)
+        frail.start("worker")
+        stored = [handle.wait() for handle in handles]
+
+        asked_twice = {path for path, times in gate.asked.items() if times > 1}
+        hits = client.search(path=str(scenes[-1].path), threshold=-1.0, top_k=100).hits
+        stats = client.stats()
+
+    assert asked_twice == in_hand, "what was in hand was done again, by redelivery"
+    assert sorted(hit.photo_id for hit in hits) == sorted(s.photo_id for s in stored)
+    assert len({s.photo_id for s in stored}) == len(stored) == 8
+    assert (stats.photos, stats.indexed) == (8, 8)
+
+
+def test_kill_9_of_a_rebuild_leaves_a_service_that_rebuilds(frail: Stack, gate: Gate, scenes: list[Scene]) -> None:
+    engine = create_engine(frail.settings.database_url)
+    with engine.begin() as connection:
+        for n, s in enumerate(scenes[:5]):
+            connection.execute(
+                text("INSERT INTO photos (file_path, lat, lon, location_method) VALUES (:path, :lat, :lon, 'exif')"),
+                {"path": gate.url(n), "lat": s.lat, "lon": s.lon},
+            )
+    frail.start("worker")
+    index = frail.start("worker", "--role", "index")
+    frail.wait_ready()
+    with frail.client(timeout_s=PATIENCE_S) as client:
+        client.submit_rebuild_index()
+        until(lambda: bool(gate.asked), "the rebuild is in the middle of reading photos")
+        children = psutil.Process(index.pid).children()
+
+        index.kill()
+        for child in children:
+            child.kill()
+        psutil.wait_procs(children, timeout=10)
+        running = client.stats().last_rebuild
+        gate.open.set()
+        frail.processes.remove(index)
+        frail.start("worker", "--role", "index")
+        rebuilt = client.rebuild_index()
+        stats = client.stats()
+
+    assert running is not None
+    assert running.state == "running", "a killed process says nothing"
+    assert (rebuilt.indexed, rebuilt.embedded, rebuilt.refused) == (5, 5, 0)
+    assert stats.last_rebuild is not None
+    assert stats.last_rebuild.state == "done"
+    assert (stats.generation, stats.indexed) == (rebuilt.generation, 5)
+    with engine.connect() as connection:
+        states = connection.scalars(text("SELECT state FROM sightline.rebuilds ORDER BY run_id")).all()
+    engine.dispose()
+    assert states == ["failed", "done"]
+
+
+def test_a_photo_sent_while_postgres_is_away_is_stored_when_it_is_back(frail: Stack, scenes: list[Scene]) -> None:
+    frail.start("worker")
+    frail.wait_ready()
+    with frail.client(timeout_s=PATIENCE_S) as client:
+        before = client.add_to_index(path=str(scenes[0].path))
+
+        frail.servers.stop_postgres()
+        handle = client.submit_add_to_index(path=str(scenes[1].path))
+        log = frail.processes[0].log
+        assert log is not None
+        until(lambda: "goes round again" in log.read_text(), "the task has met the missing database")
+        frail.servers.start_postgres()
+        after = handle.wait()
+
+    assert isinstance(after, Stored)
+    assert after.seq > before.seq
+
+
+def test_the_nightly_rebuild_is_made_by_the_beat_when_its_time_has_come(frail: Stack, scenes: list[Scene]) -> None:
+    settings = frail.settings.model_copy(update={"tick_every_s": 0.5})
+    frail.start("worker")
+    frail.start("worker", "--role", "index")
+    frail.start("beat", settings=settings)
+    frail.wait_ready()
+    engine = create_engine(frail.settings.database_url)
+
+    def slots() -> list[str]:
+        with engine.connect() as connection:
+            return list(connection.scalars(text("SELECT state FROM sightline.schedule ORDER BY scheduled_for")))
+
+    with frail.client(timeout_s=PATIENCE_S) as client:
+        added = client.add_to_index(path=str(scenes[0].path))
+        until(lambda: slots() == ["done"], "the first tick notes the night before the installation")
+        assert client.stats().generation is None, "and rebuilds nothing for it"
+
+        # The night that was noted becomes the one before: the last one is now missed.
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE sightline.schedule SET scheduled_for = scheduled_for - interval '1 day'"))
+        until(lambda: slots() == ["done", "done"], "the missed night is made up")
+        stats = client.stats()
+
+    engine.dispose()
+    assert stats.generation is not None
+    assert stats.indexed == 1
+    assert stats.seq == added.seq
