@@ -1,0 +1,228 @@
+"""The `sightline` command as people and programs meet it: a terminal, exit codes, `--json`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.conftest import ENCODER, Scene, server_dir
+from worker.settings import Settings
+from worker.stack import Stack
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 90.0
+
+
+def sightline(*arguments: str, settings: Settings, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, **settings.as_env(), "COLUMNS": "120", "NO_COLOR": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "worker.cli", *arguments],
+        env=env,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        input=stdin,
+    )
+
+
+def as_json(*arguments: str, settings: Settings) -> Any:
+    done = sightline(*arguments, "--json", settings=settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+def test_add_rebuild_search_locate_and_stats_from_the_command_line(
+    stack: Stack, scenes: list[Scene], tmp_path: Path
+) -> None:
+    manifest = scenes[0].path.parents[1] / "manifest.csv"
+    query = next(scene for scene in scenes if scene.path.name == "03.jpg")
+
+    added = as_json("add", str(manifest), settings=stack.settings)
+    rebuilt = as_json("rebuild", settings=stack.settings)
+    found = as_json("search", str(query.path), "--threshold", "0", settings=stack.settings)
+    located = as_json("locate", str(query.path), settings=stack.settings)
+    stats = as_json("stats", settings=stack.settings)
+
+    assert {outcome["status"] for outcome in added["outcomes"]} == {"stored"}
+    assert rebuilt["indexed"] >= len(scenes)
+    assert Path(found["hits"][0]["path"]).parent.name == query.place
+    assert located["answer"]["status"] == "located"
+    assert stats["generation"] == rebuilt["generation"]
+
+
+def test_people_get_tables(stack: Stack, scenes: list[Scene]) -> None:
+    added = sightline("add", str(scenes[0].path), settings=stack.settings)
+    rebuilt = sightline("rebuild", settings=stack.settings)
+    found = sightline("search", str(scenes[1].path), "--threshold", "0", settings=stack.settings)
+    located = sightline("locate", str(scenes[1].path), settings=stack.settings)
+    stats = sightline("stats", settings=stack.settings)
+
+    assert "1 stored, 0 refused" in added.stdout
+    assert "photos with coordinates:" in rebuilt.stdout
+    assert "valid files:" in rebuilt.stdout
+    assert "similarity" in found.stdout
+    assert "located" in located.stdout.split() or "abstained" in located.stdout.split()
+    assert "last rebuild" in stats.stdout
+    assert {done.returncode for done in (added, rebuilt, found, located, stats)} == {0}
+
+
+def test_a_refused_photo_is_a_table_row_and_an_exit_code(stack: Stack, photo_root: Path) -> None:
+    empty = photo_root / "nothing.jpg"
+    empty.touch()
+
+    done = sightline("add", str(empty), settings=stack.settings)
+
+    assert done.returncode == 1
+    assert "empty_file" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_doctor_finds_a_healthy_stack_healthy(stack: Stack, client: Any) -> None:
+    client.rebuild_index(timeout_s=60)
+
+    checks = as_json("doctor", settings=stack.settings)
+
+    assert {name: check["ok"] for name, check in checks.items()} == dict.fromkeys(checks, True)
+    assert set(checks) == {"broker", "database", "model", "index", "photo folders", "workers"}
+
+
+def test_doctor_says_what_to_do_where_nothing_runs(tmp_path: Path) -> None:
+    settings = Settings(
+        broker_url="redis://127.0.0.1:1/0",
+        database_url="postgresql+psycopg2://postgres@127.0.0.1:1/postgres",
+        data_dir=tmp_path,
+        encoder="open_clip/ViT-B-32/no-such-tag",
+        photo_roots=(tmp_path / "nowhere",),
+    )
+
+    done = sightline("doctor", "--json", settings=settings)
+
+    assert done.returncode == 4
+    checks = json.loads(done.stdout)
+    assert not any(check["ok"] for check in checks.values())
+    assert "SIGHTLINE_BROKER_URL" in checks["broker"]["message"]
+    assert "no-such-tag" in checks["model"]["message"]
+    assert "SIGHTLINE_PHOTO_ROOTS" in checks["photo folders"]["message"]
+
+
+def test_a_worker_without_its_weights_stops_and_says_how_to_get_them(stack: Stack) -> None:
+    lacking = stack.settings.model_copy(update={"encoder": "open_clip/ViT-B-32//no/such/checkpoint.pt"})
+
+    done = sightline("worker", settings=lacking)
+
+    assert done.returncode == 3
+    assert "checkpoint" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_wrong_settings_are_a_sentence(tmp_path: Path) -> None:
+    env = {**os.environ, "SIGHTLINE_CONCURRENCY": "many", "SIGHTLINE_REBUILD_AT": "25:00", "NO_COLOR": "1"}
+
+    done = subprocess.run(
+        [sys.executable, "-m", "worker.cli", "stats"], env=env, cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+
+    assert done.returncode == 2
+    assert "SIGHTLINE_CONCURRENCY" in done.stderr
+    assert "SIGHTLINE_REBUILD_AT" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_broker_that_is_away_is_a_sentence(tmp_path: Path) -> None:
+    done = sightline("stats", settings=Settings(broker_url="redis://127.0.0.1:1/0", data_dir=tmp_path))
+
+    assert done.returncode == 1
+    assert "cannot be reached" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# ------------------------------------------------------------------------- `sightline up` and the README
+
+
+def readme_code() -> str:
+    """The backend's code of the README, as printed."""
+    page = (ROOT / "README.md").read_text()
+    (code,) = re.findall(r"<!-- backend -->\n```python\n(.*?)```", page, re.DOTALL)
+    return str(code)
+
+
+@pytest.fixture
+def up_folder() -> Iterator[Path]:
+    with server_dir() as folder:
+        yield folder
+
+
+def test_up_in_one_terminal_and_the_readmes_code_in_another(up_folder: Path, scenes: list[Scene]) -> None:
+    """As the README says it: only the folder of photos and the port are this test's own."""
+    photos = scenes[0].path.parents[1]
+    settings = Settings(data_dir=up_folder / "data", photo_roots=(photos,), encoder=ENCODER, up_port=0)
+    env = {**os.environ, **settings.as_env(), "NO_COLOR": "1", "PYTHONPATH": str(ROOT)}
+    log = (up_folder / "up.log").open("w")
+    up = subprocess.Popen(
+        [sys.executable, "-m", "worker.cli", "up"],
+        env=env,
+        cwd=up_folder,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+    note = up_folder / "data" / "up.env"
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while not note.exists():
+            assert up.poll() is None, (up_folder / "up.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        addresses = dict(line.split("=", 1) for line in note.read_text().splitlines())
+        code = readme_code()
+        assert len(code.splitlines()) <= 30
+        code = code.replace("redis://127.0.0.1:6399/0", addresses["SIGHTLINE_BROKER_URL"])
+        code = code.replace("/photos", str(photos / scenes[0].place))
+        backend = subprocess.run(
+            [sys.executable, "-c", code], env=env, cwd=up_folder, capture_output=True, text=True, timeout=PATIENCE_S
+        )
+        assert backend.returncode == 0, backend.stderr
+        lines = backend.stdout.splitlines()
+        assert [line.split()[:3] for line in lines[:1]] == [["none.jpg", "refused:", "not_found"]]
+        assert lines[1].startswith("located 56.15")
+        assert lines[2] == "outside_roots"
+
+        # Another command in the same folder finds the servers by itself.
+        found = subprocess.run(
+            [sys.executable, "-m", "worker.cli", "stats", "--json"],
+            env={k: v for k, v in env.items() if not k.startswith("SIGHTLINE_")}
+            | {"SIGHTLINE_DATA_DIR": str(note.parent)},
+            cwd=up_folder,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+        )
+        assert json.loads(found.stdout)["indexed"] >= 1
+        children = psutil.Process(up.pid).children(recursive=True)
+        assert len(children) >= 4
+    finally:
+        up.send_signal(signal.SIGINT)
+        up.wait(60)
+        log.close()
+
+    assert up.returncode == 0, (up_folder / "up.log").read_text()
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert alive == [], "Ctrl-C stops everything that was started"
+    assert not note.exists()
+    assert [
+        p.info["pid"]
+        for p in psutil.process_iter(["pid", "cmdline"])
+        if str(up_folder) in " ".join(p.info["cmdline"] or [])
+    ] == []

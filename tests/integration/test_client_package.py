@@ -1,0 +1,74 @@
+"""What `pip install .` gives a backend: producer_client alone, with celery as its only dependency."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("numpy", "torch", "faiss", "PIL", "sqlalchemy", "open_clip", "pydantic", "worker", "fsspec", "rich")
+
+
+def test_importing_the_client_needs_none_of_the_heavy_packages() -> None:
+    program = f"""
+import sys
+class Wall:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {HEAVY!r}:
+            raise ImportError(f"the client must not import {{name}}")
+sys.meta_path.insert(0, Wall())
+import producer_client
+producer_client.Sightline("redis://127.0.0.1:1/0").close()
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=60)
+
+
+def test_the_distribution_declares_celery_and_nothing_else() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+    assert [d.split("[")[0] for d in project["dependencies"]] == ["celery"]
+
+
+def test_the_built_wheel_holds_the_client_alone(tmp_path: Path) -> None:
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "-q",
+            "--no-deps",
+            "--no-build-isolation",
+            "-w",
+            str(tmp_path),
+            str(ROOT),
+        ],
+        check=True,
+        timeout=120,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+
+    names = zipfile.ZipFile(wheel).namelist()
+
+    tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
+    assert tops == {"producer_client"}
+    assert "producer_client/py.typed" in names
+
+
+@pytest.mark.slow
+def test_it_imports_in_an_environment_with_celery_alone(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True, timeout=120)
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "-q", str(ROOT)], check=True, timeout=300)
+
+    listed = subprocess.run([python, "-m", "pip", "list"], capture_output=True, text=True, check=True, timeout=60)
+    subprocess.run([python, "-c", "import producer_client"], cwd=tmp_path, check=True, timeout=60)
+
+    installed = {line.split()[0].lower() for line in listed.stdout.splitlines()[2:] if line.strip()}
+    assert {"celery", "kombu", "sightline-client"} <= installed
+    assert not installed & {"numpy", "torch", "pillow", "sqlalchemy", "faiss-cpu", "pydantic"}
