@@ -311,7 +311,12 @@ class Sightline:
         return self.submit_stats(timeout_s=timeout_s).wait(timeout_s)
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Give the connections back. Handles of this client can no longer be waited for."""
+        consumer = getattr(self._app.backend, "result_consumer", None)
+        if consumer is not None:
+            consumer.stop()
+            # Or celery 5.7 connects again to say goodbye for every handle that is collected later.
+            consumer._pubsub = None
         self._app.close()
 
     def __enter__(self) -> Sightline:

@@ -1,0 +1,124 @@
+"""`make demo`, as a newcomer runs it: its last line, its honesty, and that nothing stays behind."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from demo.__main__ import Case, split
+from producer_client import NewPhoto, Photo
+from tests.conftest import Scene, server_dir
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 150.0
+
+
+def run_demo(*arguments: str, data_dir: Path) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
+    done = subprocess.run(
+        [sys.executable, "-m", "demo", "--data-dir", str(data_dir), *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done, json.loads(done.stdout.splitlines()[-1])
+
+
+def processes_naming(folder: Path) -> list[str]:
+    commands = [" ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])]
+    return [command for command in commands if str(folder) in command]
+
+
+def test_the_demo_ends_with_its_json_and_leaves_no_process(scenes: list[Scene]) -> None:
+    with server_dir() as folder:
+        done, result = run_demo("--photos", str(scenes[0].path.parents[1]), data_dir=folder / "demo")
+
+        assert list(result) == [
+            "encoder",
+            "added",
+            "indexed",
+            "generation",
+            "located",
+            "abstained",
+            "median_error_m",
+            "search_p50_ms",
+            "seconds",
+        ]
+        assert result["indexed"] == result["added"] > 0
+        assert result["located"] >= 1
+        assert result["abstained"] >= 1
+        assert result["median_error_m"] < 40
+        assert "never seen" in done.stdout
+        assert processes_naming(folder) == []
+
+
+def test_ctrl_c_stops_everything_that_the_demo_has_started(scenes: list[Scene]) -> None:
+    with server_dir() as folder:
+        demo = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "demo",
+                "--data-dir",
+                str(folder / "demo"),
+                "--photos",
+                str(scenes[0].path.parents[1]),
+            ],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + PATIENCE_S
+        while len(psutil.Process(demo.pid).children()) < 4:
+            assert demo.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        children = psutil.Process(demo.pid).children(recursive=True)
+
+        demo.send_signal(signal.SIGINT)
+        demo.wait(60)
+
+        _, alive = psutil.wait_procs(children, timeout=10)
+        assert demo.returncode == 130
+        assert alive == []
+        assert processes_naming(folder) == []
+
+
+@pytest.mark.real_photos
+def test_real_photos_of_known_places_are_located_and_a_place_never_seen_is_not(real_photos: Path) -> None:
+    with server_dir() as folder:
+        _, result = run_demo(
+            "--photos", str(real_photos), "--encoder", "packaged/efficientnet-lite0", data_dir=folder / "demo"
+        )
+
+    assert result["located"] >= 8
+    assert result["abstained"] >= 3
+    assert result["median_error_m"] < 25
+
+
+def test_the_split_holds_one_place_out_whole_and_leaves_witnesses_for_the_others() -> None:
+    def cases(place: str, count: int) -> list[Case]:
+        return [Case(NewPhoto(f"{place}{i}", Photo(path=f"/{place}/{i}")), place, 1.0, 2.0) for i in range(count)]
+
+    known, held_back, unseen = split(cases("a", 8) + cases("b", 3) + cases("c", 4))
+
+    assert {case.place for case in unseen} == {"b"}
+    assert len(unseen) == 3
+    assert {case.place for case in held_back} == {"a", "c"}
+    assert not {case.path for case in known} & {case.path for case in held_back}
+    assert {place: sum(case.place == place for case in known) for place in "ac"} == {"a": 6, "c": 3}
+
+
+def test_photos_of_one_place_alone_are_said_to_be_too_few() -> None:
+    with pytest.raises(RuntimeError, match="one place"):
+        split([Case(NewPhoto("a", Photo(path="/a")), "a", 1.0, 2.0)])

@@ -1,0 +1,48 @@
+"""The pages say what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from worker.cli import cli
+from worker.settings import TABLE_BEGINS, TABLE_ENDS, as_markdown
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_configuration_table_is_the_one_of_the_settings() -> None:
+    page = (ROOT / "README.md").read_text()
+
+    table = page.partition(TABLE_BEGINS)[2].partition(TABLE_ENDS)[0].strip()
+
+    assert table == as_markdown().strip(), "run `make docs`"
+
+
+def test_every_link_between_the_pages_leads_somewhere() -> None:
+    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").glob("*.md")]
+
+    dead = [
+        f"{page.relative_to(ROOT)} -> {link}"
+        for page in pages
+        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text())
+        if not (page.parent / link).exists()
+    ]
+
+    assert dead == []
+
+
+def test_every_command_that_a_page_shows_exists() -> None:
+    pages = [ROOT / "README.md", ROOT / "docs" / "architecture.md", ROOT / "deploy" / "README.md"]
+    named = {name for page in pages for name in re.findall(r"sightline ([a-z]+)\b", page.read_text())}
+    targets = {name for page in pages for name in re.findall(r"make ([a-z]+)\b", page.read_text())}
+    makefile = (ROOT / "Makefile").read_text()
+
+    runner = CliRunner()
+    assert named & {"up", "worker", "rebuild", "doctor"}
+    for name in named:
+        assert runner.invoke(cli, [name, "--help"]).exit_code == 0, name
+    for name in targets:
+        assert re.search(rf"^{name}:", makefile, re.MULTILINE), name
