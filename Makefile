@@ -12,7 +12,7 @@ TESTS ?= tests
 # The venv is made again only when what it holds would change.
 STAMP := $(VENV)/.made-$(shell cat requirements.txt pyproject.toml worker/pyproject.toml | sha256sum | cut -c1-16)
 
-.PHONY: help setup demo test check format docs clean
+.PHONY: help setup demo test lint check format docs clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,11 +32,13 @@ demo: $(STAMP)  ## Locate photos through real processes; PHOTOS=folder for your 
 test: $(STAMP)  ## Run the test suite against real Postgres and Valkey processes; TESTS=path for a part
 	@$(BIN)/python -m pytest $(TESTS)
 
-check: $(STAMP)  ## Format, lint, types, import contracts
+lint: $(STAMP)  ## Format, lint, types, import contracts
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+check: lint test  ## All of it: what .ci/run calls
 
 format: $(STAMP)  ## Put the code into the project's format
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .

@@ -407,7 +407,7 @@ class Library:
         return found.vector, found.content_sha256, photo.photo_id
 
     def _copies(self, content: str | None, own_id: int | None) -> Ids:
-        """Ids that are the searched photo itself: its own and those of the same bytes."""
+        """Ids that are the searched photo itself: a hundred uploads of one file are passed over in one search."""
         ids = self._store.ids_with_content(content) if content is not None else np.zeros(0, dtype=np.int64)
         return ids if own_id is None else np.append(ids, np.int64(own_id))
 

@@ -33,6 +33,7 @@ from tests.conftest import Scene
 from worker.core.ports import Encoder
 from worker.core.types import Pixels
 from worker.core.vectors import BadVector, Vectors
+from worker.encoder.load import load_encoder
 from worker.errors import Permanent, PhotoRefusal, Transient
 from worker.index.generation import GenerationFolder
 from worker.library import Library
@@ -349,6 +350,20 @@ def test_text_on_an_encoder_without_text_is_refused(library: Library) -> None:
         library.search(Search(text="a church"))
 
     assert caught.value.code is Code.NO_TEXT_ENCODER
+
+
+def test_text_finds_photos_with_an_encoder_that_reads_text(
+    make_library: Callable[..., Library], scenes: list[Scene]
+) -> None:
+    """Random weights: the order means nothing, the path is the real one."""
+    library = make_library(encoder=load_encoder("open_clip/ViT-B-32/random", device="cpu", threads=2))
+    added = stored(library, [new(scene) for scene in scenes[:3]])
+
+    reply = library.search(Search(text="a street with a church tower", top_k=2, min_seq=added[-1].seq))
+
+    assert len(reply.hits) == 2
+    assert {hit.photo_id for hit in reply.hits} <= {a.photo_id for a in added}
+    assert reply.model_key.startswith("ViT-B-32-random@")
 
 
 def test_a_write_that_never_comes_is_waited_for_and_then_stale(

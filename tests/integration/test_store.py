@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from producer_client.contract import Code, Near, Provenance
 from worker.core.types import NewEntry
@@ -76,50 +77,61 @@ def test_the_same_path_put_twice_is_one_photo(store: PostgresStore) -> None:
     assert store.counts(KEY).photos == 1
 
 
-def test_one_new_path_in_many_messages_at_once_makes_one_row(make_store: Callable[..., PostgresStore]) -> None:
-    stores = [make_store() for _ in range(4)]
-    start = threading.Barrier(len(stores))
+@dataclass
+class Held:
+    """A writer that stops between its last row and its commit, until it is told to go on."""
 
-    def put(store: PostgresStore) -> None:
-        start.wait()
-        for _ in range(5):
-            store.put_many([entry("a"), entry("b")], KEY)
+    store: PostgresStore
+    arrived: threading.Event
+    go_on: threading.Event
 
-    threads = [threading.Thread(target=put, args=(store,)) for store in stores]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    @classmethod
+    def on(cls, store: PostgresStore) -> Held:
+        held = cls(store, threading.Event(), threading.Event())
+        original = store._log
 
-    assert stores[0].counts(KEY).photos == 2
-    assert stores[0].counts(KEY).seq == 40
+        def log_and_wait(connection: Connection, photo_ids: Sequence[int]) -> dict[int, int]:
+            seqs = original(connection, photo_ids)
+            held.arrived.set()
+            held.go_on.wait(10)
+            return seqs
+
+        store._log = log_and_wait  # type: ignore[method-assign]
+        return held
+
+
+def test_one_new_path_in_two_messages_at_once_makes_one_row(make_store: Callable[..., PostgresStore]) -> None:
+    slow, fast = Held.on(make_store()), make_store()
+    slow_thread = threading.Thread(target=slow.store.put_many, args=([entry("a")], KEY))
+    fast_thread = threading.Thread(target=fast.put_many, args=([entry("a"), entry("b")], KEY))
+
+    slow_thread.start()
+    slow.arrived.wait(10)
+    fast_thread.start()
+    # Without the lock on the path the fast writer would find no row yet, and make a second one now.
+    fast_thread.join(0.5)
+    slow.go_on.set()
+    slow_thread.join()
+    fast_thread.join()
+
+    assert fast.counts(KEY).photos == 2
 
 
 def test_a_slow_writer_loses_no_change(make_store: Callable[..., PostgresStore]) -> None:
     """Two writers, one held open: a reader in between must not pass the seq that is still to come."""
-    slow, fast = make_store(), make_store()
+    slow, fast = Held.on(make_store()), make_store()
     fast.put_many([entry("before")], KEY)
-    slow_has_seq, let_slow_commit = threading.Event(), threading.Event()
-    original = slow._log
-
-    def log_and_wait(connection, photo_ids):  # type: ignore[no-untyped-def]
-        seqs = original(connection, photo_ids)
-        slow_has_seq.set()
-        let_slow_commit.wait(10)
-        return seqs
-
-    slow._log = log_and_wait  # type: ignore[method-assign]
-    slow_thread = threading.Thread(target=slow.put_many, args=([entry("slow")], KEY))
+    slow_thread = threading.Thread(target=slow.store.put_many, args=([entry("slow")], KEY))
     fast_thread = threading.Thread(target=fast.put_many, args=([entry("fast")], KEY))
     reader = make_store()
 
     slow_thread.start()
-    slow_has_seq.wait(10)
+    slow.arrived.wait(10)
     fast_thread.start()
     # Without the lock the fast writer would commit now, with the larger seq, and the reader would move past "slow".
     fast_thread.join(0.5)
     seen = reader.changes_after(0, KEY, DIM)
-    let_slow_commit.set()
+    slow.go_on.set()
     slow_thread.join()
     fast_thread.join()
     later = reader.changes_after(seen.seq, KEY, DIM)

@@ -112,8 +112,8 @@ def _checkpoint(model: str, weights: str, tag: dict[str, Any], sha256: str) -> P
 def _download(model: str, weights: str, tag: dict[str, Any]) -> Path:
     try:
         return Path(download_pretrained(tag))
-    # The hub client raises errors of three libraries for a network that is not there.
-    except Exception as exc:
+    # What the hub client, urllib and open_clip raise for a network that is not there.
+    except (OSError, RuntimeError, ValueError) as exc:
         raise EncoderUnavailable(
             f"the weights of {model}/{weights} are not on this machine and cannot be downloaded: {exc}. "
             "Run a worker once with network access to fill the Hugging Face cache and copy that folder (HF_HOME), or "

@@ -30,6 +30,8 @@ class ContractTask(Task):  # type: ignore[type-arg]  # celery's generic has no r
     acks_late = True
     reject_on_worker_lost = True
     retries: ClassVar[int | None] = 2
+    # Celery's own limit is 3, also for a retry() that is called with None.
+    max_retries = None
 
     @property
     def runtime(self) -> Runtime:
@@ -69,7 +71,7 @@ class ContractTask(Task):  # type: ignore[type-arg]  # celery's generic has no r
             return contract.failed(exc.code, exc.message)
         pause_s = min(LONGEST_PAUSE_S, self.runtime.settings.retry_pause_s * 2**done)
         log.warning("task goes round again", extra={"task": self.name, "why": exc.message, "pause_s": pause_s})
-        raise self.retry(exc=exc, countdown=pause_s, max_retries=None)
+        raise self.retry(countdown=pause_s)
 
 
 class LastingTask(ContractTask):

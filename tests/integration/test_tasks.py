@@ -1,0 +1,110 @@
+"""What the task base does with errors: answered once, sent round again, never lost, never a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from producer_client.contract import AddReply, Code, TaskName
+from worker.app import create_app
+from worker.errors import Permanent, Transient
+from worker.settings import Settings
+
+
+class Failing:
+    """Stands for a library: raises these in turn, then succeeds."""
+
+    def __init__(self, *errors: BaseException) -> None:
+        self._errors = list(errors)
+        self.calls = 0
+
+    def _answer(self, *_: Any, **__: Any) -> AddReply:
+        self.calls += 1
+        if self._errors:
+            raise self._errors.pop(0)
+        return AddReply(outcomes=[], model_key="m@1")
+
+    add_many = search = _answer
+
+
+ADD = {"v": 1, "photos": [{"ref": "a", "photo": {"path": "/a"}}]}
+SEARCH = {"v": 1, "vector": [1.0]}
+AWAY = Transient(Code.UNAVAILABLE, "Postgres: no route to host")
+
+Run = Callable[[TaskName, dict[str, Any], Failing], dict[str, Any]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    app: Celery = create_app(Settings(broker_url="memory://", result_backend="cache+memory://", retry_pause_s=0.001))
+    app.loader.import_default_modules()
+
+    def apply(name: TaskName, wire: dict[str, Any], library: Failing) -> dict[str, Any]:
+        monkeypatch.setattr(app.runtime, "_library", library)  # type: ignore[attr-defined]
+        reply: dict[str, Any] = app.tasks[name.value].apply(args=(wire,)).get()
+        return reply
+
+    return apply
+
+
+def test_a_permanent_error_is_answered_and_not_tried_again(run: Run) -> None:
+    library = Failing(Permanent(Code.MODEL_MISMATCH, "another model"))
+
+    reply = run(TaskName.ADD_TO_INDEX, ADD, library)
+
+    assert reply["ok"] is False
+    assert reply["error"] == {"code": "model_mismatch", "message": "another model"}
+    assert library.calls == 1
+
+
+def test_a_bad_message_never_reaches_the_library(run: Run) -> None:
+    library = Failing()
+
+    assert run(TaskName.ADD_TO_INDEX, {"v": 1}, library)["error"]["code"] == Code.BAD_REQUEST
+    assert library.calls == 0
+
+
+def test_a_question_is_tried_twice_more_and_then_answered(run: Run) -> None:
+    library = Failing(AWAY, AWAY, AWAY, AWAY)
+
+    reply = run(TaskName.SEARCH, SEARCH, library)
+
+    assert reply["error"]["code"] == Code.UNAVAILABLE
+    assert library.calls == 3
+
+
+def test_a_write_is_tried_until_it_succeeds(run: Run) -> None:
+    library = Failing(*[AWAY] * 7)
+
+    reply = run(TaskName.ADD_TO_INDEX, ADD, library)
+
+    assert reply["ok"] is True
+    assert library.calls == 8
+
+
+def test_an_unexpected_error_is_a_code_and_a_sentence_without_a_traceback(run: Run) -> None:
+    reply = run(TaskName.SEARCH, SEARCH, Failing(ZeroDivisionError("secret detail")))
+
+    assert reply["error"]["code"] == Code.INTERNAL
+    assert "ZeroDivisionError" in reply["error"]["message"]
+    assert "secret detail" not in reply["error"]["message"]
+    assert "Traceback" not in reply["error"]["message"]
+
+
+def test_running_out_of_memory_is_answered_and_not_handed_out_for_ever(run: Run) -> None:
+    library = Failing(MemoryError())
+
+    assert run(TaskName.ADD_TO_INDEX, ADD, library)["error"]["code"] == Code.UNAVAILABLE
+    assert library.calls == 1
+
+
+def test_every_task_of_the_contract_is_there_and_acknowledges_late_but_the_rebuild(run: Run) -> None:
+    app = create_app(Settings(broker_url="memory://"))
+    app.loader.import_default_modules()
+
+    late = {name: app.tasks[name.value].acks_late for name in TaskName}
+
+    assert late == {name: name not in (TaskName.REBUILD_INDEX, TaskName.TICK) for name in TaskName}
