@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -52,7 +53,15 @@ HOLD_BACK_EVERY = 4
 WORDS = "a street with a church tower"
 
 #: Where the drawn scenes stay between runs, by the drawing's own text.
-DRAWN = Path(".sightline") / f"scenes-{hashlib.sha256(Path(scenes.__file__).read_bytes()).hexdigest()[:12]}"
+DRAWN = Path(".sightline") / (
+    "scenes-"
+    + hashlib.sha256(
+        b"".join(file.read_bytes() for file in sorted(Path(scenes.__file__).parent.glob("[!_]*.py")))
+    ).hexdigest()[:12]
+)
+
+#: Says that a folder is the demo's own to delete.
+MARKER = ".sightline-demo"
 
 out = Console()
 
@@ -94,8 +103,8 @@ def main() -> int:
     except KeyboardInterrupt:
         out.print("[yellow]stopped; everything that the demo started is stopped too[/]")
         return 130
-    except (SightlineError, WorkerError, RuntimeError, OSError) as exc:
-        out.print(f"[bold red]the demo failed:[/] {exc}", highlight=False)
+    except (SightlineError, WorkerError, RuntimeError, OSError, ValueError) as exc:
+        out.print(f"[bold red]the demo failed:[/] {escape(str(exc))}", highlight=False)
         return 1
     sys.stdout.write(json.dumps(result) + "\n")
     return 0 if result["located"] >= 1 and result["abstained"] >= 1 else 1
@@ -103,8 +112,11 @@ def main() -> int:
 
 def _run(arguments: argparse.Namespace, started: float) -> dict[str, Any]:
     data_dir: Path = arguments.data_dir
+    if data_dir.exists() and not (data_dir / MARKER).exists():
+        raise RuntimeError(f"{data_dir} is there and not the demo's; it makes its folder anew, so give it another one")
     shutil.rmtree(data_dir, ignore_errors=True)
     data_dir.mkdir(parents=True)
+    (data_dir / MARKER).touch()
     cases = _photos(arguments.photos)
     known, held_back, unseen = split(cases)
     encoder = _encoder(arguments.encoder)
@@ -231,7 +243,7 @@ def _add(client: Sightline, known: Sequence[Case]) -> int:
         outcomes = client.add_many([case.item for case in known], progress=progress)
     refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
     for outcome in refused:
-        out.print(f"[yellow]refused[/] {outcome.ref}: {outcome.message} ({outcome.code})")
+        out.print(f"[yellow]refused[/] {escape(outcome.ref)}: {escape(outcome.message)} ({outcome.code})")
     out.print(f"[green]added[/]  {len(outcomes) - len(refused)} photos through the queue")
     return len(outcomes) - len(refused)
 

@@ -10,6 +10,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from demo import scenes
+from demo.street import street
 
 #: Small enough for a few milliseconds each; the three first places reach west of Greenwich and south of the equator.
 SIZE = (160, 120)
@@ -58,7 +59,7 @@ def by_place() -> Iterator[list[scenes.Viewpoint]]:
 
 
 def test_two_runs_write_the_same_bytes(folder: Path, tmp_path: Path) -> None:
-    scenes._street.cache_clear()  # or the second run would reuse what the first one drew
+    street.cache_clear()  # or the second run would reuse what the first one drew
 
     scenes.write_scenes(tmp_path, places=1, views=VIEWS, size=SIZE)
 
