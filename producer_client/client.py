@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from celery import Celery
 from celery.backends.asynchronous import E_RETRY_LIMIT_EXCEEDED  # type: ignore[attr-defined]  # not in celery-types
+from celery.exceptions import TaskRevokedError
 from celery.exceptions import TimeoutError as ResultTimeout
 from celery.result import AsyncResult
 from kombu.exceptions import OperationalError
@@ -33,6 +34,8 @@ DEFAULT_TIMEOUT_S = 60.0
 RETRY = {"max_retries": 3, "interval_start": 0.1, "interval_step": 0.3, "interval_max": 1.0}
 #: Photos in one bulk message: seconds of work, far below any visibility timeout.
 BULK_SIZE = 64
+#: Seconds that a bulk message is waited for: others of the same list may be served before it.
+BULK_TIMEOUT_S = 300.0
 #: Bulk messages on their way at once: enough to keep several workers busy, small enough to stop soon.
 BULK_IN_FLIGHT = 8
 
@@ -64,6 +67,10 @@ class Handle(Generic[T]):
                 f"no reply within {limit_s:g} s; the request {self.task_id} may still be carried out. "
                 "Is a worker running? `sightline doctor` tells.",
             ) from exc
+        if isinstance(wire, TaskRevokedError):
+            raise TimedOut(Code.TIMED_OUT, "no worker took the request before its caller's patience ended")
+        if isinstance(wire, Exception):
+            raise TryAgain(Code.UNAVAILABLE, f"the worker ended in the middle of it: {wire!r:.200}") from wire
         if not isinstance(wire, dict) or "ok" not in wire:
             raise SightlineError(Code.INTERNAL, f"the worker answered outside the contract: {wire!r:.200}")
         if not wire["ok"]:
@@ -154,12 +161,9 @@ class Sightline:
     ) -> list[contract.Stored | Refused]:
         """Add any number of photos by bulk messages of 64. Returns one outcome per photo, found by its `ref`.
 
-        progress: called with (photos done, photos in all). timeout_s: for each message.
+        progress: called with (photos done, photos in all). timeout_s: for each message, 300 unless given; the photos of
+        one that fails as a whole are refused with its code, which says whether to send them again.
         """
-        items = list(photos)
-        twice = _first_twice(item.ref for item in items)
-        if twice is not None:
-            raise BadRequest(Code.BAD_REQUEST, f"ref {twice!r} occurs twice: give every photo a ref of its own")
 
         def submit(chunk: Sequence[NewPhoto]) -> Handle[list[contract.Stored | Refused]]:
             request = contract.AddToIndex(photos=[item.to_wire() for item in chunk])
@@ -167,7 +171,7 @@ class Sightline:
                 TaskName.ADD_TO_INDEX, Queue.BULK, request, lambda w: contract.AddReply.from_wire(w).outcomes
             )
 
-        return _in_bulk(items, submit, timeout_s, progress)
+        return _in_bulk(list(photos), submit, timeout_s, progress)
 
     # ---------------------------------------------------------------------------------------- embed
 
@@ -232,6 +236,7 @@ class Sightline:
         content: bytes | None = None,
         text: str | None = None,
         vector: Sequence[float] | None = None,
+        model_key: str | None = None,
         top_k: int = 5,
         threshold: float | None = None,
         near: contract.Near | None = None,
@@ -245,6 +250,7 @@ class Sightline:
             photo=_photo(photo_id, path, url, content) if by_photo else None,
             text=text,
             vector=None if vector is None else [float(x) for x in vector],
+            model_key=model_key,
             top_k=top_k,
             threshold=threshold,
             near=near,
@@ -295,7 +301,8 @@ class Sightline:
         return self._send(TaskName.REBUILD_INDEX, Queue.INDEX, contract.RebuildIndex(), contract.RebuildReply.from_wire)
 
     def rebuild_index(self, *, timeout_s: float | None = None) -> contract.RebuildReply:
-        """Rebuild the index now. One rebuild runs at a time: raises TryAgain(already_running)."""
+        """Rebuild the index now. One runs at a time: a second one waits for its turn where there is one index process,
+        and raises TryAgain(already_running) where there are several."""
         return self.submit_rebuild_index().wait(timeout_s)
 
     def submit_stats(self, *, timeout_s: float | None = None) -> Handle[contract.StatsReply]:
@@ -396,17 +403,27 @@ def _in_bulk(
     progress: Callable[[int, int], None] | None,
 ) -> list[Any]:
     """Keep some messages on their way; collect their outcomes in the order of sending."""
+    twice = _first_twice(item.ref for item in items)
+    if twice is not None:
+        raise BadRequest(Code.BAD_REQUEST, f"ref {twice!r} occurs twice: give every photo a ref of its own")
     chunks = [items[start : start + BULK_SIZE] for start in range(0, len(items), BULK_SIZE)]
-    waiting: list[Handle[list[Any]]] = []
+    waiting: list[tuple[Sequence[Any], Handle[list[Any]]]] = []
     outcomes: list[Any] = []
-    for chunk in chunks:
-        if len(waiting) == BULK_IN_FLIGHT:
-            outcomes += waiting.pop(0).wait(timeout_s)
-            if progress:
-                progress(len(outcomes), len(items))
-        waiting.append(submit(chunk))
-    for handle in waiting:
-        outcomes += handle.wait(timeout_s)
+
+    def collect() -> None:
+        chunk, handle = waiting.pop(0)
+        try:
+            outcomes.extend(handle.wait(BULK_TIMEOUT_S if timeout_s is None else timeout_s))
+        except SightlineError as exc:
+            # The other messages' outcomes must not be lost with this one's.
+            outcomes.extend(Refused(item.ref, exc.code, exc.message) for item in chunk)
         if progress:
             progress(len(outcomes), len(items))
+
+    for chunk in chunks:
+        if len(waiting) == BULK_IN_FLIGHT:
+            collect()
+        waiting.append((chunk, submit(chunk)))
+    while waiting:
+        collect()
     return outcomes

@@ -72,6 +72,7 @@ class Code(StrEnum):
     TOO_LARGE = "too_large"
     TOO_MANY_PIXELS = "too_many_pixels"
     TOO_SMALL = "too_small"
+    TOO_THIN = "too_thin"
     NOT_AN_IMAGE = "not_an_image"
     DAMAGED_IMAGE = "damaged_image"
     UNKNOWN_PHOTO = "unknown_photo"
@@ -308,7 +309,8 @@ class Remove(Request):
 
 @dataclass(frozen=True, slots=True)
 class Search(Request):
-    """Exactly one of `photo`, `text`, `vector` (any length, scaled to 1 by the worker).
+    """Exactly one of `photo`, `text`, `vector` (any length, scaled to 1 by the worker; with the `model_key` that it
+    came with, a worker of another model refuses it instead of comparing apples and pears).
 
     `threshold` None means 0.75, and no threshold for text, whose similarities live on another scale.
     `where` keeps photos whose metadata contains these keys and values. `min_seq` waits for that write.
@@ -317,6 +319,7 @@ class Search(Request):
     photo: Photo | None = None
     text: str | None = None
     vector: list[float] | None = None
+    model_key: str | None = None
     top_k: int = 5
     threshold: float | None = None
     near: Near | None = None
@@ -412,6 +415,7 @@ class Embedded(Message):
     ref: str
     content_sha256: str
     photo_id: int | None = None
+    model_key: str = ""
     vector: list[float] | None = None
     embedded: bool = True
     status: str = "embedded"
