@@ -31,9 +31,6 @@ def create_app(settings: Settings) -> Celery:
         result_serializer="json",
         accept_content=["json"],
         result_expires=settings.result_expires_s,
-        # A message is done when its work is committed, and comes back when its process dies.
-        task_acks_late=True,
-        task_reject_on_worker_lost=True,
         # One message per task thread in hand; the others stay where another worker can take them.
         worker_prefetch_multiplier=1,
         broker_transport_options={
@@ -54,7 +51,7 @@ def create_app(settings: Settings) -> Celery:
         # A broker that is away is waited for, at start and later.
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        # Tasks in hand may end when the process is told to stop; what does not goes back to the queue.
+        # A prefork process that is told to stop gives its task this long (worker.cli); threads always end theirs.
         worker_soft_shutdown_timeout=20.0,
         # A child that loads a model needs longer than the default 4 s before it counts as dead.
         worker_proc_alive_timeout=120.0,

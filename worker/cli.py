@@ -10,13 +10,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -28,6 +29,7 @@ from rich.progress import (
 from rich.table import Table
 
 from producer_client import (
+    BadRequest,
     Near,
     NewPhoto,
     Photo,
@@ -117,6 +119,10 @@ def worker(
             _fail(exc.message, NO_MODEL)
         except Permanent as exc:
             _fail(exc.message)
+    if role == "index":
+        # Celery reads this when its worker starts. SIGTERM then waits for a rebuild in hand no longer than
+        # worker_soft_shutdown_timeout; a rebuild that is cut off has published nothing.
+        os.environ["REMAP_SIGTERM"] = "SIGQUIT"
     # The index role forks its child before anything of torch or FAISS is imported (faiss #5206).
     pool = ["--pool=threads", f"--concurrency={settings.concurrency}"] if role == "serve" else ["--pool=prefork", "-c1"]
     app.worker_main(
@@ -173,7 +179,10 @@ def add(
     timeout: TimeoutS = 300.0,
 ) -> None:
     """Add photos to the index. Without coordinates those of the EXIF tags are taken."""
-    items = list(_new_photos(photos, lat, lon, provenance))
+    try:
+        items = list(_new_photos(photos, lat, lon, provenance))
+    except (OSError, ValueError) as exc:
+        _fail(str(exc))
     if not items:
         _fail("no photo there")
     with _client() as client, _bar("adding") as progress:
@@ -184,7 +193,7 @@ def add(
         if refused:
             shown = Table("photo", "code", "why", title=f"{len(refused)} refused")
             for outcome in refused:
-                shown.add_row(outcome.ref, f"[red]{outcome.code}[/]", outcome.message)
+                shown.add_row(escape(outcome.ref), f"[red]{outcome.code}[/]", escape(outcome.message))
             out.print(shown)
         out.print(f"[green]{len(outcomes) - len(refused)} stored[/], {len(refused)} refused")
 
@@ -224,7 +233,7 @@ def search(
                 "" if hit.lat is None else f"{hit.lat:.6f}",
                 "" if hit.lon is None else f"{hit.lon:.6f}",
                 hit.provenance or "",
-                hit.path or "",
+                escape(hit.path or ""),
             )
         out.print(shown)
         out.print(f"[dim]generation {reply.generation}, seq {reply.seq}, {reply.took_ms:.0f} ms[/]")
@@ -252,7 +261,7 @@ def locate(
             )
         else:
             out.print(f"[bold yellow]abstained[/] {found.reason}")
-        out.print(found.message)
+        out.print(escape(found.message))
         if found.evidence:
             shown = Table("photo", "similarity", "lat", "lon", "provenance", "path", title="evidence")
             for hit in found.evidence[:8]:
@@ -262,7 +271,7 @@ def locate(
                     str(hit.lat),
                     str(hit.lon),
                     hit.provenance or "",
-                    hit.path or "",
+                    escape(hit.path or ""),
                 )
             out.print(shown)
 
@@ -298,7 +307,7 @@ def doctor(as_json: AsJson = False) -> None:
     def table() -> None:
         shown = Table("check", "", "what it says")
         for name, fine, words in checks:
-            shown.add_row(name, "[green]ok[/]" if fine else "[red]no[/]", words)
+            shown.add_row(name, "[green]ok[/]" if fine else "[red]no[/]", escape(words))
         out.print(shown)
 
     _print(as_json, {name: {"ok": fine, "message": words} for name, fine, words in checks}, table)
@@ -310,6 +319,8 @@ def main() -> None:
     try:
         cli()
     except SightlineError as exc:
+        if "--json" in sys.argv:
+            sys.stdout.write(json.dumps({"error": {"code": exc.code, "message": exc.message}}) + "\n")
         _fail(str(exc))
     except ValidationError as exc:
         wrong = "; ".join(f"{PREFIX}{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in exc.errors())
@@ -329,7 +340,10 @@ def wait_for_rebuild(client: Sightline, progress: Callable[[int, int], None], ti
         except TimedOut:
             if time.monotonic() > deadline:
                 raise
-        run = client.stats().last_rebuild
+        run = None
+        # Only a look at how far it is: the rebuild goes on without it.
+        with suppress(SightlineError):
+            run = client.stats(timeout_s=POLL_S * 10).last_rebuild
         if run is not None and run.state == "running" and run.total:
             progress(run.done, run.total)
 
@@ -358,7 +372,7 @@ def _stats_table(reply: StatsReply) -> Table:
     shown = Table(show_header=False, title="Sightline")
     for name, value in dataclasses.asdict(reply).items():
         if name != "last_rebuild":
-            shown.add_row(name.replace("_", " "), str(value))
+            shown.add_row(name.replace("_", " "), escape(str(value)))
     run = reply.last_rebuild
     if run is None:
         shown.add_row("last rebuild", "none yet")
@@ -384,6 +398,8 @@ def _checked(check: Callable[[], str]) -> tuple[bool, str]:
         return True, check()
     except (WorkerError, SightlineError) as exc:
         return False, exc.message
+    except (ValueError, OSError) as exc:
+        return False, str(exc)
 
 
 def _new_photos(given: list[Path], lat: float | None, lon: float | None, provenance: Provenance) -> Iterator[NewPhoto]:
@@ -396,7 +412,11 @@ def _new_photos(given: list[Path], lat: float | None, lon: float | None, provena
             yield from read_manifest(path)
         elif path.is_dir():
             for found in sorted(p for p in path.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES):
-                yield NewPhoto(ref=str(found), photo=Photo(path=str(found.resolve())))
+                try:
+                    yield NewPhoto(ref=str(found), photo=Photo(path=str(found.resolve())))
+                except BadRequest as exc:
+                    # A name that is not UTF-8 cannot travel as JSON; it must not keep its neighbours back.
+                    err.print(f"[yellow]left out[/] {escape(repr(str(found)))}: {escape(exc.message)}")
         else:
             yield NewPhoto(
                 ref=str(path),
@@ -408,18 +428,31 @@ def _new_photos(given: list[Path], lat: float | None, lon: float | None, provena
 
 
 def read_manifest(path: Path) -> Iterator[NewPhoto]:
-    """Rows of a CSV with file, lat, lon and optionally place and coordinate_source (exif, landmark)."""
-    sources = {"exif": Provenance.EXIF_GPS}
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            yield NewPhoto(
-                ref=row["file"],
-                photo=Photo(path=str((path.parent / row["file"]).resolve())),
-                lat=float(row["lat"]),
-                lon=float(row["lon"]),
-                provenance=sources.get(row.get("coordinate_source", ""), Provenance.SURVEYED),
-                metadata={"place": row["place"]} if row.get("place") else None,
-            )
+    """Rows of a CSV with file, lat, lon, coordinate_source, and optionally place.
+
+    coordinate_source is a provenance, `exif` or `landmark`; rows without lat and lon leave it to the EXIF tags.
+    Raises ValueError naming the row.
+    """
+    sources = {**{p.value: p for p in Provenance}, "exif": Provenance.EXIF_GPS, "landmark": Provenance.SURVEYED}
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        for number, row in enumerate(csv.DictReader(file), 2):
+            try:
+                known = bool(row["lat"] and row["lon"])
+                yield NewPhoto(
+                    ref=row["file"],
+                    photo=Photo(path=str((path.parent / row["file"]).resolve())),
+                    lat=float(row["lat"]) if known else None,
+                    lon=float(row["lon"]) if known else None,
+                    provenance=sources[row["coordinate_source"]] if known else None,
+                    metadata={"place": row["place"]} if row.get("place") else None,
+                )
+            except KeyError as exc:
+                raise ValueError(
+                    f"{path}, line {number}: {exc} is missing or unknown; columns are file, lat, lon, "
+                    f"coordinate_source (one of {', '.join(sources)}) and place"
+                ) from exc
+            except ValueError as exc:
+                raise ValueError(f"{path}, line {number}: {exc}") from exc
 
 
 def _circle(text: str | None) -> Near | None:
@@ -464,7 +497,7 @@ def _stop_on_sigterm() -> None:
 
 
 def _fail(message: str, code: int = FAILED) -> NoReturn:
-    err.print(f"[bold red]sightline:[/] {message}", highlight=False)
+    err.print(f"[bold red]sightline:[/] {escape(message)}", highlight=False)
     raise SystemExit(code)
 
 

@@ -6,13 +6,16 @@ The same service code runs against them as against any other Redis and Postgres;
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import socket
 import subprocess
 import time
 import warnings
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
+
+import psutil
 
 #: Seconds for a server to accept its first connection.
 START_TIMEOUT_S = 20.0
@@ -28,12 +31,19 @@ class EmbeddedServers:
         self._dir = data_dir.resolve()
         self._wanted_port = port
         self._postgres: Any = None
-        self._valkey: subprocess.Popen[bytes] | None = None
+        self._valkey: psutil.Popen | None = None
+        self._lock: IO[str] | None = None
         self.broker_url = ""
         self.database_url = ""
 
     def __enter__(self) -> Self:
         self._dir.mkdir(parents=True, exist_ok=True)
+        self._lock = (self._dir / "servers.lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            self._lock.close()
+            raise RuntimeError(f"the servers of {self._dir} run already: is another `sightline up` running?") from exc
         try:
             self.start_postgres()
             self._start_valkey()
@@ -49,14 +59,12 @@ class EmbeddedServers:
 
     def stop(self) -> None:
         if self._valkey is not None:
-            self._valkey.terminate()
-            try:
-                self._valkey.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                self._valkey.kill()
-                self._valkey.wait()
+            _end(self._valkey)
             self._valkey = None
         self.stop_postgres()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def stop_postgres(self) -> None:
         if self._postgres is not None:
@@ -78,6 +86,7 @@ class EmbeddedServers:
         port = self._wanted_port if _is_free(self._wanted_port) else _free_port()
         folder = self._dir / "valkey"
         folder.mkdir(exist_ok=True)
+        self._end_left_over(folder / "valkey.pid")
         options = {
             "port": str(port),
             "bind": "127.0.0.1",
@@ -87,16 +96,24 @@ class EmbeddedServers:
             "appendonly": "yes",
             "save": "",
             "logfile": str(folder / "valkey.log"),
+            "pidfile": str(folder / "valkey.pid"),
         }
         command = [str(get_binary_path())]
         for name, value in options.items():
             command += [f"--{name}", value]
         # A session of its own: Ctrl-C is for us, and the server must outlive the workers that it serves.
-        self._valkey = subprocess.Popen(
+        self._valkey = psutil.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
         )
         self._wait_for_valkey(port, folder / "valkey.log")
         self.broker_url = f"redis://127.0.0.1:{port}/0"
+
+    def _end_left_over(self, pid_file: Path) -> None:
+        """A Valkey of this folder that outlived a killed `sightline up` would write into the same file as a new one."""
+        with contextlib.suppress(OSError, ValueError, psutil.Error):
+            left = psutil.Process(int(pid_file.read_text()))
+            if str(pid_file.parent) in " ".join(left.cmdline()):
+                _end(left)
 
     def _wait_for_valkey(self, port: int, log: Path) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -110,6 +127,15 @@ class EmbeddedServers:
                     return
             time.sleep(0.02)
         raise RuntimeError(f"Valkey did not start on port {port}; its log is {log}")
+
+
+def _end(process: psutil.Process) -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=10)
+    except psutil.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _is_free(port: int) -> bool:

@@ -23,10 +23,10 @@ from producer_client import contract
 from producer_client.contract import Code, NewPhoto, Photo, Refused
 from producer_client.errors import BadRequest
 from worker.core.ports import Decode, Encoder, Generations, LiveIndex, PhotoSource, Progress, Store
-from worker.core.types import Chunk, Decoded, Entry, Missing, NewEntry, PhotoRow, Pixels
+from worker.core.types import INLINE, Chunk, Decoded, Entry, Missing, NewEntry, PhotoRow, Pixels
 from worker.core.vectors import Ids, Vector, unit_query
 from worker.errors import Permanent, PhotoRefusal, Transient
-from worker.place.rule import Rule, answer
+from worker.place.rule import Rule, answer, settled
 from worker.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -103,6 +103,7 @@ class Library:
                 ref=f.ref,
                 content_sha256=f.content_sha256,
                 photo_id=None if f.row is None else f.row.photo_id,
+                model_key=self._encoder.model_key,
                 vector=f.vector.tolist() if return_vectors else None,
                 embedded=f.fresh,
             )
@@ -114,8 +115,11 @@ class Library:
             dimension=self._encoder.dimension,
         )
 
-    def add_many(self, items: Sequence[NewPhoto | Refused]) -> contract.AddReply:
-        """Store photos with their vectors and coordinates; each is found by the next search of every process."""
+    def add_many(self, items: Sequence[NewPhoto | Refused], *, revive: bool = True) -> contract.AddReply:
+        """Store photos with their vectors and coordinates; each is found by the next search of every process.
+
+        revive: whether a photo that was removed comes back, which only a caller may want.
+        """
         started = time.monotonic()
         new = {item.ref: item for item in items if not isinstance(item, Refused)}
         fetched, refused = self._vectors(
@@ -123,7 +127,7 @@ class Library:
             need_gps={ref for ref, item in new.items() if item.lat is None},
         )
         rows = [self._new_entry(new[ref], f) for ref, f in fetched.items()]
-        stored, rejected = self._put(rows, {ref: f.fresh for ref, f in fetched.items()})
+        stored, rejected = self._put(rows, {ref: f.fresh for ref, f in fetched.items()}, revive)
         refused |= rejected
         log.info(
             "photos added",
@@ -177,16 +181,7 @@ class Library:
             min_witnesses=settings.locate_min_witnesses,
             neighbours=settings.locate_neighbours,
         )
-        hits, generation, seq = self._hits(
-            query,
-            # More than are heard: copies and photos of unknown provenance among them do not speak.
-            k=8 * settings.locate_neighbours,
-            threshold=-1.0,
-            near=request.near,
-            where=None,
-            exclude=self._copies(content, own_id),
-            drop_copies=True,
-        )
+        hits, generation, seq = self._witness_hits(query, rule, request.near, self._copies(content, own_id))
         found = answer(hits, rule, index_count=self._live.count)
         log.info(
             "photo located" if found.located else "photo not located",
@@ -227,6 +222,10 @@ class Library:
         self.rebuild()
         self._store.slot_done(name, slot)
         return True
+
+    def came_back_too_often(self, task_id: str) -> bool:
+        """Whether a message that was handed out again has taken its worker down too often to be tried once more."""
+        return self._store.count_delivery(task_id) >= self._settings.quarantine_after
 
     def stats(self, *, rss_mb: float) -> contract.StatsReply:
         counts = self._store.counts(self._encoder.model_key)
@@ -283,6 +282,7 @@ class Library:
                 self._count(hits=sum(r.content_sha256 in known for r in read))
                 skip = [r.content_sha256 in known and r.ref not in need_gps for r in read]
                 decoded = _sort_out(refused, pool.map(self._decode_one, read, skip))
+                read.clear()  # the files' bytes: up to encode_batch times max_photo_bytes
                 pixels = {
                     r.content_sha256: r.decoded.pixels
                     for r in decoded
@@ -314,7 +314,9 @@ class Library:
                     raise PhotoRefusal(Code.NOT_FOUND, f"photo {photo.photo_id} has no file_path")
                 photo = Photo(path=row.path)
             content = self._source.fetch(photo)
-        except (PhotoRefusal, BadRequest) as exc:
+        # A source that does not answer is its own photo's trouble, not that of the others in the message: a code to try
+        # again with. What Postgres raises goes on and sends the whole message round.
+        except (PhotoRefusal, BadRequest, Transient) as exc:
             return Refused(ref, exc.code, exc.message)
         return _Reading(ref, row, content, hashlib.sha256(content).hexdigest())
 
@@ -343,34 +345,33 @@ class Library:
         return dict(zip(contents, vectors, strict=True)), {}
 
     def _new_entry(self, item: NewPhoto, f: Fetched) -> NewEntry:
-        coordinates = None
+        given = None
         if item.lat is not None and item.lon is not None and item.provenance is not None:
-            coordinates = (item.lat, item.lon, item.provenance)
-        elif f.gps is not None and (f.row is None or f.row.lat is None or f.row.lon is None):
-            coordinates = (*f.gps, contract.Provenance.EXIF_GPS)
+            given = (item.lat, item.lon, item.provenance)
         photo = item.photo
         path = f.row.path if f.row is not None else photo.path or photo.url
+        spellings = self._source.spellings(path or f"{INLINE}{f.content_sha256}")
         return NewEntry(
             ref=item.ref,
             photo_id=photo.photo_id,
-            path=path or f"inline:{f.content_sha256}",
+            path=path if path is not None and f.row is not None else spellings[0],
+            spellings=spellings,
             content_sha256=f.content_sha256,
             vector=f.vector if f.fresh else None,
-            coordinates=coordinates,
-            # The row of a named photo is the backend's: only what the message itself says is written there.
-            write_row=item.lat is not None or photo.photo_id is None,
+            given=given,
+            exif=f.gps,
             address=item.address,
             metadata=item.metadata,
         )
 
     def _put(
-        self, rows: list[NewEntry], fresh: dict[str, bool]
+        self, rows: list[NewEntry], fresh: dict[str, bool], revive: bool
     ) -> tuple[dict[str, contract.Stored], dict[str, Refused]]:
         """One transaction; if Postgres takes some row for no good, one transaction each."""
         if not rows:
             return {}, {}
         try:
-            written = self._store.put_many(rows, self._encoder.model_key)
+            written = self._store.put_many(rows, self._encoder.model_key, revive=revive)
         except Permanent as exc:
             if exc.code is not Code.ROW_REJECTED:
                 raise
@@ -379,7 +380,7 @@ class Library:
             stored: dict[str, contract.Stored] = {}
             refused: dict[str, Refused] = {}
             for row in rows:
-                one, none = self._put([row], fresh)
+                one, none = self._put([row], fresh, revive)
                 stored |= one
                 refused |= none
             return stored, refused
@@ -389,6 +390,11 @@ class Library:
 
     def _query(self, request: contract.Search) -> tuple[Vector, str | None, int | None]:
         """(vector, content, photo id) of what is searched for."""
+        if request.model_key not in (None, self._encoder.model_key):
+            raise Permanent(
+                Code.MODEL_MISMATCH,
+                f"the vector is one of {request.model_key}, this worker runs {self._encoder.model_key}; embed it again",
+            )
         if request.vector is not None:
             return unit_query(request.vector, self._encoder.dimension), None, None
         if request.text is not None:
@@ -405,6 +411,19 @@ class Library:
             raise PhotoRefusal(refused["query"].code, refused["query"].message)
         found = fetched["query"]
         return found.vector, found.content_sha256, photo.photo_id
+
+    def _witness_hits(
+        self, query: Vector, rule: Rule, near: contract.Near | None, exclude: Ids
+    ) -> tuple[list[contract.Hit], int | None, int]:
+        """As many hits as it takes for the rule to have heard its witnesses, however many others are more similar."""
+        k = 8 * rule.neighbours
+        while True:
+            hits, generation, seq = self._hits(
+                query, k=k, threshold=-1.0, near=near, where=None, exclude=exclude, drop_copies=True
+            )
+            if len(hits) < k or settled(hits, rule):
+                return hits, generation, seq
+            k *= 4
 
     def _copies(self, content: str | None, own_id: int | None) -> Ids:
         """Ids that are the searched photo itself: a hundred uploads of one file are passed over in one search."""
@@ -465,20 +484,16 @@ class Library:
                 dimension=self._encoder.dimension,
                 seq=seq,
             )
-        try:
-            dropped = self._store.publish_generation(
-                number, self._encoder.model_key, seq, count, self._settings.keep_generations
-            )
-        except BaseException:
-            self._generations.remove([number])
-            raise
-        self._generations.remove(dropped)
+        kept = self._store.publish_generation(
+            number, self._encoder.model_key, seq, count, self._settings.keep_generations
+        )
+        self._generations.keep_only(kept)
         counts = self._store.counts(self._encoder.model_key)
         return contract.RebuildReply(
             generation=number,
             seq=seq,
             with_coordinates=counts.with_coordinates,
-            valid_files=max(0, counts.with_coordinates - refused),
+            valid_files=counts.valid_files,
             embedded=embedded,
             refused=refused,
             indexed=count,
@@ -492,7 +507,8 @@ class Library:
     def _fill(self, note: _Throttled) -> tuple[int, int]:
         """Embed every photo that has no vector of this model; returns (embedded, refused)."""
         total = self._store.missing_count(self._encoder.model_key)
-        embedded = refused = after_id = 0
+        embedded = refused = 0
+        after_id = -1
         note("embed", 0, total)
         while page := self._store.missing(
             self._encoder.model_key, after_id=after_id, limit=self._settings.encode_batch
@@ -509,14 +525,14 @@ class Library:
         return embedded, refused
 
     def _fill_some(self, photos: list[Missing]) -> Iterable[contract.Stored | Refused]:
-        if photos[0].attempts >= self._settings.rebuild_attempts:
+        if photos[0].attempts >= self._settings.quarantine_after:
             message = f"{photos[0].path} took its worker down {photos[0].attempts} times; add it by hand to try again"
             self._store.refuse(photos[0].photo_id, Code.QUARANTINED, message)
             return [Refused(str(photos[0].photo_id), Code.QUARANTINED, message)]
         ids = [photo.photo_id for photo in photos]
         self._store.begin_attempt(ids)
         try:
-            reply = self.add_many([NewPhoto(ref=str(i), photo=Photo(photo_id=i)) for i in ids])
+            reply = self.add_many([NewPhoto(ref=str(i), photo=Photo(photo_id=i)) for i in ids], revive=False)
         except Transient:
             # Nobody's fault among these photos. If Postgres is what is away, the counts stay, one too high.
             with suppress(Transient):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -27,7 +28,10 @@ def _comma_list(value: object) -> object:
 def _pairs(value: object) -> object:
     if not isinstance(value, str):
         return value
-    return dict(pair.split("=", 1) for pair in value.split(",") if "=" in pair)
+    pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+    if any(not separator for _, separator, _ in pairs):
+        raise ValueError(f"{value!r} is not a list of value=provenance pairs")
+    return {name.strip(): meaning.strip() for name, _, meaning in pairs}
 
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_list)]
@@ -53,9 +57,9 @@ class Settings(BaseSettings):
     """Folder of the index generations, shared by the processes of a host; `<data_dir>/index` unless set."""
 
     # -- the backend's table
-    photos_table: str = "photos"
+    photos_table: str = Field(default="photos", pattern=r"^([A-Za-z_]\w*\.)?[A-Za-z_]\w*$")
     """The backend's photo table, `schema.table` or `table`. Created when it is absent, never altered."""
-    db_schema: str = "sightline"
+    db_schema: str = Field(default="sightline", pattern=r"^[A-Za-z_]\w*$")
     """Postgres schema of Sightline's own tables."""
     location_methods: ProvenanceOf = Field(
         default={
@@ -94,7 +98,7 @@ class Settings(BaseSettings):
     url_private: bool = False
     """Whether allowed hosts may be at private or loopback addresses, as an object store in the same network is."""
     url_timeout_s: float = Field(default=20.0, gt=0)
-    """Seconds for one URL to arrive."""
+    """Seconds for one http(s) URL to arrive."""
     max_photo_bytes: int = Field(default=50_000_000, ge=1)
     """Largest photo file. 24 MP JPEGs are about 10 MB."""
     max_inline_bytes: int = Field(default=1_000_000, ge=0)
@@ -126,8 +130,8 @@ class Settings(BaseSettings):
     """Seconds between two looks of the beat at what is due."""
     keep_generations: int = Field(default=3, ge=1)
     """Published generations that stay on disk."""
-    rebuild_attempts: int = Field(default=3, ge=1)
-    """Times that a photo may take its process down with it before it is quarantined."""
+    quarantine_after: int = Field(default=3, ge=1)
+    """Times that a photo, or a message, may take its worker down before it is left alone as `quarantined`."""
 
     # -- the queue
     concurrency: int = Field(default=4, ge=1)
@@ -142,7 +146,7 @@ class Settings(BaseSettings):
     # -- one machine
     up_port: int = Field(default=6399, ge=0, le=65535)
     """Loopback port of the Valkey that `sightline up` starts; 0 takes any free one."""
-    log_level: str = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Level of the workers' log lines."""
 
     @field_validator("database_url")
@@ -151,6 +155,23 @@ class Settings(BaseSettings):
         # SQLAlchemy 2.1 would take psycopg 3 for a bare postgresql:// URL, which is not installed.
         scheme, separator, rest = value.partition("://")
         return f"postgresql+psycopg2{separator}{rest}" if scheme in ("postgresql", "postgres") else value
+
+    @field_validator("broker_url", "result_backend", "database_url")
+    @classmethod
+    def _is_url(cls, value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            _ = parts.port
+        except ValueError as exc:
+            raise ValueError(f"not a URL: {exc}") from exc
+        if value and not parts.scheme:
+            raise ValueError("not a URL: it lacks scheme://")
+        return value
+
+    @field_validator("url_hosts")
+    @classmethod
+    def _lower(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(host.lower() for host in value)
 
     @field_validator("photo_roots")
     @classmethod

@@ -15,7 +15,7 @@ from producer_client import Sightline, TimedOut, TryAgain
 from worker.embedded import EmbeddedServers
 from worker.settings import Settings
 
-#: Seconds for a process to end after it was asked to, before it is killed: tasks in hand get 20 s (worker.app).
+#: Seconds for a process to end after it was asked to, before it is killed: tasks in hand are ended first.
 STOP_TIMEOUT_S = 30.0
 #: Seconds for the first worker to answer: it loads the model first.
 READY_TIMEOUT_S = 120.0
@@ -87,7 +87,11 @@ class Stack:
         try:
             self.servers.__enter__()
             self.settings = self._given.model_copy(
-                update={"broker_url": self.servers.broker_url, "database_url": self.servers.database_url}
+                update={
+                    "broker_url": self.servers.broker_url,
+                    "result_backend": "",
+                    "database_url": self.servers.database_url,
+                }
             )
             self._migrate()
         except BaseException:
@@ -146,12 +150,14 @@ class Stack:
                 )
 
     def stop(self) -> None:
-        for process in self.processes:
-            process.ask_to_stop()
-        for process in self.processes:
-            process.wait()
-        self.processes.clear()
-        self.servers.stop()
+        try:
+            for process in self.processes:
+                process.ask_to_stop()
+            for process in self.processes:
+                process.wait()
+            self.processes.clear()
+        finally:
+            self.servers.stop()
 
     def _migrate(self) -> None:
         from worker.storage.migrate import migrate

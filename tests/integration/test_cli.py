@@ -16,7 +16,10 @@ from typing import Any
 import psutil
 import pytest
 
+from producer_client import Provenance
 from tests.conftest import ENCODER, Scene, server_dir
+from worker.cli import read_manifest
+from worker.embedded import EmbeddedServers
 from worker.settings import Settings
 from worker.stack import Stack
 
@@ -127,8 +130,76 @@ def test_a_worker_without_its_weights_stops_and_says_how_to_get_them(stack: Stac
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("manifest", "said"),
+    [
+        ("file,lat,lon,coordinate_source\na.jpg,1,2,guessed\n", "line 2: 'guessed'"),
+        ("file,lat,lon,coordinate_source\na.jpg,north,2,exif\n", "line 2: could not convert"),
+        ("file,lat,lon,coordinate_source\na.jpg,91,2,exif\n", "line 2: latitude 91"),
+        ("name,lat,lon\na.jpg,1,2\n", "line 2: 'file'"),
+        (None, "No such file"),
+    ],
+)
+def test_a_manifest_that_is_wrong_is_a_sentence_with_its_line(
+    stack: Stack, tmp_path: Path, manifest: str | None, said: str
+) -> None:
+    path = tmp_path / "m.csv"
+    if manifest is not None:
+        path.write_text(manifest)
+
+    done = sightline("add", str(path), settings=stack.settings)
+
+    assert done.returncode == 1
+    assert said in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_a_manifest_from_a_spreadsheet_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_bytes("\ufefffile,place,lat,lon,coordinate_source\r\na.jpg,x,1.5,2,derived\r\nb.jpg,,,,\r\n".encode())
+
+    first, second = read_manifest(path)
+
+    assert (first.lat, first.provenance, first.metadata) == (1.5, Provenance.DERIVED, {"place": "x"})
+    assert (second.lat, second.provenance, second.metadata) == (None, None, None)
+
+
+def test_what_looks_like_markup_is_printed_as_it_is(stack: Stack, photo_root: Path) -> None:
+    odd = photo_root / "a[final][/x].jpg"
+    odd.write_bytes(b"nothing")
+
+    done = sightline("add", str(odd), settings=stack.settings)
+
+    assert done.returncode == 1
+    assert "a[final][/x].jpg" in done.stdout.replace("\n", "").replace(" ", "").replace("│", "")
+
+
+def test_a_second_sightline_in_one_folder_is_refused_and_a_left_over_valkey_ended() -> None:
+    with server_dir() as folder:
+        with EmbeddedServers(folder) as first:
+            with pytest.raises(RuntimeError, match="run already"):
+                EmbeddedServers(folder).__enter__()
+            assert first._valkey is not None
+            left = psutil.Process(first._valkey.pid)
+            # As kill -9 of `sightline up` leaves it: nobody stops the server, and the lock is gone.
+            first._valkey = None
+        assert left.is_running()
+
+        with EmbeddedServers(folder):
+            psutil.wait_procs([left], timeout=10)
+            assert not left.is_running()
+
+
 def test_wrong_settings_are_a_sentence(tmp_path: Path) -> None:
-    env = {**os.environ, "SIGHTLINE_CONCURRENCY": "many", "SIGHTLINE_REBUILD_AT": "25:00", "NO_COLOR": "1"}
+    env = {
+        **os.environ,
+        "SIGHTLINE_CONCURRENCY": "many",
+        "SIGHTLINE_REBUILD_AT": "25:00",
+        "SIGHTLINE_BROKER_URL": "redis://host:port/0",
+        "SIGHTLINE_DB_SCHEMA": "a-b",
+        "SIGHTLINE_LOCATION_METHODS": "exif",
+        "NO_COLOR": "1",
+    }
 
     done = subprocess.run(
         [sys.executable, "-m", "worker.cli", "stats"], env=env, cwd=ROOT, capture_output=True, text=True, timeout=60
@@ -136,7 +207,8 @@ def test_wrong_settings_are_a_sentence(tmp_path: Path) -> None:
 
     assert done.returncode == 2
     assert "SIGHTLINE_CONCURRENCY" in done.stderr
-    assert "SIGHTLINE_REBUILD_AT" in done.stderr
+    for name in ("REBUILD_AT", "BROKER_URL", "DB_SCHEMA", "LOCATION_METHODS"):
+        assert f"SIGHTLINE_{name}" in done.stderr.replace("\n", "")
     assert "Traceback" not in done.stderr
 
 

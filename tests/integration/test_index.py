@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,14 @@ def test_a_stream_that_breaks_off_leaves_nothing(folder: GenerationFolder, tmp_p
     assert list((tmp_path / "index").iterdir()) == []
 
 
+def test_a_folder_that_a_killed_rebuild_never_published_is_written_over(folder: GenerationFolder) -> None:
+    write(folder, number=1, count=3)
+
+    write(folder, number=1, count=5)
+
+    assert folder.open(1, model_key=KEY).manifest.count == 5
+
+
 def test_what_a_killed_build_left_is_cleared_by_the_next(folder: GenerationFolder, tmp_path: Path) -> None:
     left = tmp_path / "index" / ".building-000001-99999"
     left.mkdir(parents=True)
@@ -150,6 +159,7 @@ def test_a_disk_that_is_full_leaves_the_old_generation_alone(folder: GenerationF
     program = f"""
 import resource, signal
 import numpy as np
+from dataclasses import replace
 from pathlib import Path
 from worker.core.types import Chunk
 from worker.core.vectors import unit_rows
@@ -174,12 +184,24 @@ except Exception as exc:
 # ------------------------------------------------------------------------------------------ the live index
 
 
+def entry(name: str, vector: Vectors) -> NewEntry:
+    return NewEntry(
+        ref=name,
+        photo_id=None,
+        path=f"/{name}",
+        spellings=(f"/{name}",),
+        content_sha256=f"sha-{name}",
+        vector=vector,
+        given=(1.0, 2.0, Provenance.SURVEYED),
+        exif=None,
+        address=None,
+        metadata=None,
+    )
+
+
 def put(store: PostgresStore, name: str, vector: Vectors) -> tuple[int, int]:
     """(photo id, seq) of a stored photo with this vector."""
-    (written,) = store.put_many(
-        [NewEntry(name, None, f"/{name}", f"sha-{name}", vector, (1.0, 2.0, Provenance.SURVEYED), True, None, None)],
-        KEY,
-    )
+    (written,) = store.put_many([entry(name, vector)], KEY)
     return written.entry.photo_id, written.seq
 
 
@@ -188,7 +210,7 @@ def publish(store: PostgresStore, folder: GenerationFolder, keep: int = 2) -> in
     with store.snapshot(KEY, DIM) as snapshot:
         count = folder.write(number, snapshot.chunks(), model_key=KEY, dimension=DIM, seq=snapshot.seq)
         seq = snapshot.seq
-    folder.remove(store.publish_generation(number, KEY, seq, count, keep))
+    folder.keep_only(store.publish_generation(number, KEY, seq, count, keep))
     return number
 
 
@@ -221,9 +243,7 @@ def test_a_search_over_base_and_delta_equals_brute_force(store: PostgresStore, f
     publish(store, folder)
     ids += [put(store, f"p{i}", rows[i])[0] for i in range(40, 60)]
     moved = unit_rows(np.random.default_rng(9).normal(size=(1, DIM)))[0]
-    (again,) = store.put_many(
-        [NewEntry("p5", ids[5], "/p5", "sha-new", moved, (1.0, 2.0, Provenance.SURVEYED), True, None, None)], KEY
-    )
+    (again,) = store.put_many([replace(entry("p5", moved), content_sha256="sha-new")], KEY)
     assert again.entry.photo_id == ids[5]
     rows[5] = moved
     gone = {3, 45}

@@ -38,6 +38,7 @@ from worker.errors import Permanent, PhotoRefusal, Transient
 from worker.index.generation import GenerationFolder
 from worker.library import Library
 from worker.settings import Settings
+from worker.storage.source import PhotoFiles
 from worker.storage.store import PostgresStore
 
 
@@ -559,19 +560,17 @@ def test_a_photo_that_takes_its_process_down_goes_alone_and_is_quarantined(
 
     killer = scenes[2].path.read_bytes()
 
-    class Source:
-        batches: list[int] = []  # noqa: RUF012  # one test, one list
-
+    class Source(PhotoFiles):
         def fetch(self, photo: Photo) -> bytes:
-            content = Path(photo.path or "").read_bytes()
+            content = super().fetch(photo)
             if content == killer:
                 raise Killed
             return content
 
     insert_rows(store, settings, [(str(s.path), s.lat, s.lon) for s in scenes[:5]])
-    library = make_library(store=store, source=Source())
+    library = make_library(store=store, source=Source(settings))
 
-    for _ in range(settings.rebuild_attempts):
+    for _ in range(settings.quarantine_after):
         with pytest.raises(Killed):
             library.rebuild()
     reply = library.rebuild()
@@ -587,15 +586,84 @@ def test_a_database_that_goes_away_is_held_against_no_photo(
 ) -> None:
     insert_rows(store, settings, [(str(scenes[0].path), 1.0, 2.0)])
 
-    class Away:
-        def fetch(self, photo: Photo) -> bytes:
-            raise Transient(Code.UNAVAILABLE, "the file server does not answer")
+    class Away(PostgresStore):
+        def put_many(self, *args: Any, **kwargs: Any) -> Any:
+            raise Transient(Code.UNAVAILABLE, "Postgres: no route to host")
 
-    for _ in range(settings.rebuild_attempts + 1):
+    away = Away(settings)
+    for _ in range(settings.quarantine_after + 1):
         with pytest.raises(Transient):
-            make_library(store=store, source=Away()).rebuild()
+            make_library(store=away).rebuild()
+    away.close()
 
     assert make_library(store=store).rebuild().indexed == 1
+
+
+def test_a_photo_whose_server_does_not_answer_stops_neither_a_batch_nor_a_rebuild(
+    make_library: Callable[..., Library], store: PostgresStore, settings: Settings, scenes: list[Scene]
+) -> None:
+    class Silent(PhotoFiles):
+        def fetch(self, photo: Photo) -> bytes:
+            if photo.path == str(scenes[1].path):
+                raise Transient(Code.UNAVAILABLE, "the file server does not answer")
+            return super().fetch(photo)
+
+    insert_rows(store, settings, [(str(s.path), s.lat, s.lon) for s in scenes[:3]])
+    library = make_library(store=store, source=Silent(settings))
+
+    outcomes = library.add_many([new(scene) for scene in scenes[:3]]).outcomes
+    first = library.rebuild()
+    mended = make_library(store=store).rebuild()
+
+    assert [o.status for o in outcomes] == ["stored", "refused", "stored"]
+    assert isinstance(outcomes[1], Refused)
+    assert outcomes[1].retryable
+    assert (first.indexed, first.refused, first.valid_files) == (2, 1, 2)
+    assert (mended.indexed, mended.refused, mended.valid_files) == (3, 0, 3)
+
+
+def test_a_photo_removed_in_the_middle_of_a_rebuild_stays_removed(
+    make_library: Callable[..., Library], store: PostgresStore, settings: Settings, scenes: list[Scene]
+) -> None:
+    class Remover(PhotoFiles):
+        def fetch(self, photo: Photo) -> bytes:
+            store.remove_many([1])
+            return super().fetch(photo)
+
+    insert_rows(store, settings, [(str(s.path), s.lat, s.lon) for s in scenes[:2]])
+
+    rebuilt = make_library(store=store, source=Remover(settings)).rebuild()
+
+    assert rebuilt.indexed == 1
+    assert list(store.entries([1, 2])) == [2]
+
+
+def test_untrusted_photos_do_not_crowd_out_the_witnesses(
+    make_library: Callable[..., Library], settings: Settings, scenes: list[Scene], photo_root: Path
+) -> None:
+    query, known = held_back(scenes)
+    library = make_library(settings=settings.model_copy(update={"locate_neighbours": 2}))
+    folder = photo_root / "crowd"
+    folder.mkdir(exist_ok=True)
+    crowd = []
+    for quality in range(60, 84):
+        copy = folder / f"{quality}.jpg"
+        Image.open(query.path).save(copy, quality=quality)
+        crowd.append(new(query, Provenance.DERIVED, ref=copy.name, photo=Photo(path=str(copy))))
+    stored(library, crowd + [new(scene) for scene in known])
+
+    answer = library.locate(Locate(photo=Photo(path=str(query.path)))).answer
+
+    assert answer.located, answer.message
+    assert {hit.provenance for hit in answer.evidence} == {Provenance.SURVEYED}
+
+
+def test_a_vector_of_another_model_is_refused(library: Library, encoder: Encoder) -> None:
+    with pytest.raises(Permanent) as caught:
+        library.search(Search(vector=[1.0] * 1280, model_key="another@1"))
+
+    assert caught.value.code is Code.MODEL_MISMATCH
+    assert library.search(Search(vector=[1.0] * 1280, model_key=encoder.model_key)).hits == []
 
 
 def test_a_new_model_fills_its_own_vectors_and_never_mixes(

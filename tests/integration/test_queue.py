@@ -20,6 +20,7 @@ from producer_client import (
     BadRequest,
     Code,
     EmbedItem,
+    Handle,
     NewPhoto,
     Photo,
     PhotoRefused,
@@ -425,6 +426,16 @@ def test_a_request_that_nobody_answers_times_out_and_can_be_waited_for_again(sta
             handle.wait(30)
 
     assert later.value.code is Code.STALE
+
+
+def test_a_question_that_expired_in_the_queue_is_timed_out(stack: Stack) -> None:
+    app = Celery(broker=stack.settings.broker_url, backend=stack.settings.broker_url, set_as_current=False)
+    result = app.send_task(TaskName.STATS, args=[{"v": 1}], queue="interactive", expires=-1)
+
+    with pytest.raises(TimedOut):
+        Handle(result, lambda wire: wire, 30.0).wait()
+
+    app.close()
 
 
 def test_a_broker_that_is_away_is_said_at_once() -> None:

@@ -30,10 +30,11 @@ def entry(name: str, *, photo_id: int | None = None, **changed: object) -> NewEn
         "ref": name,
         "photo_id": photo_id,
         "path": f"/photos/{name}.jpg",
+        "spellings": (f"/photos/{name}.jpg",),
         "content_sha256": f"sha-{name}",
         "vector": unit_rows(np.random.default_rng(seed).normal(size=(1, DIM)))[0],
-        "coordinates": (55.0, 13.0, Provenance.SURVEYED),
-        "write_row": True,
+        "given": (55.0, 13.0, Provenance.SURVEYED),
+        "exif": None,
         "address": None,
         "metadata": None,
     }
@@ -60,7 +61,7 @@ def test_a_put_photo_has_a_row_an_entry_a_vector_and_a_seq(store: PostgresStore,
 
 
 def test_latitude_zero_is_a_coordinate(store: PostgresStore, settings: Settings) -> None:
-    (written,) = store.put_many([entry("a", coordinates=(0.0, 0.0, Provenance.SURVEYED))], KEY)
+    (written,) = store.put_many([entry("a", given=(0.0, 0.0, Provenance.SURVEYED))], KEY)
 
     assert rows_of(store, settings, "lat, lon") == [(0.0, 0.0)]
     assert store.counts(KEY).with_coordinates == 1
@@ -69,7 +70,7 @@ def test_latitude_zero_is_a_coordinate(store: PostgresStore, settings: Settings)
 
 def test_the_same_path_put_twice_is_one_photo(store: PostgresStore) -> None:
     (first,) = store.put_many([entry("a")], KEY)
-    (second,) = store.put_many([entry("a", coordinates=(56.0, 14.0, Provenance.CONFIRMED))], KEY)
+    (second,) = store.put_many([entry("a", given=(56.0, 14.0, Provenance.CONFIRMED))], KEY)
 
     assert second.entry.photo_id == first.entry.photo_id
     assert (second.entry.lat, second.entry.provenance) == (56.0, Provenance.CONFIRMED)
@@ -225,6 +226,124 @@ def test_rows_are_followed_when_the_backend_changes_them(store: PostgresStore, s
     assert store.follow_rows() == 0
 
 
+def test_coordinates_that_the_backend_takes_back_are_evidence_no_more(store: PostgresStore, settings: Settings) -> None:
+    (from_row, from_exif) = store.put_many([entry("a"), entry("b", given=None, exif=(5.0, 6.0))], KEY)
+    with store.engine.begin() as connection:
+        connection.execute(text(f"UPDATE {settings.photos_table} SET lat = NULL"))
+        connection.execute(text(f"UPDATE {settings.photos_table} SET lat = 'NaN' WHERE id = {from_row.entry.photo_id}"))
+
+    store.follow_rows()
+
+    found = store.entries([from_row.entry.photo_id, from_exif.entry.photo_id])
+    assert (found[from_row.entry.photo_id].lat, found[from_row.entry.photo_id].provenance) == (None, None)
+    assert store.rows([from_row.entry.photo_id])[from_row.entry.photo_id].lat is None
+    assert store.follow_rows() == 0
+
+
+def test_a_known_path_keeps_its_rows_coordinates_over_those_of_the_exif_tags(
+    store: PostgresStore, settings: Settings
+) -> None:
+    store.put_many([entry("a", given=(56.0, 12.0, Provenance.CONFIRMED))], KEY)
+
+    (again,) = store.put_many([entry("a", given=None, exif=(10.0, 20.0))], KEY)
+
+    assert (again.entry.lat, again.entry.lon, again.entry.provenance) == (56.0, 12.0, Provenance.CONFIRMED)
+    assert rows_of(store, settings, "lat, lon, location_method") == [(56.0, 12.0, "confirmed")]
+
+
+def test_the_spellings_of_one_path_are_one_photo(store: PostgresStore, settings: Settings) -> None:
+    with store.engine.begin() as connection:
+        connection.execute(text(f"INSERT INTO {settings.photos_table} (file_path) VALUES ('a.jpg')"))
+
+    (written,) = store.put_many([entry("a", spellings=("/photos/a.jpg", "a.jpg", "/photos/a.jpg"))], KEY)
+
+    assert (written.entry.photo_id, written.entry.path) == (1, "a.jpg")
+    assert store.missing_count(KEY) == 0
+
+
+def test_a_photo_with_id_zero_is_a_photo(store: PostgresStore, settings: Settings) -> None:
+    with store.engine.begin() as connection:
+        connection.execute(
+            text(f"INSERT INTO {settings.photos_table} (id, file_path, lat, lon) VALUES (0, '/x', 1, 2)")
+        )
+
+    assert [m.photo_id for m in store.missing(KEY, after_id=-1, limit=9)] == [0]
+
+
+def test_a_removed_photo_stays_removed_unless_its_return_is_asked_for(store: PostgresStore) -> None:
+    (first,) = store.put_many([entry("a")], KEY)
+    store.remove_many([first.entry.photo_id])
+
+    store.put_many([entry("a")], KEY, revive=False)
+
+    assert store.entries([first.entry.photo_id]) == {}
+    assert store.changes_after(first.seq, KEY, DIM).items[0].vector is None
+
+
+def test_methods_may_be_an_enum_of_the_backends(settings: Settings, make_store: Callable[..., PostgresStore]) -> None:
+    first = make_store()
+    with first.engine.begin() as connection:
+        connection.execute(text("CREATE TYPE how AS ENUM ('exif', 'guess', 'surveyed')"))
+        connection.execute(
+            text(
+                """CREATE TABLE enum_photos (id serial PRIMARY KEY, file_path text, lat float, lon float,
+                address_data json, location_method how, created_at timestamp)"""
+            )
+        )
+        connection.execute(
+            text("INSERT INTO enum_photos (file_path, lat, lon, location_method) VALUES ('/x', 1, 2, 'exif')")
+        )
+    try:
+        store = make_store(photos_table="enum_photos")
+        (written,) = store.put_many([entry("x", photo_id=1, given=None)], KEY)
+
+        assert written.entry.provenance is Provenance.EXIF_GPS
+        assert store.follow_rows() == 0
+    finally:
+        with first.engine.begin() as connection:
+            connection.execute(text("DROP TABLE enum_photos"))
+            connection.execute(text("DROP TYPE how"))
+
+
+@pytest.mark.parametrize(
+    ("sql", "kind", "code"),
+    [
+        ("SELECT 1/0", Permanent, Code.ROW_REJECTED),
+        ("DO $$ BEGIN RAISE EXCEPTION 'no'; END $$", Permanent, Code.ROW_REJECTED),
+        ("SET TRANSACTION READ ONLY; CREATE TABLE nope (a int)", Transient, Code.UNAVAILABLE),
+        ("SELECT pg_terminate_backend(pg_backend_pid())", Transient, Code.UNAVAILABLE),
+        ("SELECT * FROM no_such_table", Permanent, Code.NOT_READY),
+        ("SET ROLE nobody_at_all", Permanent, Code.ROW_REJECTED),
+        ("SET LOCAL ROLE pg_monitor; CREATE SCHEMA nope", Permanent, Code.NOT_READY),
+    ],
+)
+def test_what_postgres_says_decides_whether_to_try_again(
+    store: PostgresStore, sql: str, kind: type[Permanent | Transient], code: Code
+) -> None:
+    with pytest.raises(kind) as caught, store._begin() as connection:
+        connection.execute(text(sql))
+
+    assert caught.value.code is code
+
+
+def test_another_models_newest_generation_stays_until_this_one_has_enough_of_its_own(store: PostgresStore) -> None:
+    def publish(key: str) -> list[int]:
+        return sorted(store.publish_generation(store.reserve_generation(), key, seq=1, count=1, keep=2))
+
+    publish("old@1")
+    before = publish("old@1")
+    first, second = publish(KEY), publish(KEY)
+
+    assert first == [before[-1], before[-1] + 1]
+    assert second == [before[-1] + 1, before[-1] + 2]
+    assert store.published_generation("old@1") is None
+
+
+def test_deliveries_of_a_message_are_counted(store: PostgresStore) -> None:
+    assert [store.count_delivery("task") for _ in range(3)] == [1, 2, 3]
+    assert store.count_delivery("another") == 1
+
+
 def test_a_row_whose_file_moved_is_missing_again(store: PostgresStore, settings: Settings) -> None:
     store.put_many([entry("a")], KEY)
     assert store.missing_count(KEY) == 0
@@ -254,7 +373,7 @@ def test_an_existing_rows_method_says_its_provenance(
             {"m": method},
         )
 
-    (written,) = store.put_many([entry("x", photo_id=1, coordinates=None)], KEY)
+    (written,) = store.put_many([entry("x", photo_id=1, given=None)], KEY)
 
     assert store.rows([1])[1].provenance is provenance
     assert (written.entry.lat, written.entry.provenance) == (1.0, provenance)
@@ -264,7 +383,7 @@ def test_an_impossible_point_in_the_backends_table_is_no_coordinate(store: Postg
     with store.engine.begin() as connection:
         connection.execute(text(f"INSERT INTO {settings.photos_table} (file_path, lat, lon) VALUES ('/x', 91, 2)"))
 
-    (written,) = store.put_many([entry("x", photo_id=1, coordinates=None)], KEY)
+    (written,) = store.put_many([entry("x", photo_id=1, given=None)], KEY)
 
     assert written.entry.lat is None
     assert store.follow_rows() == 0
@@ -272,7 +391,7 @@ def test_an_impossible_point_in_the_backends_table_is_no_coordinate(store: Postg
 
 def test_filters_are_exact_at_the_date_line_and_by_metadata(store: PostgresStore) -> None:
     def at(name: str, lat: float, lon: float, **metadata: object) -> NewEntry:
-        return entry(name, coordinates=(lat, lon, Provenance.SURVEYED), metadata=metadata)
+        return entry(name, given=(lat, lon, Provenance.SURVEYED), metadata=metadata)
 
     written = store.put_many([at("w", 0, 179.9995, k=1), at("e", 0, -179.9995, k=2), at("f", 0, 179.9, k=1)], KEY)
     west, east, _ = (w.entry.photo_id for w in written)
@@ -387,9 +506,9 @@ def test_one_holder_in_the_cluster_has_the_lock(make_store: Callable[..., Postgr
 
 def test_the_newest_generation_is_the_published_one_and_old_ones_are_dropped(store: PostgresStore) -> None:
     numbers = [store.reserve_generation() for _ in range(4)]
-    dropped = [store.publish_generation(number, KEY, seq=1, count=1, keep=2) for number in numbers]
+    kept = [store.publish_generation(number, KEY, seq=1, count=1, keep=2) for number in numbers]
 
-    assert dropped == [[], [], [numbers[0]], [numbers[1]]]
+    assert [sorted(k) for k in kept] == [numbers[:1], numbers[:2], numbers[1:3], numbers[2:]]
     assert store.published_generation(KEY) == numbers[-1]
     assert store.published_generation("other") is None
 
@@ -418,7 +537,7 @@ def test_the_log_is_forgotten_only_behind_every_kept_generation(store: PostgresS
         kept = connection.execution_options(schema_translate_map=None).scalar(
             text(f"SELECT min(seq) FROM {store._settings.db_schema}.changes")
         )
-    assert kept == seqs[2]
+    assert kept == seqs[1]
 
 
 NIGHT = datetime(2026, 3, 1, 3, 0, tzinfo=UTC)

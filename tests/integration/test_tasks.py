@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from celery.exceptions import Retry
 
 from producer_client.contract import AddReply, Code, TaskName
 from worker.app import create_app
@@ -92,6 +93,38 @@ def test_an_unexpected_error_is_a_code_and_a_sentence_without_a_traceback(run: R
     assert "ZeroDivisionError" in reply["error"]["message"]
     assert "secret detail" not in reply["error"]["message"]
     assert "Traceback" not in reply["error"]["message"]
+
+
+def test_a_write_that_failed_for_days_is_still_tried(run: Run) -> None:
+    """The pause doubles: its formula must not overflow after a night of tries."""
+    app = create_app(Settings(broker_url="memory://", result_backend="cache+memory://", retry_pause_s=1.0))
+    app.loader.import_default_modules()
+    task: Any = app.tasks[TaskName.ADD_TO_INDEX.value]
+    task.push_request(retries=5000, id="x", called_directly=False, is_eager=False, args=(ADD,), kwargs={})
+    try:
+        with pytest.raises(Retry) as caught:
+            task._again(AWAY)
+    finally:
+        task.pop_request()
+
+    assert caught.value.when == 60.0
+
+
+def test_a_message_that_has_killed_its_worker_too_often_is_answered(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = Failing()
+    library.came_back_too_often = lambda task_id: True  # type: ignore[attr-defined]
+    app = create_app(Settings(broker_url="memory://", result_backend="cache+memory://"))
+    app.loader.import_default_modules()
+    monkeypatch.setattr(app.runtime, "_library", library)  # type: ignore[attr-defined]
+    task = app.tasks[TaskName.ADD_TO_INDEX.value]
+    task.push_request(id="x", delivery_info={"redelivered": True})
+    try:
+        reply = task(ADD)
+    finally:
+        task.pop_request()
+
+    assert reply["error"]["code"] == Code.QUARANTINED
+    assert library.calls == 0
 
 
 def test_running_out_of_memory_is_answered_and_not_handed_out_for_ever(run: Run) -> None:

@@ -11,6 +11,8 @@ import numpy.typing as npt
 from producer_client.contract import Provenance
 from worker.core.vectors import Ids, Vector, Vectors
 
+#: Stands before the content's hash in the path of a photo that came as bytes and has no file to read again.
+INLINE = "inline:"
 #: uint8 [height, width, 3], RGB, upright.
 Pixels = npt.NDArray[np.uint8]
 
@@ -53,17 +55,20 @@ class Entry:
 class NewEntry:
     """One photo to store, in one transaction with its vector and its change.
 
-    `photo_id` None finds the row of `path`, or makes one. `vector` None when (content, model key) is stored already.
-    `coordinates` None leaves the row's own; `write_row` puts them into the row of `photos` as well.
+    `photo_id` None finds the row of one of `spellings` (the last one is the same for all of them), or makes one with
+    `path`. `vector` None when (content, model key) is stored already.
+    `given` is what the message says and is written to the row. Without it the row's own coordinates hold, and `exif`
+    counts only where the row has none.
     """
 
     ref: str
     photo_id: int | None
     path: str
+    spellings: tuple[str, ...]
     content_sha256: str
     vector: Vector | None
-    coordinates: tuple[float, float, Provenance] | None
-    write_row: bool
+    given: tuple[float, float, Provenance] | None
+    exif: tuple[float, float] | None
     address: dict[str, Any] | None
     metadata: dict[str, Any] | None
 
@@ -85,9 +90,9 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """All changes up to `seq`, the generations kept at that moment (newest first), and how far back the log reaches.
+    """All changes up to `seq`, the generations kept at that moment (newest first), and where the log starts.
 
-    Changes up to `log_start` may be forgotten: every kept generation holds them.
+    Changes before `log_start` are forgotten: a reader whose watermark lies before it has missed some.
     """
 
     seq: int
@@ -116,7 +121,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """A photo that should be in the index and has no vector of this model, or stale coordinates in it."""
+    """A photo that should be in the index and has no vector of this model, or whose file is another one now."""
 
     photo_id: int
     path: str
@@ -127,6 +132,7 @@ class Missing:
 class Counts:
     photos: int
     with_coordinates: int
+    valid_files: int
     indexed: int
     removed: int
     refused: int

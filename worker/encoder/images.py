@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 import warnings
 
 import numpy as np
@@ -22,6 +23,8 @@ from worker.errors import PhotoRefusal
 FORMATS = ("JPEG", "PNG", "WEBP", "HEIF", "TIFF", "GIF")
 #: Below this many pixels on a side there is nothing to recognise.
 MIN_SIDE_PX = 16
+#: The widest panoramas of phones are about 10 : 1.
+MAX_ASPECT = 30
 #: Pixels are kept at least this many times the encoder's input side, so that its own resize decides the quality.
 KEEP_FACTOR = 2
 
@@ -35,8 +38,19 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-#: Pillow's plugins raise all of these for bytes that break off or contradict themselves.
-_BROKEN = (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, RuntimeError)
+#: Pillow's plugins raise all of these for bytes that break off or contradict themselves; the last two, found by
+#: flipping bytes, are those of EXIF shorter than its own header and of 64-bit offsets in it.
+_BROKEN = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    IndexError,
+    TypeError,
+    RuntimeError,
+    struct.error,
+    OverflowError,
+)
 _PILLOW = r"PIL\."
 
 pillow_heif.register_heif_opener()
@@ -61,6 +75,7 @@ def decode(content: bytes, *, side: int, max_megapixels: float) -> Decoded:
         raise PhotoRefusal(Code.DAMAGED_IMAGE, f"the header cannot be read: {exc}") from exc
     with image:
         _check_size(image.size, max_megapixels)
+        _check_shape(image.size)
         try:
             image.draft("RGB", (KEEP_FACTOR * side, KEEP_FACTOR * side))
             image.load()
@@ -97,14 +112,20 @@ def _check_size(size: tuple[int, int], max_megapixels: float) -> None:
         )
 
 
+def _check_shape(size: tuple[int, int]) -> None:
+    """A model sees a square from the middle, scaled by the short side: the long one grows with it, in memory too."""
+    if max(size) > MAX_ASPECT * min(size):
+        raise PhotoRefusal(
+            Code.TOO_THIN, f"{size[0]} x {size[1]} is a stripe; one side may be {MAX_ASPECT} times the other"
+        )
+
+
 def _reduced(image: Image.Image, side: int) -> Image.Image:
     """Box-reduce by a whole factor, so that a large PNG does not travel on at full size."""
     factor = min(image.size) // side
     if factor < 2 or image.mode not in ("L", "RGB", "RGBA", "CMYK"):
         return image
-    small = image.reduce(factor)
-    small.info = image.info
-    return small
+    return image.reduce(factor)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -141,16 +162,18 @@ def _gps(image: Image.Image) -> tuple[float, float] | None:
         return None
     if str(tags.get(ExifTags.GPS.GPSStatus, "A")).strip("\0 ").upper() == "V":
         return None
-    lat = _degrees(tags.get(ExifTags.GPS.GPSLatitude), tags.get(ExifTags.GPS.GPSLatitudeRef), "S")
-    lon = _degrees(tags.get(ExifTags.GPS.GPSLongitude), tags.get(ExifTags.GPS.GPSLongitudeRef), "W")
+    lat = _degrees(tags.get(ExifTags.GPS.GPSLatitude), tags.get(ExifTags.GPS.GPSLatitudeRef), "N", "S")
+    lon = _degrees(tags.get(ExifTags.GPS.GPSLongitude), tags.get(ExifTags.GPS.GPSLongitudeRef), "E", "W")
     if lat is None or lon is None or abs(lat) > 90 or abs(lon) > 180:
         return None
     # Cameras without a fix write exact zeros for both. That point is open sea, 570 km from land.
     return None if lat == 0 and lon == 0 else (lat, lon)
 
 
-def _degrees(parts: object, ref: object, negative: str) -> float | None:
-    if not isinstance(parts, tuple) or len(parts) != 3:
+def _degrees(parts: object, ref: object, positive: str, negative: str) -> float | None:
+    """None without a hemisphere as well: the wrong one is a place on Earth that nobody would notice."""
+    hemisphere = str(ref).strip("\0 ").upper()
+    if not isinstance(parts, tuple) or len(parts) != 3 or hemisphere not in (positive, negative):
         return None
     try:
         degrees, minutes, seconds = (float(part) for part in parts)
@@ -159,4 +182,4 @@ def _degrees(parts: object, ref: object, negative: str) -> float | None:
     value = degrees + minutes / 60 + seconds / 3600
     if not math.isfinite(value):
         return None
-    return -value if str(ref).strip("\0 ").upper() == negative else value
+    return -value if hemisphere == negative else value

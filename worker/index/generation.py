@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -78,6 +78,8 @@ class GenerationFolder:
         aside.mkdir()
         try:
             count = self._build(aside, number, chunks, model_key, dimension, seq)
+            # Left by a rebuild that was killed before it published, if the database was set back since.
+            shutil.rmtree(self.path(number), ignore_errors=True)
             aside.rename(self.path(number))
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
@@ -89,10 +91,15 @@ class GenerationFolder:
         """Map a generation after checking every byte of it. Raises BadGeneration naming what is wrong."""
         return _open(self.path(number), number=number, model_key=model_key)
 
-    def remove(self, numbers: Iterable[int]) -> None:
-        """Delete generations. A process that still maps one keeps its pages until it lets go (POSIX unlink)."""
-        for number in numbers:
-            shutil.rmtree(self.path(number), ignore_errors=True)
+    def keep_only(self, numbers: Collection[int]) -> None:
+        """Delete all others, also those that were written and never published.
+
+        A process that still maps one keeps its pages until it lets go (POSIX unlink).
+        """
+        kept = {self.path(number).name for number in numbers}
+        for folder in self._folder.glob("[0-9]*"):
+            if folder.name not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _build(
         self, aside: Path, number: int, chunks: Iterable[Chunk], model_key: str, dimension: int, seq: int
@@ -103,7 +110,8 @@ class GenerationFolder:
         for chunk in chunks:
             index.add(chunk.vectors)
             ids.append(chunk.ids)
-            canaries.append((int(chunk.ids[0]), chunk.vectors[:1].copy()))
+            for row in range(0, len(chunk.ids), max(1, len(chunk.ids) // CANARIES)):
+                canaries.append((int(chunk.ids[row]), chunk.vectors[row : row + 1].copy()))
         all_ids = np.concatenate(ids) if ids else np.zeros(0, dtype=np.int64)
         if np.any(np.diff(all_ids) <= 0):
             raise BadGeneration(f"generation {number}: the rows' ids do not rise")

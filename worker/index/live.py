@@ -1,7 +1,7 @@
 """The live index of a process: published generation (base), what happened since (delta), what is gone (tombstones).
 
-Readers hold one immutable View and never wait. `catch_up` makes the next View under a lock: it pulls the change log
-after the watermark, and maps a newly published generation.
+A search runs on one immutable View. `catch_up` makes the next View under a lock: it pulls the change log after the
+watermark, and maps a newly published generation; who calls it meanwhile waits.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.core.ports import Store
-from worker.core.types import Change, Neighbours
+from worker.core.types import Change, Changes, Neighbours
 from worker.core.vectors import Ids, Vector, Vectors
 from worker.errors import BadGeneration
 from worker.index.generation import Generation, GenerationFolder
@@ -72,7 +72,7 @@ class FaissLiveIndex:
             view = self._view or self._empty()
             while True:
                 changes = self._store.changes_after(view.seq, self._model_key, self._dimension)
-                base = self._newer_base(view, changes.generations)
+                base = self._newer_base(view, changes)
                 if base is not None:
                     view = self._onto(base)
                 elif view.seq < changes.log_start:
@@ -98,18 +98,22 @@ class FaissLiveIndex:
         best = np.lexsort((ids, -similarities))[:k]
         return Neighbours(ids=ids[best], similarities=similarities[best], generation=view.number, seq=view.seq)
 
-    def _newer_base(self, view: View, kept: list[int]) -> Generation | None:
+    def _newer_base(self, view: View, changes: Changes) -> Generation | None:
         """The newest kept generation that is whole, unless this view stands on it already."""
-        for number in kept:
+        for number in changes.generations:
             if number == view.number:
                 return None
             if number in self._unusable:
                 continue
             try:
-                return self._folder.open(number, model_key=self._model_key)
+                base = self._folder.open(number, model_key=self._model_key)
             except BadGeneration as exc:
                 self._unusable.add(number)
                 log.error("generation refused, the one before serves", extra={"generation": number, "why": str(exc)})
+                continue
+            if base.manifest.seq >= changes.log_start:
+                return base
+            self._unusable.add(number)  # what happened since is forgotten
         return None
 
     def _empty(self) -> View:

@@ -79,6 +79,13 @@ def answer(hits: Sequence[Hit], rule: Rule, *, index_count: int) -> Answer:
     return _located(agreeing, share)
 
 
+def settled(hits: Sequence[Hit], rule: Rule) -> bool:
+    """Whether photos less similar than these could not change the answer any more."""
+    witnesses = _witnesses(hits, rule)
+    least = witnesses[0].hit.similarity - rule.window if witnesses else rule.threshold
+    return len(witnesses) == rule.neighbours or hits[-1].similarity < least
+
+
 def _witnesses(hits: Sequence[Hit], rule: Rule) -> list[Witness]:
     """The nearest trusted photos; copies of one file speak once."""
     found: list[Witness] = []

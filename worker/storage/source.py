@@ -40,6 +40,22 @@ class PhotoFiles:
             return self._url(photo.path)
         return self._file(photo.path or "")
 
+    def spellings(self, path: str) -> tuple[str, ...]:
+        """The ways in which a table may name this file; the last is the same for all of them. First the one to keep."""
+        if path.startswith(INLINE) or "://" in path:
+            return (path,)
+        absolute = self._absolute(path)
+        real = os.path.realpath(absolute)
+        kept = path if path == os.path.normpath(path) else real
+        below = [
+            str(Path(name).relative_to(root))
+            for name in (os.path.normpath(absolute), real)
+            for root in self._settings.photo_roots
+            if Path(name).is_relative_to(root)
+        ]
+        others = [name for name in (path, os.path.normpath(absolute), *below) if name not in (kept, real)]
+        return (*dict.fromkeys([kept, *others]), real)
+
     def _inline(self, photo: Photo) -> bytes:
         limit = self._settings.max_inline_bytes
         if len(photo.inline or "") * 3 // 4 > limit + 2:
@@ -63,7 +79,8 @@ class PhotoFiles:
             raise PhotoRefusal(Code.NOT_FOUND, f"{given!r} is not a path: {exc}") from exc  # %00 in a file:// URL
         self._check_root(real, given)
         try:
-            # O_NONBLOCK: opening a FIFO must not wait for a writer. O_NOFOLLOW: a link put there since is not followed.
+            # O_NONBLOCK: opening a FIFO must not wait for a writer. O_NOFOLLOW: a link put there since is not followed,
+            # and one put there for a folder above is noticed below.
             descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as exc:
             raise PhotoRefusal(Code.NOT_FOUND, f"{given} cannot be opened on the worker: {exc.strerror}") from exc
@@ -72,6 +89,7 @@ class PhotoFiles:
             os.close(descriptor)
             raise PhotoRefusal(Code.NOT_A_FILE, f"{given} is not a regular file")
         with os.fdopen(descriptor, "rb") as file:
+            self._check_root(Path(f"/proc/self/fd/{descriptor}").readlink(), given)
             self._check_size(facts.st_size, given)
             try:
                 content = file.read(self._settings.max_photo_bytes + 1)
@@ -99,7 +117,6 @@ class PhotoFiles:
             parts = urlsplit(url)
             host = (parts.hostname or "").lower()
             scheme = parts.scheme.lower()
-            _ = parts.port  # raises ValueError beyond 65535
         except ValueError as exc:
             raise PhotoRefusal(Code.URL_NOT_ALLOWED, f"{url!r:.200} is not a URL: {exc}") from exc
         if scheme not in SCHEMES or scheme not in self._settings.url_schemes:
@@ -122,7 +139,7 @@ class PhotoFiles:
         over_http = scheme in ("http", "https")
         options = self._http_options() if over_http else {}
         content = bytearray()
-        system = None
+        system: Any = None
         try:
             # Not url_to_fs: it takes "::" in a URL for a chain of file systems.
             system = fsspec.filesystem(scheme, skip_instance_cache=True, **options)

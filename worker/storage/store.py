@@ -7,6 +7,7 @@ raises Permanent(row_rejected).
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from sqlalchemy import (
     MetaData,
     Row,
     Table,
+    Text,
     and_,
     case,
     create_engine,
@@ -33,17 +35,16 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    text,
     update,
 )
 from sqlalchemy.dialects.postgresql import JSON, JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import (
-    DataError,
-    IntegrityError,
+    DBAPIError,
     InterfaceError,
     NoSuchTableError,
     OperationalError,
-    ProgrammingError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -69,6 +70,7 @@ from worker.storage.tables import (
     attempts,
     change_seq,
     changes,
+    deliveries,
     embeddings,
     entries,
     generations,
@@ -119,26 +121,29 @@ class PostgresStore:
                 path=row.file_path,
                 lat=_number(row.lat),
                 lon=_number(row.lon),
-                provenance=self._settings.provenance_of(row.location_method),
+                provenance=self._settings.provenance_of(_text(row.location_method)),
                 address=row.address_data,
             )
             for row in found
         }
 
-    def put_many(self, new: Sequence[NewEntry], model_key: str) -> list[Written]:
-        """Photo rows, vectors, entries and change log of one message in one transaction."""
+    def put_many(self, new: Sequence[NewEntry], model_key: str, *, revive: bool = True) -> list[Written]:
+        """Photo rows, vectors, entries and change log of one message in one transaction.
+
+        revive: whether a photo that was removed comes back.
+        """
         with self._begin() as connection:
-            ids = self._rows_for(connection, new)
-            for item in sorted(new, key=lambda item: ids[item.ref]):  # one order for all writers: no deadlock
+            rows = self._rows_for(connection, new)
+            for item in sorted(new, key=lambda item: rows[item.ref]):  # one order for all writers: no deadlock
                 if item.vector is not None:
                     _keep_vector(connection, item.content_sha256, model_key, item.vector)
-                self._put_entry(connection, ids[item.ref], item)
-            photo_ids = list(ids.values())
+                self._put_entry(connection, *rows[item.ref], item, revive)
+            photo_ids = [photo_id for photo_id, _ in rows.values()]
             connection.execute(delete(refusals).where(refusals.c.photo_id.in_(photo_ids)))
             connection.execute(delete(attempts).where(attempts.c.photo_id.in_(photo_ids)))
             stored = {row.photo_id: self._entry(row) for row in connection.execute(self._entries(photo_ids))}
             seqs = self._log(connection, photo_ids)
-        return [Written(item.ref, stored[ids[item.ref]], seqs[ids[item.ref]]) for item in new]
+        return [Written(item.ref, stored[rows[item.ref][0]], seqs[rows[item.ref][0]]) for item in new]
 
     def remove_many(self, photo_ids: Collection[int]) -> dict[int, tuple[int, bool]]:
         """Take photos out of the index; returns {photo_id: (seq, was in it)}. Their `photos` rows stay."""
@@ -226,8 +231,9 @@ class PostgresStore:
                     select(generations.c.number).where(*_served(model_key)).order_by(generations.c.number.desc())
                 )
             )
-            log_start = connection.scalar(select(func.min(generations.c.seq)).where(*_served())) or 0
-            high = connection.scalar(select(func.max(changes.c.seq))) or 0
+            log_start, high = connection.execute(
+                select(func.coalesce(func.min(changes.c.seq), 0), func.coalesce(func.max(changes.c.seq), 0))
+            ).one()
             if high <= seq:
                 return Changes(seq=seq, items=[], generations=kept, log_start=log_start)
             changed = select(changes.c.photo_id).where(changes.c.seq > seq).distinct().subquery()
@@ -262,12 +268,10 @@ class PostgresStore:
 
     @staticmethod
     def _prune_log(connection: Connection) -> None:
-        """Forget changes that every kept generation holds already; never the last one, which carries the seq."""
-        oldest = select(func.min(generations.c.seq)).where(*_served())
-        newest = select(func.max(changes.c.seq))
-        connection.execute(
-            delete(changes).where(changes.c.seq <= oldest.scalar_subquery(), changes.c.seq < newest.scalar_subquery())
-        )
+        """Forget changes that every kept generation holds. The last of them stays: it says where the log starts."""
+        oldest = select(func.min(generations.c.seq)).where(*_served()).scalar_subquery()
+        held = select(func.max(changes.c.seq)).where(changes.c.seq <= oldest)
+        connection.execute(delete(changes).where(changes.c.seq < held.scalar_subquery()))
 
     # ------------------------------------------------------------------------------- what is missing
 
@@ -333,15 +337,26 @@ class PostgresStore:
             .where(
                 entries.c.photo_id == p.c.id,
                 ~entries.c.removed,
-                lat.between(-90, 90),
-                lon.between(-180, 180),
+                self._has_coordinates,
                 or_(
                     entries.c.lat.is_distinct_from(lat),
                     entries.c.lon.is_distinct_from(lon),
                     entries.c.provenance.is_distinct_from(provenance),
                 ),
             )
-            .values(lat=lat, lon=lon, provenance=provenance, updated_at=func.now())
+            .values(lat=lat, lon=lon, provenance=provenance, from_exif=False, updated_at=func.now())
+            .returning(entries.c.photo_id)
+        )
+        withdrawn = (
+            update(entries)
+            .where(
+                entries.c.photo_id == p.c.id,
+                ~entries.c.removed,
+                ~entries.c.from_exif,
+                entries.c.lat.is_not(None),
+                self._has_coordinates.is_not(True),
+            )
+            .values(lat=None, lon=None, provenance=None, updated_at=func.now())
             .returning(entries.c.photo_id)
         )
         deleted = (
@@ -351,7 +366,7 @@ class PostgresStore:
             .returning(entries.c.photo_id)
         )
         with self._begin() as connection:
-            changed = [*connection.scalars(moved), *connection.scalars(deleted)]
+            changed = [photo_id for change in (moved, withdrawn, deleted) for photo_id in connection.scalars(change)]
             if changed:
                 self._log(connection, changed)
         return len(changed)
@@ -364,13 +379,13 @@ class PostgresStore:
             .join(embeddings, embeddings.c.content_sha256 == entries.c.content_sha256)
             .where(~entries.c.removed, embeddings.c.model_key == model_key)
         )
+        with_coordinates = select(func.count()).select_from(p).where(self._has_coordinates)
         query = select(
             select(func.count()).select_from(p).scalar_subquery().label("photos"),
-            select(func.count())
-            .select_from(p)
-            .where(self._has_coordinates)
+            with_coordinates.scalar_subquery().label("with_coordinates"),
+            with_coordinates.where(~exists().where(refusals.c.photo_id == p.c.id))
             .scalar_subquery()
-            .label("with_coordinates"),
+            .label("valid_files"),
             indexed.scalar_subquery().label("indexed"),
             select(func.count()).select_from(entries).where(entries.c.removed).scalar_subquery().label("removed"),
             select(func.count()).select_from(refusals).scalar_subquery().label("refused"),
@@ -378,6 +393,20 @@ class PostgresStore:
         )
         with self._begin() as connection:
             return Counts(*connection.execute(query).one())
+
+    def count_delivery(self, task_id: str) -> int:
+        """Count one more delivery of a message whose worker died, before it is tried; returns how many there were."""
+        with self._begin() as connection:
+            connection.execute(delete(deliveries).where(deliveries.c.at < func.now() - text("interval '7 days'")))
+            times = upsert(deliveries).values(task_id=task_id, times=1, at=func.now())
+            return int(
+                connection.scalar(
+                    times.on_conflict_do_update(
+                        index_elements=["task_id"], set_={"times": deliveries.c.times + 1, "at": func.now()}
+                    ).returning(deliveries.c.times)
+                )
+                or 0
+            )
 
     # ------------------------------------------------------------------------------------- rebuilds
 
@@ -450,7 +479,7 @@ class PostgresStore:
             )
 
     def publish_generation(self, number: int, model_key: str, seq: int, count: int, keep: int) -> list[int]:
-        """Make a written generation the one that is served; returns the numbers to delete.
+        """Make a written generation the one that is served; returns the numbers of all that are kept.
 
         Fenced by its number: raises Permanent when a later one is out already, as after a lost lock.
         """
@@ -464,15 +493,27 @@ class PostgresStore:
                 .where(generations.c.number == number)
                 .values(model_key=model_key, seq=seq, count=count, published_at=func.now())
             )
-            kept = select(generations.c.number).where(*served).order_by(generations.c.number.desc()).limit(keep)
-            dropped = connection.scalars(
+            newest = select(generations.c.number).order_by(generations.c.number.desc())
+            # Another model's newest generation stays, for the way back, until this model has `keep` of its own.
+            oldest_own = newest.where(*served).offset(keep - 1).limit(1)
+            newest_other = newest.where(*_served(), generations.c.model_key != model_key).limit(1)
+            connection.execute(
                 update(generations)
-                .where(*served, generations.c.number.not_in(kept.scalar_subquery()))
+                .where(
+                    *_served(),
+                    or_(
+                        generations.c.number < func.coalesce(oldest_own.scalar_subquery(), 0),
+                        and_(
+                            generations.c.model_key != model_key,
+                            generations.c.number < func.coalesce(newest_other.scalar_subquery(), 0),
+                        ),
+                    ),
+                )
                 .values(dropped_at=func.now())
-                .returning(generations.c.number)
-            ).all()
+            )
+            kept = connection.scalars(newest.where(*_served())).all()
             self._prune_log(connection)
-        return list(dropped)
+        return list(kept)
 
     def published_generation(self, model_key: str) -> int | None:
         with self._begin() as connection:
@@ -538,23 +579,32 @@ class PostgresStore:
 
     @contextmanager
     def guard(self) -> Iterator[None]:
-        """Turn the driver's errors into ours."""
+        """Turn the driver's errors into ours, by SQLSTATE (PostgreSQL manual, appendix A)."""
         try:
             yield
         except WorkerError:
             raise
         except (OperationalError, InterfaceError, PoolTimeout) as exc:
             raise Transient(Code.UNAVAILABLE, f"Postgres: {_first_line(exc)}") from exc
-        except (DataError, IntegrityError) as exc:
-            raise Permanent(
+        except NoSuchTableError as exc:
+            raise Permanent(Code.NOT_READY, f"there is no table {exc}. Run `sightline migrate`.") from exc
+        except DBAPIError as exc:
+            raise self._of_state(getattr(exc.orig, "pgcode", None) or "", _first_line(exc)) from exc
+
+    def _of_state(self, state: str, why: str) -> WorkerError:
+        # Read-only (a standby after a failover), connection, rollback, resources, lock, shutdown.
+        if state == "25006" or state[:2] in ("08", "40", "53", "55", "57"):
+            return Transient(Code.UNAVAILABLE, f"Postgres: {why}")
+        if state == "42501":
+            return Permanent(Code.NOT_READY, f"the database role lacks a right: {why}. Grant it to the role.")
+        # Data, constraints, and what triggers raise.
+        if state[:2] in ("22", "23", "P0"):
+            return Permanent(
                 Code.ROW_REJECTED,
-                f"Postgres takes no such row in {self._settings.photos_table}: {_first_line(exc)}. "
+                f"Postgres takes no such row in {self._settings.photos_table}: {why}. "
                 "Where the table needs more columns, insert the row yourself and send its photo_id.",
-            ) from exc
-        except (NoSuchTableError, ProgrammingError) as exc:
-            raise Permanent(
-                Code.NOT_READY, f"the database is not ready: {_first_line(exc)}. Run `sightline migrate`."
-            ) from exc
+            )
+        return Permanent(Code.NOT_READY, f"the database is not ready: {why}. Run `sightline migrate`.")
 
     @cached_property
     def _photos(self) -> Table:
@@ -574,7 +624,8 @@ class PostgresStore:
     @property
     def _has_coordinates(self) -> ColumnElement[bool]:
         p = self._photos
-        return and_(p.c.lat.is_not(None), p.c.lon.is_not(None))
+        # NaN is larger than any number in Postgres, so it is left out with the impossible ones.
+        return and_(p.c.lat.between(-90, 90), p.c.lon.between(-180, 180))
 
     def _is_missing(self, model_key: str) -> ColumnElement[bool]:
         embedded = exists().where(
@@ -585,77 +636,84 @@ class PostgresStore:
 
     def _provenance_column(self, method: ColumnElement[Any]) -> ColumnElement[str]:
         known = {**self._settings.location_methods, **{p.value: p for p in Provenance}}
-        return case({name: literal(p.value) for name, p in known.items()}, value=method, else_=literal("derived"))
+        # Cast, because the backend's column may be an enum or a number.
+        named = {name: literal(p.value) for name, p in known.items()}
+        return case(named, value=method.cast(Text), else_=literal(Provenance.DERIVED.value))
 
-    def _rows_for(self, connection: Connection, new: Sequence[NewEntry]) -> dict[str, int]:
-        """The photo id of every item, by ref; makes rows for new paths, and updates coordinates that were given."""
+    def _rows_for(self, connection: Connection, new: Sequence[NewEntry]) -> dict[str, tuple[int, str]]:
+        """(photo id, file_path) of every item, by ref; makes rows for new paths, writes what messages give."""
         p = self._photos
-        paths = sorted({item.path for item in new if item.photo_id is None})
-        for path in paths:
+        for path in sorted({item.spellings[-1] for item in new if item.photo_id is None}):
             connection.execute(select(func.pg_advisory_xact_lock(PATH_LOCKS, _signed_crc(path))))
-        known = {
-            row.file_path: row.id
-            for row in connection.execute(
-                select(p.c.file_path, func.min(p.c.id).label("id"))
-                .where(p.c.file_path.in_(paths))
-                .group_by(p.c.file_path)
-            )
-        }
-        ids: dict[str, int] = {}
+        wanted = {spelling for item in new if item.photo_id is None for spelling in item.spellings}
+        query = select(p.c.id, p.c.file_path).where(p.c.file_path.in_(wanted)).order_by(p.c.id.desc())
+        known = {row.file_path: row.id for row in connection.execute(query)}
+        found: dict[str, tuple[int, str]] = {}
         for item in new:
-            photo_id = item.photo_id if item.photo_id is not None else known.get(item.path)
+            photo_id, path = item.photo_id, item.path
+            if photo_id is None:
+                path = next((spelling for spelling in item.spellings if spelling in known), path)
+                photo_id = known.get(path)
             given = self._given(item)
             if photo_id is None:
+                if item.given is None and item.exif is not None:
+                    given |= dict(
+                        zip(("lat", "lon"), item.exif, strict=True), location_method=Provenance.EXIF_GPS.value
+                    )
                 photo_id = connection.scalar(
-                    insert(p).values(file_path=item.path, created_at=func.now(), **given).returning(p.c.id)
+                    insert(p).values(file_path=path, created_at=func.now(), **given).returning(p.c.id)
                 )
-                known[item.path] = photo_id
+                known[path] = photo_id
             elif given:
                 connection.execute(update(p).where(p.c.id == photo_id).values(**given))
-            ids[item.ref] = int(photo_id)
-        return ids
+            found[item.ref] = (int(photo_id), path)
+        return found
 
     def _given(self, item: NewEntry) -> dict[str, Any]:
         """What a message says about a photo, as columns of the backend's table."""
         values: dict[str, Any] = {}
-        if item.coordinates is not None and item.write_row:
-            lat, lon, provenance = item.coordinates
+        if item.given is not None:
+            lat, lon, provenance = item.given
             values |= {"lat": lat, "lon": lon, "location_method": provenance.value}
         if item.address is not None:
             as_json = isinstance(self._photos.c.address_data.type, JSON | JSONB)
             values["address_data"] = item.address if as_json else json.dumps(item.address, ensure_ascii=False)
         return values
 
-    def _put_entry(self, connection: Connection, photo_id: int, item: NewEntry) -> None:
-        values: dict[str, Any] = {"content_sha256": item.content_sha256, "path": item.path, "removed": False}
+    def _put_entry(self, connection: Connection, photo_id: int, path: str, item: NewEntry, revive: bool) -> None:
+        """The row's coordinates hold; those of the EXIF tags only where the row has none."""
+        point = self._row_coordinates(connection, photo_id)
+        from_exif = point is None and item.exif is not None
+        if from_exif and item.exif is not None:
+            point = (*item.exif, Provenance.EXIF_GPS)
+        lat, lon, provenance = point or (None, None, None)
+        values: dict[str, Any] = {
+            "content_sha256": item.content_sha256,
+            "path": path,
+            "lat": lat,
+            "lon": lon,
+            "provenance": provenance,
+            "from_exif": from_exif,
+            "removed": False,
+            "updated_at": func.now(),
+        }
         if item.metadata is not None:
             values["metadata"] = item.metadata
-        if item.coordinates is not None:
-            values |= {
-                "lat": item.coordinates[0],
-                "lon": item.coordinates[1],
-                "provenance": item.coordinates[2].value,
-            }
-        else:
-            row = self._row_coordinates(connection, photo_id)
-            if row is not None:
-                values |= {"lat": row[0], "lon": row[1], "provenance": row[2].value}
-        values["updated_at"] = func.now()
         connection.execute(
             upsert(entries)
             .values(photo_id=photo_id, **values)
-            .on_conflict_do_update(index_elements=["photo_id"], set_=values)
+            .on_conflict_do_update(
+                index_elements=["photo_id"], set_=values, where=None if revive else ~entries.c.removed
+            )
         )
 
     def _row_coordinates(self, connection: Connection, photo_id: int) -> tuple[float, float, Provenance] | None:
         p = self._photos
-        row = connection.execute(select(p.c.lat, p.c.lon, p.c.location_method).where(p.c.id == photo_id)).first()
-        if row is None or row.lat is None or row.lon is None:
+        query = select(p.c.lat, p.c.lon, p.c.location_method).where(p.c.id == photo_id, self._has_coordinates)
+        row = connection.execute(query).first()
+        if row is None:
             return None
-        lat, lon = float(row.lat), float(row.lon)
-        if not (-90 <= lat <= 90 and -180 <= lon <= 180):
-            return None  # an impossible point in the backend's table is no coordinate
-        return lat, lon, self._settings.provenance_of(row.location_method)
+        return float(row.lat), float(row.lon), self._settings.provenance_of(_text(row.location_method))
 
     def _entries(self, photo_ids: Collection[int]):  # type: ignore[no-untyped-def]
         p = self._photos
@@ -739,7 +797,11 @@ def _served(model_key: str | None = None) -> list[ColumnElement[bool]]:
 
 
 def _number(value: float | Decimal | None) -> float | None:
-    return None if value is None else float(value)
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
 
 
 def _signed_crc(path: str) -> int:

@@ -45,6 +45,7 @@ entries = Table(
     Column("lat", Double),
     Column("lon", Double),
     Column("provenance", Text),
+    Column("from_exif", Boolean, nullable=False),
     Column("metadata", JSONB),
     Column("removed", Boolean, nullable=False),
     Column("updated_at", DateTime(timezone=True), nullable=False),
@@ -75,6 +76,15 @@ attempts = Table(
     metadata,
     Column("photo_id", BigInteger, primary_key=True, autoincrement=False),
     Column("attempts", Integer, nullable=False),
+)
+
+#: Messages that came back because their worker died, by task id.
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("task_id", Text, primary_key=True),
+    Column("times", Integer, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False),
 )
 
 generations = Table(

@@ -42,6 +42,12 @@ class ContractTask(Task):  # type: ignore[type-arg]  # celery's generic has no r
         try:
             if len(args) != 1 or kwargs:
                 raise BadRequest(Code.BAD_REQUEST, "a message is one JSON object as the task's only argument")
+            if (self.request.delivery_info or {}).get("redelivered") and self._came_back_too_often():
+                raise Permanent(
+                    Code.QUARANTINED,
+                    "this message has taken its worker down too often (SIGHTLINE_QUARANTINE_AFTER); "
+                    "send its photos one by one to find the one that does",
+                )
             reply: Message = self.run(args[0])
             envelope = contract.ok(reply)
         except (BadRequest, Permanent) as exc:
@@ -65,11 +71,14 @@ class ContractTask(Task):  # type: ignore[type-arg]  # celery's generic has no r
         log.info("task done", extra={"task": self.name, "took_ms": round((time.monotonic() - started) * 1000, 1)})
         return envelope
 
+    def _came_back_too_often(self) -> bool:
+        return self.runtime.library.came_back_too_often(str(self.request.id))
+
     def _again(self, exc: Transient) -> dict[str, Any]:
         done = self.request.retries or 0
         if self.retries is not None and done >= self.retries:
             return contract.failed(exc.code, exc.message)
-        pause_s = min(LONGEST_PAUSE_S, self.runtime.settings.retry_pause_s * 2**done)
+        pause_s = min(LONGEST_PAUSE_S, self.runtime.settings.retry_pause_s * 2.0 ** min(done, 10))
         log.warning("task goes round again", extra={"task": self.name, "why": exc.message, "pause_s": pause_s})
         raise self.retry(countdown=pause_s)
 

@@ -22,7 +22,8 @@ CLAIMS = 20
 
 
 # Acknowledged at the start, unlike every other task: a rebuild may outlast the visibility timeout, and a second
-# copy of its message would be answered `already_running` in its place. A lost one is made up by the next tick.
+# copy of its message would be answered `already_running` in its place. A lost night is made up by a later tick; who
+# asked for a rebuild by hand gets no reply and asks again.
 @shared_task(base=ContractTask, bind=True, name=TaskName.REBUILD_INDEX.value, acks_late=False)
 def rebuild_index(self: ContractTask, wire: Any) -> contract.RebuildReply:
     contract.RebuildIndex.from_wire(wire)
