@@ -198,7 +198,8 @@ class Settings(BaseSettings):
 
     def as_env(self) -> dict[str, str]:
         """What another process needs in its environment to read these same settings."""
-        return {PREFIX + name.upper(): _written(getattr(self, name)) for name in self.model_fields_set}
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        return {PREFIX + name.upper(): _written(value) for name, value in given.items() if value is not None}
 
 
 def load(**overrides: Any) -> Settings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,17 +40,20 @@ class ClipEncoder(TorchEncoder):
         # A tag says which activation its weights were trained with; a mismatch only warns and is silently wrong
         # (open_clip #771). For a local file, the model's name says it: ViT-B-32-quickgelu.
         quick_gelu = bool(tag.get("quick_gelu", False))
-        clip, _, preprocess = open_clip.create_model_and_transforms(
-            model,
-            pretrained=None if path is None else str(path),
-            precision="fp16" if device == "cuda" else "fp32",
-            device=device,
-            force_quick_gelu=quick_gelu,
-            image_mean=tag.get("mean"),
-            image_std=tag.get("std"),
-            image_interpolation=tag.get("interpolation"),
-            image_resize_mode=tag.get("resize_mode"),
-        )
+        try:
+            clip, _, preprocess = open_clip.create_model_and_transforms(
+                model,
+                pretrained=None if path is None else str(path),
+                precision="fp16" if device == "cuda" else "fp32",
+                device=device,
+                force_quick_gelu=quick_gelu,
+                image_mean=tag.get("mean"),
+                image_std=tag.get("std"),
+                image_interpolation=tag.get("interpolation"),
+                image_resize_mode=tag.get("resize_mode"),
+            )
+        except (RuntimeError, OSError, ValueError, KeyError, pickle.UnpicklingError) as exc:
+            raise EncoderUnavailable(f"{path} cannot be loaded as weights of {model}: {exc}") from exc
         self._model: Any = clip.eval()
         self._preprocess: Any = preprocess
         self._tokenize: Any = open_clip.get_tokenizer(model)

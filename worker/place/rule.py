@@ -83,7 +83,7 @@ def settled(hits: Sequence[Hit], rule: Rule) -> bool:
     """Whether photos less similar than these could not change the answer any more."""
     witnesses = _witnesses(hits, rule)
     least = witnesses[0].hit.similarity - rule.window if witnesses else rule.threshold
-    return len(witnesses) == rule.neighbours or hits[-1].similarity < least
+    return not hits or len(witnesses) == rule.neighbours or hits[-1].similarity < least
 
 
 def _witnesses(hits: Sequence[Hit], rule: Rule) -> list[Witness]:

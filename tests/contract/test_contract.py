@@ -1,0 +1,676 @@
+"""The wire: what is written is read back equal, and everything else is refused with a code."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any, get_type_hints
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from producer_client import contract
+from producer_client.contract import (
+    AddReply,
+    AddToIndex,
+    Answer,
+    Code,
+    Embed,
+    Embedded,
+    EmbedItem,
+    EmbedReply,
+    Failure,
+    Hit,
+    Locate,
+    LocateReply,
+    Message,
+    Near,
+    NewPhoto,
+    Photo,
+    Point,
+    Provenance,
+    Reason,
+    RebuildIndex,
+    RebuildReply,
+    RebuildRun,
+    Refused,
+    Remove,
+    Removed,
+    RemoveReply,
+    Request,
+    Search,
+    SearchReply,
+    Stats,
+    StatsReply,
+    Stored,
+    Tick,
+    TickReply,
+)
+from producer_client.errors import BadRequest
+
+few = settings(derandomize=True, max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+# ------------------------------------------------------------------------------------------ strategies
+
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
+names = texts.filter(bool)
+row_ids = st.integers(0, 2**63 - 1)
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | numbers | texts,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(texts, inner, max_size=2),
+    max_leaves=5,
+)
+json_objects = st.dictionaries(texts, json_values, max_size=3)
+lats, lons = st.floats(-90, 90), st.floats(-180, 180)
+nears = st.builds(Near, lats, lons, st.floats(0, 2e7, exclude_min=True))
+photos = st.one_of(
+    st.builds(Photo, photo_id=row_ids),
+    st.builds(Photo, path=names),
+    st.builds(Photo, url=names),
+    st.binary(min_size=1, max_size=30).map(Photo.of_bytes),
+)
+#: Where the type alone does not say what is allowed.
+by_field: dict[str, st.SearchStrategy[Any]] = {
+    "v": st.just(contract.VERSION),
+    "ref": names,
+    "photo": photos,
+    "near": st.none() | nears,
+    "threshold": st.none() | st.floats(-1, 1),
+    "top_k": st.integers(1, contract.MAX_TOP_K),
+    "min_seq": row_ids,
+    "vector": st.none() | st.lists(numbers, max_size=4),
+    "point": st.none() | st.builds(Point, lats, lons),
+}
+by_type: dict[Any, st.SearchStrategy[Any]] = {
+    bool: st.booleans(),
+    int: st.integers(),
+    float: numbers,
+    str: texts,
+    Any: json_values,
+    dict[str, Any]: json_objects,
+    Code: st.sampled_from(Code),
+    Provenance: st.sampled_from(Provenance),
+    Reason: st.sampled_from(Reason),
+}
+
+
+def any_of(cls: type[Message]) -> st.SearchStrategy[Message]:
+    """Instances of a class without laws between its fields. `status` keeps its default: it names the class."""
+    fields = {
+        name: by_field[name] if name in by_field else _of_type(hint)
+        for name, hint in get_type_hints(cls).items()
+        if name not in ("status", "LOCATED", "ABSTAINED")
+    }
+    if cls is Answer:
+        fields["status"] = st.sampled_from([Answer.LOCATED, Answer.ABSTAINED])
+    return st.builds(cls, **fields)
+
+
+def _of_type(hint: Any) -> st.SearchStrategy[Any]:
+    if hint in by_type:
+        return by_type[hint]
+    arguments = [part for part in getattr(hint, "__args__", ()) if part is not type(None)]
+    if getattr(hint, "__origin__", None) is list:
+        return st.lists(_of_type(arguments[0]), max_size=3)
+    if arguments:
+        options = [_of_type(part) for part in arguments]
+        return st.one_of(*options, *([st.none()] if type(None) in hint.__args__ else []))
+    return any_of(hint)
+
+
+@st.composite
+def new_photos(draw: st.DrawFn) -> NewPhoto:
+    placed = draw(st.booleans())
+    return NewPhoto(
+        ref=draw(names),
+        photo=draw(photos),
+        lat=draw(lats) if placed else None,
+        lon=draw(lons) if placed else None,
+        provenance=draw(st.sampled_from(Provenance)) if placed else None,
+        address=draw(st.none() | json_objects),
+        metadata=draw(st.none() | json_objects),
+    )
+
+
+strategies: dict[type[Message], st.SearchStrategy[Message]] = {
+    Photo: photos,
+    Point: st.builds(Point, lats, lons),
+    Near: nears,
+    NewPhoto: new_photos(),
+    AddToIndex: st.builds(AddToIndex, photos=st.lists(new_photos().map(NewPhoto.to_wire), min_size=1, max_size=3)),
+    Embed: st.builds(
+        Embed,
+        photos=st.lists(any_of(EmbedItem).map(EmbedItem.to_wire), min_size=1, max_size=3),
+        return_vectors=st.booleans(),
+    ),
+    Remove: st.builds(Remove, photo_ids=st.lists(row_ids, min_size=1, max_size=5)),
+    Search: st.one_of(
+        st.builds(Search, photo=photos, top_k=by_field["top_k"], near=by_field["near"]),
+        st.builds(Search, text=names.filter(str.strip), threshold=by_field["threshold"], where=json_objects),
+        st.builds(
+            Search,
+            vector=st.lists(numbers, min_size=1, max_size=4),
+            model_key=st.none() | texts,
+            min_seq=row_ids,
+        ),
+    ),
+} | {
+    cls: any_of(cls)
+    for cls in (
+        Request, EmbedItem, Locate, RebuildIndex, Stats, Tick, Refused, Stored, Embedded, Removed, AddReply, EmbedReply,
+        RemoveReply, Hit, SearchReply, Answer, LocateReply, RebuildReply, TickReply, RebuildRun, StatsReply, Failure,
+    )
+}  # fmt: skip
+
+everything = [
+    cls for cls in vars(contract).values() if isinstance(cls, type) and issubclass(cls, Message) and cls is not Message
+]
+
+# ----------------------------------------------------------------------------------------- round trips
+
+
+def test_every_message_has_a_strategy_here() -> None:
+    assert set(strategies) == set(everything)
+
+
+@pytest.mark.parametrize("cls", everything, ids=lambda cls: cls.__name__)
+def test_what_is_written_is_read_back_equal(cls: type[Message]) -> None:
+    @few
+    @given(strategies[cls])
+    def check(message: Message) -> None:
+        wire = json.loads(json.dumps(message.to_wire(), allow_nan=False))
+
+        assert cls.from_wire(wire) == message
+
+    check()
+
+
+def test_the_wire_holds_plain_values_only() -> None:
+    item = NewPhoto("a", Photo(path="a.jpg"), 1.0, 2.0, Provenance.SURVEYED).to_wire()
+
+    assert type(item["provenance"]) is str
+    assert item["photo"] == {"photo_id": None, "path": "a.jpg", "url": None, "inline": None}
+
+
+def test_a_whole_number_is_a_fine_float() -> None:
+    point = Point.from_wire({"lat": 1, "lon": 2})
+
+    assert (point.lat, point.lon) == (1.0, 2.0)
+    assert type(point.lat) is float
+
+
+def test_the_envelopes_say_ok_or_a_code() -> None:
+    assert contract.ok(TickReply(ran=True)) == {"v": 1, "ok": True, "reply": {"ran": True}}
+    assert contract.failed(Code.STALE, "later") == {
+        "v": 1,
+        "ok": False,
+        "error": {"code": "stale", "message": "later"},
+    }
+
+
+# ------------------------------------------------------------------------------------------- refusals
+
+HUGE = 10**400
+
+
+def refused(cls: type[Message], wire: object) -> BadRequest:
+    with pytest.raises(BadRequest) as caught:
+        cls.from_wire(wire)
+    return caught.value
+
+
+def wire_of(photo: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
+    return {"ref": "a", "photo": photo or {"path": "a.jpg"}, **fields}
+
+
+def test_an_unknown_field_is_refused_by_name() -> None:
+    error = refused(Locate, {"v": 1, "photo": {"path": "a.jpg"}, "radius": 3})
+
+    assert error.code is Code.UNKNOWN_FIELD
+    assert "'radius'" in error.message
+
+
+def test_an_unknown_field_deep_inside_is_refused_as_well() -> None:
+    assert refused(Locate, {"v": 1, "photo": {"path": "a.jpg", "size": 3}}).code is Code.UNKNOWN_FIELD
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None, [], 1.5])
+def test_another_version_is_refused(version: object) -> None:
+    error = refused(Stats, {"v": version})
+
+    assert error.code is Code.UNKNOWN_VERSION
+    assert "version 1" in error.message
+
+
+def test_a_message_without_a_version_is_refused() -> None:
+    assert refused(Stats, {}).code is Code.UNKNOWN_VERSION
+
+
+@pytest.mark.parametrize("version", [True, 1.0])
+def test_a_version_that_only_equals_one_is_refused(version: object) -> None:
+    assert refused(Stats, {"v": version}).code is Code.BAD_REQUEST
+
+
+def test_an_unknown_version_is_said_before_an_unknown_field() -> None:
+    assert refused(Stats, {"v": 2, "new_in_2": True}).code is Code.UNKNOWN_VERSION
+
+
+@pytest.mark.parametrize("wire", [None, [], "x", 3, True])
+@pytest.mark.parametrize("cls", [Stats, Photo, AddReply], ids=lambda cls: cls.__name__)
+def test_what_is_not_an_object_is_refused(cls: type[Message], wire: object) -> None:
+    assert refused(cls, wire).code is Code.BAD_REQUEST
+
+
+@pytest.mark.parametrize(
+    ("cls", "wire", "lacking"),
+    [
+        (Point, {"lat": 1.0}, "lon"),
+        (NewPhoto, {"ref": "a"}, "photo"),
+        (Hit, {"photo_id": 1, "similarity": 0.5, "path": None, "lat": None, "lon": None}, "provenance"),
+        (AddReply, {"outcomes": []}, "model_key"),
+    ],
+)
+def test_a_missing_field_is_refused_by_name(cls: type[Message], wire: object, lacking: str) -> None:
+    error = refused(cls, wire)
+
+    assert error.code is Code.BAD_REQUEST
+    assert f"lacks '{lacking}'" in error.message
+
+
+@pytest.mark.parametrize(
+    ("cls", "wire"),
+    [
+        (Photo, {"photo_id": True}),
+        (Photo, {"photo_id": 1.0}),
+        (Photo, {"photo_id": "1"}),
+        (Photo, {"path": 1}),
+        (Photo, {"path": ["a.jpg"]}),
+        (Point, {"lat": "1", "lon": 2.0}),
+        (Point, {"lat": True, "lon": 2.0}),
+        (Point, {"lat": None, "lon": 2.0}),
+        (TickReply, {"ran": 1}),
+        (Remove, {"v": 1, "photo_ids": 3}),
+        (Remove, {"v": 1, "photo_ids": [1, True]}),
+        (Remove, {"v": 1, "photo_ids": ["1"]}),
+        (Search, {"v": 1, "text": "a", "top_k": True}),
+        (Search, {"v": 1, "vector": [1.0, "2"]}),
+        (Search, {"v": 1, "vector": [True]}),
+        (Search, {"v": 1, "vector": {"0": 1.0}}),
+        (Search, {"v": 1, "text": "a", "where": [1]}),
+        (Search, {"v": 1, "text": "a", "near": 5}),
+        (AddToIndex, {"v": 1, "photos": {"0": {}}}),
+        (Embed, {"v": 1, "photos": [{}], "return_vectors": 1}),
+        (NewPhoto, wire_of(metadata="x")),
+        (NewPhoto, wire_of(lat=1.0, lon=2.0, provenance="somebody")),
+        (NewPhoto, wire_of(lat=1.0, lon=2.0, provenance=3)),
+        (NewPhoto, wire_of(lat=1.0, lon=2.0, provenance=[])),
+        (Failure, {"code": "no_such_code", "message": ""}),
+        (Failure, {"code": None, "message": ""}),
+        (AddReply, {"outcomes": [{"status": "lost"}], "model_key": "m"}),
+        (AddReply, {"outcomes": [{"status": []}], "model_key": "m"}),
+        (AddReply, {"outcomes": [{}], "model_key": "m"}),
+        (AddReply, {"outcomes": [3], "model_key": "m"}),
+    ],
+)
+def test_a_wrong_type_is_refused_never_converted(cls: type[Message], wire: object) -> None:
+    assert refused(cls, wire).code is Code.BAD_REQUEST
+
+
+@pytest.mark.parametrize(
+    ("cls", "wire"),
+    [
+        (Point, {"lat": HUGE, "lon": 0}),
+        (Search, {"v": 1, "vector": [HUGE]}),
+        (Search, {"v": 1, "text": "a", "threshold": -HUGE}),
+        (Search, {"v": 1, "text": "a", "near": {"lat": 0, "lon": 0, "radius_m": HUGE}}),
+        (Photo, {"photo_id": HUGE}),
+    ],
+)
+def test_a_whole_number_beyond_every_float_is_refused(cls: type[Message], wire: object) -> None:
+    assert refused(cls, wire).code is Code.BAD_REQUEST
+
+
+# ---------------------------------------------------------------------------------------- coordinates
+
+
+@pytest.mark.parametrize(
+    ("lat", "lon"), [(0.0, 0.0), (90.0, 180.0), (-90.0, -180.0), (-0.0, 0.0), (90, -180), (0.0, 45.0), (45.0, 0.0)]
+)
+def test_zero_and_the_bounds_are_coordinates(lat: float, lon: float) -> None:
+    Point(lat, lon)
+    Near(lat, lon, 1.0)
+    item = NewPhoto.from_wire(wire_of(lat=lat, lon=lon, provenance="surveyed"))
+
+    assert (item.lat, item.lon) == (lat, lon)
+
+
+@pytest.mark.parametrize(
+    ("lat", "lon"),
+    [
+        (91.0, 0.0),
+        (-90.000001, 0.0),
+        (0.0, 180.1),
+        (0.0, -180.1),
+        (math.nan, 0.0),
+        (0.0, math.nan),
+        (math.inf, 0.0),
+        (0.0, -math.inf),
+    ],
+)
+def test_a_place_that_is_not_on_earth_is_refused(lat: float, lon: float) -> None:
+    for cls, wire in (
+        (Point, {"lat": lat, "lon": lon}),
+        (Near, {"lat": lat, "lon": lon, "radius_m": 10.0}),
+        (NewPhoto, wire_of(lat=lat, lon=lon, provenance="surveyed")),
+    ):
+        assert refused(cls, wire).code is Code.BAD_COORDINATES
+
+
+@pytest.mark.parametrize("radius", [0.0, -1.0, math.nan, math.inf])
+def test_a_circle_needs_a_positive_radius(radius: float) -> None:
+    assert refused(Near, {"lat": 0.0, "lon": 0.0, "radius_m": radius}).code is Code.BAD_REQUEST
+
+
+@pytest.mark.parametrize("given_one", [{"lat": 1.0}, {"lon": 1.0}, {"lat": 0.0}, {"lat": 0.0, "lon": None}])
+def test_half_a_coordinate_is_refused(given_one: dict[str, Any]) -> None:
+    error = refused(NewPhoto, wire_of(**given_one, provenance="surveyed"))
+
+    assert error.code is Code.BAD_COORDINATES
+    assert "both" in error.message
+
+
+def test_coordinates_need_a_provenance() -> None:
+    error = refused(NewPhoto, wire_of(lat=0.0, lon=0.0))
+
+    assert error.code is Code.BAD_REQUEST
+    assert "exif_gps" in error.message
+
+
+def test_a_provenance_needs_coordinates() -> None:
+    assert refused(NewPhoto, wire_of(provenance="surveyed")).code is Code.BAD_REQUEST
+
+
+# --------------------------------------------------------------------------------------- exactly one of
+
+
+@pytest.mark.parametrize(
+    "given_fields",
+    [
+        {},
+        {"path": None},
+        {"path": "a", "url": "b"},
+        {"photo_id": 0, "path": "a"},
+        {"photo_id": 1, "path": "a", "url": "b", "inline": "c"},
+    ],
+)
+def test_a_photo_is_exactly_one_reference(given_fields: dict[str, Any]) -> None:
+    error = refused(Photo, given_fields)
+
+    assert error.code is Code.BAD_REQUEST
+    assert "one of photo_id, path, url, inline" in error.message
+
+
+@pytest.mark.parametrize("field", ["path", "url", "inline"])
+def test_an_empty_reference_is_refused(field: str) -> None:
+    assert refused(Photo, {field: ""}).code is Code.BAD_REQUEST
+
+
+@pytest.mark.parametrize("photo_id", [0, 1, 2**63 - 1])
+def test_a_row_id_is_any_64_bit_number(photo_id: int) -> None:
+    assert Photo.from_wire({"photo_id": photo_id}).photo_id == photo_id
+
+
+@pytest.mark.parametrize("photo_id", [-1, 2**63])
+def test_a_number_that_no_row_can_have_is_refused(photo_id: int) -> None:
+    assert refused(Photo, {"photo_id": photo_id}).code is Code.BAD_REQUEST
+
+
+@pytest.mark.parametrize(
+    "given_fields",
+    [
+        {},
+        {"text": "a", "vector": [1.0]},
+        {"photo": {"path": "a"}, "text": "b"},
+        {"photo": {"path": "a"}, "text": "b", "vector": [1.0]},
+    ],
+)
+def test_a_search_is_by_exactly_one_thing(given_fields: dict[str, Any]) -> None:
+    error = refused(Search, {"v": 1, **given_fields})
+
+    assert error.code is Code.BAD_REQUEST
+    assert "one of photo, text, vector" in error.message
+
+
+@pytest.mark.parametrize("text", ["", "  ", "\n"])
+def test_an_empty_text_is_refused(text: str) -> None:
+    assert refused(Search, {"v": 1, "text": text}).code is Code.BAD_REQUEST
+
+
+def test_locate_needs_a_photo() -> None:
+    assert refused(Locate, {"v": 1}).code is Code.BAD_REQUEST
+
+
+# ----------------------------------------------------------------------------------------------- text
+
+
+@pytest.mark.parametrize("broken", ["a\0b", "a\ud800b", "\udfff"])
+@pytest.mark.parametrize(
+    ("cls", "place"),
+    [
+        (Photo, lambda text: {"path": text}),
+        (Photo, lambda text: {"url": text}),
+        (Photo, lambda text: {"inline": text}),
+        (NewPhoto, lambda text: wire_of() | {"ref": text}),
+        (EmbedItem, lambda text: wire_of() | {"ref": text}),
+        (NewPhoto, lambda text: wire_of(address={"street": text})),
+        (NewPhoto, lambda text: wire_of(metadata={text: 1})),
+        (NewPhoto, lambda text: wire_of(metadata={"a": [{"b": text}]})),
+        (Search, lambda text: {"v": 1, "text": text}),
+        (Search, lambda text: {"v": 1, "text": "a", "where": {"b": text}}),
+    ],
+)
+def test_text_that_postgres_cannot_keep_is_refused(cls: type[Message], place: Any, broken: str) -> None:
+    assert refused(cls, place(broken)).code is Code.BAD_REQUEST
+
+
+def test_any_other_text_is_taken() -> None:
+    text = 'Žluťoučký 🦄 \\u0000 \\\\ " \x01 \x7f \u2028'
+
+    item = NewPhoto.from_wire(wire_of(metadata={text: text}, address={"street": text}) | {"ref": text})
+
+    assert (item.ref, item.metadata) == (text, {text: text})
+
+
+@pytest.mark.parametrize("cls", [NewPhoto, EmbedItem], ids=lambda cls: cls.__name__)
+def test_an_empty_ref_is_refused(cls: type[Message]) -> None:
+    assert refused(cls, wire_of() | {"ref": ""}).code is Code.BAD_REQUEST
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, object(), {1, 2}, b"bytes"])
+@pytest.mark.parametrize("field", ["address", "metadata"])
+def test_what_is_not_json_is_refused(field: str, value: object) -> None:
+    error = refused(NewPhoto, wire_of(**{field: {"deep": [value]}}))
+
+    assert error.code is Code.BAD_REQUEST
+    assert field in error.message
+
+
+def test_json_nested_beyond_all_reading_is_refused() -> None:
+    nested: dict[str, Any] = {}
+    for _ in range(100_000):
+        nested = {"a": nested}
+
+    assert refused(NewPhoto, wire_of(metadata=nested)).code is Code.BAD_REQUEST
+
+
+def test_a_document_in_the_metadata_is_refused() -> None:
+    room = contract.MAX_JSON_CHARACTERS - len(json.dumps({"text": ""}))
+
+    NewPhoto.from_wire(wire_of(metadata={"text": "x" * room}))
+    error = refused(NewPhoto, wire_of(metadata={"text": "x" * (room + 1)}))
+
+    assert error.code is Code.BAD_REQUEST
+    assert str(contract.MAX_JSON_CHARACTERS) in error.message
+
+
+# ------------------------------------------------------------------------------------ batches and bounds
+
+
+@pytest.mark.parametrize(
+    ("cls", "field", "item"),
+    [(AddToIndex, "photos", {}), (Embed, "photos", {}), (Remove, "photo_ids", 1)],
+    ids=["add", "embed", "remove"],
+)
+def test_a_batch_is_neither_empty_nor_too_long(cls: type[Message], field: str, item: object) -> None:
+    cls.from_wire({"v": 1, field: [item] * contract.MAX_PHOTOS_PER_MESSAGE})
+
+    for count in (0, contract.MAX_PHOTOS_PER_MESSAGE + 1):
+        assert refused(cls, {"v": 1, field: [item] * count}).code is Code.BAD_REQUEST
+
+
+def test_one_bad_item_leaves_its_neighbours_in_place() -> None:
+    request = AddToIndex.from_wire(
+        {
+            "v": 1,
+            "photos": [
+                {"ref": "good", "photo": {"path": "a.jpg"}},
+                {"ref": "bad", "photo": {"path": "b.jpg"}, "lat": 91.0, "lon": 0.0, "provenance": "surveyed"},
+                "not even an object",
+                {"photo": {"path": "c.jpg"}},
+                {"ref": 7, "photo": {"path": "c.jpg"}},
+                {"ref": "also good", "photo": {"photo_id": 3}, "lat": 0.0, "lon": 0.0, "provenance": "exif_gps"},
+            ],
+        }
+    )
+
+    read = request.read_new_photos()
+
+    assert [item.ref for item in read] == ["good", "bad", "item 2", "item 3", "item 4", "also good"]
+    codes = [item.code if isinstance(item, Refused) else None for item in read]
+    assert codes == [None, Code.BAD_COORDINATES, Code.BAD_REQUEST, Code.BAD_REQUEST, Code.BAD_REQUEST, None]
+
+
+def test_a_ref_counts_once_in_a_message() -> None:
+    items = [
+        {"ref": "a", "photo": {"path": "1.jpg"}},
+        {"ref": "a", "photo": {"path": "2.jpg"}},
+        {"ref": "b", "photo": {}},
+        {"ref": "b", "photo": {"path": "3.jpg"}},
+    ]
+
+    for read in (AddToIndex(photos=items).read_new_photos(), Embed(photos=items).read_items()):
+        first, second, third, fourth = read
+        assert not isinstance(first, Refused)
+        assert first.photo.path == "1.jpg"
+        for repeated in (second, fourth):
+            assert isinstance(repeated, Refused)
+            assert "twice" in repeated.message
+        assert isinstance(third, Refused)
+
+
+@pytest.mark.parametrize("top_k", [1, contract.MAX_TOP_K])
+def test_top_k_at_its_bounds_is_taken(top_k: int) -> None:
+    assert Search.from_wire({"v": 1, "text": "a", "top_k": top_k}).top_k == top_k
+
+
+@pytest.mark.parametrize("top_k", [0, -1, contract.MAX_TOP_K + 1])
+def test_top_k_beyond_its_bounds_is_refused(top_k: int) -> None:
+    assert refused(Search, {"v": 1, "text": "a", "top_k": top_k}).code is Code.BAD_REQUEST
+
+
+@pytest.mark.parametrize("threshold", [-1, -1.0, 0, 0.0, 1.0])
+def test_a_threshold_is_a_cosine(threshold: float) -> None:
+    assert Search.from_wire({"v": 1, "text": "a", "threshold": threshold}).threshold == threshold
+    assert Locate.from_wire({"v": 1, "photo": {"path": "a"}, "threshold": threshold}).threshold == threshold
+
+
+@pytest.mark.parametrize("threshold", [1.0001, -1.0001, math.nan, math.inf])
+def test_what_no_cosine_can_be_is_refused(threshold: float) -> None:
+    assert refused(Search, {"v": 1, "text": "a", "threshold": threshold}).code is Code.BAD_REQUEST
+    assert refused(Locate, {"v": 1, "photo": {"path": "a"}, "threshold": threshold}).code is Code.BAD_REQUEST
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_vector_that_is_not_finite_is_refused(bad: float) -> None:
+    assert refused(Search, {"v": 1, "vector": [1.0, bad]}).code is Code.BAD_VECTOR
+
+
+def test_a_negative_sequence_is_refused() -> None:
+    assert refused(Search, {"v": 1, "text": "a", "min_seq": -1}).code is Code.BAD_REQUEST
+    assert refused(Locate, {"v": 1, "photo": {"path": "a"}, "min_seq": -1}).code is Code.BAD_REQUEST
+
+
+# ---------------------------------------------------------------------------------------- inline photos
+
+
+@few
+@given(st.binary(min_size=1, max_size=100))
+def test_inline_bytes_come_back_as_they_were(content: bytes) -> None:
+    assert Photo.of_bytes(content).inline_bytes() == content
+
+
+@pytest.mark.parametrize("inline", ["a", "====", "not base64!", "żółć", "YQ", "Y Q=="])
+def test_what_is_not_base64_is_refused(inline: str) -> None:
+    with pytest.raises(BadRequest, match="base64"):
+        Photo(inline=inline).inline_bytes()
+
+
+@pytest.mark.parametrize(
+    ("photo", "name"),
+    [
+        (Photo(photo_id=0), "photo 0"),
+        (Photo(path="a/b.jpg"), "a/b.jpg"),
+        (Photo(url="https://host/c.jpg"), "https://host/c.jpg"),
+        (Photo.of_bytes(b"123"), "inline photo of 3 bytes"),
+    ],
+)
+def test_a_photo_is_called_by_its_reference_never_by_its_content(photo: Photo, name: str) -> None:
+    assert photo.name == name
+
+
+# ------------------------------------------------------------------------------------------ closed sets
+
+
+def test_every_code_is_a_lower_snake_word_of_its_own() -> None:
+    values = [code.value for code in Code]
+
+    assert len(set(values)) == len(values) == len(Code.__members__)
+    for name, code in Code.__members__.items():
+        assert re.fullmatch(r"[a-z]+(_[a-z]+)*", code.value)
+        assert code.value == name.lower()
+
+
+def test_what_may_be_sent_again_is_a_few_codes_of_the_service() -> None:
+    assert set(Code) >= contract.RETRYABLE
+    retryable = {code for code in Code if Refused("a", code, "").retryable}
+    assert retryable == {Code.STALE, Code.ALREADY_RUNNING, Code.UNAVAILABLE, Code.TIMED_OUT}
+
+
+@pytest.mark.parametrize(
+    ("provenance", "trusted"),
+    [("exif_gps", True), ("surveyed", True), ("confirmed", True), ("derived", False), ("fallback", False)],
+)
+def test_what_is_trusted_is_a_closed_table(provenance: str, trusted: bool) -> None:
+    assert Provenance(provenance).trusted is trusted
+    assert len(Provenance) == 5
+
+
+def test_the_reasons_are_a_closed_set() -> None:
+    assert {reason.value for reason in Reason} == {
+        "empty_index",
+        "nothing_similar",
+        "no_trusted_evidence",
+        "too_few_witnesses",
+        "neighbours_disagree",
+    }
+
+
+def test_task_names_and_queues_are_a_public_contract() -> None:
+    assert {task.value for task in contract.TaskName} == {
+        f"sightline.{verb}"
+        for verb in ("embed", "add_to_index", "remove", "search", "locate", "rebuild_index", "stats", "tick")
+    }
+    assert {queue.value for queue in contract.Queue} == {"interactive", "bulk", "index"}

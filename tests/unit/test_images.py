@@ -1,0 +1,688 @@
+"""File bytes to pixels: every format, upright and of the right colours; every broken file a refusal with a code."""
+
+from __future__ import annotations
+
+import io
+import struct
+import time
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from producer_client.contract import Code
+from worker.core.types import Decoded
+from worker.encoder import images
+from worker.errors import PhotoRefusal
+
+SIDE = 224
+Colour = tuple[int, int, int]
+
+
+def decode(content: bytes, *, side: int = SIDE, max_megapixels: float = 100.0) -> Decoded:
+    return images.decode(content, side=side, max_megapixels=max_megapixels)
+
+
+def refusal(content: bytes, *, max_megapixels: float = 100.0) -> PhotoRefusal:
+    with pytest.raises(PhotoRefusal) as caught:
+        decode(content, max_megapixels=max_megapixels)
+    return caught.value
+
+
+def outcome(content: bytes) -> Code | None:
+    """The code of a refusal, None for a decoded photo; anything else escapes and fails the test."""
+    try:
+        decoded = images.decode(content, side=16, max_megapixels=4)
+    except PhotoRefusal as exc:
+        return exc.code
+    assert decoded.pixels.ndim == 3
+    return None
+
+
+def written(image: Image.Image, kind: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def plain(
+    colour: Colour | int | float = (200, 60, 20), size: tuple[int, int] = (64, 48), mode: str = "RGB"
+) -> Image.Image:
+    return Image.new(mode, size, colour)
+
+
+def quarters(width: int = 64, height: int = 48) -> npt.NDArray[np.uint8]:
+    """Red, green / blue, white: every turn and mirroring of it looks different."""
+    pixels = np.zeros((height, width, 3), dtype=np.uint8)
+    pixels[: height // 2, : width // 2] = (255, 0, 0)
+    pixels[: height // 2, width // 2 :] = (0, 255, 0)
+    pixels[height // 2 :, : width // 2] = (0, 0, 255)
+    pixels[height // 2 :, width // 2 :] = (255, 255, 255)
+    return pixels
+
+
+def corners(pixels: npt.NDArray[np.uint8]) -> list[str]:
+    """Names of the colours a little inside of the four corners."""
+    height, width, _ = pixels.shape
+    names = {"100": "red", "010": "green", "001": "blue", "111": "white"}
+    spots = [(y, x) for y in (height // 8, height - height // 8) for x in (width // 8, width - width // 8)]
+    return [names.get("".join(str(int(value > 127)) for value in pixels[spot]), "?") for spot in spots]
+
+
+@dataclass(frozen=True)
+class Tag:
+    """One EXIF field: kind 2 text, 3 short, 4 long, 5 fractions."""
+
+    number: int
+    kind: int
+    values: tuple[Any, ...]
+
+    def packed(self) -> tuple[int, bytes]:
+        if self.kind == 2:
+            return len(self.values[0]) + 1, self.values[0].encode("latin-1") + b"\0"
+        if self.kind == 5:
+            return len(self.values), b"".join(struct.pack(">II", *fraction) for fraction in self.values)
+        return len(self.values), struct.pack(f">{len(self.values)}{'H' if self.kind == 3 else 'I'}", *self.values)
+
+
+def exif(orientation: int | None = None, gps: list[Tag] | None = None) -> bytes:
+    """An EXIF block, written by hand so that it can say what no library would write."""
+
+    def directory(tags: list[Tag], at: int) -> bytes:
+        entries, behind = b"", b""
+        behind_at = at + 2 + 12 * len(tags) + 4
+        for tag in sorted(tags, key=lambda tag: tag.number):
+            count, content = tag.packed()
+            if len(content) <= 4:
+                place = content.ljust(4, b"\0")
+            else:
+                place = struct.pack(">I", behind_at + len(behind))
+                behind += content + b"\0" * (len(content) % 2)
+            entries += struct.pack(">HHI", tag.number, tag.kind, count) + place
+        return struct.pack(">H", len(tags)) + entries + b"\0\0\0\0" + behind
+
+    main = [Tag(0x0112, 3, (orientation,))] if orientation is not None else []
+    if gps is None:
+        return b"Exif\0\0MM\0*\0\0\0\x08" + directory(main, 8)
+    gps_at = 8 + len(directory([*main, Tag(0x8825, 4, (0,))], 8))
+    first = directory([*main, Tag(0x8825, 4, (gps_at,))], 8)
+    return b"Exif\0\0MM\0*\0\0\0\x08" + first + directory(gps, gps_at)
+
+
+def position(
+    lat: tuple[tuple[int, int], ...] = ((50, 1), (5, 1), (15, 1)),
+    lon: tuple[tuple[int, int], ...] = ((14, 1), (25, 1), (3000, 100)),
+    *,
+    refs: tuple[str | None, str | None] = ("N", "E"),
+    status: str | None = None,
+) -> list[Tag]:
+    tags = [Tag(2, 5, lat), Tag(4, 5, lon)]
+    tags += [Tag(number, 2, (ref,)) for number, ref in zip((1, 3), refs, strict=True) if ref is not None]
+    return tags + ([Tag(9, 2, (status,))] if status is not None else [])
+
+
+# -------------------------------------------------------------------------------------------- formats
+
+FORMATS: dict[str, dict[str, Any]] = {
+    "JPEG": {"quality": 95},
+    "PNG": {},
+    "WEBP": {"lossless": True},
+    "HEIF": {"quality": 95},
+    "TIFF": {},
+    "GIF": {},
+}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_decodes_to_its_colours(kind: str) -> None:
+    decoded = decode(written(Image.fromarray(quarters()), kind, **FORMATS[kind]))
+
+    assert decoded.pixels.shape == (48, 64, 3)
+    assert decoded.pixels.dtype == np.uint8
+    assert corners(decoded.pixels) == ["red", "green", "blue", "white"]
+    assert decoded.gps is None
+
+
+def test_the_list_of_formats_is_the_one_tested_here() -> None:
+    assert set(images.FORMATS) == set(FORMATS)
+
+
+@pytest.mark.parametrize("kind", ["BMP", "ICO", "PPM", "TGA", "PCX", "PDF"])
+def test_other_formats_of_pillow_are_not_opened(kind: str) -> None:
+    assert refusal(written(plain(), kind)).code is Code.NOT_AN_IMAGE
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"progressive": True},
+        {"subsampling": 2, "quality": 50},
+        {"compression": "tiff_lzw"},
+        {"compression": "tiff_adobe_deflate"},
+        {"compression": "jpeg"},
+    ],
+)
+def test_variants_of_formats_decode(options: dict[str, Any]) -> None:
+    kind = "TIFF" if "compression" in options else "JPEG"
+
+    assert corners(decode(written(Image.fromarray(quarters()), kind, **options)).pixels)[0] == "red"
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF", "MPO", "HEIF"])
+def test_of_several_pictures_in_a_file_the_first_is_the_photo(kind: str) -> None:
+    first, second = plain((250, 0, 0)), plain((0, 0, 250))
+
+    decoded = decode(written(first, kind, save_all=True, append_images=[second]))
+
+    assert decoded.pixels.shape == (48, 64, 3)
+    red, _, blue = decoded.pixels[24, 32]
+    assert red > 200
+    assert blue < 50
+
+
+def about(pixels: npt.NDArray[np.uint8], colour: Colour, tolerance: int = 3) -> bool:
+    return bool(np.all(np.abs(pixels.astype(int) - colour) <= tolerance))
+
+
+def test_cmyk_becomes_the_colour_it_prints() -> None:
+    cyan_free = Image.new("CMYK", (64, 48), (0, 255, 255, 0))
+
+    assert about(decode(written(cyan_free, "TIFF")).pixels, (255, 0, 0))
+    assert about(decode(written(cyan_free, "JPEG", quality=95)).pixels, (255, 0, 0), 8)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize(("stored", "seen"), [(0, 0), (257, 1), (32_768, 128), (65_535, 255)])
+def test_sixteen_bits_keep_their_brightness(kind: str, stored: int, seen: int) -> None:
+    grey = Image.fromarray(np.full((48, 64), stored, dtype=np.uint16))
+
+    assert about(decode(written(grey, kind)).pixels, (seen, seen, seen), 1)
+
+
+def test_big_endian_sixteen_bits_keep_their_brightness() -> None:
+    grey = Image.frombytes("I;16B", (64, 48), struct.pack(">H", 0x8001) * (64 * 48))
+
+    assert about(decode(written(grey, "TIFF")).pixels, (128, 128, 128), 1)
+
+
+@pytest.mark.parametrize(("value", "seen"), [(128.0, 128), (255.0, 255), (32_896.0, 128), (65_535.0, 255), (-5.0, 0)])
+def test_numbers_of_a_scientific_tiff_become_a_grey(value: float, seen: int) -> None:
+    assert about(decode(written(plain(value, mode="F"), "TIFF")).pixels, (seen, seen, seen), 1)
+
+
+def test_numbers_that_are_none_become_black() -> None:
+    assert about(decode(written(plain(float("nan"), mode="F"), "TIFF")).pixels, (0, 0, 0))
+
+
+def test_see_through_parts_are_seen_on_white_paper() -> None:
+    half = Image.new("RGBA", (64, 48), (255, 0, 0, 255))
+    half.paste((0, 0, 255, 0), (0, 0, 32, 48))
+
+    for kind in ("PNG", "WEBP", "TIFF"):
+        pixels = decode(written(half, kind, **FORMATS[kind])).pixels
+        assert about(pixels[:, :28], (255, 255, 255))
+        assert about(pixels[:, 36:], (255, 0, 0))
+
+
+def test_a_palette_with_transparency_is_seen_on_white_paper() -> None:
+    image = Image.new("P", (64, 48), 0)
+    image.putpalette([255, 0, 0, 0, 0, 255, 0, 255, 0])
+    image.paste(1, (0, 0, 32, 48))
+
+    one_index = decode(written(image, "PNG", transparency=1)).pixels
+    a_byte_each = decode(written(image, "PNG", transparency=bytes([255, 0, 255]))).pixels
+    gif = decode(written(image, "GIF", transparency=1)).pixels
+
+    for pixels in (one_index, a_byte_each, gif):
+        assert about(pixels[:, :32], (255, 255, 255))
+        assert about(pixels[:, 32:], (255, 0, 0))
+
+
+def test_grey_with_a_transparent_value_is_seen_on_white_paper() -> None:
+    grey = plain(10, mode="L")
+    grey.paste(90, (0, 0, 32, 48))
+
+    pixels = decode(written(grey, "PNG", transparency=10)).pixels
+
+    assert about(pixels[:, :32], (90, 90, 90))
+    assert about(pixels[:, 32:], (255, 255, 255))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "GIF"])
+def test_one_bit_is_black_and_white(kind: str) -> None:
+    image = plain(0, mode="1")
+    image.paste(1, (0, 0, 32, 48))
+
+    pixels = decode(written(image, kind)).pixels
+
+    assert about(pixels[:, :32], (255, 255, 255))
+    assert about(pixels[:, 32:], (0, 0, 0))
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "PA", "I", "RGBX", "YCbCr", "LAB"])
+def test_every_mode_of_a_tiff_becomes_three_colours(mode: str) -> None:
+    assert decode(written(plain(0, mode=mode), "TIFF")).pixels.shape == (48, 64, 3)
+
+
+# --------------------------------------------------------------------------------------- orientation
+
+#: Where the first row and the first column of the stored picture lie in the seen one (EXIF 2.32, 4.6.5.1.6).
+SIDES = {
+    1: ("top", "left"),
+    2: ("top", "right"),
+    3: ("bottom", "right"),
+    4: ("bottom", "left"),
+    5: ("left", "top"),
+    6: ("right", "top"),
+    7: ("right", "bottom"),
+    8: ("left", "bottom"),
+}
+
+
+def stored_as(orientation: int, seen: npt.NDArray[np.uint8]) -> Image.Image:
+    """The picture that a camera held that way would store."""
+    first_row, first_column = SIDES[orientation]
+    rows = seen.transpose(1, 0, 2) if first_row in ("left", "right") else seen
+    if first_row in ("bottom", "right"):
+        rows = rows[::-1]
+    if first_column in ("bottom", "right"):
+        rows = rows[:, ::-1]
+    return Image.fromarray(np.ascontiguousarray(rows))
+
+
+@pytest.mark.parametrize("orientation", SIDES)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "HEIF"])
+def test_a_photo_comes_out_upright(kind: str, orientation: int) -> None:
+    content = written(stored_as(orientation, quarters()), kind, exif=exif(orientation), **FORMATS[kind])
+
+    pixels = decode(content).pixels
+
+    assert pixels.shape == (48, 64, 3)
+    assert corners(pixels) == ["red", "green", "blue", "white"]
+
+
+@pytest.mark.parametrize("orientation", SIDES)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_large_photo_comes_out_small_and_upright(kind: str, orientation: int) -> None:
+    content = written(stored_as(orientation, quarters(1600, 1200)), kind, exif=exif(orientation))
+
+    pixels = decode(content).pixels
+
+    assert pixels.shape == (600, 800, 3)
+    assert corners(pixels) == ["red", "green", "blue", "white"]
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65_535])
+def test_an_orientation_that_does_not_exist_turns_nothing(orientation: int) -> None:
+    content = written(Image.fromarray(quarters()), "JPEG", quality=95, exif=exif(orientation))
+
+    assert corners(decode(content).pixels) == ["red", "green", "blue", "white"]
+
+
+# ---------------------------------------------------------------------------------------- small enough
+
+
+@pytest.mark.parametrize(
+    ("size", "decoded"),
+    [
+        ((4000, 3000), (1000, 750)),  # libjpeg decodes a quarter
+        ((3000, 4000), (750, 1000)),
+        ((1800, 900), (900, 450)),
+        ((8000, 460), (8000, 460)),
+        ((890, 890), (890, 890)),
+        ((300, 200), (300, 200)),
+    ],
+)
+def test_a_jpeg_is_decoded_no_larger_than_the_encoder_needs(size: tuple[int, int], decoded: tuple[int, int]) -> None:
+    height, width, _ = decode(written(plain(size=size), "JPEG")).pixels.shape
+
+    assert (width, height) == decoded
+    assert min(width, height) >= min(2 * SIDE, *size)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+@pytest.mark.parametrize("size", [(3000, 2000), (2001, 3001), (897, 896), (895, 2000)])
+def test_a_large_png_is_reduced_by_a_whole_factor(size: tuple[int, int], mode: str) -> None:
+    height, width, _ = decode(written(plain(size=size, mode=mode, colour=0), "PNG")).pixels.shape
+
+    factor = min(size) // (2 * SIDE)
+    assert (width, height) == tuple(-(-length // factor) for length in size)
+    assert min(width, height) >= 2 * SIDE
+
+
+def test_reducing_keeps_colours_and_transparency() -> None:
+    large = Image.new("RGBA", (2000, 1500), (255, 0, 0, 255))
+    large.paste((0, 0, 0, 0), (0, 0, 1000, 1500))
+
+    pixels = decode(written(large, "PNG")).pixels
+
+    assert pixels.shape[0] < 1500
+    assert about(pixels[:, : pixels.shape[1] // 2 - 1], (255, 255, 255))
+    assert about(pixels[:, pixels.shape[1] // 2 + 1 :], (255, 0, 0))
+
+
+def test_reducing_keeps_a_transparent_value() -> None:
+    pixels = decode(written(plain(10, (2000, 1500), mode="L"), "PNG", transparency=10)).pixels
+
+    assert pixels.shape[0] < 1500
+    assert about(pixels, (255, 255, 255))
+
+
+# ------------------------------------------------------------------------------------------------ GPS
+
+
+def gps_of(tags: list[Tag], kind: str = "JPEG") -> tuple[float, float] | None:
+    return decode(written(plain(), kind, exif=exif(6, tags))).gps
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "HEIF", "TIFF"])
+def test_the_position_of_a_phone_is_read_from_every_format_that_has_one(kind: str) -> None:
+    assert gps_of(position(), kind) == pytest.approx((50.0875, 14.425))
+
+
+@pytest.mark.parametrize(
+    ("refs", "expected"),
+    [
+        (("N", "E"), (50.0875, 14.425)),
+        (("S", "E"), (-50.0875, 14.425)),
+        (("N", "W"), (50.0875, -14.425)),
+        (("S", "W"), (-50.0875, -14.425)),
+        (("s", "w"), (-50.0875, -14.425)),
+        (("S ", "W\0"), (-50.0875, -14.425)),
+    ],
+)
+def test_south_and_west_are_negative(refs: tuple[str, str], expected: tuple[float, float]) -> None:
+    assert gps_of(position(refs=refs)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("refs", [(None, "E"), ("N", None), (None, None), ("", "E"), ("E", "N"), ("north", "E")])
+def test_a_position_without_a_hemisphere_is_none(refs: tuple[str | None, str | None]) -> None:
+    assert gps_of(position(refs=refs)) is None
+
+
+@pytest.mark.parametrize(("status", "heard"), [("A", True), ("V", False), ("v", False), (None, True)])
+def test_a_void_fix_is_no_position(status: str | None, heard: bool) -> None:
+    assert (gps_of(position(status=status)) is not None) is heard
+
+
+ZERO = ((0, 1), (0, 1), (0, 1))
+ONE = ((1, 1), (0, 1), (0, 1))
+
+
+def test_the_zeros_of_a_camera_without_a_fix_are_no_position() -> None:
+    assert gps_of(position(ZERO, ZERO)) is None
+
+
+def test_a_photo_on_the_equator_or_on_the_meridian_has_a_position() -> None:
+    assert gps_of(position(ZERO, ONE)) == (0.0, 1.0)
+    assert gps_of(position(ONE, ZERO)) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("lat", "lon"),
+    [
+        (((0, 0), (0, 0), (0, 0)), ONE),
+        (((50, 1), (5, 0), (15, 1)), ONE),
+        (ONE, ((14, 1), (25, 1), (1, 0))),
+        (((91, 1), (0, 1), (0, 1)), ONE),
+        (((90, 1), (0, 1), (1, 1)), ONE),
+        (ONE, ((180, 1), (0, 1), (1, 100))),
+        (((50, 1), (5, 1)), ONE),
+        (((50, 1),), ONE),
+        (((50, 1), (5, 1), (15, 1), (0, 1)), ONE),
+    ],
+)
+def test_a_position_that_is_nowhere_is_none(lat: tuple[tuple[int, int], ...], lon: tuple[tuple[int, int], ...]) -> None:
+    assert gps_of(position(lat, lon)) is None
+
+
+@pytest.mark.parametrize("missing", [2, 4])
+def test_half_a_position_is_none(missing: int) -> None:
+    assert gps_of([tag for tag in position() if tag.number != missing]) is None
+
+
+def test_a_position_in_words_is_none() -> None:
+    assert gps_of([*position()[1:], Tag(2, 2, ("50 N",))]) is None
+
+
+def test_the_poles_and_the_date_line_are_positions() -> None:
+    assert gps_of(position(((90, 1), (0, 1), (0, 1)), ((180, 1), (0, 1), (0, 1)))) == (90.0, 180.0)
+
+
+# ------------------------------------------------------------------------------------------ broken EXIF
+
+
+def decoded_quietly(content: bytes) -> Decoded:
+    """Fails for any warning, whoever has put which filter before ours."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        decoded = decode(content)
+    assert [str(warning.message) for warning in said] == []
+    return decoded
+
+
+def test_broken_exif_does_not_make_a_good_photo_bad() -> None:
+    good = exif(6, position(status="A"))
+
+    for place in range(6, len(good)):
+        for value in (0, 1, 5, 127, 255):
+            content = written(plain(), "JPEG", exif=good[:place] + bytes([value]) + good[place + 1 :])
+            assert decoded_quietly(content).pixels.size == 64 * 48 * 3
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "HEIF"])
+def test_exif_that_breaks_off_does_not_make_a_good_photo_bad(kind: str) -> None:
+    good = exif(6, position(status="A"))
+
+    for length in range(6, len(good), 5):
+        content = written(plain(), kind, exif=good[:length])
+        assert decoded_quietly(content).pixels.size == 64 * 48 * 3
+
+
+def test_exif_that_points_beyond_every_file_does_not_make_a_good_photo_bad() -> None:
+    at_2_to_the_64 = struct.pack(">HHHII", 1, 0x8825, 16, 1, 26) + b"\0" * 4 + b"\xff" * 8
+
+    content = written(plain(), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08" + at_2_to_the_64)
+
+    assert decoded_quietly(content).gps is None
+
+
+def test_a_broken_position_still_leaves_the_photo_upright() -> None:
+    broken = exif(6, [Tag(1, 3, (1,)), *position()[:2], Tag(3, 4, (7,))])
+    content = written(stored_as(6, quarters()), "JPEG", quality=95, exif=broken)
+
+    decoded = decoded_quietly(content)
+
+    assert corners(decoded.pixels) == ["red", "green", "blue", "white"]
+    assert decoded.gps is None
+
+
+def test_a_palette_with_bytes_of_transparency_draws_no_warning() -> None:
+    image = Image.new("P", (64, 48), 0)
+    image.putpalette([255, 0, 0, 0, 0, 255])
+
+    decoded_quietly(written(image, "PNG", transparency=bytes([10, 200])))
+
+
+# ---------------------------------------------------------------------------------------- no photo at all
+
+
+def zipped() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("photo.jpg", written(plain(), "JPEG"))
+    return file.getvalue()
+
+
+def test_an_empty_file_is_said_to_be_empty() -> None:
+    assert refusal(b"").code is Code.EMPTY_FILE
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"x",
+        b"just some text",
+        b"<!doctype html><html><body>404 Not Found</body></html>",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        b"%PDF-1.7",
+        b"\0" * 5000,
+        zipped(),
+        b"\xff\xd8\xff",
+        b"\x89PNG\r\n\x1a\n",
+        b"GIF89a",
+        b"RIFF\0\0\0\0WEBP",
+        b"II*\0\x08\0\0\0",
+        b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+    ],
+    ids=lambda content: content[:12].decode("latin-1").encode("unicode_escape").decode(),
+)
+def test_what_is_no_photo_is_refused(content: bytes) -> None:
+    assert refusal(content).code in (Code.NOT_AN_IMAGE, Code.DAMAGED_IMAGE)
+
+
+def test_a_web_page_called_jpg_is_said_to_be_no_photo() -> None:
+    error = refusal(b"<html>this was photo.jpg</html>")
+
+    assert error.code is Code.NOT_AN_IMAGE
+    assert "JPEG, PNG" in error.message
+
+
+# ------------------------------------------------------------------------------------------------ sizes
+
+
+def png_header(width: int, height: int, *, bits: int = 1, rows: bytes = b"") -> bytes:
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def test_a_bomb_of_400_megapixels_is_refused_from_its_header() -> None:
+    bomb = png_header(20_000, 20_000, rows=zlib.compress(b"\0" * (20_000 * 2_501), 9))
+    started = time.monotonic()
+
+    error = refusal(bomb)
+
+    assert len(bomb) < 100_000
+    assert error.code is Code.TOO_MANY_PIXELS
+    assert "20000 x 20000 is 400 MP, the limit is 100 MP (SIGHTLINE_MAX_MEGAPIXELS)" in error.message
+    assert time.monotonic() - started < 1.0
+
+
+def test_a_size_is_judged_before_anything_is_decoded() -> None:
+    assert refusal(png_header(20_000, 20_000, rows=b"no pixels here")).code is Code.TOO_MANY_PIXELS
+    assert refusal(png_header(15, 15, rows=b"no pixels here")).code is Code.TOO_SMALL
+    assert refusal(png_header(16, 16, rows=b"no pixels here")).code is Code.DAMAGED_IMAGE
+
+
+def test_a_photo_beyond_every_limit_of_pillow_draws_no_warning() -> None:
+    with pytest.raises(PhotoRefusal, match="MP"):
+        decoded_quietly(png_header(200_000, 200_000))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", "GIF"])
+def test_the_limit_itself_is_allowed(kind: str) -> None:
+    at, over = written(plain(size=(1000, 500)), kind), written(plain(size=(1000, 501)), kind)
+
+    assert decode(at, max_megapixels=0.5).pixels.shape[2] == 3
+    assert refusal(over, max_megapixels=0.5).code is Code.TOO_MANY_PIXELS
+
+
+@pytest.mark.parametrize("size", [(1, 1), (15, 15), (15, 4000), (4000, 15)])
+def test_a_photo_that_shows_nothing_is_refused(size: tuple[int, int]) -> None:
+    assert refusal(written(plain(size=size), "PNG")).code is Code.TOO_SMALL
+
+
+def test_sixteen_pixels_on_a_side_are_enough() -> None:
+    assert decode(written(plain(size=(16, 16)), "PNG")).pixels.shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_stripe_is_refused_before_it_grows_with_its_short_side(turned: bool) -> None:
+    longest = 16 * images.MAX_ASPECT
+    at, over = (longest, 16), (longest + 1, 16)
+
+    assert decode(written(plain(size=at[::-1] if turned else at), "PNG")).pixels.size == 16 * longest * 3
+    assert refusal(written(plain(size=over[::-1] if turned else over), "PNG")).code is Code.TOO_THIN
+
+
+# --------------------------------------------------------------------------------------- damaged photos
+
+
+def noise(width: int = 48, height: int = 36) -> Image.Image:
+    pixels = np.random.default_rng(7).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+GOOD: dict[str, Callable[[], bytes]] = {
+    "jpeg": lambda: written(noise(), "JPEG", exif=exif(6, position())),
+    "progressive jpeg": lambda: written(noise(), "JPEG", progressive=True),
+    "mpo": lambda: written(noise(), "MPO", save_all=True, append_images=[noise()]),
+    "png": lambda: written(noise(), "PNG", exif=exif(6, position())),
+    "palette png": lambda: written(noise().convert("P"), "PNG", transparency=b"\0\1\2"),
+    "gif": lambda: written(noise(), "GIF", save_all=True, append_images=[plain(size=(48, 36))]),
+    "webp": lambda: written(noise(), "WEBP", exif=exif(6, position())),
+    "lossless webp": lambda: written(noise(), "WEBP", lossless=True),
+    "tiff": lambda: written(noise(), "TIFF", exif=exif(6, position())),
+    "lzw tiff": lambda: written(noise(), "TIFF", compression="tiff_lzw"),
+    "jpeg tiff": lambda: written(noise(), "TIFF", compression="jpeg"),
+    "heic": lambda: written(noise(), "HEIF", exif=exif(6, position())),
+}
+DAMAGED = {Code.DAMAGED_IMAGE, Code.NOT_AN_IMAGE}
+#: What a broken header may say.
+WRONG_SIZE = {Code.TOO_MANY_PIXELS, Code.TOO_SMALL, Code.TOO_THIN}
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_a_photo_that_breaks_off_is_damaged_wherever_it_does(kind: str) -> None:
+    content = GOOD[kind]()
+    assert outcome(content) is None
+
+    outcomes = {length: outcome(content[:length]) for length in range(1, len(content), max(1, len(content) // 300))}
+
+    assert set(outcomes.values()) <= DAMAGED | {None}
+    # What is cut from the end may be a trailer that no pixel needs; an MPO's second picture is half of it.
+    needed = 0.4 if kind in ("mpo", "gif", "lzw tiff", "jpeg tiff") else 0.9
+    assert {code for length, code in outcomes.items() if length < needed * len(content)} <= DAMAGED
+
+
+def test_a_large_jpeg_that_breaks_off_is_damaged_also_when_it_is_reduced() -> None:
+    content = written(noise(1200, 1000), "JPEG")
+
+    for share in (0.1, 0.5, 0.9):
+        assert refusal(content[: int(share * len(content))]).code is Code.DAMAGED_IMAGE
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_flipped_bytes_give_a_photo_or_a_refusal_and_nothing_else(kind: str) -> None:
+    good = GOOD[kind]()
+    places = st.integers(0, len(good) - 1) | st.integers(0, min(250, len(good) - 1))
+    changes = st.lists(st.tuples(places, st.integers(0, 255)), min_size=1, max_size=6)
+
+    @settings(derandomize=True, max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(changes)
+    def check(changed: list[tuple[int, int]]) -> None:
+        content = bytearray(good)
+        for place, value in changed:
+            content[place] = value
+
+        assert outcome(bytes(content)) in DAMAGED | WRONG_SIZE | {None}
+
+    check()
+
+
+@settings(derandomize=True, max_examples=150, deadline=None)
+@given(st.binary(max_size=300), st.sampled_from(sorted(GOOD)))
+def test_a_true_beginning_with_a_wrong_rest_is_refused(rest: bytes, kind: str) -> None:
+    assert outcome(GOOD[kind]()[:24] + rest) in DAMAGED | WRONG_SIZE
