@@ -60,6 +60,8 @@ DRAWN = Path(".sightline") / (
     ).hexdigest()[:12]
 )
 
+#: The mark of photos that must not be located.
+UNSEEN_CAPTION = "* a place that the index has never seen"
 #: Says that a folder is the demo's own to delete.
 MARKER = ".sightline-demo"
 
@@ -113,7 +115,9 @@ def main() -> int:
 def _run(arguments: argparse.Namespace, started: float) -> dict[str, Any]:
     data_dir: Path = arguments.data_dir
     if data_dir.exists() and not (data_dir / MARKER).exists():
-        raise RuntimeError(f"{data_dir} is there and not the demo's; it makes its folder anew, so give it another one")
+        raise RuntimeError(
+            f"{data_dir} is not a folder that the demo made; it would delete it. Pass another --data-dir"
+        )
     shutil.rmtree(data_dir, ignore_errors=True)
     data_dir.mkdir(parents=True)
     (data_dir / MARKER).touch()
@@ -132,7 +136,7 @@ def _run(arguments: argparse.Namespace, started: float) -> dict[str, Any]:
             added = _add(client, known)
             with _bar("rebuild") as progress:
                 rebuilt = wait_for_rebuild(client, progress, 600.0)
-            out.print("[green]index[/]  " + "\n       ".join(rebuild_lines(rebuilt)))
+            out.print("[green]index[/]  " + "\n        ".join(rebuild_lines(rebuilt)), soft_wrap=True)
             asked = _locate(client, held_back, unseen)
             p50_ms = _search(client, held_back)
             dead = [process for process in stack.processes if process.exit_code is not None]
@@ -255,7 +259,9 @@ def _locate(client: Sightline, held_back: Sequence[Case], unseen: Sequence[Case]
             answer = client.locate(path=case.path).answer
             asked.append(Asked(case, case in unseen, answer))
             progress(len(asked), len(held_back) + len(unseen))
-    table = Table("place", "photo", "answer", "error", "witnesses", "best", title="Photos that are not in the index")
+    table = Table(title="Photos that are not in the index", caption=UNSEEN_CAPTION)
+    for column in ("place", "photo", "answer", "error", "witnesses", "best"):
+        table.add_column(column, no_wrap=True)
     for a in asked:
         evidence, point = a.answer.evidence, a.answer.point
         table.add_row(
@@ -272,7 +278,7 @@ def _locate(client: Sightline, held_back: Sequence[Case], unseen: Sequence[Case]
 
 
 def _by_place(asked: Sequence[Asked]) -> Table:
-    table = Table("place", "asked", "located", "abstained", "median error", title="By place")
+    table = Table("place", "asked", "located", "abstained", "median error", title="By place", caption=UNSEEN_CAPTION)
     for place in dict.fromkeys(a.case.place for a in asked):
         of_place = [a for a in asked if a.case.place == place]
         errors = [a.error_m for a in of_place if a.error_m is not None]
@@ -287,7 +293,7 @@ def _by_place(asked: Sequence[Asked]) -> Table:
 
 
 def _named(asked: Asked) -> str:
-    return f"{asked.case.place} [dim](never seen)[/]" if asked.unseen else asked.case.place
+    return f"{asked.case.place} *" if asked.unseen else asked.case.place
 
 
 def _search(client: Sightline, held_back: Sequence[Case]) -> float:
