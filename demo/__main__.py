@@ -136,7 +136,7 @@ def _run(arguments: argparse.Namespace, started: float) -> dict[str, Any]:
             added = _add(client, known)
             with _bar("rebuild") as progress:
                 rebuilt = wait_for_rebuild(client, progress, 600.0)
-            out.print("[green]index[/]  " + "\n        ".join(rebuild_lines(rebuilt)), soft_wrap=True)
+            out.print("[green]index[/]  " + "\n       ".join(rebuild_lines(rebuilt)), soft_wrap=True)
             asked = _locate(client, held_back, unseen)
             p50_ms = _search(client, held_back)
             dead = [process for process in stack.processes if process.exit_code is not None]

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from demo.scenes import write_scenes
@@ -73,6 +74,13 @@ def server_dir() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder)
+
+
+def processes_of(folder: Path) -> list[str]:
+    """Processes that work in this folder, or name it in their command."""
+    found = psutil.process_iter(["name", "cwd", "cmdline"])
+    facts = [f"{p.info['name']} in {p.info['cwd']}: {' '.join(p.info['cmdline'] or [])}" for p in found]
+    return [words for words in facts if str(folder) in words]
 
 
 @pytest.fixture(scope="session")

