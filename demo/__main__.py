@@ -15,29 +15,20 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 from rich.table import Table
 
 from demo import scenes
 from demo.scenes import write_scenes
 from producer_client import NewPhoto, Photo, Provenance, Refused, Sightline, SightlineError
 from producer_client.contract import Answer, SearchReply
-from worker.cli import PHOTO_SUFFIXES, read_manifest, rebuild_lines, wait_for_rebuild
+from worker.cli import PHOTO_SUFFIXES, progress_bar, read_manifest, rebuild_lines, wait_for_rebuild
 from worker.core.geo import distance_m
 from worker.encoder.images import decode
 from worker.encoder.load import best_available
@@ -134,7 +125,7 @@ def _run(arguments: argparse.Namespace, started: float) -> dict[str, Any]:
         out.print(f"[green]up[/]     Postgres, Valkey, worker, index process, beat; logs in {data_dir / 'logs'}")
         with stack.client(timeout_s=120.0) as client:
             added = _add(client, known)
-            with _bar("rebuild") as progress:
+            with progress_bar("rebuild", out) as progress:
                 rebuilt = wait_for_rebuild(client, progress, 600.0)
             out.print("[green]index[/]  " + "\n       ".join(rebuild_lines(rebuilt)), soft_wrap=True)
             asked = _locate(client, held_back, unseen)
@@ -186,7 +177,7 @@ def _photos(folder: Path) -> list[Case]:
         source = "street scenes of our own, drawn with GPS in their EXIF tags"
         # The manifest is written last, and the drawing is the same every time.
         if not (DRAWN / "manifest.csv").exists():
-            with _bar("draw street scenes") as progress:
+            with progress_bar("draw street scenes", out) as progress:
                 write_scenes(DRAWN, progress=progress)
     if not folder.is_dir():
         raise RuntimeError(f"{folder} is not a folder")
@@ -243,7 +234,7 @@ def _encoder(wanted: str) -> str:
 
 
 def _add(client: Sightline, known: Sequence[Case]) -> int:
-    with _bar("add") as progress:
+    with progress_bar("add", out) as progress:
         outcomes = client.add_many([case.item for case in known], progress=progress)
     refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
     for outcome in refused:
@@ -254,7 +245,7 @@ def _add(client: Sightline, known: Sequence[Case]) -> int:
 
 def _locate(client: Sightline, held_back: Sequence[Case], unseen: Sequence[Case]) -> list[Asked]:
     asked: list[Asked] = []
-    with _bar("locate") as progress:
+    with progress_bar("locate", out) as progress:
         for case in [*held_back, *unseen]:
             answer = client.locate(path=case.path).answer
             asked.append(Asked(case, case in unseen, answer))
@@ -300,7 +291,7 @@ def _search(client: Sightline, held_back: Sequence[Case]) -> float:
     """Search by every held-back photo; returns the median round trip in ms."""
     took_ms = []
     reply = None
-    with _bar("search") as progress:
+    with progress_bar("search", out) as progress:
         for done, case in enumerate(held_back, 1):
             started = time.monotonic()
             reply = client.search(path=case.path, top_k=3)
@@ -328,14 +319,6 @@ def _hits(title: str, reply: SearchReply) -> Table:
             provenance.value,
         )
     return table
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[Any]:
-    columns = (SpinnerColumn(), TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=out, transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _interrupt(*_: object) -> None:

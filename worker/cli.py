@@ -185,7 +185,7 @@ def add(
         _fail(str(exc))
     if not items:
         _fail("no photo there")
-    with _client() as client, _bar("adding") as progress:
+    with _client() as client, progress_bar("adding") as progress:
         outcomes = client.add_many(items, timeout_s=timeout, progress=progress)
     refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
 
@@ -281,7 +281,7 @@ def locate(
 @cli.command()
 def rebuild(as_json: AsJson = False, timeout: TimeoutS = 3600.0) -> None:
     """Rebuild the index now, and show how far it is."""
-    with _client() as client, _bar("rebuilding") as progress:
+    with _client() as client, progress_bar("rebuilding") as progress:
         reply = wait_for_rebuild(client, progress, timeout)
 
     def table() -> None:
@@ -360,10 +360,10 @@ def rebuild_lines(reply: RebuildReply) -> Iterator[str]:
 
 
 @contextmanager
-def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on standard error, so that `--json` stays clean."""
+def progress_bar(what: str, console: Console = err) -> Iterator[Callable[[int, int], None]]:
+    """A bar to call with (done, in all). On standard error unless told, so that `--json` stays clean."""
     columns = (SpinnerColumn(), TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

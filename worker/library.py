@@ -231,7 +231,6 @@ class Library:
         counts = self._store.counts(self._encoder.model_key)
         self._live.catch_up()
         number = self._live.generation
-        last = self._store.last_run()
         return contract.StatsReply(
             model=self._encoder.name,
             model_key=self._encoder.model_key,
@@ -251,19 +250,7 @@ class Library:
             cache_hits=self._cache_hits,
             cache_misses=self._cache_misses,
             rss_mb=rss_mb,
-            last_rebuild=None
-            if last is None
-            else contract.RebuildRun(
-                last.run_id,
-                last.state,
-                last.phase,
-                last.done,
-                last.total,
-                last.started_at,
-                last.finished_at,
-                last.summary,
-                last.error,
-            ),
+            last_rebuild=self._store.last_run(),
         )
 
     # ------------------------------------------------------------------------------ photos to vectors

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Protocol
 
-from producer_client.contract import Code, Near, Photo
+from producer_client.contract import Code, Near, Photo, RebuildRun
 from worker.core.types import (
     Changes,
     Chunk,
@@ -19,7 +19,6 @@ from worker.core.types import (
     NewEntry,
     PhotoRow,
     Pixels,
-    RunState,
     Written,
 )
 from worker.core.vectors import Ids, Vector, Vectors
@@ -110,7 +109,7 @@ class Store(Protocol):
 
     def finish_run(self, run_id: int, *, summary: Mapping[str, Any] | None, error: str | None) -> None: ...
 
-    def last_run(self) -> RunState | None: ...
+    def last_run(self) -> RebuildRun | None: ...
 
     def reserve_generation(self) -> int: ...
 

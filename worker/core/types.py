@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -137,18 +137,3 @@ class Counts:
     removed: int
     refused: int
     seq: int
-
-
-@dataclass(frozen=True, slots=True)
-class RunState:
-    """A run of the rebuild, as stored."""
-
-    run_id: int
-    state: str
-    phase: str
-    done: int
-    total: int
-    started_at: str
-    finished_at: str | None
-    summary: dict[str, Any] | None = field(default=None)
-    error: str | None = None

@@ -11,8 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from producer_client.contract import Code
-from worker.core.types import RunState
+from producer_client.contract import Code, RebuildRun
 from worker.errors import Permanent
 from worker.storage.database import Database
 from worker.storage.tables import changes, deliveries, generations, rebuilds, schedule
@@ -84,12 +83,12 @@ class Runs(Database):
                 )
             )
 
-    def last_run(self) -> RunState | None:
+    def last_run(self) -> RebuildRun | None:
         with self._begin() as connection:
             row = connection.execute(select(rebuilds).order_by(rebuilds.c.run_id.desc()).limit(1)).first()
         if row is None:
             return None
-        return RunState(
+        return RebuildRun(
             run_id=row.run_id,
             state=row.state,
             phase=row.phase,
