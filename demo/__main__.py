@@ -89,7 +89,9 @@ class Asked:
 
 def main() -> int:
     arguments = _arguments()
-    signal.signal(signal.SIGTERM, _interrupt)
+    # SIGINT as well: a process that a script starts in the background inherits it ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     started = time.monotonic()
     try:
         result = _run(arguments, started)

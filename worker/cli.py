@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -39,7 +39,7 @@ from producer_client import (
     SightlineError,
     TimedOut,
 )
-from producer_client.contract import Message, RebuildReply, StatsReply
+from producer_client.contract import Hit, Message, RebuildReply, StatsReply
 from worker.errors import EncoderUnavailable, Permanent, WorkerError
 from worker.settings import PREFIX, Settings
 from worker.settings import load as load_settings
@@ -73,7 +73,7 @@ def up() -> None:
     from worker.stack import Stack
 
     settings = _settings()
-    _stop_on_sigterm()
+    _stop_on_signals()
     note = settings.data_dir / "up.env"
     try:
         with Stack(settings) as stack:
@@ -225,17 +225,7 @@ def search(
         )
 
     def table() -> None:
-        shown = Table("photo", "similarity", "lat", "lon", "provenance", "path", title=f"{len(reply.hits)} similar")
-        for hit in reply.hits:
-            shown.add_row(
-                str(hit.photo_id),
-                f"{hit.similarity:.3f}",
-                "" if hit.lat is None else f"{hit.lat:.6f}",
-                "" if hit.lon is None else f"{hit.lon:.6f}",
-                hit.provenance or "",
-                escape(hit.path or ""),
-            )
-        out.print(shown)
+        out.print(_hits_table(f"{len(reply.hits)} similar", reply.hits))
         out.print(f"[dim]generation {reply.generation}, seq {reply.seq}, {reply.took_ms:.0f} ms[/]")
 
     _print(as_json, reply, table)
@@ -263,17 +253,7 @@ def locate(
             out.print(f"[bold yellow]abstained[/] {found.reason}")
         out.print(escape(found.message))
         if found.evidence:
-            shown = Table("photo", "similarity", "lat", "lon", "provenance", "path", title="evidence")
-            for hit in found.evidence[:8]:
-                shown.add_row(
-                    str(hit.photo_id),
-                    f"{hit.similarity:.3f}",
-                    str(hit.lat),
-                    str(hit.lon),
-                    hit.provenance or "",
-                    escape(hit.path or ""),
-                )
-            out.print(shown)
+            out.print(_hits_table("evidence", found.evidence[:8]))
 
     _print(as_json, reply, table)
 
@@ -366,6 +346,20 @@ def progress_bar(what: str, console: Console = err) -> Iterator[Callable[[int, i
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _hits_table(title: str, hits: Sequence[Hit]) -> Table:
+    shown = Table("photo", "similarity", "lat", "lon", "provenance", "path", title=title)
+    for hit in hits:
+        shown.add_row(
+            str(hit.photo_id),
+            f"{hit.similarity:.3f}",
+            "" if hit.lat is None else f"{hit.lat:.6f}",
+            "" if hit.lon is None else f"{hit.lon:.6f}",
+            hit.provenance or "",
+            escape(hit.path or ""),
+        )
+    return shown
 
 
 def _stats_table(reply: StatsReply) -> Table:
@@ -476,8 +470,8 @@ def _client() -> Iterator[Sightline]:
 
 
 def _write_note(note: Path, settings: Settings) -> None:
-    """Lets the other commands of this folder find the servers of `sightline up` (see worker.settings)."""
-    lines = [f"{PREFIX}BROKER_URL={settings.broker_url}", f"{PREFIX}DATABASE_URL={settings.database_url}"]
+    """Gives the other commands of this folder the settings and servers of `sightline up` (see worker.settings)."""
+    lines = [f"{name}='{value}'" for name, value in settings.as_env().items()]
     note.write_text("\n".join(lines) + "\n")
 
 
@@ -489,11 +483,13 @@ def _print(as_json: bool, value: Message | dict[str, Any], table: Callable[[], N
         table()
 
 
-def _stop_on_sigterm() -> None:
+def _stop_on_signals() -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupt)
+    # SIGINT as well: a process that a script starts in the background inherits it ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
 
 
 def _fail(message: str, code: int = FAILED) -> NoReturn:

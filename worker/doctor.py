@@ -41,6 +41,13 @@ def database(settings: Settings) -> str:
 
 
 def model(settings: Settings) -> str:
+    from worker.encoder.load import weights_at_hand
+
+    if not weights_at_hand(settings.encoder):
+        raise _unwell(
+            f"the weights of {settings.encoder} are not on this machine. A worker downloads them at its start "
+            "if it can reach the model hub, and otherwise says how to bring them."
+        )
     encoder = load(settings)
     return f"{encoder.model_key}, {encoder.dimension} numbers, on {encoder.device}"
 
@@ -49,16 +56,15 @@ def index(settings: Settings) -> str:
     from worker.index.generation import GenerationFolder
     from worker.storage.store import PostgresStore
 
-    encoder = load(settings)
     store = PostgresStore(settings)
     try:
-        number = store.published_generation(encoder.model_key)
+        newest = store.newest_generation()
     finally:
         store.close()
-    if number is None:
-        raise _unwell(f"no generation of {encoder.model_key} is published. Run `sightline rebuild`.")
-    opened = GenerationFolder(settings.generations_dir).open(number, model_key=encoder.model_key)
-    return f"generation {number} with {opened.manifest.count} photos at seq {opened.manifest.seq}, files whole"
+    if newest is None:
+        raise _unwell("no generation is published yet. Run `sightline rebuild`.")
+    opened = GenerationFolder(settings.generations_dir).open(newest[0], model_key=newest[1]).manifest
+    return f"generation {opened.number} of {opened.model_key}: {opened.count} photos at seq {opened.seq}, files whole"
 
 
 def photo_roots(settings: Settings) -> str:

@@ -34,6 +34,6 @@ def configure(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # One line per request at INFO, which says nothing to an operator.
-    for chatty in ("httpx", "httpcore", "urllib3", "alembic", "kombu"):
+    # At INFO they tell every request, every CPU feature that is tried, and celery every reply in full.
+    for chatty in ("httpx", "httpcore", "urllib3", "alembic", "kombu", "faiss.loader", "celery.app.trace"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

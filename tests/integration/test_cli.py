@@ -266,7 +266,7 @@ def test_up_in_one_terminal_and_the_readmes_code_in_another(up_folder: Path, sce
             assert up.poll() is None, (up_folder / "up.log").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        addresses = dict(line.split("=", 1) for line in note.read_text().splitlines())
+        addresses = dict(line.replace("'", "").split("=", 1) for line in note.read_text().splitlines())
         code = readme_code()
         assert len(code.splitlines()) <= 30
         code = code.replace("redis://127.0.0.1:6399/0", addresses["SIGHTLINE_BROKER_URL"])
@@ -291,6 +291,17 @@ def test_up_in_one_terminal_and_the_readmes_code_in_another(up_folder: Path, sce
             timeout=PATIENCE_S,
         )
         assert json.loads(found.stdout)["indexed"] >= 1
+        checked = subprocess.run(
+            [sys.executable, "-m", "worker.cli", "doctor", "--json"],
+            env={k: v for k, v in env.items() if not k.startswith("SIGHTLINE_")}
+            | {"SIGHTLINE_DATA_DIR": str(note.parent)},
+            cwd=up_folder,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+        )
+        unwell = {name for name, check in json.loads(checked.stdout).items() if not check["ok"]}
+        assert unwell == {"index"}, "no rebuild has run yet; all else is as `up` was told"
         children = psutil.Process(up.pid).children(recursive=True)
         assert len(children) >= 4
     finally:

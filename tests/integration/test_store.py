@@ -336,7 +336,7 @@ def test_another_models_newest_generation_stays_until_this_one_has_enough_of_its
 
     assert first == [before[-1], before[-1] + 1]
     assert second == [before[-1] + 1, before[-1] + 2]
-    assert store.published_generation("old@1") is None
+    assert store.changes_after(0, "old@1", DIM).generations == []
 
 
 def test_deliveries_of_a_message_are_counted(store: PostgresStore) -> None:
@@ -509,8 +509,8 @@ def test_the_newest_generation_is_the_published_one_and_old_ones_are_dropped(sto
     kept = [store.publish_generation(number, KEY, seq=1, count=1, keep=2) for number in numbers]
 
     assert [sorted(k) for k in kept] == [numbers[:1], numbers[:2], numbers[1:3], numbers[2:]]
-    assert store.published_generation(KEY) == numbers[-1]
-    assert store.published_generation("other") is None
+    assert store.newest_generation() == (numbers[-1], KEY)
+    assert store.changes_after(0, "other", DIM).generations == []
 
 
 def test_a_late_publisher_cannot_go_back_behind_a_newer_generation(store: PostgresStore) -> None:
@@ -521,7 +521,7 @@ def test_a_late_publisher_cannot_go_back_behind_a_newer_generation(store: Postgr
     with pytest.raises(Permanent):
         store.publish_generation(early, KEY, seq=1, count=1, keep=2)
 
-    assert store.published_generation(KEY) == late
+    assert store.newest_generation() == (late, KEY)
 
 
 def test_the_log_is_forgotten_only_behind_every_kept_generation(store: PostgresStore) -> None:

@@ -81,6 +81,11 @@ class ClipEncoder(TorchEncoder):
         return features
 
 
+def is_tag(model: str, tag: str) -> bool:
+    """Whether open_clip knows pretrained weights of this name."""
+    return bool(get_pretrained_cfg(model, tag))
+
+
 def cached_checkpoint(model: str, tag: str) -> Path | None:
     """The checkpoint of a tag if it lies in the local hub cache already. Asks no network."""
     from huggingface_hub import try_to_load_from_cache

@@ -31,8 +31,18 @@ def load_encoder(name: str, *, sha256: str = "", device: str = "auto", threads: 
     )
 
 
+def weights_at_hand(name: str) -> bool:
+    """Whether an encoder can be loaded without a download. Asks no network; an unknown name or file is at hand, too:
+    loading it says what is wrong."""
+    model, _, tag = name.removeprefix("open_clip/").partition("/")
+    if name == packaged.NAME or not name.startswith("open_clip/"):
+        return True
+    from worker.encoder.clip import cached_checkpoint, is_tag
+
+    return not is_tag(model, tag) or cached_checkpoint(model, tag) is not None
+
+
 def best_available() -> str:
     """The demo's choice: the default CLIP where its weights are on this machine, else the packaged encoder."""
-    from worker.encoder.clip import cached_checkpoint
-
-    return "open_clip/ViT-B-32/openai" if cached_checkpoint("ViT-B-32", "openai") else packaged.NAME
+    default = "open_clip/ViT-B-32/openai"
+    return default if weights_at_hand(default) else packaged.NAME

@@ -145,10 +145,12 @@ class Runs(Database):
             self._prune_log(connection)
         return list(kept)
 
-    def published_generation(self, model_key: str) -> int | None:
+    def newest_generation(self) -> tuple[int, str] | None:
+        """(number, model key) of the last one published, of whatever model."""
+        query = select(generations.c.number, generations.c.model_key).where(*served())
         with self._begin() as connection:
-            number: int | None = connection.scalar(select(func.max(generations.c.number)).where(*served(model_key)))
-        return number
+            row = connection.execute(query.order_by(generations.c.number.desc()).limit(1)).first()
+        return None if row is None else (row.number, row.model_key)
 
     def published_at(self, number: int) -> str | None:
         with self._begin() as connection:
