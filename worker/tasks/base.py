@@ -1,4 +1,4 @@
-"""What every task shares: one message in, one envelope out, and the only `except Exception` of the service."""
+"""What every task shares: one message in, one envelope out, whatever goes wrong in between."""
 
 from __future__ import annotations
 
