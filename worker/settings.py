@@ -86,7 +86,7 @@ class Settings(BaseSettings):
     """Threads of one forward pass; 0 takes the cores that this process may run on (a container's CPU limit is not
     seen). torch and FAISS bring an OpenMP runtime each, so both are told."""
     encode_batch: int = Field(default=32, ge=1)
-    """Photos in one forward pass: beyond it throughput on CPU no longer grows."""
+    """Photos in one forward pass. More of them need more memory."""
 
     # -- photos
     photo_roots: Paths = ()

@@ -23,7 +23,7 @@ def load_encoder(name: str, *, sha256: str = "", device: str = "auto", threads: 
     if family == "open_clip" and model and weights:
         from worker.encoder.clip import (
             ClipEncoder,
-        )  # two seconds of imports that the packaged encoder does without
+        )  # imports that the packaged encoder does without
 
         return ClipEncoder(model, weights, sha256=sha256, device=choose_device(device), batch=batch)
     raise EncoderUnavailable(

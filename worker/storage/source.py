@@ -132,7 +132,7 @@ class PhotoFiles:
         return self._checked(self._read_url(url, scheme), url)
 
     def _read_url(self, url: str, scheme: str) -> bytes:
-        import fsspec  # a second of imports that only URLs need
+        import fsspec  # imports that only URLs need
 
         limit = self._settings.max_photo_bytes
         over_http = scheme in ("http", "https")
