@@ -281,26 +281,20 @@ def test_up_in_one_terminal_and_the_readmes_code_in_another(up_folder: Path, sce
         assert lines[2] == "outside_roots"
 
         # Another command in the same folder finds the servers by itself.
-        found = subprocess.run(
-            [sys.executable, "-m", "worker.cli", "stats", "--json"],
-            env={k: v for k, v in env.items() if not k.startswith("SIGHTLINE_")}
-            | {"SIGHTLINE_DATA_DIR": str(note.parent)},
-            cwd=up_folder,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-        )
-        assert json.loads(found.stdout)["indexed"] >= 1
-        checked = subprocess.run(
-            [sys.executable, "-m", "worker.cli", "doctor", "--json"],
-            env={k: v for k, v in env.items() if not k.startswith("SIGHTLINE_")}
-            | {"SIGHTLINE_DATA_DIR": str(note.parent)},
-            cwd=up_folder,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-        )
-        unwell = {name for name, check in json.loads(checked.stdout).items() if not check["ok"]}
+        def another_command(name: str) -> Any:
+            bare = {k: v for k, v in env.items() if not k.startswith("SIGHTLINE_")}
+            done = subprocess.run(
+                [sys.executable, "-m", "worker.cli", name, "--json"],
+                env=bare | {"SIGHTLINE_DATA_DIR": str(note.parent)},
+                cwd=up_folder,
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE_S,
+            )
+            return json.loads(done.stdout)
+
+        assert another_command("stats")["indexed"] >= 1
+        unwell = {name for name, check in another_command("doctor").items() if not check["ok"]}
         assert unwell == {"index"}, "no rebuild has run yet; all else is as `up` was told"
         children = psutil.Process(up.pid).children(recursive=True)
         assert len(children) >= 4

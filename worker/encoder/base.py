@@ -6,7 +6,7 @@ import hashlib
 import json
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +45,7 @@ class TorchEncoder(ABC):
             f"{self.name} has no text encoder; search by text needs a CLIP model, such as open_clip/ViT-B-32/openai",
         )
 
-    def _encode(self, tensors: list[torch.Tensor], features) -> Vectors:  # type: ignore[no-untyped-def]
+    def _encode(self, tensors: list[torch.Tensor], features: Callable[[torch.Tensor], torch.Tensor]) -> Vectors:
         if not tensors:
             return np.zeros((0, self.dimension), dtype=np.float32)
         rows = []

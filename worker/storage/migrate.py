@@ -6,7 +6,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 #: Two processes that start together migrate one after the other.
 LOCK = 5_361_901
@@ -35,5 +35,5 @@ def _config() -> Config:
     return config
 
 
-def _current(connection, schema: str) -> str | None:  # type: ignore[no-untyped-def]
+def _current(connection: Connection, schema: str) -> str | None:
     return MigrationContext.configure(connection, opts={"version_table_schema": schema}).get_current_revision()

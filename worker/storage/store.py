@@ -17,6 +17,7 @@ from sqlalchemy import (
     Connection,
     MetaData,
     Row,
+    Select,
     Table,
     Text,
     and_,
@@ -461,7 +462,7 @@ class PostgresStore(Runs):
             return None
         return float(row.lat), float(row.lon), self._settings.provenance_of(_text(row.location_method))
 
-    def _entries(self, photo_ids: Collection[int]):  # type: ignore[no-untyped-def]
+    def _entries(self, photo_ids: Collection[int]) -> Select[*tuple[Any, ...]]:
         p = self._photos
         return (
             select(entries, p.c.address_data.label("address"))
