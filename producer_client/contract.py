@@ -84,6 +84,7 @@ class Code(StrEnum):
     NOT_READY = "not_ready"
     STALE = "stale"
     ALREADY_RUNNING = "already_running"
+    RECALL_TOO_LOW = "recall_too_low"
     UNAVAILABLE = "unavailable"
     TIMED_OUT = "timed_out"
     INTERNAL = "internal"
@@ -526,6 +527,9 @@ class RebuildReply(Message):
     model_key: str
     device: str
     seconds: float
+    kind: str  #: exact, ivf or hnsw
+    recall_at_10: float  #: share of the true ten nearest that the index finds, measured on stored photos
+    index_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -564,6 +568,8 @@ class StatsReply(Message):
     generation: int | None
     generation_count: int
     generation_published_at: str | None
+    kind: str | None  #: of the generation: exact, ivf or hnsw
+    recall_at_10: float | None  #: of the generation, measured when it was built
     delta: int
     removed: int
     seq: int

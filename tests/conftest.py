@@ -106,6 +106,7 @@ def settings(servers: EmbeddedServers, photo_root: Path, tmp_path: Path) -> Sett
         db_schema=f"test_{number}",
         photos_table=f"photos_{number}",
         encoder=ENCODER,
+        max_staleness_s=0,
     )
 
 
@@ -147,7 +148,7 @@ def make_library(
             "decode": partial(decode, side=model.input_side, max_megapixels=chosen.max_megapixels),
             "source": PhotoFiles(chosen),
             "store": store,
-            "live": FaissLiveIndex(store, folder, model_key=model.model_key, dimension=model.dimension, threads=1),
+            "live": FaissLiveIndex(store, folder, model_key=model.model_key, dimension=model.dimension),
             "generations": folder,
         }
         return Library(chosen, **(joined | parts))

@@ -23,7 +23,7 @@ from producer_client import contract
 from producer_client.contract import Code, NewPhoto, Photo, Refused
 from producer_client.errors import BadRequest
 from worker.core.ports import Decode, Encoder, Generations, LiveIndex, PhotoSource, Progress, Store
-from worker.core.types import INLINE, Chunk, Decoded, Entry, Missing, NewEntry, PhotoRow, Pixels
+from worker.core.types import INLINE, Decoded, Entry, Missing, NewEntry, PhotoRow, Pixels
 from worker.core.vectors import Ids, Vector, unit_query
 from worker.errors import Permanent, PhotoRefusal, Transient
 from worker.place.rule import Rule, answer, settled
@@ -35,6 +35,9 @@ T = TypeVar("T")
 #: Vectors of the same pixels under other metadata (a stripped EXIF, another file name inside) differ by rounding
 #: alone. Such a copy is the photo itself, not a similar one.
 SAME_PIXELS = 1 - 1e-5
+#: Photos asked of the index beyond those wanted: its rounded vectors may order near equals wrongly, and some may be
+#: gone from Postgres.
+CANDIDATES = 16
 #: Seconds between two looks for a write that a search was told to wait for.
 MIN_SEQ_POLL_S = 0.01
 #: Seconds between two notes of a rebuild's progress.
@@ -229,7 +232,7 @@ class Library:
 
     def stats(self, *, rss_mb: float) -> contract.StatsReply:
         counts = self._store.counts(self._encoder.model_key)
-        self._live.catch_up()
+        self._live.settle()
         number = self._live.generation
         return contract.StatsReply(
             model=self._encoder.name,
@@ -243,6 +246,8 @@ class Library:
             refused=counts.refused,
             generation=number,
             generation_count=self._live.count - self._live.delta_count,
+            kind=self._live.kind,
+            recall_at_10=self._live.recall_at_10,
             generation_published_at=None if number is None else self._store.published_at(number),
             delta=self._live.delta_count,
             removed=counts.removed,
@@ -418,8 +423,10 @@ class Library:
         return ids if own_id is None else np.append(ids, np.int64(own_id))
 
     def _wait_for(self, min_seq: int) -> None:
+        """Be as fresh as the settings promise, and at `min_seq` at least."""
+        seq = self._live.catch_up(max_age_s=self._settings.max_staleness_s)
         deadline = time.monotonic() + self._settings.min_seq_timeout_s
-        while (seq := self._live.catch_up()) < min_seq:
+        while seq < min_seq and (seq := self._live.catch_up()) < min_seq:
             if time.monotonic() > deadline:
                 raise Permanent(
                     Code.STALE,
@@ -439,21 +446,26 @@ class Library:
         exclude: Ids,
         drop_copies: bool,
     ) -> tuple[list[contract.Hit], int | None, int]:
+        """The index proposes, Postgres decides: similarities are those of the stored vectors, and a photo that is not
+        there any more is gone, whatever this process has seen of it."""
         only = self._store.ids_where(near, where) if near is not None or where else None
+        caught_up = False
         while True:
-            found = self._live.search(query, k, only=only, exclude=exclude)
-            copies = found.ids[found.similarities >= SAME_PIXELS] if drop_copies else found.ids[:0]
-            if not len(copies):
-                break
-            exclude = np.concatenate([exclude, copies])
-        entries = self._store.entries(found.ids.tolist())
-        hits = [
-            _hit(entries[photo_id], similarity)
-            for photo_id, similarity in zip(found.ids.tolist(), found.similarities.tolist(), strict=True)
-            # A photo that Postgres no longer has is gone, whatever this process has seen of it.
-            if similarity >= threshold and photo_id in entries
-        ]
-        return hits, found.generation, found.seq
+            found = self._live.search(query, k + CANDIDATES, only=only, exclude=exclude)
+            known = self._store.known_entries(found.ids.tolist(), self._encoder.model_key)
+            similarity = {photo_id: float(vector @ query) for photo_id, (_, vector) in known.items()}
+            copies = [photo_id for photo_id, cosine in similarity.items() if drop_copies and cosine >= SAME_PIXELS]
+            if copies:
+                exclude = np.concatenate([exclude, np.array(copies, dtype=np.int64)])
+                continue
+            gone = len(found.ids) - len(known)
+            if gone > CANDIDATES and not caught_up:
+                self._live.catch_up()
+                caught_up = True
+                continue
+            best = sorted(known, key=lambda photo_id: (-similarity[photo_id], photo_id))[:k]
+            hits = [_hit(known[i][0], similarity[i]) for i in best if similarity[i] >= threshold]
+            return hits, found.generation, found.seq
 
     # -------------------------------------------------------------------------------------- rebuild
 
@@ -461,20 +473,20 @@ class Library:
         started = time.monotonic()
         self._store.follow_rows()
         embedded, refused = self._fill(note)
+        model_key = self._encoder.model_key
         number = self._store.reserve_generation()
-        with self._store.snapshot(self._encoder.model_key, self._encoder.dimension) as snapshot:
-            seq, total = snapshot.seq, snapshot.count
-            count = self._generations.write(
+        with self._store.snapshot(model_key, self._encoder.dimension) as snapshot:
+            seq = snapshot.seq
+            built = self._generations.write(
                 number,
-                note.counting("write", snapshot.chunks(), total),
-                model_key=self._encoder.model_key,
+                snapshot,
+                model_key=model_key,
                 dimension=self._encoder.dimension,
-                seq=seq,
+                previous=self._store.serving_generation(model_key),
+                progress=note,
             )
-        kept = self._store.publish_generation(
-            number, self._encoder.model_key, seq, count, self._settings.keep_generations
-        )
-        self._generations.keep_only(kept)
+        kept = self._store.publish_generation(number, model_key, seq, built, self._settings.keep_generations)
+        self._generations.keep_only(kept, everywhere=True)
         counts = self._store.counts(self._encoder.model_key)
         return contract.RebuildReply(
             generation=number,
@@ -483,7 +495,10 @@ class Library:
             valid_files=counts.valid_files,
             embedded=embedded,
             refused=refused,
-            indexed=count,
+            indexed=built.count,
+            kind=built.kind,
+            recall_at_10=built.recall_at_10,
+            index_bytes=built.index_bytes,
             dimension=self._encoder.dimension,
             model=self._encoder.name,
             model_key=self._encoder.model_key,
@@ -550,14 +565,6 @@ class _Throttled:
         self._last = (phase, now)
         for listener in self._listeners:
             listener(phase, done, total)
-
-    def counting(self, phase: str, chunks: Iterator[Chunk], total: int) -> Iterator[Chunk]:
-        done = 0
-        self(phase, 0, total)
-        for chunk in chunks:
-            yield chunk
-            done += len(chunk.ids)
-            self(phase, done, total)
 
 
 def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

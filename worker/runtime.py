@@ -28,7 +28,7 @@ class Runtime:
 
     def _build(self) -> Library:
         from worker.encoder.images import decode
-        from worker.index.generation import GenerationFolder
+        from worker.index.generation import Build, GenerationFolder
         from worker.index.live import FaissLiveIndex
         from worker.storage.source import PhotoFiles
         from worker.storage.store import PostgresStore
@@ -37,7 +37,16 @@ class Runtime:
         encoder = load(settings)
         # Every task thread may hold one connection, and a rebuild's lock and snapshot one each.
         store = PostgresStore(settings, pool_size=settings.concurrency + 2)
-        generations = GenerationFolder(settings.generations_dir)
+        generations = GenerationFolder(
+            settings.generations_dir,
+            build=Build(
+                kind=settings.index_kind,
+                exact_up_to=settings.index_exact_up_to,
+                memory_bytes=settings.index_memory_bytes,
+                gate=settings.index_recall,
+                threads=settings.threads,
+            ),
+        )
         return Library(
             settings,
             encoder=encoder,
@@ -49,7 +58,6 @@ class Runtime:
                 generations,
                 model_key=encoder.model_key,
                 dimension=encoder.dimension,
-                threads=settings.threads,
             ),
             generations=generations,
         )

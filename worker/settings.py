@@ -108,7 +108,25 @@ class Settings(BaseSettings):
     decode_threads: int = Field(default=2, ge=1)
     """Photos of one message that are read and decoded side by side."""
 
+    # -- the index
+    index_kind: Literal["auto", "exact", "ivf", "hnsw"] = "auto"
+    """`exact` compares all vectors; `ivf` and `hnsw` look at some of them. `auto` takes `exact` for small sets and
+    `ivf` above. docs/benchmarks.md has the figures."""
+    index_exact_up_to: int = Field(default=50_000, ge=0)
+    """Photos up to which `auto` compares all vectors: some milliseconds a search."""
+    index_memory_mb: int = Field(default=0, ge=0)
+    """What the finished index may take, in megabytes; 0 allows half of this machine's memory. A kind that does not fit
+    is not built, and the message says so."""
+    index_recall: float = Field(default=0.97, gt=0, le=1)
+    """Share of the true ten nearest that an index must find on a sample before it is published."""
+    compact_share: float = Field(default=0.05, gt=0)
+    """Rebuild when more than this share of the index changed since its last generation, whatever the hour."""
+    compact_least: int = Field(default=10_000, ge=1)
+    """Changes below which that is not worth a rebuild."""
+
     # -- search and answers
+    max_staleness_s: float = Field(default=1.0, ge=0)
+    """Seconds that a search may lag behind Postgres unless it names a `min_seq`. Removed photos are never shown."""
     min_seq_timeout_s: float = Field(default=5.0, gt=0)
     """Seconds that a search waits for the write it was told to see, before it answers `stale`."""
     locate_neighbours: int = Field(default=8, ge=1)
@@ -181,6 +199,11 @@ class Settings(BaseSettings):
     @property
     def generations_dir(self) -> Path:
         return self.index_dir if self.index_dir is not None else self.data_dir / "index"
+
+    @property
+    def index_memory_bytes(self) -> float:
+        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return self.index_memory_mb * 1e6 or machine / 2
 
     @property
     def replies_url(self) -> str:

@@ -31,7 +31,7 @@ from producer_client.contract import (
 )
 from tests.conftest import Scene
 from worker.core.ports import Encoder
-from worker.core.types import Pixels
+from worker.core.types import Built, Pixels
 from worker.core.vectors import BadVector, Vectors
 from worker.encoder.load import load_encoder
 from worker.errors import Permanent, PhotoRefusal, Transient
@@ -280,6 +280,7 @@ def test_a_removed_photo_is_found_no_more_and_a_rebuild_does_not_bring_it_back(
     (removed,) = library.remove_many([one.photo_id]).outcomes
     after = library.search(Search(photo=Photo(path=str(third.path)), threshold=0.0))
     library.rebuild()
+    library.stats(rss_mb=0)  # waits until the new generation serves
     rebuilt = library.search(Search(photo=Photo(path=str(third.path)), threshold=0.0))
 
     assert isinstance(removed, Removed)
@@ -515,9 +516,12 @@ def test_a_rebuild_that_fails_leaves_the_old_generation_serving(
     make_library: Callable[..., Library], settings: Settings, scenes: list[Scene]
 ) -> None:
     class FullDisk(GenerationFolder):
-        def _build(self, *args: Any) -> int:
-            super()._build(*args)
-            raise OSError(28, "No space left on device")
+        def write(self, *args: Any, **named: Any) -> Built:
+            def full(phase: str, done: int, total: int) -> None:
+                if phase == "check":
+                    raise OSError(28, "No space left on device")
+
+            return super().write(*args, **(named | {"progress": full}))
 
     query, known = held_back(scenes)
     library = make_library()
@@ -684,6 +688,7 @@ def test_a_new_model_fills_its_own_vectors_and_never_mixes(
 
     before = young.search(Search(photo=Photo(path=str(query.path))))
     rebuilt = young.rebuild()
+    young.stats(rss_mb=0)  # waits until the new generation serves
     after = young.search(Search(photo=Photo(path=str(query.path))))
     still = old.search(Search(photo=Photo(path=str(query.path))))
 

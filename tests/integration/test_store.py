@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from producer_client.contract import Code, Near, Provenance
-from worker.core.types import NewEntry
+from worker.core.types import Built, NewEntry
 from worker.core.vectors import unit_rows
 from worker.errors import Permanent, Transient
 from worker.settings import Settings
@@ -21,6 +21,7 @@ from worker.storage.store import PostgresStore
 
 KEY = "test-model@1"
 DIM = 8
+BUILT = Built(count=1, kind="exact", parameters={}, recall_at_10=1.0, index_bytes=100)
 
 
 def entry(name: str, *, photo_id: int | None = None, **changed: object) -> NewEntry:
@@ -328,7 +329,7 @@ def test_what_postgres_says_decides_whether_to_try_again(
 
 def test_another_models_newest_generation_stays_until_this_one_has_enough_of_its_own(store: PostgresStore) -> None:
     def publish(key: str) -> list[int]:
-        return sorted(store.publish_generation(store.reserve_generation(), key, seq=1, count=1, keep=2))
+        return sorted(store.publish_generation(store.reserve_generation(), key, seq=1, built=BUILT, keep=2))
 
     publish("old@1")
     before = publish("old@1")
@@ -490,7 +491,7 @@ def test_migrating_twice_and_at_once_is_one_migration(settings: Settings) -> Non
     for thread in threads:
         thread.join()
 
-    assert reached == ["0001"] * 3
+    assert reached == ["0002"] * 3
     for store in stores:
         store.close()
 
@@ -506,7 +507,7 @@ def test_one_holder_in_the_cluster_has_the_lock(make_store: Callable[..., Postgr
 
 def test_the_newest_generation_is_the_published_one_and_old_ones_are_dropped(store: PostgresStore) -> None:
     numbers = [store.reserve_generation() for _ in range(4)]
-    kept = [store.publish_generation(number, KEY, seq=1, count=1, keep=2) for number in numbers]
+    kept = [store.publish_generation(number, KEY, seq=1, built=BUILT, keep=2) for number in numbers]
 
     assert [sorted(k) for k in kept] == [numbers[:1], numbers[:2], numbers[1:3], numbers[2:]]
     assert store.newest_generation() == (numbers[-1], KEY)
@@ -516,10 +517,10 @@ def test_the_newest_generation_is_the_published_one_and_old_ones_are_dropped(sto
 def test_a_late_publisher_cannot_go_back_behind_a_newer_generation(store: PostgresStore) -> None:
     """The fence: a rebuild that lost its lock finishes after its successor."""
     early, late = store.reserve_generation(), store.reserve_generation()
-    store.publish_generation(late, KEY, seq=1, count=1, keep=2)
+    store.publish_generation(late, KEY, seq=1, built=BUILT, keep=2)
 
     with pytest.raises(Permanent):
-        store.publish_generation(early, KEY, seq=1, count=1, keep=2)
+        store.publish_generation(early, KEY, seq=1, built=BUILT, keep=2)
 
     assert store.newest_generation() == (late, KEY)
 
@@ -528,7 +529,7 @@ def test_the_log_is_forgotten_only_behind_every_kept_generation(store: PostgresS
     seqs = [store.put_many([entry(name)], KEY)[0].seq for name in "abcd"]
 
     for seq in seqs[:3]:
-        store.publish_generation(store.reserve_generation(), KEY, seq=seq, count=1, keep=2)
+        store.publish_generation(store.reserve_generation(), KEY, seq=seq, built=BUILT, keep=2)
 
     changes = store.changes_after(seqs[1], KEY, DIM)
     assert changes.log_start == seqs[1]

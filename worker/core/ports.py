@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Protocol
 
 from producer_client.contract import Code, Near, Photo, RebuildRun
 from worker.core.types import (
+    Built,
     Changes,
     Chunk,
     Counts,
@@ -22,6 +24,9 @@ from worker.core.types import (
     Written,
 )
 from worker.core.vectors import Ids, Vector, Vectors
+
+#: Called with (phase, done, in all).
+Progress = Callable[[str, int, int], None]
 
 
 class Encoder(Protocol):
@@ -56,10 +61,15 @@ class PhotoSource(Protocol):
 class Snapshot(Protocol):
     """One consistent view of everything that is indexed."""
 
-    seq: int
-    count: int
+    @property
+    def seq(self) -> int: ...
+
+    @property
+    def count(self) -> int: ...
 
     def chunks(self) -> Iterator[Chunk]: ...
+
+    def sample(self, rows: int) -> Chunk: ...
 
 
 class Store(Protocol):
@@ -77,11 +87,13 @@ class Store(Protocol):
 
     def entries(self, photo_ids: Collection[int]) -> dict[int, Entry]: ...
 
+    def known_entries(self, photo_ids: Collection[int], model_key: str) -> dict[int, tuple[Entry, Vector]]: ...
+
     def ids_with_content(self, content_sha256: str) -> Ids: ...
 
     def ids_where(self, near: Near | None, where: Mapping[str, Any] | None) -> Ids: ...
 
-    def changes_after(self, seq: int, model_key: str, dimension: int) -> Changes: ...
+    def changes_after(self, seq: int, model_key: str, dimension: int, *, items: bool = True) -> Changes: ...
 
     def snapshot(self, model_key: str, dimension: int) -> AbstractContextManager[Snapshot]: ...
 
@@ -113,7 +125,9 @@ class Store(Protocol):
 
     def reserve_generation(self) -> int: ...
 
-    def publish_generation(self, number: int, model_key: str, seq: int, count: int, keep: int) -> list[int]: ...
+    def publish_generation(self, number: int, model_key: str, seq: int, built: Built, keep: int) -> list[int]: ...
+
+    def serving_generation(self, model_key: str) -> int | None: ...
 
     def published_at(self, number: int) -> str | None: ...
 
@@ -129,12 +143,23 @@ class LiveIndex(Protocol):
     def generation(self) -> int | None: ...
 
     @property
+    def seq(self) -> int: ...
+
+    @property
     def count(self) -> int: ...
 
     @property
     def delta_count(self) -> int: ...
 
-    def catch_up(self) -> int: ...
+    @property
+    def kind(self) -> str | None: ...
+
+    @property
+    def recall_at_10(self) -> float | None: ...
+
+    def catch_up(self, *, max_age_s: float = 0.0) -> int: ...
+
+    def settle(self, timeout_s: float = 60.0) -> None: ...
 
     def search(self, query: Vector, k: int, *, only: Ids | None = None, exclude: Ids | None = None) -> Neighbours: ...
 
@@ -142,9 +167,29 @@ class LiveIndex(Protocol):
 class Generations(Protocol):
     """Writes immutable index directories, whole or not at all."""
 
-    def write(self, number: int, chunks: Iterable[Chunk], *, model_key: str, dimension: int, seq: int) -> int: ...
+    def write(
+        self,
+        number: int,
+        snapshot: Snapshot,
+        *,
+        model_key: str,
+        dimension: int,
+        previous: int | None,
+        progress: Progress,
+    ) -> Built: ...
 
-    def keep_only(self, numbers: Collection[int]) -> None: ...
+    def keep_only(self, numbers: Collection[int], *, everywhere: bool = False) -> None: ...
 
 
-Progress = Callable[[str, int, int], None]
+class RemoteFolder(Protocol):
+    """Where generations are published for other hosts: an object store or a shared directory. Raises Transient."""
+
+    url: str
+
+    def put(self, folder: Path, files: Sequence[str]) -> None: ...
+
+    def get(self, name: str, files: Sequence[str], into: Path) -> None: ...
+
+    def names(self) -> list[str]: ...
+
+    def delete(self, name: str, files: Sequence[str]) -> None: ...

@@ -120,6 +120,32 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class Built:
+    """A written generation: how many vectors, of what kind, how good and how large."""
+
+    count: int
+    kind: str
+    parameters: dict[str, float]
+    recall_at_10: float
+    index_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedGeneration:
+    """A generation that is kept. `state`: serving, kept (to roll back to) or withdrawn (rolled back from)."""
+
+    number: int
+    model_key: str
+    count: int
+    seq: int
+    kind: str | None
+    recall_at_10: float | None
+    index_bytes: int | None
+    published_at: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
 class Missing:
     """A photo that should be in the index and has no vector of this model, or whose file is another one now."""
 

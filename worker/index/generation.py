@@ -2,7 +2,7 @@
 
     <folder>/000012/index.faiss     vectors, FAISS's own format, memory-mapped by readers
     <folder>/000012/ids.npy         photo ids, rising; position i belongs to vector i
-    <folder>/000012/manifest.json   counts, model key, seq, SHA-256 of both files; written last
+    <folder>/000012/manifest.json   what it is, how good it was measured to be, SHA-256 of both files; written last
 
 A directory is built aside under a hidden name, checked by reading it back, and renamed. FAISS itself reports no
 error of a full disk on closing a file, so the reading back is the check.
@@ -14,23 +14,30 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import faiss
 import numpy as np
 
-from worker.core.types import Chunk
+from producer_client.contract import Code
+from worker.core.ports import RemoteFolder, Snapshot
+from worker.core.types import Built
 from worker.core.vectors import Ids, Vectors
-from worker.errors import BadGeneration
+from worker.errors import BadGeneration, Permanent
+from worker.index import kinds
+from worker.index.kinds import Kind, Parameters, Plan, Positions, Similarities, Truth, Tuned
 
-FORMAT = 1
+FORMAT = 2
 INDEX, IDS, MANIFEST = "index.faiss", "ids.npy", "manifest.json"
-#: Vectors that are looked up again in a written index: each must find itself first.
-CANARIES = 16
-#: float32 rounding of a unit vector's product with itself, over thousands of dimensions.
-SELF_SIMILARITY = 1 - 1e-4
+#: Stored photos whose neighbours are looked up exactly and in the finished index, to measure its recall.
+QUERIES = 500
+#: Cosine of a vector and itself as the index keeps it: 8 bits a number leave more than this of it.
+SAME_VECTOR = 0.99
+#: Queries that touch the pages of a new generation before searches come to it.
+WARMING = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +50,18 @@ class Manifest:
     seq: int
     metric: str
     kind: str
-    faiss_version: str
+    factory: str
+    parameters: Parameters
+    #: Share of the true neighbours found, for `recall_queries` stored photos, each left out of its own answer.
+    recall_at_1: float
+    recall_at_10: float
+    recall_queries: int
+    #: Of the true neighbours that generation `previous` finds, the share that this one finds too.
+    previous: int | None
+    agreement: float | None
+    index_bytes: int
+    versions: dict[str, str]
+    created_at: str
     sha256: dict[str, str]
 
 
@@ -55,29 +73,76 @@ class Generation:
     index: faiss.Index
     ids: Ids
 
+    def search(
+        self, query: Vectors, k: int, *, selector: faiss.IDSelector | None = None, widen: float = 1.0
+    ) -> tuple[Similarities, Positions]:
+        """query: float32 [1, d]. Returns ([k], [k]), fewer where there are fewer."""
+        kinds.one_thread()
+        similarities, positions = kinds.search(
+            self.index, self.manifest.parameters, query, k, selector=selector, widen=widen
+        )
+        there = positions[0] >= 0
+        return similarities[0][there], positions[0][there]
+
+    def warm(self) -> None:
+        """Touch what searches will touch, so that the first of them does not wait for the disk."""
+        if not self.manifest.count:
+            return
+        step = max(1, self.manifest.count // WARMING)
+        for position in range(0, self.manifest.count, step):
+            self.search(kinds.vectors_at(self.index, np.array([position])), kinds.RECALL_K)
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """How generations are built. See the settings index_kind, index_exact_up_to, index_memory_mb, index_recall."""
+
+    kind: str = "auto"
+    exact_up_to: int = 50_000
+    memory_bytes: float = float("inf")
+    gate: float = 0.97
+    threads: int = 1
+
 
 class GenerationFolder:
-    """See worker.core.ports.Generations."""
+    """See worker.core.ports.Generations.
 
-    def __init__(self, folder: Path) -> None:
+    remote: where generations are published for other hosts; this folder is then this host's verified copy.
+    """
+
+    def __init__(self, folder: Path, *, build: Build | None = None, remote: RemoteFolder | None = None) -> None:
         self._folder = folder
+        self._build = build or Build()
+        self._remote = remote
 
     def path(self, number: int) -> Path:
-        return self._folder / f"{number:06d}"
+        return self._folder / _name(number)
 
-    def write(self, number: int, chunks: Iterable[Chunk], *, model_key: str, dimension: int, seq: int) -> int:
-        """Build generation `number` from rows with rising ids; returns how many. Nothing is left of a failed try.
+    def write(
+        self,
+        number: int,
+        snapshot: Snapshot,
+        *,
+        model_key: str,
+        dimension: int,
+        previous: int | None = None,
+        progress: Callable[[str, int, int], None] = lambda *_: None,
+    ) -> Built:
+        """Build generation `number` from a snapshot whose ids rise. Nothing is left of a failed try.
 
-        Raises BadGeneration when the written files do not read back, and OSError for a disk that is full.
+        Raises BadGeneration when the written files do not read back, Permanent(recall_too_low) when no way of building
+        reaches the gate, Permanent(not_ready) when none fits the memory, and OSError for a disk that is full.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         # One rebuild runs at a time, so what lies half-built here belongs to one that was killed.
         for left in self._folder.glob(".building-*"):
             shutil.rmtree(left, ignore_errors=True)
-        aside = self._folder / f".building-{number:06d}-{os.getpid()}"
+        aside = self._folder / f".building-{_name(number)}-{os.getpid()}"
         aside.mkdir()
         try:
-            count = self._build(aside, number, chunks, model_key, dimension, seq)
+            manifest = _Builder(aside, number, snapshot, model_key, dimension, self._build, progress).run(
+                None if previous is None else self._previous(previous, model_key)
+            )
             # Left by a rebuild that was killed before it published, if the database was set back since.
             shutil.rmtree(self.path(number), ignore_errors=True)
             aside.rename(self.path(number))
@@ -85,61 +150,209 @@ class GenerationFolder:
             shutil.rmtree(aside, ignore_errors=True)
             raise
         _fsync(self._folder)
-        return count
+        if self._remote is not None:
+            progress("upload", 0, 1)
+            # The manifest goes last: without it the other files are nothing to anybody.
+            self._remote.put(self.path(number), (INDEX, IDS, MANIFEST))
+        return Built(
+            count=manifest.count,
+            kind=manifest.kind,
+            parameters=dict(manifest.parameters),
+            recall_at_10=manifest.recall_at_10,
+            index_bytes=manifest.index_bytes,
+        )
 
     def open(self, number: int, *, model_key: str) -> Generation:
         """Map a generation after checking every byte of it. Raises BadGeneration naming what is wrong."""
+        if self._remote is not None and not (self.path(number) / MANIFEST).exists():
+            self._fetch(self._remote, number, model_key)
         return _open(self.path(number), number=number, model_key=model_key)
 
-    def keep_only(self, numbers: Collection[int]) -> None:
-        """Delete all others, also those that were written and never published.
+    def keep_only(self, numbers: Collection[int], *, everywhere: bool = False) -> None:
+        """Delete all others on this host, also those that were written and never published.
 
+        everywhere: also where they are published, which only who publishes may do.
         A process that still maps one keeps its pages until it lets go (POSIX unlink).
         """
-        kept = {self.path(number).name for number in numbers}
+        kept = {_name(number) for number in numbers}
         for folder in self._folder.glob("[0-9]*"):
             if folder.name not in kept:
                 shutil.rmtree(folder, ignore_errors=True)
+        if everywhere and self._remote is not None:
+            for name in self._remote.names():
+                if name.isdigit() and name not in kept:
+                    self._remote.delete(name, (MANIFEST, INDEX, IDS))
 
-    def _build(
-        self, aside: Path, number: int, chunks: Iterable[Chunk], model_key: str, dimension: int, seq: int
-    ) -> int:
-        index = faiss.IndexFlatIP(dimension)
+    def forget_before(self, number: int) -> None:
+        """Delete this host's copies of generations older than `number`. Not where the folder is the original."""
+        if self._remote is not None:
+            for folder in self._folder.glob("[0-9]*"):
+                if folder.name.isdigit() and int(folder.name) < number:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+    def _previous(self, number: int, model_key: str) -> Generation | None:
+        """The generation to compare with; a damaged or missing one is no reason not to build the next."""
+        try:
+            return self.open(number, model_key=model_key)
+        except BadGeneration:
+            return None
+
+    def _fetch(self, remote: RemoteFolder, number: int, model_key: str) -> None:
+        """Bring a published generation to this host: aside, checked, renamed. Whoever is second finds it done."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        aside = self._folder / f".fetching-{_name(number)}-{os.getpid()}"
+        shutil.rmtree(aside, ignore_errors=True)
+        try:
+            try:
+                remote.get(_name(number), (INDEX, IDS, MANIFEST), aside)
+            except FileNotFoundError as exc:
+                raise BadGeneration(f"generation {number} is not at {remote.url}: {exc}") from exc
+            _open(aside, number=number, model_key=model_key)
+            try:
+                aside.rename(self.path(number))
+            except OSError:
+                if not (self.path(number) / MANIFEST).exists():
+                    raise
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+class _Builder:
+    """One build of one generation."""
+
+    def __init__(
+        self,
+        folder: Path,
+        number: int,
+        snapshot: Snapshot,
+        model_key: str,
+        dimension: int,
+        build: Build,
+        progress: Callable[[str, int, int], None],
+    ) -> None:
+        self._folder = folder
+        self._number = number
+        self._snapshot = snapshot
+        self._model_key = model_key
+        self._dimension = dimension
+        self._build = build
+        self._progress = progress
+
+    def run(self, previous: Generation | None) -> Manifest:
+        plans = kinds.plans(
+            self._snapshot.count,
+            self._dimension,
+            kind=self._build.kind,
+            exact_up_to=self._build.exact_up_to,
+            memory_bytes=self._build.memory_bytes,
+        )
+        for plan in plans:
+            truth, ids = self._write(plan)
+            index = self._read_back(truth, ids)
+            gate = 1 - kinds.CHANGES_ANSWERS if plan.kind is Kind.EXACT else self._build.gate
+            tuned = kinds.tune(index, plan, truth, gate)
+            # The last exact way compares the vectors as they are: what it finds is the truth.
+            if tuned.recall_at_10 >= gate or (plan.kind is Kind.EXACT and plan is plans[-1]):
+                agreement = self._agreement(previous, index, tuned, truth, ids)
+                return self._finish(plan, tuned, previous, agreement, len(ids))
+        raise Permanent(
+            Code.RECALL_TOO_LOW,
+            f"generation {self._number} ({plan.factory}) finds {tuned.recall_at_10:.3f} of the true neighbours, the "
+            f"gate is {self._build.gate:g} (SIGHTLINE_INDEX_RECALL). The one before goes on serving; "
+            "SIGHTLINE_INDEX_KIND=exact always passes",
+        )
+
+    def _write(self, plan: Plan) -> tuple[Truth, Ids]:
+        """Stream the snapshot into an index file and an ids file."""
+        faiss.omp_set_num_threads(self._build.threads)
+        self._progress("train", 0, self._snapshot.count)
+        sample = self._snapshot.sample(max(plan.training_rows, QUERIES))
+        chosen = np.random.default_rng(self._number).permutation(len(sample.ids))[:QUERIES]
+        truth = Truth(sample.vectors[chosen])
+        query_ids = sample.ids[chosen]
+        index = kinds.train(plan, self._dimension, sample.vectors)
+        del sample
         ids: list[Ids] = []
-        canaries: list[tuple[int, Vectors]] = []
-        for chunk in chunks:
+        count = 0
+        for chunk in self._snapshot.chunks():
             index.add(chunk.vectors)
+            truth.see(count, chunk.vectors)
             ids.append(chunk.ids)
-            for row in range(0, len(chunk.ids), max(1, len(chunk.ids) // CANARIES)):
-                canaries.append((int(chunk.ids[row]), chunk.vectors[row : row + 1].copy()))
+            count += len(chunk.ids)
+            self._progress("write", count, self._snapshot.count)
         all_ids = np.concatenate(ids) if ids else np.zeros(0, dtype=np.int64)
         if np.any(np.diff(all_ids) <= 0):
-            raise BadGeneration(f"generation {number}: the rows' ids do not rise")
-        faiss.write_index(index, str(aside / INDEX))
-        np.save(aside / IDS, all_ids)
+            raise BadGeneration(f"generation {self._number}: the rows' ids do not rise")
+        truth.own = np.searchsorted(all_ids, query_ids)
+        kinds.finish(index)
+        faiss.write_index(index, str(self._folder / INDEX))
+        np.save(self._folder / IDS, all_ids)
+        for name in (INDEX, IDS):
+            _fsync(self._folder / name)
+        return truth, all_ids
+
+    def _read_back(self, truth: Truth, ids: Ids) -> faiss.Index:
+        """Map the written index as a reader does; some photos must stand where their ids say."""
+        self._progress("check", 0, 1)
+        index, _ = _map(self._folder, self._number, count=len(ids), dimension=self._dimension)
+        for query, position in zip(truth.queries, truth.own.tolist(), strict=True):
+            if float(kinds.vectors_at(index, np.array([position]))[0] @ query) < SAME_VECTOR:
+                raise BadGeneration(f"generation {self._number}: photo {ids[position]} has another photo's vector")
+        return index
+
+    def _agreement(
+        self, previous: Generation | None, index: faiss.Index, tuned: Tuned, truth: Truth, ids: Ids
+    ) -> float | None:
+        """Of the true neighbours that the previous generation finds, the share that this one finds too."""
+        if previous is None:
+            return None
+        before = [previous.ids[previous.search(query[None, :], kinds.RECALL_K + 1)[1]] for query in truth.queries]
+        now = kinds.answers(index, tuned.parameters, truth)
+        both = known = 0
+        for old, new, true in zip(before, now, truth.neighbours(), strict=True):
+            confirmed = true[(true >= 0) & np.isin(ids[true], old)]
+            known += len(confirmed)
+            both += int(np.isin(confirmed, new).sum())
+        agreement = both / known if known else 1.0
+        if agreement < min(self._build.gate, tuned.recall_at_10):
+            raise Permanent(
+                Code.RECALL_TOO_LOW,
+                f"generation {self._number} finds only {agreement:.3f} of what generation {previous.manifest.number} "
+                "finds and exact search confirms",
+            )
+        return round(agreement, 4)
+
+    def _finish(
+        self, plan: Plan, tuned: Tuned, previous: Generation | None, agreement: float | None, count: int
+    ) -> Manifest:
+        """Write the manifest, then read everything once more as a reader does."""
         manifest = Manifest(
             format=FORMAT,
-            number=number,
-            model_key=model_key,
-            dimension=dimension,
-            count=len(all_ids),
-            seq=seq,
+            number=self._number,
+            model_key=self._model_key,
+            dimension=self._dimension,
+            count=count,
+            seq=self._snapshot.seq,
             metric="inner product of unit vectors",
-            kind="exact",
-            faiss_version=faiss.__version__,
-            sha256={name: _sha256(aside / name) for name in (INDEX, IDS)},
+            kind=plan.kind.value,
+            factory=plan.factory,
+            parameters=tuned.parameters,
+            recall_at_1=tuned.recall_at_1,
+            recall_at_10=tuned.recall_at_10,
+            recall_queries=tuned.queries,
+            previous=None if previous is None else previous.manifest.number,
+            agreement=agreement,
+            index_bytes=sum((self._folder / name).stat().st_size for name in (INDEX, IDS)),
+            versions={"faiss": faiss.__version__, "numpy": np.__version__},
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            sha256={name: _sha256(self._folder / name) for name in (INDEX, IDS)},
         )
-        for name in (INDEX, IDS):
-            _fsync(aside / name)
-        with (aside / MANIFEST).open("w") as file:
+        with (self._folder / MANIFEST).open("w") as file:
             json.dump(asdict(manifest), file, indent=2)
             file.flush()
             os.fsync(file.fileno())
-        _fsync(aside)
-        _check_canaries(
-            _open(aside, number=number, model_key=model_key), canaries[:: max(1, len(canaries) // CANARIES)]
-        )
-        return len(all_ids)
+        _fsync(self._folder)
+        return _open(self._folder, number=self._number, model_key=self._model_key).manifest
 
 
 def _open(path: Path, *, number: int, model_key: str) -> Generation:
@@ -160,27 +373,27 @@ def _open(path: Path, *, number: int, model_key: str) -> Generation:
         # Checked before FAISS or numpy parse a byte: neither is made for files of strangers (faiss #5400).
         if found != manifest.sha256.get(name):
             raise BadGeneration(f"generation {number}: {name} is not the file that was written (SHA-256 differs)")
+    return Generation(manifest, *_map(path, number, count=manifest.count, dimension=manifest.dimension))
+
+
+def _map(path: Path, number: int, *, count: int, dimension: int) -> tuple[faiss.Index, Ids]:
+    """Both files, memory-mapped. Only for files that this process wrote or whose SHA-256 it has checked."""
     # An empty index has no pages to map.
-    flags = faiss.IO_FLAG_MMAP_IFC if manifest.count else 0
-    index = faiss.read_index(str(path / INDEX), flags)
-    ids = np.load(path / IDS, mmap_mode="r" if manifest.count else None, allow_pickle=False)
-    if not (index.ntotal == len(ids) == manifest.count and index.d == manifest.dimension):
+    try:
+        index = faiss.read_index(str(path / INDEX), faiss.IO_FLAG_MMAP_IFC if count else 0)
+        ids = np.load(path / IDS, mmap_mode="r" if count else None, allow_pickle=False)
+    except (RuntimeError, ValueError) as exc:
+        raise BadGeneration(f"generation {number} does not read back: {exc}") from exc
+    if not (index.ntotal == len(ids) == count and index.d == dimension):
         raise BadGeneration(
             f"generation {number}: {index.ntotal} vectors of {index.d}, {len(ids)} ids; "
-            f"the manifest says {manifest.count} of {manifest.dimension}"
+            f"the manifest says {count} of {dimension}"
         )
-    return Generation(manifest, index, ids)
+    return index, ids
 
 
-def _check_canaries(generation: Generation, canaries: list[tuple[int, Vectors]]) -> None:
-    for photo_id, vector in canaries:
-        similarities, positions = generation.index.search(vector, 1)
-        own = generation.index.reconstruct(int(np.searchsorted(generation.ids, photo_id)))
-        if similarities[0, 0] < SELF_SIMILARITY or not np.array_equal(own, vector[0]):
-            raise BadGeneration(
-                f"generation {generation.manifest.number}: photo {photo_id} does not find itself "
-                f"(position {positions[0, 0]}, similarity {similarities[0, 0]:.4f})"
-            )
+def _name(number: int) -> str:
+    return f"{number:06d}"
 
 
 def _sha256(path: Path) -> str:

@@ -1,14 +1,17 @@
 """The live index of a process: published generation (base), what happened since (delta), what is gone (tombstones).
 
-A search runs on one immutable View. `catch_up` makes the next View under a lock: it pulls the change log after the
-watermark, and maps a newly published generation; who calls it meanwhile waits.
+A search runs on one immutable View and never waits. `catch_up` makes the next View from the change log. A newly
+published generation is checked, mapped, warmed and brought up to date by a thread of its own before one reference
+moves; the old one is let go when the last search on it has ended.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import faiss
 import numpy as np
@@ -17,39 +20,134 @@ import numpy.typing as npt
 from worker.core.ports import Store
 from worker.core.types import Change, Changes, Neighbours
 from worker.core.vectors import Ids, Vector, Vectors
-from worker.errors import BadGeneration
+from worker.errors import BadGeneration, Transient, WorkerError
+from worker.index import kinds
 from worker.index.generation import Generation, GenerationFolder
 
 log = logging.getLogger(__name__)
 
+#: Hidden photos that a search makes room for instead of telling FAISS to leave them out, which slows every comparison.
+SPARE = 32
+#: Rows that an empty delta has room for; it doubles.
+FIRST_ROOM = 256
+
+Mask = npt.NDArray[np.bool_]
+
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one search sees. No array in it is ever changed."""
+    """What one search sees. Nothing in it ever changes."""
 
     base: Generation | None
-    hidden: npt.NDArray[np.bool_]  #: [base count], rows that the delta replaces or a removal took
+    hidden: Mask  #: [base count], rows that the delta replaces or a removal took
     hidden_count: int
-    delta_ids: Ids
-    delta: Vectors
+    delta_ids: Ids  #: [n]
+    delta: Vectors  #: [n, d]
+    delta_hidden: Mask  #: [n], rows that a later one replaces or a removal took
+    delta_hidden_count: int
     seq: int
 
     @property
     def number(self) -> int | None:
         return None if self.base is None else self.base.manifest.number
 
+    @property
+    def delta_count(self) -> int:
+        return len(self.delta_ids) - self.delta_hidden_count
+
+    @property
+    def count(self) -> int:
+        return len(self.hidden) - self.hidden_count + self.delta_count
+
+
+@dataclass
+class _Layers:
+    """A base and what was put over it. Written by one thread at a time; makes Views that stay as they are.
+
+    Rows of the delta are appended in place, beyond the end of every View that was made before.
+    """
+
+    base: Generation | None
+    dimension: int
+    room: int = FIRST_ROOM
+    used: int = 0
+    rows: dict[int, int] = field(default_factory=dict)  #: photo id to its row in the delta
+
+    def __post_init__(self) -> None:
+        self.ids: Ids = np.zeros(self.room, dtype=np.int64)
+        self.vectors: Vectors = np.zeros((self.room, self.dimension), dtype=np.float32)
+        self.hidden: Mask = np.zeros(0 if self.base is None else self.base.manifest.count, dtype=np.bool_)
+        self.delta_hidden: Mask = np.zeros(self.room, dtype=np.bool_)
+
+    def put(self, ids: Ids, vectors: Vectors) -> None:
+        """Append photos that are in no layer yet."""
+        self._make_room(len(ids))
+        end = self.used + len(ids)
+        self.ids[self.used : end] = ids
+        self.vectors[self.used : end] = vectors
+        self.rows.update(zip(ids.tolist(), range(self.used, end), strict=True))
+        self.used = end
+
+    def apply(self, items: Sequence[Change]) -> None:
+        """Each changed photo leaves base and delta, and comes back with its new vector if it has one."""
+        if not items:
+            return
+        if self.base is not None:
+            changed = np.array([item.photo_id for item in items], dtype=np.int64)
+            positions = _positions(self.base.ids, changed)
+            if not self.hidden[positions].all():
+                self.hidden = self.hidden.copy()
+                self.hidden[positions] = True
+        replaced = [self.rows.pop(item.photo_id) for item in items if item.photo_id in self.rows]
+        if replaced:
+            self.delta_hidden = self.delta_hidden.copy()
+            self.delta_hidden[replaced] = True
+        new = [(item.photo_id, item.vector) for item in items if item.vector is not None]
+        if new:
+            self.put(
+                np.array([photo_id for photo_id, _ in new], dtype=np.int64), np.stack([vector for _, vector in new])
+            )
+
+    def view(self, seq: int) -> View:
+        delta_hidden = self.delta_hidden[: self.used]
+        return View(
+            base=self.base,
+            hidden=self.hidden,
+            hidden_count=int(self.hidden.sum()),
+            delta_ids=self.ids[: self.used],
+            delta=self.vectors[: self.used],
+            delta_hidden=delta_hidden,
+            delta_hidden_count=int(delta_hidden.sum()),
+            seq=seq,
+        )
+
+    def _make_room(self, more: int) -> None:
+        if self.used + more <= len(self.ids):
+            return
+        room = max(2 * len(self.ids), self.used + more)
+        ids = np.zeros(room, dtype=np.int64)
+        vectors = np.zeros((room, self.dimension), dtype=np.float32)
+        hidden = np.zeros(room, dtype=np.bool_)
+        ids[: self.used], vectors[: self.used] = self.ids[: self.used], self.vectors[: self.used]
+        hidden[: self.used] = self.delta_hidden[: self.used]
+        self.ids, self.vectors, self.delta_hidden = ids, vectors, hidden
+
 
 class FaissLiveIndex:
     """See worker.core.ports.LiveIndex."""
 
-    def __init__(self, store: Store, folder: GenerationFolder, *, model_key: str, dimension: int, threads: int) -> None:
-        faiss.omp_set_num_threads(threads)
+    def __init__(self, store: Store, folder: GenerationFolder, *, model_key: str, dimension: int) -> None:
         self._store = store
         self._folder = folder
         self._model_key = model_key
         self._dimension = dimension
         self._writer = threading.Lock()
+        self._layers: _Layers | None = None
         self._view: View | None = None
+        self._caught_up = float("-inf")  #: when the newest finished catch-up began, by time.monotonic
+        self._loader: threading.Thread | None = None
+        self._follower: threading.Thread | None = None
+        self._closed = threading.Event()
         #: Generations that could not be opened: said once, not at every search.
         self._unusable: set[int] = set()
 
@@ -58,114 +156,172 @@ class FaissLiveIndex:
         return None if self._view is None else self._view.number
 
     @property
+    def seq(self) -> int:
+        return 0 if self._view is None else self._view.seq
+
+    @property
     def count(self) -> int:
-        view = self._view
-        return 0 if view is None else len(view.hidden) - view.hidden_count + len(view.delta_ids)
+        return 0 if self._view is None else self._view.count
 
     @property
     def delta_count(self) -> int:
-        return 0 if self._view is None else len(self._view.delta_ids)
+        return 0 if self._view is None else self._view.delta_count
 
-    def catch_up(self) -> int:
-        """Apply everything that is committed; returns the watermark reached. Raises Transient without Postgres."""
-        with self._writer:
-            view = self._view or self._empty()
-            while True:
-                changes = self._store.changes_after(view.seq, self._model_key, self._dimension)
-                base = self._newer_base(view, changes)
-                if base is not None:
-                    view = self._onto(base)
-                elif view.seq < changes.log_start:
-                    # The log no longer reaches back to this view, and no generation bridges the gap.
-                    view = self._from_postgres()
-                else:
-                    self._view = _apply(view, changes.items, changes.seq)
-                    return self._view.seq
+    @property
+    def kind(self) -> str | None:
+        return None if self._view is None or self._view.base is None else self._view.base.manifest.kind
+
+    @property
+    def recall_at_10(self) -> float | None:
+        return None if self._view is None or self._view.base is None else self._view.base.manifest.recall_at_10
+
+    def catch_up(self, *, max_age_s: float = 0.0) -> int:
+        """Apply everything that was committed `max_age_s` before this call or earlier; returns the watermark.
+
+        Raises Transient without Postgres.
+        """
+        wanted = time.monotonic() - max_age_s
+        if self._view is None or self._caught_up < wanted:
+            with self._writer:
+                # Who waited here finds that the one before has done it.
+                if self._view is None or self._caught_up < wanted:
+                    self._catch_up()
+        return self.seq
+
+    def settle(self, timeout_s: float = 60.0) -> None:
+        """Catch up, and wait until a published generation that is on its way has become the base."""
+        self.catch_up()
+        loader = self._loader
+        if loader is not None:
+            loader.join(timeout_s)
+
+    def follow(self, every_s: float) -> None:
+        """Keep up without being asked: a process that nobody searches lets go of old generations too."""
+        self._follower = threading.Thread(target=self._follow, args=(every_s,), name="follow", daemon=True)
+        self._follower.start()
+
+    def close(self) -> None:
+        """Stop following, and wait for the thread that brings a generation, if there is one."""
+        self._closed.set()
+        if self._follower is not None:
+            self._follower.join()
+        loader = self._loader
+        if loader is not None:
+            loader.join()
 
     def search(self, query: Vector, k: int, *, only: Ids | None = None, exclude: Ids | None = None) -> Neighbours:
         """The k most similar photos, best first, equal ones by id.
 
         query: float32 [dimension] of length 1. only: search among these ids alone. exclude: never these.
+        Similarities of the base are those of its rounded vectors (see kinds), of the delta exact.
         """
-        view = self._view
-        if view is None:
+        if self._view is None:
             self.catch_up()
-            view = self._view
+        view = self._view
         assert view is not None
-        found = [_search_base(view, query, k, only, exclude), _search_delta(view, query, only, exclude)]
-        ids = np.concatenate([part[0] for part in found])
-        similarities = np.concatenate([part[1] for part in found])
+        kinds.one_thread()
+        parts = [_search_base(view, query, k, only, exclude), _search_delta(view, query, only, exclude)]
+        ids = np.concatenate([part[0] for part in parts])
+        similarities = np.concatenate([part[1] for part in parts])
         best = np.lexsort((ids, -similarities))[:k]
         return Neighbours(ids=ids[best], similarities=similarities[best], generation=view.number, seq=view.seq)
 
-    def _newer_base(self, view: View, changes: Changes) -> Generation | None:
-        """The newest kept generation that is whole, unless this view stands on it already."""
-        for number in changes.generations:
-            if number == view.number:
-                return None
-            if number in self._unusable:
-                continue
+    # ---------------------------------------------------------------------------------- becoming newer
+
+    def _follow(self, every_s: float) -> None:
+        while not self._closed.wait(every_s):
             try:
-                base = self._folder.open(number, model_key=self._model_key)
-            except BadGeneration as exc:
-                self._unusable.add(number)
-                log.error("generation refused, the one before serves", extra={"generation": number, "why": str(exc)})
-                continue
-            if base.manifest.seq >= changes.log_start:
-                return base
-            self._unusable.add(number)  # what happened since is forgotten
-        return None
+                self.catch_up(max_age_s=every_s / 2)
+            except WorkerError as exc:
+                # A search would say the same to its caller.
+                log.warning("index not caught up", extra={"code": exc.code, "why": exc.message})
 
-    def _empty(self) -> View:
-        return View(
-            base=None,
-            hidden=np.zeros(0, dtype=np.bool_),
-            hidden_count=0,
-            delta_ids=np.zeros(0, dtype=np.int64),
-            delta=np.zeros((0, self._dimension), dtype=np.float32),
-            seq=0,
-        )
+    def _catch_up(self) -> None:
+        began = time.monotonic()
+        if self._layers is None:
+            self._start()
+        else:
+            changes = self._changes_after(self.seq)
+            if self.seq < changes.log_start:
+                # The log no longer reaches back to this view.
+                self._start()
+            else:
+                self._layers.apply(changes.items)
+                self._view = self._layers.view(changes.seq)
+                self._look_for_newer(changes.generations)
+        self._caught_up = began
 
-    def _onto(self, base: Generation) -> View:
-        log.info("generation mapped", extra={"generation": base.manifest.number, "count": base.manifest.count})
-        return replace(
-            self._empty(),
-            base=base,
-            hidden=np.zeros(base.manifest.count, dtype=np.bool_),
-            seq=base.manifest.seq,
-        )
+    def _start(self) -> None:
+        """From nothing: the newest generation that is whole, or all of Postgres, and what came after it."""
+        changes = self._changes_after(0, vectors=False)
+        for number in changes.generations:
+            base = self._open(number)
+            served = None if base is None else self._onto(base)
+            if served is not None:
+                self._layers, self._view = served
+                return
+        self._layers, self._view = self._from_postgres()
 
-    def _from_postgres(self) -> View:
+    def _look_for_newer(self, generations: list[int]) -> None:
+        """Bring the generation that should serve, if it is another one, in a thread of its own."""
+        wanted = next((number for number in generations if number not in self._unusable), None)
+        if wanted is None or wanted == self.generation or (self._loader is not None and self._loader.is_alive()):
+            return
+        self._folder.forget_before(min(generations))
+        self._loader = threading.Thread(target=self._bring, args=(wanted,), name="generation", daemon=True)
+        self._loader.start()
+
+    def _bring(self, number: int) -> None:
+        base = self._open(number)
+        if base is None:
+            return
+        try:
+            base.warm()
+            served = self._onto(base)
+            if served is None:
+                return
+            layers, view = served
+            with self._writer:
+                # What came while the rest was applied is little.
+                changes = self._changes_after(view.seq)
+                layers.apply(changes.items)
+                self._layers, self._view = layers, layers.view(changes.seq)
+        except Transient as exc:
+            log.warning("generation waits for Postgres", extra={"generation": number, "why": exc.message})
+            return
+        log.info("generation mapped", extra={"generation": number, "count": base.manifest.count})
+
+    def _open(self, number: int) -> Generation | None:
+        if number in self._unusable:
+            return None
+        try:
+            return self._folder.open(number, model_key=self._model_key)
+        except BadGeneration as exc:
+            self._unusable.add(number)
+            log.error("generation refused, the one before serves", extra={"generation": number, "why": exc.message})
+            return None
+
+    def _onto(self, base: Generation) -> tuple[_Layers, View] | None:
+        """The base with what came after it; None where the log does not reach back to it any more."""
+        changes = self._changes_after(base.manifest.seq)
+        if base.manifest.seq < changes.log_start:
+            self._unusable.add(base.manifest.number)
+            return None
+        layers = _Layers(base, self._dimension)
+        layers.apply(changes.items)
+        return layers, layers.view(changes.seq)
+
+    def _from_postgres(self) -> tuple[_Layers, View]:
         with self._store.snapshot(self._model_key, self._dimension) as snapshot:
-            chunks = list(snapshot.chunks())
-            log.warning("index read from Postgres, without a generation", extra={"count": snapshot.count})
-            if not chunks:
-                return replace(self._empty(), seq=snapshot.seq)
-            return replace(
-                self._empty(),
-                delta_ids=np.concatenate([chunk.ids for chunk in chunks]),
-                delta=np.concatenate([chunk.vectors for chunk in chunks]),
-                seq=snapshot.seq,
-            )
+            layers = _Layers(None, self._dimension, room=max(FIRST_ROOM, snapshot.count))
+            for chunk in snapshot.chunks():
+                layers.put(chunk.ids, chunk.vectors)
+            if snapshot.count:
+                log.warning("index read from Postgres, without a generation", extra={"count": snapshot.count})
+            return layers, layers.view(snapshot.seq)
 
-
-def _apply(view: View, items: list[Change], seq: int) -> View:
-    """The view after some changes: each changed photo leaves base and delta, and comes back with its new vector."""
-    if not items:
-        return replace(view, seq=seq)
-    changed = np.array([item.photo_id for item in items], dtype=np.int64)
-    hidden = view.hidden
-    if view.base is not None:
-        positions = _positions(view.base.ids, changed)
-        hidden = hidden.copy()
-        hidden[positions] = True
-    stay = ~np.isin(view.delta_ids, changed)
-    put = [(item.photo_id, item.vector) for item in items if item.vector is not None]
-    delta_ids, delta = view.delta_ids[stay], view.delta[stay]
-    if put:
-        delta_ids = np.concatenate([delta_ids, np.array([photo_id for photo_id, _ in put], dtype=np.int64)])
-        delta = np.concatenate([delta, np.stack([vector for _, vector in put])])
-    return View(view.base, hidden, int(hidden.sum()), delta_ids, delta, seq)
+    def _changes_after(self, seq: int, *, vectors: bool = True) -> Changes:
+        return self._store.changes_after(seq, self._model_key, self._dimension, items=vectors)
 
 
 def _positions(sorted_ids: Ids, wanted: Ids) -> npt.NDArray[np.intp]:
@@ -180,31 +336,44 @@ def _positions(sorted_ids: Ids, wanted: Ids) -> npt.NDArray[np.intp]:
 def _search_base(
     view: View, query: Vector, k: int, only: Ids | None, exclude: Ids | None
 ) -> tuple[Ids, npt.NDArray[np.float32]]:
-    if view.base is None:
+    base = view.base
+    if base is None or not base.manifest.count:
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
-    ids = view.base.ids
-    parameters = None
-    if only is not None or view.hidden_count or (exclude is not None and len(exclude)):
+    out = _positions(base.ids, exclude) if exclude is not None else np.zeros(0, dtype=np.intp)
+    if only is not None:
+        allowed = np.zeros(len(base.ids), dtype=np.bool_)
+        allowed[_positions(base.ids, only)] = True
+        allowed &= ~view.hidden
+        allowed[out] = False
+        positions = np.flatnonzero(allowed)
+        if not len(positions):
+            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
+        if len(positions) <= kinds.EXACT_FILTER:
+            return base.ids[positions], kinds.vectors_at(base.index, positions) @ query
+        similarities, positions = base.search(
+            query[None, :], min(k, len(positions)), selector=_bitmap(allowed), widen=len(allowed) / len(positions)
+        )
+        return base.ids[positions], similarities
+    blocked = view.hidden_count + len(out)
+    similarities, positions = base.search(query[None, :], min(k + min(blocked, SPARE), len(base.ids)))
+    stay = ~view.hidden[positions] & ~np.isin(positions, out)
+    if blocked > SPARE and stay.sum() < min(k, len(base.ids) - blocked):
         allowed = ~view.hidden
-        if only is not None:
-            among = np.zeros(len(ids), dtype=np.bool_)
-            among[_positions(ids, only)] = True
-            allowed &= among
-        if exclude is not None:
-            allowed[_positions(ids, exclude)] = False
-        # An argument of this call; a field set on the shared index would change other threads' searches.
-        selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-        parameters = faiss.SearchParameters(sel=selector)
-    similarities, positions = view.base.index.search(query[None, :], min(k, max(len(ids), 1)), params=parameters)
-    there = positions[0] >= 0
-    return ids[positions[0][there]], similarities[0][there]
+        allowed[out] = False
+        similarities, positions = base.search(query[None, :], min(k, len(base.ids)), selector=_bitmap(allowed))
+        return base.ids[positions], similarities
+    return base.ids[positions[stay]], similarities[stay]
+
+
+def _bitmap(allowed: Mask) -> faiss.IDSelector:
+    return faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
 
 
 def _search_delta(
     view: View, query: Vector, only: Ids | None, exclude: Ids | None
 ) -> tuple[Ids, npt.NDArray[np.float32]]:
     """All of the delta, which is small; the caller keeps the best."""
-    allowed = np.ones(len(view.delta_ids), dtype=np.bool_)
+    allowed = ~view.delta_hidden
     if only is not None:
         allowed &= np.isin(view.delta_ids, only)
     if exclude is not None:

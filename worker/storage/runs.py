@@ -12,9 +12,10 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from producer_client.contract import Code, RebuildRun
+from worker.core.types import Built, PublishedGeneration
 from worker.errors import Permanent
 from worker.storage.database import Database
-from worker.storage.tables import changes, deliveries, generations, rebuilds, schedule
+from worker.storage.tables import changes, deliveries, generations, purges, rebuilds, schedule
 
 #: Held from the drawing of a seq to the commit, so that seqs are committed in their own order: a reader that has
 #: seen seq n will never meet a smaller one later. Publishing takes it too, since it forgets what is behind.
@@ -108,7 +109,7 @@ class Runs(Database):
                 connection.scalar(insert(generations).values(model_key=None).returning(generations.c.number)) or 0
             )
 
-    def publish_generation(self, number: int, model_key: str, seq: int, count: int, keep: int) -> list[int]:
+    def publish_generation(self, number: int, model_key: str, seq: int, built: Built, keep: int) -> list[int]:
         """Make a written generation the one that is served; returns the numbers of all that are kept.
 
         Fenced by its number: raises Permanent when a later one is out already, as after a lost lock.
@@ -121,8 +122,24 @@ class Runs(Database):
             connection.execute(
                 update(generations)
                 .where(generations.c.number == number)
-                .values(model_key=model_key, seq=seq, count=count, published_at=func.now())
+                .values(
+                    model_key=model_key,
+                    seq=seq,
+                    count=built.count,
+                    kind=built.kind,
+                    parameters=built.parameters,
+                    recall_at_10=built.recall_at_10,
+                    index_bytes=built.index_bytes,
+                    published_at=func.now(),
+                )
             )
+            # What was rolled back from is not wanted any more.
+            connection.execute(
+                update(generations)
+                .where(generations.c.withdrawn_at.is_not(None), generations.c.dropped_at.is_(None))
+                .values(dropped_at=func.now())
+            )
+            self._finish_purges(connection, number, seq)
             newest = select(generations.c.number).order_by(generations.c.number.desc())
             # Another model's newest generation stays, for the way back, until this model has `keep` of its own.
             oldest_own = newest.where(*own).offset(keep - 1).limit(1)
@@ -151,6 +168,66 @@ class Runs(Database):
         with self._begin() as connection:
             row = connection.execute(query.order_by(generations.c.number.desc()).limit(1)).first()
         return None if row is None else (row.number, row.model_key)
+
+    def serving_generation(self, model_key: str) -> int | None:
+        """The generation that searches with this model stand on."""
+        with self._begin() as connection:
+            number: int | None = connection.scalar(select(func.max(generations.c.number)).where(*served(model_key)))
+        return number
+
+    def generations(self) -> list[PublishedGeneration]:
+        """All that are kept, of every model, the newest first."""
+        query = select(generations).where(generations.c.published_at.is_not(None), generations.c.dropped_at.is_(None))
+        with self._begin() as connection:
+            rows = connection.execute(query.order_by(generations.c.number.desc())).all()
+        newest: dict[str, int] = {}
+        for row in rows:
+            if row.withdrawn_at is None:
+                newest.setdefault(row.model_key, row.number)
+        return [
+            PublishedGeneration(
+                number=row.number,
+                model_key=row.model_key,
+                count=row._mapping["count"],
+                seq=row.seq,
+                kind=row.kind,
+                recall_at_10=row.recall_at_10,
+                index_bytes=row.index_bytes,
+                published_at=_iso(row.published_at) or "",
+                state="serving"
+                if newest.get(row.model_key) == row.number
+                else ("kept" if row.withdrawn_at is None else "withdrawn"),
+            )
+            for row in rows
+        ]
+
+    def roll_back(self, number: int) -> list[int]:
+        """Let a kept generation serve again; returns the numbers that are withdrawn now, newer ones of its model.
+
+        What happened since is replayed from the log, so no photo is lost or comes back; the next rebuild goes on from
+        here. A withdrawn generation can be rolled forward to in the same way until then.
+        Raises Permanent(bad_request) for one that is not kept.
+        """
+        with self._begin() as connection:
+            connection.execute(select(func.pg_advisory_xact_lock(SEQ_LOCK)))
+            kept = (generations.c.published_at.is_not(None), generations.c.dropped_at.is_(None))
+            model_key = connection.scalar(select(generations.c.model_key).where(*kept, generations.c.number == number))
+            if model_key is None:
+                raise Permanent(
+                    Code.BAD_REQUEST, f"generation {number} is not kept; `sightline generations` shows those that are"
+                )
+            of_model = (*kept, generations.c.model_key == model_key)
+            connection.execute(
+                update(generations).where(*of_model, generations.c.number <= number).values(withdrawn_at=None)
+            )
+            return list(
+                connection.scalars(
+                    update(generations)
+                    .where(*of_model, generations.c.number > number)
+                    .values(withdrawn_at=func.now())
+                    .returning(generations.c.number)
+                )
+            )
 
     def published_at(self, number: int) -> str | None:
         with self._begin() as connection:
@@ -200,6 +277,21 @@ class Runs(Database):
             )
 
     @staticmethod
+    def _finish_purges(connection: Connection, number: int, seq: int) -> None:
+        """What was purged before `seq` is not in generation `number`; all that were built before may hold it."""
+        done = connection.execute(
+            update(purges)
+            .where(purges.c.erased_at.is_(None), purges.c.seq <= seq)
+            .values(erased_at=func.now(), generation=number)
+        )
+        if done.rowcount:
+            connection.execute(
+                update(generations)
+                .where(generations.c.number < number, generations.c.dropped_at.is_(None))
+                .values(dropped_at=func.now())
+            )
+
+    @staticmethod
     def _prune_log(connection: Connection) -> None:
         """Forget changes that every kept generation holds. The last of them stays: it says where the log starts."""
         oldest = select(func.min(generations.c.seq)).where(*served()).scalar_subquery()
@@ -208,8 +300,12 @@ class Runs(Database):
 
 
 def served(model_key: str | None = None) -> list[ColumnElement[bool]]:
-    """Generations that are published and kept, of one model or of all."""
-    kept: list[ColumnElement[bool]] = [generations.c.published_at.is_not(None), generations.c.dropped_at.is_(None)]
+    """Generations that are published, kept and not rolled back from, of one model or of all."""
+    kept: list[ColumnElement[bool]] = [
+        generations.c.published_at.is_not(None),
+        generations.c.dropped_at.is_(None),
+        generations.c.withdrawn_at.is_(None),
+    ]
     return kept if model_key is None else [*kept, generations.c.model_key == model_key]
 
 

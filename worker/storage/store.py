@@ -39,7 +39,6 @@ from worker.core.geo import bounding_box, distance_m
 from worker.core.types import (
     Change,
     Changes,
-    Chunk,
     Counts,
     Entry,
     Missing,
@@ -50,6 +49,7 @@ from worker.core.types import (
 from worker.core.vectors import Ids, Vector, from_bytes, to_bytes
 from worker.errors import Permanent
 from worker.storage.runs import SEQ_LOCK, Runs, served
+from worker.storage.snapshot import PostgresSnapshot
 from worker.storage.tables import (
     attempts,
     change_seq,
@@ -60,10 +60,8 @@ from worker.storage.tables import (
     refusals,
 )
 
-#: Locks of (this#: Locks of (this space, hash of a path): the same new path in two messages makes one row.
+#: Locks of (this space, hash of a path): the same new path in two messages makes one row.
 PATH_LOCKS = 5_361_903
-#: Rows per round trip of a streamed snapshot: 10,000 vectors of 1280 numbers are 51 MB.
-SNAPSHOT_ROWS = 10_000
 
 PHOTO_COLUMNS = ("id", "file_path", "lat", "lon", "address_data", "location_method", "created_at")
 
@@ -139,6 +137,23 @@ class PostgresStore(Runs):
             found = connection.execute(self._entries(photo_ids).where(~entries.c.removed)).all()
         return {row.photo_id: self._entry(row) for row in found}
 
+    def known_entries(self, photo_ids: Collection[int], model_key: str) -> dict[int, tuple[Entry, Vector]]:
+        """Indexed photos with their vectors as stored; removed, unknown and unembedded ones are absent."""
+        query = (
+            self._entries(photo_ids)
+            .add_columns(embeddings.c.vector)
+            .join(
+                embeddings,
+                and_(embeddings.c.content_sha256 == entries.c.content_sha256, embeddings.c.model_key == model_key),
+            )
+            .where(~entries.c.removed)
+        )
+        with self._begin() as connection:
+            return {
+                row.photo_id: (self._entry(row), from_bytes(row.vector, len(row.vector) // 4))
+                for row in connection.execute(query)
+            }
+
     def ids_with_content(self, content_sha256: str) -> Ids:
         with self._begin() as connection:
             found = connection.scalars(
@@ -187,8 +202,11 @@ class PostgresStore(Runs):
 
     # ------------------------------------------------------------------------------- the change log
 
-    def changes_after(self, seq: int, model_key: str, dimension: int) -> Changes:
-        """The newest state of every photo that changed after `seq`, with the generations kept. One snapshot."""
+    def changes_after(self, seq: int, model_key: str, dimension: int, *, items: bool = True) -> Changes:
+        """The newest state of every photo that changed after `seq`, with the generations kept. One snapshot.
+
+        items: whether to read the photos too, or only where the log stands.
+        """
         with self._begin(isolation_level="REPEATABLE READ") as connection:
             kept = list(
                 connection.scalars(
@@ -198,8 +216,8 @@ class PostgresStore(Runs):
             log_start, high = connection.execute(
                 select(func.coalesce(func.min(changes.c.seq), 0), func.coalesce(func.max(changes.c.seq), 0))
             ).one()
-            if high <= seq:
-                return Changes(seq=seq, items=[], generations=kept, log_start=log_start)
+            if high <= seq or not items:
+                return Changes(seq=seq if high <= seq else high, items=[], generations=kept, log_start=log_start)
             changed = select(changes.c.photo_id).where(changes.c.seq > seq).distinct().subquery()
             query = (
                 select(changed.c.photo_id, embeddings.c.vector)
@@ -218,11 +236,11 @@ class PostgresStore(Runs):
                     isouter=True,
                 )
             )
-            items = [
+            changed_photos = [
                 Change(row.photo_id, None if row.vector is None else from_bytes(row.vector, dimension))
                 for row in connection.execute(query)
             ]
-        return Changes(seq=high, items=items, generations=kept, log_start=log_start)
+        return Changes(seq=high, items=changed_photos, generations=kept, log_start=log_start)
 
     @contextmanager
     def snapshot(self, model_key: str, dimension: int) -> Iterator[PostgresSnapshot]:
@@ -491,42 +509,16 @@ class PostgresStore(Runs):
         passed it, and the reader would never see that change.
         """
         connection.execute(select(func.pg_advisory_xact_lock(SEQ_LOCK)))
-        seqs: dict[int, int] = {}
-        for photo_id in photo_ids:
-            seqs[photo_id] = int(
-                connection.scalar(
-                    insert(changes)
-                    .values(seq=change_seq.next_value(), photo_id=photo_id, at=func.now())
-                    .returning(changes.c.seq)
-                )
-                or 0
-            )
-        return seqs
-
-
-class PostgresSnapshot:
-    """See worker.core.ports.Snapshot. Lives as long as its transaction."""
-
-    def __init__(self, connection: Connection, model_key: str, dimension: int) -> None:
-        self._connection = connection
-        self._dimension = dimension
-        self._query = (
-            select(entries.c.photo_id, embeddings.c.vector)
-            .join_from(entries, embeddings, embeddings.c.content_sha256 == entries.c.content_sha256)
-            .where(~entries.c.removed, embeddings.c.model_key == model_key)
-            .order_by(entries.c.photo_id)
+        if not photo_ids:
+            return {}
+        rows = [{"photo_id": photo_id} for photo_id in photo_ids]
+        written = connection.execute(
+            insert(changes)
+            .values(seq=change_seq.next_value(), at=func.now())
+            .returning(changes.c.photo_id, changes.c.seq),
+            rows,
         )
-        self.seq = connection.scalar(select(func.max(changes.c.seq))) or 0
-        self.count = connection.scalar(select(func.count()).select_from(self._query.order_by(None).subquery())) or 0
-
-    def chunks(self) -> Iterator[Chunk]:
-        """Ids and vectors of one row travel together; a vector of another length raises BadVector."""
-        streamed = self._connection.execution_options(yield_per=SNAPSHOT_ROWS).execute(self._query)
-        for rows in streamed.partitions():
-            yield Chunk(
-                ids=np.array([row.photo_id for row in rows], dtype=np.int64),
-                vectors=np.stack([from_bytes(row.vector, self._dimension) for row in rows]),
-            )
+        return {row.photo_id: row.seq for row in written}
 
 
 def _keep_vector(connection: Connection, content: str, model_key: str, vector: Vector) -> None:

@@ -94,8 +94,24 @@ generations = Table(
     Column("model_key", Text),
     Column("seq", BigInteger),
     Column("count", BigInteger),
+    Column("kind", Text),
+    Column("parameters", JSONB),
+    Column("recall_at_10", Double),
+    Column("index_bytes", BigInteger),
     Column("published_at", DateTime(timezone=True)),
+    Column("withdrawn_at", DateTime(timezone=True)),
     Column("dropped_at", DateTime(timezone=True)),
+)
+
+#: Photos that must leave every kept generation, too, with the generation that was the first without them.
+purges = Table(
+    "purges",
+    metadata,
+    Column("photo_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("asked_at", DateTime(timezone=True), nullable=False),
+    Column("erased_at", DateTime(timezone=True)),
+    Column("generation", BigInteger),
 )
 
 rebuilds = Table(
