@@ -225,6 +225,16 @@ class Sightline:
     def remove(self, photo_ids: int | Sequence[int], *, timeout_s: float | None = None) -> contract.RemoveReply:
         return self.submit_remove(photo_ids).wait(timeout_s)
 
+    def submit_purge(self, photo_ids: int | Sequence[int]) -> Handle[contract.PurgeReply]:
+        """Remove photos and erase what Sightline stores of them, also from every index generation."""
+        ids = [photo_ids] if isinstance(photo_ids, int) else list(photo_ids)
+        return self._send(
+            TaskName.PURGE, Queue.INTERACTIVE, contract.Purge(photo_ids=ids), contract.PurgeReply.from_wire
+        )
+
+    def purge(self, photo_ids: int | Sequence[int], *, timeout_s: float | None = None) -> contract.PurgeReply:
+        return self.submit_purge(photo_ids).wait(timeout_s)
+
     # ------------------------------------------------------------------------------ search and locate
 
     def submit_search(

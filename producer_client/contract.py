@@ -40,6 +40,7 @@ class TaskName(StrEnum):
     EMBED = "sightline.embed"
     ADD_TO_INDEX = "sightline.add_to_index"
     REMOVE = "sightline.remove"
+    PURGE = "sightline.purge"
     SEARCH = "sightline.search"
     LOCATE = "sightline.locate"
     REBUILD_INDEX = "sightline.rebuild_index"
@@ -309,6 +310,16 @@ class Remove(Request):
 
 
 @dataclass(frozen=True, slots=True)
+class Purge(Request):
+    """Remove, and erase what is stored of these photos: vectors, positions, metadata, and every copy in an index."""
+
+    photo_ids: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        _check_batch("photo_ids", self.photo_ids)
+
+
+@dataclass(frozen=True, slots=True)
 class Search(Request):
     """Exactly one of `photo`, `text`, `vector` (any length, scaled to 1 by the worker; with the `model_key` that it
     came with, a worker of another model refuses it instead of comparing apples and pears).
@@ -434,6 +445,22 @@ class Removed(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class Purged(Message):
+    """The photo is in no answer and in no table of Sightline's from now on; its row in `photos` is the backend's.
+
+    `generations` are the kept index generations that may still hold its vector on disk. They are deleted when the next
+    rebuild is published, which this asks for; `stats` counts those that wait as `purges_pending`.
+    """
+
+    ref: str
+    photo_id: int
+    seq: int
+    was_indexed: bool
+    generations: list[int]
+    status: str = "purged"
+
+
+@dataclass(frozen=True, slots=True)
 class AddReply(Message):
     outcomes: list[Stored | Refused]
     model_key: str
@@ -449,6 +476,11 @@ class EmbedReply(Message):
 @dataclass(frozen=True, slots=True)
 class RemoveReply(Message):
     outcomes: list[Removed | Refused]
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeReply(Message):
+    outcomes: list[Purged | Refused]
 
 
 @dataclass(frozen=True, slots=True)
@@ -572,6 +604,7 @@ class StatsReply(Message):
     recall_at_10: float | None  #: of the generation, measured when it was built
     delta: int
     removed: int
+    purges_pending: int  #: purged photos that a kept generation on disk may still hold
     seq: int
     cache_hits: int
     cache_misses: int

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -39,10 +39,13 @@ from producer_client import (
     SightlineError,
     TimedOut,
 )
-from producer_client.contract import Hit, Message, RebuildReply, StatsReply
+from producer_client.contract import Hit, Message, Purged, RebuildReply, StatsReply
 from worker.errors import EncoderUnavailable, Permanent, WorkerError
 from worker.settings import PREFIX, Settings
 from worker.settings import load as load_settings
+
+if TYPE_CHECKING:
+    from worker.storage.store import PostgresStore
 
 #: Exit codes beside 0: the request failed, the settings are wrong, the model is missing, a check of `doctor` failed.
 FAILED, BAD_SETTINGS, NO_MODEL, UNWELL = 1, 2, 3, 4
@@ -152,17 +155,10 @@ def beat() -> None:
 def migrate(as_json: AsJson = False) -> None:
     """Bring the database to this release's schema."""
     from worker.storage.migrate import migrate as run
-    from worker.storage.store import PostgresStore
 
     settings = _settings()
-    store = PostgresStore(settings)
-    try:
-        with store.guard():
-            revision = run(store.engine, schema=settings.db_schema, photos_table=settings.photos_table)
-    except WorkerError as exc:
-        _fail(exc.message)
-    finally:
-        store.close()
+    with _store() as store, store.guard():
+        revision = run(store.engine, schema=settings.db_schema, photos_table=settings.photos_table)
     _print(as_json, {"revision": revision}, lambda: out.print(f"the database is at revision [cyan]{revision}[/]"))
 
 
@@ -272,6 +268,75 @@ def rebuild(as_json: AsJson = False, timeout: TimeoutS = 3600.0) -> None:
 
 
 @cli.command()
+def purge(
+    photo_ids: Annotated[list[int], typer.Argument(help="Ids of rows of the photos table.")],
+    as_json: AsJson = False,
+    timeout: TimeoutS = 60.0,
+) -> None:
+    """Remove photos and erase what is stored of them, also from the index generations on disk."""
+    with _client() as client:
+        reply = client.purge(photo_ids, timeout_s=timeout)
+
+    def table() -> None:
+        shown = Table("photo", "seq", "was indexed", "generations that may still hold it")
+        for outcome in reply.outcomes:
+            if isinstance(outcome, Purged):
+                held = ", ".join(map(str, outcome.generations)) or "none"
+                shown.add_row(str(outcome.photo_id), str(outcome.seq), "yes" if outcome.was_indexed else "no", held)
+        out.print(shown)
+        out.print(
+            "erased from Postgres and from every answer now. Generations on disk go with the next rebuild, which the "
+            "beat starts by itself; `sightline stats` shows purges pending until then"
+        )
+
+    _print(as_json, reply, table)
+
+
+@cli.command()
+def generations(as_json: AsJson = False) -> None:
+    """Show the index generations that are kept, and which one serves."""
+    with _store() as store:
+        kept = store.generations()
+
+    def table() -> None:
+        shown = Table("generation", "", "photos", "kind", "recall@10", "MB", "seq", "published", "model")
+        for g in kept:
+            shown.add_row(
+                str(g.number),
+                {"serving": "[green]serving[/]", "withdrawn": "[yellow]withdrawn[/]"}.get(g.state, g.state),
+                str(g.count),
+                g.kind or "",
+                "" if g.recall_at_10 is None else f"{g.recall_at_10:.3f}",
+                "" if g.index_bytes is None else f"{g.index_bytes / 1e6:.1f}",
+                str(g.seq),
+                g.published_at,
+                g.model_key,
+            )
+        out.print(shown if kept else "no generation is published yet. Run `sightline rebuild`.")
+
+    _print(as_json, {"generations": [dataclasses.asdict(g) for g in kept]}, table)
+
+
+@cli.command()
+def rollback(
+    number: Annotated[int, typer.Argument(help="A kept generation; `sightline generations` shows them.")],
+    as_json: AsJson = False,
+) -> None:
+    """Let a kept generation serve again. No photo is lost: what came since is replayed from the log."""
+    with _store() as store:
+        withdrawn = store.roll_back(number)
+    _print(
+        as_json,
+        {"serving": number, "withdrawn": withdrawn},
+        lambda: out.print(
+            f"generation [cyan]{number}[/] serves; workers take it over within "
+            f"{_settings().max_staleness_s:g} s and its reading. Withdrawn, and deleted by the next rebuild: "
+            f"{', '.join(map(str, withdrawn)) or 'none'}"
+        ),
+    )
+
+
+@cli.command()
 def stats(as_json: AsJson = False, timeout: TimeoutS = 30.0) -> None:
     """Show what the service knows: photos, index, model, last rebuild."""
     with _client() as client:
@@ -336,6 +401,8 @@ def rebuild_lines(reply: RebuildReply) -> Iterator[str]:
     yield f"dimension:               {reply.dimension}"
     yield f"model:                   {reply.model} ({reply.model_key})"
     yield f"device:                  {reply.device}"
+    size_mb = reply.index_bytes / 1e6
+    yield f"index:                   {reply.kind}, recall@10 {reply.recall_at_10:.3f}, {size_mb:.1f} MB"
     yield f"generation {reply.generation} at seq {reply.seq}, {reply.seconds:.1f} s"
 
 
@@ -346,6 +413,20 @@ def progress_bar(what: str, console: Console = err) -> Iterator[Callable[[int, i
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def _store() -> Iterator[PostgresStore]:
+    """The database itself, for what needs no worker."""
+    from worker.storage.store import PostgresStore
+
+    store = PostgresStore(_settings())
+    try:
+        yield store
+    except WorkerError as exc:
+        _fail(exc.message)
+    finally:
+        store.close()
 
 
 def _hits_table(title: str, hits: Sequence[Hit]) -> Table:

@@ -140,14 +140,25 @@ class Library:
 
     def remove_many(self, photo_ids: Sequence[int]) -> contract.RemoveReply:
         """Out of the index at once and for good. Removing twice is no error."""
-        for photo_id in photo_ids:
-            if not 0 <= photo_id < 2**63:
-                raise BadRequest(Code.BAD_REQUEST, f"photo_id {photo_id} is not a 64-bit row id")
+        _check_ids(photo_ids)
         removed = self._store.remove_many(photo_ids)
         return contract.RemoveReply(
             outcomes=[
                 contract.Removed(ref=f"photo {photo_id}", photo_id=photo_id, seq=seq, was_indexed=was)
                 for photo_id, (seq, was) in removed.items()
+            ]
+        )
+
+    def purge_many(self, photo_ids: Sequence[int]) -> contract.PurgeReply:
+        """Remove, and erase every trace: at once from Postgres, with the next rebuild from the generations on disk."""
+        _check_ids(photo_ids)
+        purged = self._store.purge_many(photo_ids)
+        generations = [generation.number for generation in self._store.generations()]
+        log.info("photos purged", extra={"photos": len(purged), "generations": len(generations)})
+        return contract.PurgeReply(
+            outcomes=[
+                contract.Purged(f"photo {photo_id}", photo_id, seq, was_indexed=was, generations=generations)
+                for photo_id, (seq, was) in purged.items()
             ]
         )
 
@@ -220,7 +231,18 @@ class Library:
 
     def nightly(self, name: str, slot: datetime, *, claims: int, claim_s: float) -> bool:
         """Rebuild if nobody has done so for `slot` (UTC); returns whether this call did."""
-        if not self._store.due(name, slot, max_attempts=claims, retry_after_s=claim_s):
+        return self._due(name, slot, claims=claims, claim_s=claim_s)
+
+    def catch_up_generations(self, *, claims: int, claim_s: float) -> bool:
+        """Rebuild if so much has changed that searches pay for it, or a purged photo is still in a generation."""
+        settings = self._settings
+        asked = self._store.rebuild_asked(
+            self._encoder.model_key, share=settings.compact_share, least=settings.compact_least
+        )
+        return any(self._due(name, moment, claims=claims, claim_s=claim_s, first_counts=True) for name, moment in asked)
+
+    def _due(self, name: str, slot: datetime, *, claims: int, claim_s: float, first_counts: bool = False) -> bool:
+        if not self._store.due(name, slot, max_attempts=claims, retry_after_s=claim_s, first_counts=first_counts):
             return False
         self.rebuild()
         self._store.slot_done(name, slot)
@@ -251,6 +273,7 @@ class Library:
             generation_published_at=None if number is None else self._store.published_at(number),
             delta=self._live.delta_count,
             removed=counts.removed,
+            purges_pending=counts.purges_pending,
             seq=counts.seq,
             cache_hits=self._cache_hits,
             cache_misses=self._cache_misses,
@@ -620,6 +643,12 @@ def _hit(entry: Entry, similarity: float) -> contract.Hit:
         metadata=entry.metadata,
         content_sha256=entry.content_sha256,
     )
+
+
+def _check_ids(photo_ids: Sequence[int]) -> None:
+    for photo_id in photo_ids:
+        if not 0 <= photo_id < 2**63:
+            raise BadRequest(Code.BAD_REQUEST, f"photo_id {photo_id} is not a 64-bit row id")
 
 
 def _ms_since(started: float) -> float:

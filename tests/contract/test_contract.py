@@ -31,6 +31,9 @@ from producer_client.contract import (
     Photo,
     Point,
     Provenance,
+    Purge,
+    Purged,
+    PurgeReply,
     Reason,
     RebuildIndex,
     RebuildReply,
@@ -147,6 +150,7 @@ strategies: dict[type[Message], st.SearchStrategy[Message]] = {
         return_vectors=st.booleans(),
     ),
     Remove: st.builds(Remove, photo_ids=st.lists(row_ids, min_size=1, max_size=5)),
+    Purge: st.builds(Purge, photo_ids=st.lists(row_ids, min_size=1, max_size=5)),
     Search: st.one_of(
         st.builds(Search, photo=photos, top_k=by_field["top_k"], near=by_field["near"]),
         st.builds(Search, text=names.filter(str.strip), threshold=by_field["threshold"], where=json_objects),
@@ -160,8 +164,9 @@ strategies: dict[type[Message], st.SearchStrategy[Message]] = {
 } | {
     cls: any_of(cls)
     for cls in (
-        Request, EmbedItem, Locate, RebuildIndex, Stats, Tick, Refused, Stored, Embedded, Removed, AddReply, EmbedReply,
-        RemoveReply, Hit, SearchReply, Answer, LocateReply, RebuildReply, TickReply, RebuildRun, StatsReply, Failure,
+        Request, EmbedItem, Locate, RebuildIndex, Stats, Tick, Refused, Stored, Embedded, Removed, Purged, AddReply,
+        EmbedReply, RemoveReply, PurgeReply, Hit, SearchReply,
+        Answer, LocateReply, RebuildReply, TickReply, RebuildRun, StatsReply, Failure,
     )
 }  # fmt: skip
 
@@ -521,8 +526,8 @@ def test_a_document_in_the_metadata_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("cls", "field", "item"),
-    [(AddToIndex, "photos", {}), (Embed, "photos", {}), (Remove, "photo_ids", 1)],
-    ids=["add", "embed", "remove"],
+    [(AddToIndex, "photos", {}), (Embed, "photos", {}), (Remove, "photo_ids", 1), (Purge, "photo_ids", 1)],
+    ids=["add", "embed", "remove", "purge"],
 )
 def test_a_batch_is_neither_empty_nor_too_long(cls: type[Message], field: str, item: object) -> None:
     cls.from_wire({"v": 1, field: [item] * contract.MAX_PHOTOS_PER_MESSAGE})
@@ -671,6 +676,6 @@ def test_the_reasons_are_a_closed_set() -> None:
 def test_task_names_and_queues_are_a_public_contract() -> None:
     assert {task.value for task in contract.TaskName} == {
         f"sightline.{verb}"
-        for verb in ("embed", "add_to_index", "remove", "search", "locate", "rebuild_index", "stats", "tick")
+        for verb in ("embed", "add_to_index", "remove", "purge", "search", "locate", "rebuild_index", "stats", "tick")
     }
     assert {queue.value for queue in contract.Queue} == {"interactive", "bulk", "index"}

@@ -23,6 +23,7 @@ from producer_client.contract import (
     NewPhoto,
     Photo,
     Provenance,
+    Purged,
     Reason,
     Refused,
     Removed,
@@ -697,6 +698,87 @@ def test_a_new_model_fills_its_own_vectors_and_never_mixes(
     assert after.generation == rebuilt.generation
     assert still.generation not in (None, rebuilt.generation)
     assert len(still.hits) == len(after.hits) > 0
+
+
+def test_a_purged_photo_is_erased_from_postgres_at_once_and_from_the_disk_by_the_next_rebuild(
+    library: Library, store: PostgresStore, settings: Settings, scenes: list[Scene], photo_root: Path
+) -> None:
+    first, second, third, *_ = of_place(scenes, 0)
+    twin = photo_root / "twin.jpg"
+    shutil.copyfile(second.path, twin)
+    purged, kept, same = stored(
+        library, [new(first), new(second), new(second, ref="twin", photo=Photo(path=str(twin)))]
+    )
+    held = [library.rebuild().generation, library.rebuild().generation]
+
+    outcomes = library.purge_many([purged.photo_id, same.photo_id]).outcomes
+
+    assert [(o.photo_id, o.was_indexed, o.generations) for o in outcomes if isinstance(o, Purged)] == [
+        (purged.photo_id, True, held[::-1]),
+        (same.photo_id, True, held[::-1]),
+    ]
+    assert store.known_vectors([purged.content_sha256], library._encoder.model_key) == {}
+    assert store.known_vectors([kept.content_sha256], library._encoder.model_key) != {}, "another photo has it too"
+    hits = library.search(Search(photo=Photo(path=str(third.path)), threshold=-1.0)).hits
+    assert [hit.photo_id for hit in hits] == [kept.photo_id]
+    assert library.stats(rss_mb=0).purges_pending == 2
+
+    assert library.catch_up_generations(claims=3, claim_s=900.0) is True
+
+    assert library.stats(rss_mb=0).purges_pending == 0
+    assert [int(p.name) for p in settings.generations_dir.iterdir()] == [held[-1] + 1]
+    ids = GenerationFolder(settings.generations_dir).open(held[-1] + 1, model_key=library._encoder.model_key).ids
+    assert ids.tolist() == [kept.photo_id]
+    assert library.catch_up_generations(claims=3, claim_s=900.0) is False
+    with store.engine.connect() as connection:
+        row = connection.execute(
+            text(f"SELECT * FROM {settings.db_schema}.entries WHERE photo_id = {purged.photo_id}")
+        ).one()
+    assert (row.content_sha256, row.path, row.lat, row.lon, row.metadata) == ("", None, None, None, None)
+
+
+def test_a_log_that_has_grown_asks_for_a_rebuild_whatever_the_hour(
+    make_library: Callable[..., Library], settings: Settings, scenes: list[Scene]
+) -> None:
+    library = make_library(settings=settings.model_copy(update={"compact_least": 2, "compact_share": 0.5}))
+
+    def compact() -> bool:
+        return library.catch_up_generations(claims=3, claim_s=900.0)
+
+    assert compact() is False
+    stored(library, [new(scene) for scene in scenes[:1]])
+    assert compact() is False, "one photo is fewer than the least"
+    stored(library, [new(scene) for scene in scenes[1:6]])
+    assert compact() is True
+    stored(library, [new(scene) for scene in scenes[6:8]])
+    assert compact() is False, "two changes are less than half of six photos"
+    stored(library, [new(scene) for scene in scenes[8:9]])
+    assert compact() is True
+    assert library.stats(rss_mb=0).delta == 0
+
+
+def test_a_rolled_back_generation_serves_with_all_that_came_after_it(
+    library: Library, store: PostgresStore, scenes: list[Scene]
+) -> None:
+    query, known = held_back(scenes)
+    stored(library, [new(scene) for scene in known[:3]])
+    good = library.rebuild().generation
+    stored(library, [new(scene) for scene in known[3:]])
+    bad = library.rebuild().generation
+    assert library.stats(rss_mb=0).generation == bad
+
+    assert store.roll_back(good) == [bad]
+
+    assert library.stats(rss_mb=0).generation == good
+    assert len(library.search(Search(photo=Photo(path=str(query.path)), threshold=-1.0)).hits) == len(known)
+    assert [(g.number, g.state) for g in store.generations()] == [(bad, "withdrawn"), (good, "serving")]
+    assert store.roll_back(bad) == []
+    assert library.stats(rss_mb=0).generation == bad, "and forward again"
+    store.roll_back(good)
+    newest = library.rebuild().generation
+    assert [(g.number, g.state) for g in store.generations()] == [(newest, "serving"), (good, "kept")]
+    with pytest.raises(Permanent, match="not kept"):
+        store.roll_back(bad)
 
 
 def test_a_night_is_rebuilt_once_by_whoever_comes_first_and_made_up_when_missed(library: Library) -> None:

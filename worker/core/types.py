@@ -162,4 +162,5 @@ class Counts:
     indexed: int
     removed: int
     refused: int
+    purges_pending: int
     seq: int

@@ -22,6 +22,10 @@ from worker.storage.tables import changes, deliveries, generations, purges, rebu
 SEQ_LOCK = 5_361_902
 
 
+#: Stands for the moment of a publication that has not been.
+NEVER = datetime(2000, 1, 1, tzinfo=UTC)
+
+
 class Runs(Database):
     """The part of worker.core.ports.Store that is about the service itself; every method is one transaction."""
 
@@ -235,15 +239,35 @@ class Runs(Database):
 
     # ------------------------------------------------------------------------------------- schedule
 
-    def due(self, name: str, slot: datetime, *, max_attempts: int, retry_after_s: float) -> bool:
+    def rebuild_asked(self, model_key: str, *, share: float, least: int) -> list[tuple[str, datetime]]:
+        """What asks for a rebuild beside the clock, as (job, moment since when): the log has grown by more than
+        `share` of the generation and by `least` photos, or a purged photo may still be in a generation."""
+        newest = (
+            select(generations.c.seq, generations.c.count, generations.c.published_at)
+            .where(*served(model_key))
+            .order_by(generations.c.number.desc())
+            .limit(1)
+        )
+        with self._begin() as connection:
+            seq, count, published_at = connection.execute(newest).first() or (0, 0, NEVER)
+            changed = connection.scalar(select(func.count(changes.c.photo_id.distinct())).where(changes.c.seq > seq))
+            purge = connection.scalar(select(func.max(purges.c.asked_at)).where(purges.c.erased_at.is_(None)))
+        asked = [] if (changed or 0) < max(least, share * count) else [("compaction", published_at)]
+        return asked if purge is None else [*asked, ("purge", purge)]
+
+    def due(
+        self, name: str, slot: datetime, *, max_attempts: int, retry_after_s: float, first_counts: bool = False
+    ) -> bool:
         """Claim the slot `slot` of the job `name`: True for the one caller that should run it now.
 
-        The very first slot that a database ever sees is only noted: what was before the installation is not missed.
+        The very first slot that a database ever sees is only noted, unless `first_counts`: what was before the
+        installation is not missed.
         A slot that was claimed and not finished within `retry_after_s` may be claimed again.
         """
         key = (schedule.c.name == name, schedule.c.scheduled_for == slot)
         with self._begin() as connection:
-            first = connection.scalar(select(func.count()).select_from(schedule).where(schedule.c.name == name)) == 0
+            seen = connection.scalar(select(func.count()).select_from(schedule).where(schedule.c.name == name))
+            first = not seen and not first_counts
             connection.execute(
                 upsert(schedule)
                 .values(

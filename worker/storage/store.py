@@ -57,6 +57,7 @@ from worker.storage.tables import (
     embeddings,
     entries,
     generations,
+    purges,
     refusals,
 )
 
@@ -111,25 +112,46 @@ class PostgresStore(Runs):
         """Take photos out of the index; returns {photo_id: (seq, was in it)}. Their `photos` rows stay."""
         ids = sorted(set(photo_ids))
         with self._begin() as connection:
-            gone = connection.scalars(
-                update(entries)
-                .where(entries.c.photo_id.in_(ids), ~entries.c.removed)
-                .values(removed=True, updated_at=func.now())
-                .returning(entries.c.photo_id)
-            ).all()
-            # A photo that was never added is remembered as removed too, or the next rebuild would add it.
-            p = self._photos
-            connection.execute(
-                upsert(entries)
-                .from_select(
-                    ["photo_id", "content_sha256", "path", "removed"],
-                    select(p.c.id, literal(""), p.c.file_path, literal(True)).where(p.c.id.in_(ids)),
-                )
-                .on_conflict_do_nothing()
-            )
-            connection.execute(delete(refusals).where(refusals.c.photo_id.in_(ids)))
+            gone = self._remove(connection, ids)
             seqs = self._log(connection, ids)
-        return {photo_id: (seqs[photo_id], photo_id in set(gone)) for photo_id in ids}
+        return {photo_id: (seqs[photo_id], photo_id in gone) for photo_id in ids}
+
+    def purge_many(self, photo_ids: Collection[int]) -> dict[int, tuple[int, bool]]:
+        """Remove photos and erase what is kept of them; returns {photo_id: (seq, was in the index)}.
+
+        What stays is the bare id, so that no rebuild adds the photo again, and a note until no generation holds it. A
+        vector that another photo of the same content has too stays that photo's.
+        """
+        ids = sorted(set(photo_ids))
+        with self._begin() as connection:
+            gone = self._remove(connection, ids)
+            contents = connection.scalars(select(entries.c.content_sha256).where(entries.c.photo_id.in_(ids))).all()
+            connection.execute(
+                update(entries)
+                .where(entries.c.photo_id.in_(ids))
+                .values(
+                    content_sha256="",
+                    path=None,
+                    lat=None,
+                    lon=None,
+                    provenance=None,
+                    from_exif=False,
+                    metadata=None,
+                    updated_at=func.now(),
+                )
+            )
+            shared = exists().where(entries.c.content_sha256 == embeddings.c.content_sha256)
+            connection.execute(delete(embeddings).where(embeddings.c.content_sha256.in_(contents), ~shared))
+            connection.execute(delete(attempts).where(attempts.c.photo_id.in_(ids)))
+            seqs = self._log(connection, ids)
+            for photo_id, seq in seqs.items():
+                asked = {"seq": seq, "asked_at": func.now(), "erased_at": None, "generation": None}
+                connection.execute(
+                    upsert(purges)
+                    .values(photo_id=photo_id, **asked)
+                    .on_conflict_do_update(index_elements=["photo_id"], set_=asked)
+                )
+        return {photo_id: (seqs[photo_id], photo_id in gone) for photo_id in ids}
 
     def entries(self, photo_ids: Collection[int]) -> dict[int, Entry]:
         """What the index knows of these photos; removed and unknown ones are absent."""
@@ -364,6 +386,7 @@ class PostgresStore(Runs):
             indexed.scalar_subquery().label("indexed"),
             select(func.count()).select_from(entries).where(entries.c.removed).scalar_subquery().label("removed"),
             select(func.count()).select_from(refusals).scalar_subquery().label("refused"),
+            select(func.count()).where(purges.c.erased_at.is_(None)).scalar_subquery().label("purges_pending"),
             func.coalesce(select(func.max(changes.c.seq)).scalar_subquery(), 0).label("seq"),
         )
         with self._begin() as connection:
@@ -433,6 +456,27 @@ class PostgresStore(Runs):
                 connection.execute(update(p).where(p.c.id == photo_id).values(**given))
             found[item.ref] = (int(photo_id), path)
         return found
+
+    def _remove(self, connection: Connection, ids: Sequence[int]) -> set[int]:
+        """Those of the photos that were in the index; all are out of it."""
+        gone = connection.scalars(
+            update(entries)
+            .where(entries.c.photo_id.in_(ids), ~entries.c.removed)
+            .values(removed=True, updated_at=func.now())
+            .returning(entries.c.photo_id)
+        ).all()
+        # A photo that was never added is remembered as removed too, or the next rebuild would add it.
+        p = self._photos
+        connection.execute(
+            upsert(entries)
+            .from_select(
+                ["photo_id", "content_sha256", "path", "removed"],
+                select(p.c.id, literal(""), p.c.file_path, literal(True)).where(p.c.id.in_(ids)),
+            )
+            .on_conflict_do_nothing()
+        )
+        connection.execute(delete(refusals).where(refusals.c.photo_id.in_(ids)))
+        return set(gone)
 
     def _given(self, item: NewEntry) -> dict[str, Any]:
         """What a message says about a photo, as columns of the backend's table."""

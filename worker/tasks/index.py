@@ -32,10 +32,12 @@ def rebuild_index(self: ContractTask, wire: Any) -> contract.RebuildReply:
 
 @shared_task(base=ContractTask, bind=True, name=TaskName.TICK.value, acks_late=False, ignore_result=True)
 def tick(self: ContractTask, wire: Any) -> contract.TickReply:
-    """Run the nightly rebuild if its time has come and nobody has: by level, so that no night is missed."""
+    """Rebuild if the night, the growth of the log or a purge asks for it: by level, so that nothing is missed."""
     contract.Tick.from_wire(wire)
+    library = self.runtime.library
     slot = latest_slot(self.runtime.settings.rebuild_at, datetime.now(UTC))
-    return contract.TickReply(ran=self.runtime.library.nightly(NIGHTLY, slot, claims=CLAIMS, claim_s=CLAIM_S))
+    ran = library.nightly(NIGHTLY, slot, claims=CLAIMS, claim_s=CLAIM_S)
+    return contract.TickReply(ran=ran or library.catch_up_generations(claims=CLAIMS, claim_s=CLAIM_S))
 
 
 @shared_task(base=ContractTask, bind=True, name=TaskName.STATS.value)

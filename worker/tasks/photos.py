@@ -1,4 +1,4 @@
-"""Photos in and out: embed, add to the index, remove."""
+"""Photos in and out: embed, add to the index, remove, purge."""
 
 from __future__ import annotations
 
@@ -27,3 +27,9 @@ def add_to_index(self: ContractTask, wire: Any) -> contract.AddReply:
 def remove(self: ContractTask, wire: Any) -> contract.RemoveReply:
     request = contract.Remove.from_wire(wire)
     return self.runtime.library.remove_many(request.photo_ids)
+
+
+@shared_task(base=LastingTask, bind=True, name=TaskName.PURGE.value)
+def purge(self: ContractTask, wire: Any) -> contract.PurgeReply:
+    request = contract.Purge.from_wire(wire)
+    return self.runtime.library.purge_many(request.photo_ids)
