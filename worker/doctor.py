@@ -8,7 +8,7 @@ from kombu.exceptions import OperationalError
 from producer_client import Sightline
 from producer_client.contract import Code
 from worker.errors import Permanent
-from worker.runtime import load
+from worker.runtime import generation_folder, load
 from worker.settings import Settings
 
 #: Seconds to wait for a server or a worker.
@@ -53,7 +53,6 @@ def model(settings: Settings) -> str:
 
 
 def index(settings: Settings) -> str:
-    from worker.index.generation import GenerationFolder
     from worker.storage.store import PostgresStore
 
     store = PostgresStore(settings)
@@ -63,7 +62,7 @@ def index(settings: Settings) -> str:
         store.close()
     if newest is None:
         raise _unwell("no generation is published yet. Run `sightline rebuild`.")
-    opened = GenerationFolder(settings.generations_dir).open(newest[0], model_key=newest[1]).manifest
+    opened = generation_folder(settings).open(newest[0], model_key=newest[1]).manifest
     return f"generation {opened.number} of {opened.model_key}: {opened.count} photos at seq {opened.seq}, files whole"
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import threading
 from functools import partial
+from typing import TYPE_CHECKING
 
 from worker.core.ports import Encoder
 from worker.library import Library
 from worker.settings import Settings
+
+if TYPE_CHECKING:
+    from worker.index.generation import GenerationFolder
 
 
 class Runtime:
@@ -28,7 +32,6 @@ class Runtime:
 
     def _build(self) -> Library:
         from worker.encoder.images import decode
-        from worker.index.generation import Build, GenerationFolder
         from worker.index.live import FaissLiveIndex
         from worker.storage.source import PhotoFiles
         from worker.storage.store import PostgresStore
@@ -37,16 +40,7 @@ class Runtime:
         encoder = load(settings)
         # Every task thread may hold one connection, and a rebuild's lock and snapshot one each.
         store = PostgresStore(settings, pool_size=settings.concurrency + 2)
-        generations = GenerationFolder(
-            settings.generations_dir,
-            build=Build(
-                kind=settings.index_kind,
-                exact_up_to=settings.index_exact_up_to,
-                memory_bytes=settings.index_memory_bytes,
-                gate=settings.index_recall,
-                threads=settings.threads,
-            ),
-        )
+        generations = generation_folder(settings)
         return Library(
             settings,
             encoder=encoder,
@@ -73,4 +67,22 @@ def load(settings: Settings) -> Encoder:
         device=settings.device,
         threads=settings.threads,
         batch=settings.encode_batch,
+    )
+
+
+def generation_folder(settings: Settings) -> GenerationFolder:
+    """Where the settings keep and publish generations, and how they build them."""
+    from worker.index.generation import Build, GenerationFolder
+    from worker.storage.objects import ObjectFolder
+
+    return GenerationFolder(
+        settings.generations_dir,
+        remote=ObjectFolder(settings.index_url) if settings.index_url else None,
+        build=Build(
+            kind=settings.index_kind,
+            exact_up_to=settings.index_exact_up_to,
+            memory_bytes=settings.index_memory_bytes,
+            gate=settings.index_recall,
+            threads=settings.threads,
+        ),
     )

@@ -112,6 +112,9 @@ class Settings(BaseSettings):
     index_kind: Literal["auto", "exact", "ivf", "hnsw"] = "auto"
     """`exact` compares all vectors; `ivf` and `hnsw` look at some of them. `auto` takes `exact` for small sets and
     `ivf` above. docs/benchmarks.md has the figures."""
+    index_url: str = ""
+    """Where generations are published for workers on other hosts: `s3://`, `gs://` or `file://` of a shared directory.
+    Every host then keeps a verified copy in `SIGHTLINE_INDEX_DIR`. Unset, that folder itself is the place."""
     index_exact_up_to: int = Field(default=50_000, ge=0)
     """Photos up to which `auto` compares all vectors: some milliseconds a search."""
     index_memory_mb: int = Field(default=0, ge=0)

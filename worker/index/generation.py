@@ -14,7 +14,9 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +28,7 @@ from producer_client.contract import Code
 from worker.core.ports import RemoteFolder, Snapshot
 from worker.core.types import Built
 from worker.core.vectors import Ids, Vectors
-from worker.errors import BadGeneration, Permanent
+from worker.errors import BadGeneration, Permanent, Transient
 from worker.index import kinds
 from worker.index.kinds import Kind, Parameters, Plan, Positions, Similarities, Truth, Tuned
 
@@ -36,6 +38,8 @@ INDEX, IDS, MANIFEST = "index.faiss", "ids.npy", "manifest.json"
 QUERIES = 500
 #: Cosine of a vector and itself as the index keeps it: 8 bits a number leave more than this of it.
 SAME_VECTOR = 0.99
+#: Seconds after which a download that nobody finished belongs to a process that was killed.
+ABANDONED_S = 3600.0
 #: Queries that touch the pages of a new generation before searches come to it.
 WARMING = 64
 
@@ -164,8 +168,15 @@ class GenerationFolder:
 
     def open(self, number: int, *, model_key: str) -> Generation:
         """Map a generation after checking every byte of it. Raises BadGeneration naming what is wrong."""
-        if self._remote is not None and not (self.path(number) / MANIFEST).exists():
-            self._fetch(self._remote, number, model_key)
+        if self._remote is None:
+            return _open(self.path(number), number=number, model_key=model_key)
+        if (self.path(number) / MANIFEST).exists():
+            try:
+                return _open(self.path(number), number=number, model_key=model_key)
+            except BadGeneration:
+                # Only a copy: another one may be whole.
+                shutil.rmtree(self.path(number), ignore_errors=True)
+        self._fetch(self._remote, number, model_key)
         return _open(self.path(number), number=number, model_key=model_key)
 
     def keep_only(self, numbers: Collection[int], *, everywhere: bool = False) -> None:
@@ -185,16 +196,21 @@ class GenerationFolder:
 
     def forget_before(self, number: int) -> None:
         """Delete this host's copies of generations older than `number`. Not where the folder is the original."""
-        if self._remote is not None:
-            for folder in self._folder.glob("[0-9]*"):
-                if folder.name.isdigit() and int(folder.name) < number:
-                    shutil.rmtree(folder, ignore_errors=True)
+        if self._remote is None:
+            return
+        for folder in self._folder.glob("[0-9]*"):
+            if folder.name.isdigit() and int(folder.name) < number:
+                shutil.rmtree(folder, ignore_errors=True)
+        for left in self._folder.glob(".fetching-*"):
+            with suppress(FileNotFoundError):
+                if time.time() - left.stat().st_mtime > ABANDONED_S:
+                    shutil.rmtree(left, ignore_errors=True)
 
     def _previous(self, number: int, model_key: str) -> Generation | None:
         """The generation to compare with; a damaged or missing one is no reason not to build the next."""
         try:
             return self.open(number, model_key=model_key)
-        except BadGeneration:
+        except (BadGeneration, Transient):
             return None
 
     def _fetch(self, remote: RemoteFolder, number: int, model_key: str) -> None:

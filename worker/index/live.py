@@ -299,7 +299,9 @@ class FaissLiveIndex:
         except BadGeneration as exc:
             self._unusable.add(number)
             log.error("generation refused, the one before serves", extra={"generation": number, "why": exc.message})
-            return None
+        except Transient as exc:
+            log.warning("generation cannot be had yet", extra={"generation": number, "why": exc.message})
+        return None
 
     def _onto(self, base: Generation) -> tuple[_Layers, View] | None:
         """The base with what came after it; None where the log does not reach back to it any more."""

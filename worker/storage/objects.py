@@ -1,0 +1,65 @@
+"""Where index generations are published for other hosts: any fsspec URL (s3://, gs://, file://, memory:// in tests)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from producer_client.contract import Code
+from worker.errors import Permanent, Transient
+
+
+class ObjectFolder:
+    """See worker.core.ports.RemoteFolder. Object stores have no rename: the file that is put last makes it whole."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+
+    def put(self, folder: Path, files: Sequence[str]) -> None:
+        """Upload these files of a local folder under its name, in this order."""
+        with self._reached() as (fs, root):
+            fs.makedirs(f"{root}/{folder.name}", exist_ok=True)
+            for name in files:
+                fs.put_file(str(folder / name), f"{root}/{folder.name}/{name}")
+
+    def get(self, name: str, files: Sequence[str], into: Path) -> None:
+        """Download these files into a new local folder. Raises FileNotFoundError where one is not there."""
+        into.mkdir()
+        with self._reached() as (fs, root):
+            for file in files:
+                fs.get_file(f"{root}/{name}/{file}", str(into / file))
+
+    def names(self) -> list[str]:
+        with self._reached() as (fs, root):
+            if not fs.exists(root):
+                return []
+            fs.invalidate_cache(root)
+            return sorted(path.rstrip("/").rpartition("/")[2] for path in fs.ls(root, detail=False))
+
+    def delete(self, name: str, files: Sequence[str]) -> None:
+        """Delete in this order: without its manifest, a generation is nothing to anybody."""
+        with self._reached() as (fs, root):
+            for file in files:
+                with suppress(FileNotFoundError):
+                    fs.rm_file(f"{root}/{name}/{file}")
+            with suppress(OSError):
+                fs.rmdir(f"{root}/{name}")
+
+    @contextmanager
+    def _reached(self) -> Iterator[tuple[Any, str]]:
+        try:
+            fs, root = fsspec.core.url_to_fs(self.url)
+        except (ImportError, ValueError) as exc:
+            raise Permanent(Code.NOT_READY, f"{self.url}: {exc} (SIGHTLINE_INDEX_URL)") from exc
+        try:
+            yield fs, root.rstrip("/")
+        except FileNotFoundError:
+            raise
+        except PermissionError as exc:
+            raise Permanent(Code.NOT_READY, f"{self.url}: no right to it: {exc} (SIGHTLINE_INDEX_URL)") from exc
+        except Exception as exc:
+            raise Transient(Code.UNAVAILABLE, f"{self.url}: {type(exc).__name__}: {exc}") from exc
