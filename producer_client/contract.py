@@ -46,6 +46,7 @@ class TaskName(StrEnum):
     REBUILD_INDEX = "sightline.rebuild_index"
     STATS = "sightline.stats"
     TICK = "sightline.tick"
+    FILL = "sightline.fill"
 
 
 class Queue(StrEnum):
@@ -388,6 +389,14 @@ class Tick(Request):
     """The beat's own message: start what is due. Not for backends."""
 
 
+@dataclass(frozen=True, slots=True)
+class Fill(Request):
+    """The index process's own message: embed the next photos of this share with the next model. Not for backends."""
+
+    model_key: str = ""
+    slot: int = 0
+
+
 # --------------------------------------------------------------------------------------------- replies
 
 
@@ -572,6 +581,13 @@ class TickReply(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class FillReply(Message):
+    """`tried`: photos that were embedded or refused; 0 ends the chain."""
+
+    tried: int
+
+
+@dataclass(frozen=True, slots=True)
 class RebuildRun(Message):
     """One run of the rebuild as `stats` shows it. `state` is running, done or failed. Times are ISO 8601, UTC."""
 
@@ -603,6 +619,8 @@ class StatsReply(Message):
     kind: str | None  #: of the generation: exact, ivf or hnsw
     recall_at_10: float | None  #: of the generation, measured when it was built
     delta: int
+    next_model_key: str | None  #: the model that is being filled to take over (SIGHTLINE_NEXT_ENCODER)
+    next_model_missing: int | None  #: photos that lack its vector
     removed: int
     purges_pending: int  #: purged photos that a kept generation on disk may still hold
     seq: int

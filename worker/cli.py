@@ -117,7 +117,7 @@ def worker(
     if role == "serve":
         # The model is loaded before the first message is taken: a worker without one must not start.
         try:
-            app.runtime.library  # type: ignore[attr-defined]  # noqa: B018  # set by create_app
+            app.runtime.start(follow=True)  # type: ignore[attr-defined]  # set by create_app
         except EncoderUnavailable as exc:
             _fail(exc.message, NO_MODEL)
         except Permanent as exc:

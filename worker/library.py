@@ -9,7 +9,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -40,6 +40,14 @@ SAME_PIXELS = 1 - 1e-5
 CANDIDATES = 16
 #: Seconds between two looks for a write that a search was told to wait for.
 MIN_SEQ_POLL_S = 0.01
+#: Chains of messages that fill the next model side by side, and photos of one message.
+FILLERS, FILL_PHOTOS = 8, 64
+#: Seconds after which a chain that nobody prolonged has died with its worker. Longer than any message takes.
+FILLER_LEASE_S = 900.0
+#: Times that a step tries to catch the moment in which no photo lacks a vector of the next model.
+TAKE_OVER_TRIES = 20
+#: Seconds between two looks at the change log by a process that nobody asks.
+LEAST_PAUSE_S = 0.2
 #: Seconds between two notes of a rebuild's progress.
 PROGRESS_EVERY_S = 0.3
 
@@ -118,10 +126,13 @@ class Library:
             dimension=self._encoder.dimension,
         )
 
-    def add_many(self, items: Sequence[NewPhoto | Refused], *, revive: bool = True) -> contract.AddReply:
+    def add_many(
+        self, items: Sequence[NewPhoto | Refused], *, revive: bool = True, filling: bool = False
+    ) -> contract.AddReply:
         """Store photos with their vectors and coordinates; each is found by the next search of every process.
 
-        revive: whether a photo that was removed comes back, which only a caller may want.
+        revive: whether a photo that was removed comes back, which only a caller may want. filling: this model does not
+        serve yet.
         """
         started = time.monotonic()
         new = {item.ref: item for item in items if not isinstance(item, Refused)}
@@ -130,7 +141,7 @@ class Library:
             need_gps={ref for ref, item in new.items() if item.lat is None},
         )
         rows = [self._new_entry(new[ref], f) for ref, f in fetched.items()]
-        stored, rejected = self._put(rows, {ref: f.fresh for ref, f in fetched.items()}, revive)
+        stored, rejected = self._put(rows, {ref: f.fresh for ref, f in fetched.items()}, revive, filling)
         refused |= rejected
         log.info(
             "photos added",
@@ -205,7 +216,7 @@ class Library:
 
     # --------------------------------------------------------------------------------------- rebuild
 
-    def rebuild(self, progress: Progress | None = None) -> contract.RebuildReply:
+    def rebuild(self, progress: Progress | None = None, *, filling: bool = False) -> contract.RebuildReply:
         """Embed what is missing, write a generation from one snapshot of Postgres, publish it.
 
         One at a time in the cluster: raises Permanent(already_running). Any failure leaves the old generation.
@@ -219,7 +230,7 @@ class Library:
             run_id = self._store.start_run()
             note = _Throttled(lambda *facts: self._store.note_progress(run_id, *facts), progress)
             try:
-                reply = self._rebuild(note)
+                reply = self._rebuild(note, filling)
             except BaseException as exc:
                 # Postgres may be what failed; the next run closes this one then.
                 with suppress(Transient):
@@ -248,11 +259,54 @@ class Library:
         self._store.slot_done(name, slot)
         return True
 
+    # --------------------------------------------------------------------------- the change of the model
+
+    @property
+    def model_key(self) -> str:
+        return self._encoder.model_key
+
+    def fill_page(self, slot: int) -> int:
+        """Embed the next photos of this slot's share that lack a vector of this model; returns how many were tried."""
+        self._store.hold_filler(self.model_key, slot, FILLER_LEASE_S, new=False)
+        page = self._store.missing(self.model_key, after_id=-1, limit=FILL_PHOTOS, share=(slot, FILLERS))
+        if page:
+            for group in _apart(page):
+                self._fill_some(group, filling=True)
+        else:
+            self._store.end_filler(self.model_key, slot)
+        return len(page)
+
+    def take_over(self, start_filler: Callable[[int], None]) -> bool:
+        """One step towards this model serving: fill it by bulk messages, publish its generation, switch to it.
+
+        Returns whether it serves. To be called again and again; every state lies in Postgres.
+        """
+        if self._store.missing_count(self.model_key, refused_too=False) > FILL_PHOTOS:
+            for slot in range(FILLERS):
+                if self._store.hold_filler(self.model_key, slot, FILLER_LEASE_S, new=True):
+                    start_filler(slot)
+            return False
+        if self._store.serving_generation(self.model_key) is None:
+            # Workers map it before the next step, so that the first search with this model does not wait for it.
+            self.rebuild(filling=True)
+            return False
+        for _ in range(TAKE_OVER_TRIES):
+            # What was added a moment ago by the model that still serves.
+            self._fill(_Throttled(None), filling=True)
+            if self._store.switch_model(self.model_key):
+                log.info("model serves", extra={"model_key": self.model_key})
+                return True
+        return False
+
+    def follow(self) -> None:
+        """Keep the index up to date from now on, also while nobody searches."""
+        self._live.follow(max(self._settings.max_staleness_s, LEAST_PAUSE_S))
+
     def came_back_too_often(self, task_id: str) -> bool:
         """Whether a message that was handed out again has taken its worker down too often to be tried once more."""
         return self._store.count_delivery(task_id) >= self._settings.quarantine_after
 
-    def stats(self, *, rss_mb: float) -> contract.StatsReply:
+    def stats(self, *, rss_mb: float, next_model_key: str | None = None) -> contract.StatsReply:
         counts = self._store.counts(self._encoder.model_key)
         self._live.settle()
         number = self._live.generation
@@ -272,6 +326,8 @@ class Library:
             recall_at_10=self._live.recall_at_10,
             generation_published_at=None if number is None else self._store.published_at(number),
             delta=self._live.delta_count,
+            next_model_key=next_model_key,
+            next_model_missing=None if next_model_key is None else self._store.missing_count(next_model_key),
             removed=counts.removed,
             purges_pending=counts.purges_pending,
             seq=counts.seq,
@@ -380,13 +436,13 @@ class Library:
         )
 
     def _put(
-        self, rows: list[NewEntry], fresh: dict[str, bool], revive: bool
+        self, rows: list[NewEntry], fresh: dict[str, bool], revive: bool, filling: bool
     ) -> tuple[dict[str, contract.Stored], dict[str, Refused]]:
         """One transaction; if Postgres takes some row for no good, one transaction each."""
         if not rows:
             return {}, {}
         try:
-            written = self._store.put_many(rows, self._encoder.model_key, revive=revive)
+            written = self._store.put_many(rows, self._encoder.model_key, revive=revive, filling=filling)
         except Permanent as exc:
             if exc.code is not Code.ROW_REJECTED:
                 raise
@@ -395,7 +451,7 @@ class Library:
             stored: dict[str, contract.Stored] = {}
             refused: dict[str, Refused] = {}
             for row in rows:
-                one, none = self._put([row], fresh, revive)
+                one, none = self._put([row], fresh, revive, filling)
                 stored |= one
                 refused |= none
             return stored, refused
@@ -492,10 +548,10 @@ class Library:
 
     # -------------------------------------------------------------------------------------- rebuild
 
-    def _rebuild(self, note: _Throttled) -> contract.RebuildReply:
+    def _rebuild(self, note: _Throttled, filling: bool) -> contract.RebuildReply:
         started = time.monotonic()
         self._store.follow_rows()
-        embedded, refused = self._fill(note)
+        embedded, refused = self._fill(note, filling)
         model_key = self._encoder.model_key
         number = self._store.reserve_generation()
         with self._store.snapshot(model_key, self._encoder.dimension) as snapshot:
@@ -529,27 +585,28 @@ class Library:
             seconds=round(time.monotonic() - started, 3),
         )
 
-    def _fill(self, note: _Throttled) -> tuple[int, int]:
+    def _fill(self, note: _Throttled, filling: bool) -> tuple[int, int]:
         """Embed every photo that has no vector of this model; returns (embedded, refused)."""
-        total = self._store.missing_count(self._encoder.model_key)
+        # A model that is to take over waits for no photo that was refused; the nightly rebuild tries those again.
+        total = self._store.missing_count(self._encoder.model_key, refused_too=not filling)
         embedded = refused = 0
         after_id = -1
         note("embed", 0, total)
         while page := self._store.missing(
-            self._encoder.model_key, after_id=after_id, limit=self._settings.encode_batch
+            self._encoder.model_key,
+            after_id=after_id,
+            limit=self._settings.encode_batch,
+            share=(0, 1) if filling else None,
         ):
             after_id = page[-1].photo_id
-            # What a process has not survived before goes alone, so that it takes no neighbour with it again.
-            calm = [photo for photo in page if photo.attempts == 0]
-            suspects = [[photo] for photo in page if photo.attempts > 0]
-            for group in ([calm] if calm else []) + suspects:
-                for outcome in self._fill_some(group):
+            for group in _apart(page):
+                for outcome in self._fill_some(group, filling):
                     embedded += isinstance(outcome, contract.Stored)
                     refused += isinstance(outcome, Refused)
                 note("embed", embedded + refused, total)
         return embedded, refused
 
-    def _fill_some(self, photos: list[Missing]) -> Iterable[contract.Stored | Refused]:
+    def _fill_some(self, photos: list[Missing], filling: bool) -> Iterable[contract.Stored | Refused]:
         if photos[0].attempts >= self._settings.quarantine_after:
             message = f"{photos[0].path} took its worker down {photos[0].attempts} times; add it by hand to try again"
             self._store.refuse(photos[0].photo_id, Code.QUARANTINED, message)
@@ -557,7 +614,9 @@ class Library:
         ids = [photo.photo_id for photo in photos]
         self._store.begin_attempt(ids)
         try:
-            reply = self.add_many([NewPhoto(ref=str(i), photo=Photo(photo_id=i)) for i in ids], revive=False)
+            reply = self.add_many(
+                [NewPhoto(ref=str(i), photo=Photo(photo_id=i)) for i in ids], revive=False, filling=filling
+            )
         except Transient:
             # Nobody's fault among these photos. If Postgres is what is away, the counts stay, one too high.
             with suppress(Transient):
@@ -588,6 +647,12 @@ class _Throttled:
         self._last = (phase, now)
         for listener in self._listeners:
             listener(phase, done, total)
+
+
+def _apart(page: list[Missing]) -> list[list[Missing]]:
+    """What a process has not survived before goes alone, so that it takes no neighbour with it again."""
+    calm = [photo for photo in page if photo.attempts == 0]
+    return ([calm] if calm else []) + [[photo] for photo in page if photo.attempts > 0]
 
 
 def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -3,67 +3,120 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
+from producer_client.contract import Code
 from worker.core.ports import Encoder
+from worker.errors import Permanent, Transient
 from worker.library import Library
 from worker.settings import Settings
 
 if TYPE_CHECKING:
     from worker.index.generation import GenerationFolder
+    from worker.storage.store import PostgresStore
 
 
 class Runtime:
-    """Cheap to construct. `library` loads the model; nothing heavy is imported before."""
+    """Cheap to construct; nothing heavy is imported before the first use.
+
+    One library for each model of the settings, at most two; which of them serves is said by Postgres.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._lock = threading.Lock()
-        self._library: Library | None = None
+        self._libraries: dict[str, Library] = {}
+        self._store: PostgresStore | None = None
+        self._serving = ("", float("-inf"))  #: model key, and when it was asked for
 
     @property
     def library(self) -> Library:
-        """Raises EncoderUnavailable where the model cannot be had."""
-        with self._lock:
-            if self._library is None:
-                self._library = self._build()
-            return self._library
+        """The library of the model that serves.
 
-    def _build(self) -> Library:
+        Raises EncoderUnavailable where a model cannot be had, Transient without Postgres, and Permanent(model_mismatch)
+        where a model serves that this process does not have.
+        """
+        libraries = self._loaded()
+        key = self._serving_key(next(iter(libraries)))
+        if key not in libraries:
+            raise Permanent(
+                Code.MODEL_MISMATCH,
+                f"model {key} serves, this worker has {' and '.join(libraries)}. Set SIGHTLINE_ENCODER to the one that "
+                "serves, and SIGHTLINE_NEXT_ENCODER to the one to change to",
+            )
+        return libraries[key]
+
+    @property
+    def next_library(self) -> Library | None:
+        """The library of the model that is to take over, while it does not serve yet."""
+        libraries = self._loaded()
+        first, last = next(iter(libraries)), list(libraries)[-1]
+        return None if first == last or self._serving_key(first) == last else libraries[last]
+
+    def library_of(self, model_key: str) -> Library:
+        """Raises Transient for a model that this process does not have: another worker may."""
+        libraries = self._loaded()
+        if model_key not in libraries:
+            raise Transient(Code.UNAVAILABLE, f"this worker does not have model {model_key} (SIGHTLINE_NEXT_ENCODER)")
+        return libraries[model_key]
+
+    def start(self, *, follow: bool) -> None:
+        """Load the models now. follow: keep their indexes up to date without being asked."""
+        for library in self._loaded().values():
+            if follow:
+                library.follow()
+
+    def _loaded(self) -> dict[str, Library]:
+        with self._lock:
+            if not self._libraries:
+                self._libraries = {library.model_key: library for library in self._build()}
+            return self._libraries
+
+    def _serving_key(self, default: str) -> str:
+        key, asked = self._serving
+        now = time.monotonic()
+        if now - asked > self.settings.max_staleness_s:
+            assert self._store is not None
+            key = self._store.serving_model(default)
+            self._serving = (key, now)
+        return key
+
+    def _build(self) -> Iterator[Library]:
         from worker.encoder.images import decode
         from worker.index.live import FaissLiveIndex
         from worker.storage.source import PhotoFiles
         from worker.storage.store import PostgresStore
 
         settings = self.settings
-        encoder = load(settings)
-        # Every task thread may hold one connection, and a rebuild's lock and snapshot one each.
-        store = PostgresStore(settings, pool_size=settings.concurrency + 2)
+        names = [(settings.encoder, settings.encoder_sha256)]
+        if settings.next_encoder:
+            names.append((settings.next_encoder, settings.next_encoder_sha256))
+        # Every task thread may hold one connection, a rebuild's lock and snapshot one each, and who follows one.
+        store = self._store = PostgresStore(settings, pool_size=settings.concurrency + 4)
         generations = generation_folder(settings)
-        return Library(
-            settings,
-            encoder=encoder,
-            decode=partial(decode, side=encoder.input_side, max_megapixels=settings.max_megapixels),
-            source=PhotoFiles(settings),
-            store=store,
-            live=FaissLiveIndex(
-                store,
-                generations,
-                model_key=encoder.model_key,
-                dimension=encoder.dimension,
-            ),
-            generations=generations,
-        )
+        for name, sha256 in names:
+            encoder = load(settings, name, sha256)
+            yield Library(
+                settings,
+                encoder=encoder,
+                decode=partial(decode, side=encoder.input_side, max_megapixels=settings.max_megapixels),
+                source=PhotoFiles(settings),
+                store=store,
+                live=FaissLiveIndex(store, generations, model_key=encoder.model_key, dimension=encoder.dimension),
+                generations=generations,
+            )
 
 
-def load(settings: Settings) -> Encoder:
-    """The encoder of the settings."""
+def load(settings: Settings, name: str = "", sha256: str = "") -> Encoder:
+    """An encoder by name; the one of the settings unless given."""
     from worker.encoder.load import load_encoder
 
     return load_encoder(
-        settings.encoder,
-        sha256=settings.encoder_sha256,
+        name or settings.encoder,
+        sha256=sha256 if name else settings.encoder_sha256,
         device=settings.device,
         threads=settings.threads,
         batch=settings.encode_batch,

@@ -80,6 +80,11 @@ class Settings(BaseSettings):
     `packaged/efficientnet-lite0`. `open_clip/<model>/random` is for tests alone."""
     encoder_sha256: str = ""
     """SHA-256 that a local checkpoint must have. Required with one, so that a swapped file cannot change vectors."""
+    next_encoder: str = ""
+    """The encoder to change to. Its vectors are filled by bulk messages while `SIGHTLINE_ENCODER` serves; when no photo
+    lacks one, it serves. Set on every worker; swap the two to go back."""
+    next_encoder_sha256: str = ""
+    """SHA-256 of a local checkpoint of it."""
     device: str = "auto"
     """`auto`, `cpu` or `cuda`. `auto` takes CUDA (half precision) where there is a device."""
     model_threads: int = Field(default=0, ge=0)

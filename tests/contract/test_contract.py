@@ -22,6 +22,8 @@ from producer_client.contract import (
     EmbedItem,
     EmbedReply,
     Failure,
+    Fill,
+    FillReply,
     Hit,
     Locate,
     LocateReply,
@@ -164,8 +166,8 @@ strategies: dict[type[Message], st.SearchStrategy[Message]] = {
 } | {
     cls: any_of(cls)
     for cls in (
-        Request, EmbedItem, Locate, RebuildIndex, Stats, Tick, Refused, Stored, Embedded, Removed, Purged, AddReply,
-        EmbedReply, RemoveReply, PurgeReply, Hit, SearchReply,
+        Request, EmbedItem, Locate, Fill, FillReply, RebuildIndex, Stats, Tick, Refused, Stored, Embedded,
+        Removed, Purged, AddReply, EmbedReply, RemoveReply, PurgeReply, Hit, SearchReply,
         Answer, LocateReply, RebuildReply, TickReply, RebuildRun, StatsReply, Failure,
     )
 }  # fmt: skip
@@ -676,6 +678,17 @@ def test_the_reasons_are_a_closed_set() -> None:
 def test_task_names_and_queues_are_a_public_contract() -> None:
     assert {task.value for task in contract.TaskName} == {
         f"sightline.{verb}"
-        for verb in ("embed", "add_to_index", "remove", "purge", "search", "locate", "rebuild_index", "stats", "tick")
+        for verb in (
+            "embed",
+            "add_to_index",
+            "remove",
+            "purge",
+            "search",
+            "locate",
+            "rebuild_index",
+            "stats",
+            "tick",
+            "fill",
+        )
     }
     assert {queue.value for queue in contract.Queue} == {"interactive", "bulk", "index"}

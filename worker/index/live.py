@@ -231,7 +231,9 @@ class FaissLiveIndex:
     def _follow(self, every_s: float) -> None:
         while not self._closed.wait(every_s):
             try:
-                self.catch_up(max_age_s=every_s / 2)
+                # A model that is still being filled has no generation: nothing is read before somebody searches.
+                if self._view is not None or self._store.serving_generation(self._model_key) is not None:
+                    self.catch_up(max_age_s=every_s / 2)
             except WorkerError as exc:
                 # A search would say the same to its caller.
                 log.warning("index not caught up", extra={"code": exc.code, "why": exc.message})
@@ -356,6 +358,7 @@ def _search_base(
             query[None, :], min(k, len(positions)), selector=_bitmap(allowed), widen=len(allowed) / len(positions)
         )
         return base.ids[positions], similarities
+    out = out[~view.hidden[out]]
     blocked = view.hidden_count + len(out)
     similarities, positions = base.search(query[None, :], min(k + min(blocked, SPARE), len(base.ids)))
     stay = ~view.hidden[positions] & ~np.isin(positions, out)

@@ -8,14 +8,24 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, literal, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from producer_client.contract import Code, RebuildRun
 from worker.core.types import Built, PublishedGeneration
 from worker.errors import Permanent
 from worker.storage.database import Database
-from worker.storage.tables import changes, deliveries, generations, purges, rebuilds, schedule
+from worker.storage.tables import (
+    changes,
+    deliveries,
+    embeddings,
+    fillers,
+    generations,
+    purges,
+    rebuilds,
+    schedule,
+    serving,
+)
 
 #: Held from the drawing of a seq to the commit, so that seqs are committed in their own order: a reader that has
 #: seen seq n will never meet a smaller one later. Publishing takes it too, since it forgets what is behind.
@@ -237,6 +247,39 @@ class Runs(Database):
         with self._begin() as connection:
             return _iso(connection.scalar(select(generations.c.published_at).where(generations.c.number == number)))
 
+    # --------------------------------------------------------------------------------------- models
+
+    def serving_model(self, default: str) -> str:
+        """The model whose vectors are searched; `default` where nothing is stored of another one yet."""
+        first = upsert(serving).values(only=True, model_key=default, since=func.now())
+        with self._begin() as connection:
+            connection.execute(first.on_conflict_do_nothing())
+            found = connection.scalar(select(serving.c.model_key))
+            used = select(literal(True)).where(embeddings.c.model_key == found).limit(1)
+            if found != default and not connection.scalar(used):
+                unused = update(serving).where(serving.c.model_key == found)
+                connection.execute(unused.values(model_key=default, since=func.now()))
+                found = connection.scalar(select(serving.c.model_key))
+        return str(found)
+
+    def hold_filler(self, model_key: str, slot: int, lease_s: float, *, new: bool) -> bool:
+        """Take (`new`) or prolong one chain of filling messages; False where another one lives."""
+        until = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, lease_s)
+        row = upsert(fillers).values(model_key=model_key, slot=slot, until=until)
+        with self._begin() as connection:
+            taken = connection.execute(
+                row.on_conflict_do_update(
+                    index_elements=["model_key", "slot"],
+                    set_={"until": until},
+                    where=fillers.c.until < func.now() if new else None,
+                ).returning(fillers.c.slot)
+            ).first()
+        return taken is not None
+
+    def end_filler(self, model_key: str, slot: int) -> None:
+        with self._begin() as connection:
+            connection.execute(delete(fillers).where(fillers.c.model_key == model_key, fillers.c.slot == slot))
+
     # ------------------------------------------------------------------------------------- schedule
 
     def rebuild_asked(self, model_key: str, *, share: float, least: int) -> list[tuple[str, datetime]]:
@@ -250,7 +293,9 @@ class Runs(Database):
         )
         with self._begin() as connection:
             seq, count, published_at = connection.execute(newest).first() or (0, 0, NEVER)
-            changed = connection.scalar(select(func.count(changes.c.photo_id.distinct())).where(changes.c.seq > seq))
+            changed = connection.scalar(
+                select(func.count(changes.c.photo_id.distinct())).where(changes.c.seq > seq, concerns(model_key))
+            )
             purge = connection.scalar(select(func.max(purges.c.asked_at)).where(purges.c.erased_at.is_(None)))
         asked = [] if (changed or 0) < max(least, share * count) else [("compaction", published_at)]
         return asked if purge is None else [*asked, ("purge", purge)]
@@ -321,6 +366,11 @@ class Runs(Database):
         oldest = select(func.min(generations.c.seq)).where(*served()).scalar_subquery()
         held = select(func.max(changes.c.seq)).where(changes.c.seq <= oldest)
         connection.execute(delete(changes).where(changes.c.seq < held.scalar_subquery()))
+
+
+def concerns(model_key: str) -> ColumnElement[bool]:
+    """Changes that a reader of this model's vectors must see."""
+    return or_(changes.c.model_key.is_(None), changes.c.model_key == model_key)
 
 
 def served(model_key: str | None = None) -> list[ColumnElement[bool]]:

@@ -47,8 +47,8 @@ from worker.core.types import (
     Written,
 )
 from worker.core.vectors import Ids, Vector, from_bytes, to_bytes
-from worker.errors import Permanent
-from worker.storage.runs import SEQ_LOCK, Runs, served
+from worker.errors import Permanent, Transient
+from worker.storage.runs import SEQ_LOCK, Runs, concerns, served
 from worker.storage.snapshot import PostgresSnapshot
 from worker.storage.tables import (
     attempts,
@@ -59,6 +59,7 @@ from worker.storage.tables import (
     generations,
     purges,
     refusals,
+    serving,
 )
 
 #: Locks of (this space, hash of a path): the same new path in two messages makes one row.
@@ -90,10 +91,13 @@ class PostgresStore(Runs):
             for row in found
         }
 
-    def put_many(self, new: Sequence[NewEntry], model_key: str, *, revive: bool = True) -> list[Written]:
+    def put_many(
+        self, new: Sequence[NewEntry], model_key: str, *, revive: bool = True, filling: bool = False
+    ) -> list[Written]:
         """Photo rows, vectors, entries and change log of one message in one transaction.
 
-        revive: whether a photo that was removed comes back.
+        revive: whether a photo that was removed comes back. filling: the model does not serve yet.
+        Raises Transient when another model serves since: the photo would be found by nobody.
         """
         with self._begin() as connection:
             rows = self._rows_for(connection, new)
@@ -105,7 +109,11 @@ class PostgresStore(Runs):
             connection.execute(delete(refusals).where(refusals.c.photo_id.in_(photo_ids)))
             connection.execute(delete(attempts).where(attempts.c.photo_id.in_(photo_ids)))
             stored = {row.photo_id: self._entry(row) for row in connection.execute(self._entries(photo_ids))}
-            seqs = self._log(connection, photo_ids)
+            seqs = self._log(connection, photo_ids, model_key if filling else None)
+            # Under the lock of the log, which the change of the model takes too.
+            now_serving = connection.scalar(select(serving.c.model_key))
+            if not filling and now_serving not in (None, model_key):
+                raise Transient(Code.UNAVAILABLE, f"model {now_serving} serves now, no longer {model_key}")
         return [Written(item.ref, stored[rows[item.ref][0]], seqs[rows[item.ref][0]]) for item in new]
 
     def remove_many(self, photo_ids: Collection[int]) -> dict[int, tuple[int, bool]]:
@@ -240,7 +248,7 @@ class PostgresStore(Runs):
             ).one()
             if high <= seq or not items:
                 return Changes(seq=seq if high <= seq else high, items=[], generations=kept, log_start=log_start)
-            changed = select(changes.c.photo_id).where(changes.c.seq > seq).distinct().subquery()
+            changed = select(changes.c.photo_id).where(changes.c.seq > seq, concerns(model_key)).distinct().subquery()
             query = (
                 select(changed.c.photo_id, embeddings.c.vector)
                 .join_from(
@@ -284,8 +292,13 @@ class PostgresStore(Runs):
             if code is not Code.QUARANTINED:
                 connection.execute(delete(attempts).where(attempts.c.photo_id == photo_id))
 
-    def missing(self, model_key: str, *, after_id: int, limit: int) -> list[Missing]:
-        """Photos with coordinates, or added before, that have no vector of this model or whose file moved."""
+    def missing(
+        self, model_key: str, *, after_id: int, limit: int, share: tuple[int, int] | None = None
+    ) -> list[Missing]:
+        """Photos with coordinates, or added before, that have no vector of this model or whose file moved.
+
+        share: (slot, of so many): only photos whose id falls to this slot, and none that was refused before.
+        """
         p = self._photos
         query = (
             select(p.c.id, p.c.file_path, func.coalesce(attempts.c.attempts, 0).label("attempts"))
@@ -295,19 +308,28 @@ class PostgresStore(Runs):
             .order_by(p.c.id)
             .limit(limit)
         )
+        if share is not None:
+            slot, slots = share
+            query = query.where(p.c.id % slots == slot, ~self._was_refused)
         with self._begin() as connection:
             return [Missing(row.id, row.file_path or "", row.attempts) for row in connection.execute(query)]
 
-    def missing_count(self, model_key: str) -> int:
-        p = self._photos
-        query = (
-            select(func.count())
-            .select_from(p)
-            .join(entries, entries.c.photo_id == p.c.id, isouter=True)
-            .where(self._is_missing(model_key))
-        )
+    def missing_count(self, model_key: str, *, refused_too: bool = True) -> int:
         with self._begin() as connection:
-            return connection.scalar(query) or 0
+            return self._count_missing(connection, model_key, refused_too=refused_too)
+
+    def switch_model(self, model_key: str) -> bool:
+        """Let this model's vectors be searched from now on, unless photos lack one. Refused photos do not count.
+
+        Nobody can write meanwhile, so no photo falls between the two models.
+        """
+        with self._begin() as connection:
+            connection.execute(select(func.pg_advisory_xact_lock(SEQ_LOCK)))
+            if self._count_missing(connection, model_key, refused_too=False):
+                return False
+            row = {"only": True, "model_key": model_key, "since": func.now()}
+            connection.execute(upsert(serving).values(**row).on_conflict_do_update(index_elements=["only"], set_=row))
+        return True
 
     def begin_attempt(self, photo_ids: Collection[int]) -> None:
         """Count a try before it is made: a photo that takes the process down is found out by its count."""
@@ -421,6 +443,20 @@ class PostgresStore(Runs):
         )
         stale = and_(~entries.c.removed, or_(~embedded, entries.c.path.is_distinct_from(self._photos.c.file_path)))
         return or_(and_(entries.c.photo_id.is_(None), self._has_coordinates), stale)
+
+    @property
+    def _was_refused(self) -> ColumnElement[bool]:
+        return exists().where(refusals.c.photo_id == self._photos.c.id)
+
+    def _count_missing(self, connection: Connection, model_key: str, *, refused_too: bool) -> int:
+        p = self._photos
+        query = (
+            select(func.count())
+            .select_from(p)
+            .join(entries, entries.c.photo_id == p.c.id, isouter=True)
+            .where(self._is_missing(model_key))
+        )
+        return connection.scalar(query if refused_too else query.where(~self._was_refused)) or 0
 
     def _provenance_column(self, method: ColumnElement[Any]) -> ColumnElement[str]:
         known = {**self._settings.location_methods, **{p.value: p for p in Provenance}}
@@ -546,8 +582,10 @@ class PostgresStore(Runs):
         )
 
     @staticmethod
-    def _log(connection: Connection, photo_ids: Sequence[int]) -> dict[int, int]:
+    def _log(connection: Connection, photo_ids: Sequence[int], model_key: str | None = None) -> dict[int, int]:
         """Write the change log as the last act of a transaction; returns {photo_id: seq}.
+
+        model_key: the model that alone is concerned, because only its vectors are new.
 
         The lock is held until the commit. Without it a slow writer would commit a smaller seq after a reader has
         passed it, and the reader would never see that change.
@@ -555,7 +593,7 @@ class PostgresStore(Runs):
         connection.execute(select(func.pg_advisory_xact_lock(SEQ_LOCK)))
         if not photo_ids:
             return {}
-        rows = [{"photo_id": photo_id} for photo_id in photo_ids]
+        rows = [{"photo_id": photo_id, "model_key": model_key} for photo_id in photo_ids]
         written = connection.execute(
             insert(changes)
             .values(seq=change_seq.next_value(), at=func.now())

@@ -57,6 +57,8 @@ changes = Table(
     metadata,
     Column("seq", BigInteger, change_seq, primary_key=True),
     Column("photo_id", BigInteger, nullable=False),
+    #: The model whose vector alone is new; NULL concerns every model.
+    Column("model_key", Text),
     Column("at", DateTime(timezone=True), nullable=False),
 )
 
@@ -112,6 +114,24 @@ purges = Table(
     Column("asked_at", DateTime(timezone=True), nullable=False),
     Column("erased_at", DateTime(timezone=True)),
     Column("generation", BigInteger),
+)
+
+#: The one model whose vectors are searched.
+serving = Table(
+    "serving",
+    metadata,
+    Column("only", Boolean, primary_key=True),
+    Column("model_key", Text, nullable=False),
+    Column("since", DateTime(timezone=True), nullable=False),
+)
+
+#: Chains of messages that fill a model's vectors, each with its share of the photos and a lease.
+fillers = Table(
+    "fillers",
+    metadata,
+    Column("model_key", Text, primary_key=True),
+    Column("slot", Integer, primary_key=True),
+    Column("until", DateTime(timezone=True), nullable=False),
 )
 
 rebuilds = Table(

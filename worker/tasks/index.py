@@ -10,8 +10,9 @@ from typing import Any
 from celery import shared_task
 
 from producer_client import contract
-from producer_client.contract import TaskName
+from producer_client.contract import Queue, TaskName
 from worker.tasks.base import ContractTask
+from worker.tasks.photos import fill
 
 NIGHTLY = "nightly rebuild"
 #: Seconds after which a claimed night that nobody finished is claimed again. If it still runs, the second claim is
@@ -32,18 +33,28 @@ def rebuild_index(self: ContractTask, wire: Any) -> contract.RebuildReply:
 
 @shared_task(base=ContractTask, bind=True, name=TaskName.TICK.value, acks_late=False, ignore_result=True)
 def tick(self: ContractTask, wire: Any) -> contract.TickReply:
-    """Rebuild if the night, the growth of the log or a purge asks for it: by level, so that nothing is missed."""
+    """Rebuild if the night, the growth of the log or a purge asks for it, and bring a change of the model forward: by
+    level, so that nothing is missed."""
     contract.Tick.from_wire(wire)
     library = self.runtime.library
     slot = latest_slot(self.runtime.settings.rebuild_at, datetime.now(UTC))
     ran = library.nightly(NIGHTLY, slot, claims=CLAIMS, claim_s=CLAIM_S)
-    return contract.TickReply(ran=ran or library.catch_up_generations(claims=CLAIMS, claim_s=CLAIM_S))
+    ran = ran or library.catch_up_generations(claims=CLAIMS, claim_s=CLAIM_S)
+    coming = self.runtime.next_library
+    if coming is not None:
+        ran = coming.take_over(lambda slot: _start_filler(coming.model_key, slot)) or ran
+    return contract.TickReply(ran=ran)
+
+
+def _start_filler(model_key: str, slot: int) -> None:
+    fill.apply_async(args=(contract.Fill(model_key=model_key, slot=slot).to_wire(),), queue=Queue.BULK.value)
 
 
 @shared_task(base=ContractTask, bind=True, name=TaskName.STATS.value)
 def stats(self: ContractTask, wire: Any) -> contract.StatsReply:
     contract.Stats.from_wire(wire)
-    return self.runtime.library.stats(rss_mb=_rss_mb())
+    coming = self.runtime.next_library
+    return self.runtime.library.stats(rss_mb=_rss_mb(), next_model_key=None if coming is None else coming.model_key)
 
 
 def latest_slot(at: str, now: datetime) -> datetime:

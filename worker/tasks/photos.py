@@ -7,7 +7,7 @@ from typing import Any
 from celery import shared_task
 
 from producer_client import contract
-from producer_client.contract import TaskName
+from producer_client.contract import Queue, TaskName
 from worker.tasks.base import ContractTask, LastingTask
 
 
@@ -33,3 +33,13 @@ def remove(self: ContractTask, wire: Any) -> contract.RemoveReply:
 def purge(self: ContractTask, wire: Any) -> contract.PurgeReply:
     request = contract.Purge.from_wire(wire)
     return self.runtime.library.purge_many(request.photo_ids)
+
+
+@shared_task(base=LastingTask, bind=True, name=TaskName.FILL.value, ignore_result=True)
+def fill(self: ContractTask, wire: Any) -> contract.FillReply:
+    """Embed some photos with the model that is to serve next, then send the same message behind the others."""
+    request = contract.Fill.from_wire(wire)
+    tried = self.runtime.library_of(request.model_key).fill_page(request.slot)
+    if tried:
+        self.apply_async(args=(wire,), queue=Queue.BULK.value)
+    return contract.FillReply(tried=tried)
