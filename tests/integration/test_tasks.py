@@ -12,6 +12,7 @@ from celery.exceptions import Retry
 from producer_client.contract import AddReply, Code, TaskName
 from worker.app import create_app
 from worker.errors import Permanent, Transient
+from worker.runtime import Runtime
 from worker.settings import Settings
 
 
@@ -44,7 +45,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     app.loader.import_default_modules()
 
     def apply(name: TaskName, wire: dict[str, Any], library: Failing) -> dict[str, Any]:
-        monkeypatch.setattr(app.runtime, "_library", library)  # type: ignore[attr-defined]
+        monkeypatch.setattr(Runtime, "library", library)
         reply: dict[str, Any] = app.tasks[name.value].apply(args=(wire,)).get()
         return reply
 
@@ -115,7 +116,7 @@ def test_a_message_that_has_killed_its_worker_too_often_is_answered(run: Run, mo
     library.came_back_too_often = lambda task_id: True  # type: ignore[attr-defined]
     app = create_app(Settings(broker_url="memory://", result_backend="cache+memory://"))
     app.loader.import_default_modules()
-    monkeypatch.setattr(app.runtime, "_library", library)  # type: ignore[attr-defined]
+    monkeypatch.setattr(Runtime, "library", library)
     task = app.tasks[TaskName.ADD_TO_INDEX.value]
     task.push_request(id="x", delivery_info={"redelivered": True})
     try:
