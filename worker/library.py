@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -551,7 +551,10 @@ class Library:
     def _rebuild(self, note: _Throttled, filling: bool) -> contract.RebuildReply:
         started = time.monotonic()
         self._store.follow_rows()
-        embedded, refused = self._fill(note, filling)
+        with ThreadPoolExecutor(1, thread_name_prefix="train") as ahead:
+            training = ahead.submit(self._train)
+            embedded, refused = self._fill(note, filling)
+            trained = training.result()
         model_key = self._encoder.model_key
         number = self._store.reserve_generation()
         with self._store.snapshot(model_key, self._encoder.dimension) as snapshot:
@@ -562,6 +565,7 @@ class Library:
                 model_key=model_key,
                 dimension=self._encoder.dimension,
                 previous=self._store.serving_generation(model_key),
+                trained=trained,
                 progress=note,
             )
         kept = self._store.publish_generation(number, model_key, seq, built, self._settings.keep_generations)
@@ -584,6 +588,11 @@ class Library:
             device=self._encoder.device,
             seconds=round(time.monotonic() - started, 3),
         )
+
+    def _train(self) -> Any:
+        """Learn from the vectors that are there, while the encoder makes those that lack."""
+        with self._store.snapshot(self._encoder.model_key, self._encoder.dimension) as snapshot:
+            return self._generations.prepare(snapshot, dimension=self._encoder.dimension)
 
     def _fill(self, note: _Throttled, filling: bool) -> tuple[int, int]:
         """Embed every photo that has no vector of this model; returns (embedded, refused)."""

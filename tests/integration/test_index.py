@@ -19,7 +19,8 @@ from producer_client.contract import Provenance
 from worker.core.types import Chunk, NewEntry
 from worker.core.vectors import Ids, Vectors, unit_rows
 from worker.errors import BadGeneration
-from worker.index.generation import GenerationFolder
+from worker.index import kinds
+from worker.index.generation import Build, GenerationFolder
 from worker.index.live import FaissLiveIndex
 from worker.storage.store import PostgresStore
 
@@ -165,6 +166,18 @@ def test_a_folder_that_a_killed_rebuild_never_published_is_written_over(folder: 
     write(folder, number=1, count=5)
 
     assert folder.open(1, model_key=KEY).manifest.count == 5
+
+
+def test_an_index_that_was_trained_while_photos_were_embedded_is_filled_and_not_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = GenerationFolder(tmp_path / "index", build=Build(kind="ivf", gate=0.5))
+    trained = folder.prepare(numbered(1500), dimension=DIM)
+    monkeypatch.setattr(kinds, "train", None)
+
+    folder.write(1, numbered(1600), model_key=KEY, dimension=DIM, trained=trained)
+
+    assert folder.open(1, model_key=KEY).manifest.count == 1600
 
 
 def test_what_a_killed_build_left_is_cleared_by_the_next(folder: GenerationFolder, tmp_path: Path) -> None:

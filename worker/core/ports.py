@@ -190,6 +190,8 @@ class LiveIndex(Protocol):
 class Generations(Protocol):
     """Writes immutable index directories, whole or not at all."""
 
+    def prepare(self, snapshot: Snapshot, *, dimension: int) -> Any: ...
+
     def write(
         self,
         number: int,
@@ -198,6 +200,7 @@ class Generations(Protocol):
         model_key: str,
         dimension: int,
         previous: int | None,
+        trained: Any,
         progress: Progress,
     ) -> Built: ...
 

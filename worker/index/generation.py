@@ -107,6 +107,20 @@ class Build:
     gate: float = 0.97
     threads: int = 1
 
+    def plans(self, count: int, dimension: int) -> list[Plan]:
+        """See kinds.plans."""
+        return kinds.plans(
+            count, dimension, kind=self.kind, exact_up_to=self.exact_up_to, memory_bytes=self.memory_bytes
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """An empty index that knows how vectors are spread. Good for one generation."""
+
+    plan: Plan
+    index: faiss.Index
+
 
 class GenerationFolder:
     """See worker.core.ports.Generations.
@@ -130,10 +144,12 @@ class GenerationFolder:
         model_key: str,
         dimension: int,
         previous: int | None = None,
+        trained: Trained | None = None,
         progress: Callable[[str, int, int], None] = lambda *_: None,
     ) -> Built:
         """Build generation `number` from a snapshot whose ids rise. Nothing is left of a failed try.
 
+        trained: what `prepare` made of an earlier snapshot, if it still fits.
         Raises BadGeneration when the written files do not read back, Permanent(recall_too_low) when no way of building
         reaches the gate, Permanent(not_ready) when none fits the memory, and OSError for a disk that is full.
         """
@@ -144,7 +160,7 @@ class GenerationFolder:
         aside = self._folder / f".building-{_name(number)}-{os.getpid()}"
         aside.mkdir()
         try:
-            manifest = _Builder(aside, number, snapshot, model_key, dimension, self._build, progress).run(
+            manifest = _Builder(aside, number, snapshot, model_key, dimension, self._build, trained, progress).run(
                 None if previous is None else self._previous(previous, model_key)
             )
             # Left by a rebuild that was killed before it published, if the database was set back since.
@@ -165,6 +181,14 @@ class GenerationFolder:
             recall_at_10=manifest.recall_at_10,
             index_bytes=manifest.index_bytes,
         )
+
+    def prepare(self, snapshot: Snapshot, *, dimension: int) -> Trained | None:
+        """Train on what is there already, while photos that lack a vector are still being embedded."""
+        plan = self._build.plans(snapshot.count, dimension)[0]
+        if plan.kind is Kind.EXACT:
+            return None
+        faiss.omp_set_num_threads(self._build.threads)
+        return Trained(plan, kinds.train(plan, dimension, snapshot.sample(plan.training_rows).vectors))
 
     def open(self, number: int, *, model_key: str) -> Generation:
         """Map a generation after checking every byte of it. Raises BadGeneration naming what is wrong."""
@@ -244,6 +268,7 @@ class _Builder:
         model_key: str,
         dimension: int,
         build: Build,
+        trained: Trained | None,
         progress: Callable[[str, int, int], None],
     ) -> None:
         self._folder = folder
@@ -252,16 +277,11 @@ class _Builder:
         self._model_key = model_key
         self._dimension = dimension
         self._build = build
+        self._trained = trained
         self._progress = progress
 
     def run(self, previous: Generation | None) -> Manifest:
-        plans = kinds.plans(
-            self._snapshot.count,
-            self._dimension,
-            kind=self._build.kind,
-            exact_up_to=self._build.exact_up_to,
-            memory_bytes=self._build.memory_bytes,
-        )
+        plans = self._build.plans(self._snapshot.count, self._dimension)
         for plan in plans:
             truth, ids = self._write(plan)
             index = self._read_back(truth, ids)
@@ -282,11 +302,15 @@ class _Builder:
         """Stream the snapshot into an index file and an ids file."""
         faiss.omp_set_num_threads(self._build.threads)
         self._progress("train", 0, self._snapshot.count)
-        sample = self._snapshot.sample(max(plan.training_rows, QUERIES))
+        index = None
+        if self._trained is not None and self._trained.plan.factory == plan.factory:
+            index, self._trained = self._trained.index, None
+        sample = self._snapshot.sample(QUERIES if index is not None else max(plan.training_rows, QUERIES))
         chosen = np.random.default_rng(self._number).permutation(len(sample.ids))[:QUERIES]
         truth = Truth(sample.vectors[chosen])
         query_ids = sample.ids[chosen]
-        index = kinds.train(plan, self._dimension, sample.vectors)
+        if index is None:
+            index = kinds.train(plan, self._dimension, sample.vectors)
         del sample
         ids: list[Ids] = []
         count = 0
