@@ -20,7 +20,7 @@ from worker.core.types import Chunk, NewEntry
 from worker.core.vectors import Ids, Vectors, unit_rows
 from worker.errors import BadGeneration
 from worker.index import kinds
-from worker.index.generation import Build, GenerationFolder
+from worker.index.generation import Build, Generation, GenerationFolder
 from worker.index.live import FaissLiveIndex
 from worker.storage.store import PostgresStore
 
@@ -365,6 +365,28 @@ def test_a_process_that_slept_through_many_generations_misses_nothing(
     sleeper.settle()
 
     assert sorted(sleeper.search(rows[0], 9).ids.tolist()) == ids
+
+
+def test_a_generation_that_the_log_no_longer_reaches_is_passed_over(store: PostgresStore, tmp_path: Path) -> None:
+    """Two generations are published, and the log is cut behind them, while the one before is still being read."""
+    rows = vectors(4)
+    ids = [put(store, "p0", rows[0])[0]]
+
+    class Slow(GenerationFolder):
+        def open(self, number: int, *, model_key: str) -> Generation:
+            opened = super().open(number, model_key=model_key)
+            if len(ids) == 1:
+                for i in range(1, 4):
+                    ids.append(put(store, f"p{i}", rows[i])[0])
+                    publish(store, GenerationFolder(tmp_path / "index"), keep=1)
+            return opened
+
+    publish(store, GenerationFolder(tmp_path / "index"), keep=1)
+    live = live_on(store, Slow(tmp_path / "index"))
+
+    live.catch_up()
+
+    assert sorted(live.search(rows[0], 9).ids.tolist()) == ids
 
 
 def test_a_damaged_generation_is_passed_over_and_everything_is_still_found(

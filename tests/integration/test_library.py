@@ -707,7 +707,12 @@ def test_a_purged_photo_is_erased_from_postgres_at_once_and_from_the_disk_by_the
     twin = photo_root / "twin.jpg"
     shutil.copyfile(second.path, twin)
     purged, kept, same = stored(
-        library, [new(first), new(second), new(second, ref="twin", photo=Photo(path=str(twin)))]
+        library,
+        [
+            new(first, metadata={"who": "somebody"}),
+            new(second),
+            new(second, ref="twin", photo=Photo(path=str(twin))),
+        ],
     )
     held = [library.rebuild().generation, library.rebuild().generation]
 

@@ -92,8 +92,10 @@ class Held:
         held = cls(store, threading.Event(), threading.Event())
         original = store._log
 
-        def log_and_wait(connection: Connection, photo_ids: Sequence[int]) -> dict[int, int]:
-            seqs = original(connection, photo_ids)
+        def log_and_wait(
+            connection: Connection, photo_ids: Sequence[int], model_key: str | None = None
+        ) -> dict[int, int]:
+            seqs = original(connection, photo_ids, model_key)
             held.arrived.set()
             held.go_on.wait(10)
             return seqs
@@ -338,6 +340,40 @@ def test_another_models_newest_generation_stays_until_this_one_has_enough_of_its
     assert first == [before[-1], before[-1] + 1]
     assert second == [before[-1] + 1, before[-1] + 2]
     assert store.changes_after(0, "old@1", DIM).generations == []
+
+
+def test_a_photo_purged_after_the_snapshot_waits_for_the_next_generation(store: PostgresStore) -> None:
+    before, after = (store.put_many([entry(name)], KEY)[0] for name in ("before", "after"))
+    ((seq, _),) = store.purge_many([before.entry.photo_id]).values()
+    store.purge_many([after.entry.photo_id])
+
+    store.publish_generation(store.reserve_generation(), KEY, seq=seq, built=BUILT, keep=2)
+
+    assert store.counts(KEY).purges_pending == 1
+
+
+def test_a_model_does_not_serve_while_a_photo_lacks_its_vector(store: PostgresStore) -> None:
+    store.serving_model(KEY)
+    (written,) = store.put_many([entry("a")], KEY)
+
+    assert store.switch_model("next@1") is False
+    assert store.serving_model(KEY) == KEY
+    store.put_many([entry("a", photo_id=written.entry.photo_id)], "next@1", filling=True)
+    assert store.switch_model("next@1") is True
+    assert store.serving_model(KEY) == "next@1"
+
+
+def test_photos_that_lack_a_vector_are_shared_out_without_those_refused(store: PostgresStore) -> None:
+    ids = [store.put_many([entry(f"p{i}")], KEY)[0].entry.photo_id for i in range(6)]
+    store.refuse(ids[0], Code.NOT_FOUND, "gone")
+
+    shares = [
+        [photo.photo_id for photo in store.missing("next@1", after_id=-1, limit=10, share=(slot, 3))]
+        for slot in range(3)
+    ]
+
+    assert sorted(photo_id for share in shares for photo_id in share) == ids[1:]
+    assert all(photo_id % 3 == slot for slot, share in enumerate(shares) for photo_id in share)
 
 
 def test_deliveries_of_a_message_are_counted(store: PostgresStore) -> None:
