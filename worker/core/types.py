@@ -90,15 +90,16 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """All changes up to `seq`, the generations kept at that moment (newest first), and where the log starts.
-
-    Changes before `log_start` are forgotten: a reader whose watermark lies before it has missed some.
-    """
+    """All changes up to `seq`, the generations kept at that moment (newest first), and where the log starts."""
 
     seq: int
     items: list[Change]
     generations: list[int]
     log_start: int
+
+    def reach_back_to(self, seq: int) -> bool:
+        """Whether a reader with this watermark has missed nothing: changes before `log_start` are forgotten."""
+        return seq >= self.log_start - 1
 
 
 @dataclass(frozen=True, slots=True)

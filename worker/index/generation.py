@@ -17,7 +17,7 @@ import shutil
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -40,8 +40,8 @@ QUERIES = 500
 SAME_VECTOR = 0.99
 #: Seconds after which a download that nobody finished belongs to a process that was killed.
 ABANDONED_S = 3600.0
-#: Queries that touch the pages of a new generation before searches come to it.
-WARMING = 64
+#: Vectors that are read at a time to touch the pages of a new generation before searches come to it.
+WARMED_AT_ONCE = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,25 +76,39 @@ class Generation:
     manifest: Manifest
     index: faiss.Index
     ids: Ids
+    #: Arguments of plain searches by k: making them takes as long as some searches do.
+    _ready: dict[int, faiss.SearchParameters] = field(default_factory=dict)
 
     def search(
-        self, query: Vectors, k: int, *, selector: faiss.IDSelector | None = None, widen: float = 1.0
+        self, query: Vectors, k: int, *, selector: faiss.IDSelector | None = None, passing: int | None = None
     ) -> tuple[Similarities, Positions]:
-        """query: float32 [1, d]. Returns ([k], [k]), fewer where there are fewer."""
-        kinds.one_thread()
-        similarities, positions = kinds.search(
-            self.index, self.manifest.parameters, query, k, selector=selector, widen=widen
-        )
-        there = positions[0] >= 0
+        """query: float32 [1, d]. Returns ([k], [k]), fewer where there are fewer.
+
+        passing: how many vectors the selector lets pass. Fewer of them, or more neighbours, take a wider search.
+        """
+        kinds.use_threads(1)
+        count = self.manifest.count
+        passing = count if passing is None else passing
+        widen = max(1.0, k / kinds.TUNED_UP_TO) * (count / passing if passing else 1.0)
+        arguments = self._ready.get(k) if selector is None else None
+        if arguments is None:
+            arguments = kinds.arguments(self.index, self.manifest.parameters, k, selector=selector, widen=widen)
+            if selector is None:
+                self._ready[k] = arguments
+        while True:
+            similarities, positions = kinds.search(self.index, query, k, arguments)
+            there = positions[0] >= 0
+            if there.sum() >= min(k, passing) or kinds.is_widest(self.index, self.manifest.parameters, widen):
+                break
+            widen *= 8
+            arguments = kinds.arguments(self.index, self.manifest.parameters, k, selector=selector, widen=widen)
         return similarities[0][there], positions[0][there]
 
     def warm(self) -> None:
-        """Touch what searches will touch, so that the first of them does not wait for the disk."""
-        if not self.manifest.count:
-            return
-        step = max(1, self.manifest.count // WARMING)
-        for position in range(0, self.manifest.count, step):
-            self.search(kinds.vectors_at(self.index, np.array([position])), kinds.RECALL_K)
+        """Touch every page that searches may touch, so that none of them waits for it."""
+        for start in range(0, self.manifest.count, WARMED_AT_ONCE):
+            positions = np.arange(start, min(start + WARMED_AT_ONCE, self.manifest.count))
+            self.search(kinds.vectors_at(self.index, positions)[:1], kinds.RECALL_K)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +201,7 @@ class GenerationFolder:
         plan = self._build.plans(snapshot.count, dimension)[0]
         if plan.kind is Kind.EXACT:
             return None
-        faiss.omp_set_num_threads(self._build.threads)
+        kinds.use_threads(self._build.threads)
         return Trained(plan, kinds.train(plan, dimension, snapshot.sample(plan.training_rows).vectors))
 
     def open(self, number: int, *, model_key: str) -> Generation:
@@ -287,8 +301,8 @@ class _Builder:
             index = self._read_back(truth, ids)
             gate = 1 - kinds.CHANGES_ANSWERS if plan.kind is Kind.EXACT else self._build.gate
             tuned = kinds.tune(index, plan, truth, gate)
-            # The last exact way compares the vectors as they are: what it finds is the truth.
-            if tuned.recall_at_10 >= gate or (plan.kind is Kind.EXACT and plan is plans[-1]):
+            # What is found among the vectors as they are is the truth, ties and all.
+            if tuned.recall_at_10 >= gate or plan.factory == kinds.AS_THEY_ARE:
                 agreement = self._agreement(previous, index, tuned, truth, ids)
                 return self._finish(plan, tuned, previous, agreement, len(ids))
         raise Permanent(
@@ -300,7 +314,7 @@ class _Builder:
 
     def _write(self, plan: Plan) -> tuple[Truth, Ids]:
         """Stream the snapshot into an index file and an ids file."""
-        faiss.omp_set_num_threads(self._build.threads)
+        kinds.use_threads(self._build.threads)
         self._progress("train", 0, self._snapshot.count)
         index = None
         if self._trained is not None and self._trained.plan.factory == plan.factory:
@@ -421,8 +435,9 @@ def _map(path: Path, number: int, *, count: int, dimension: int) -> tuple[faiss.
     # An empty index has no pages to map.
     try:
         index = faiss.read_index(str(path / INDEX), faiss.IO_FLAG_MMAP_IFC if count else 0)
-        ids = np.load(path / IDS, mmap_mode="r" if count else None, allow_pickle=False)
-    except (RuntimeError, ValueError) as exc:
+        # A plain view: numpy's memmap class makes every small read of it slow.
+        ids = np.load(path / IDS, mmap_mode="r" if count else None, allow_pickle=False).view(np.ndarray)
+    except (RuntimeError, ValueError, OSError) as exc:
         raise BadGeneration(f"generation {number} does not read back: {exc}") from exc
     if not (index.ntotal == len(ids) == count and index.d == dimension):
         raise BadGeneration(

@@ -49,6 +49,12 @@ EXACT_FILTER = 20_000
 CHANGES_ANSWERS = 0.001
 
 
+#: Parameters are tuned for RECALL_K neighbours and good for some more.
+TUNED_UP_TO = 32
+#: FAISS's name for an index of unchanged float32 vectors.
+AS_THEY_ARE = "Flat"
+
+
 class Kind(StrEnum):
     EXACT = "exact"
     IVF = "ivf"
@@ -103,7 +109,7 @@ def plans(count: int, dimension: int, *, kind: str, exact_up_to: int, memory_byt
 def _exact(count: int, dimension: int) -> list[Plan]:
     return [
         Plan(Kind.EXACT, "SQfp16", 2 * dimension + 8, 0),
-        Plan(Kind.EXACT, "Flat", 4 * dimension + 8, 0),
+        Plan(Kind.EXACT, AS_THEY_ARE, 4 * dimension + 8, 0),
     ]
 
 
@@ -180,39 +186,37 @@ def _train_lists(plan: Plan, dimension: int, sample: Vectors) -> faiss.Index:
 _threads = threading.local()
 
 
-def one_thread() -> None:
-    """Let the calling thread search alone. OpenMP keeps this number per thread: set in one, it is unknown to others,
-    and each task thread would start a team of its own for every query."""
-    if not getattr(_threads, "told", False):
-        faiss.omp_set_num_threads(1)
-        _threads.told = True
+def use_threads(count: int) -> None:
+    """Let FAISS use so many threads when the calling thread asks it something. OpenMP keeps this number per thread: set
+    in one, it is unknown to others, and each task thread would start a team of its own for every query."""
+    if getattr(_threads, "count", None) != count:
+        faiss.omp_set_num_threads(count)
+        _threads.count = count
 
 
 def search(
+    index: faiss.Index, queries: Vectors, k: int, arguments: faiss.SearchParameters
+) -> tuple[Similarities, Positions]:
+    """The k most similar vectors of each query: ([n, k], [n, k]); position -1 where there are no more."""
+    if not index.ntotal:
+        return np.full((len(queries), k), -np.inf, dtype=np.float32), np.full((len(queries), k), -1, dtype=np.int64)
+    found: tuple[Similarities, Positions] = index.search(queries, k, params=arguments)
+    return found
+
+
+def arguments(
     index: faiss.Index,
     parameters: Parameters,
-    queries: Vectors,
     k: int,
     *,
     selector: faiss.IDSelector | None = None,
     widen: float = 1.0,
-) -> tuple[Similarities, Positions]:
-    """The k most similar vectors of each query: ([n, k], [n, k]); position -1 where there are no more.
+) -> faiss.SearchParameters:
+    """Search parameters in FAISS's form. Arguments of a call: fields set on a shared index would change the searches
+    of other threads.
 
-    Parameters are arguments of this call; fields set on the shared index would change other threads' searches.
     widen: look at so many times more lists or nodes, for a selector that passes few.
     """
-    if not index.ntotal:
-        return np.full((len(queries), k), -np.inf, dtype=np.float32), np.full((len(queries), k), -1, dtype=np.int64)
-    found: tuple[Similarities, Positions] = index.search(
-        queries, k, params=_faiss_parameters(index, parameters, k, selector, widen)
-    )
-    return found
-
-
-def _faiss_parameters(
-    index: faiss.Index, parameters: Parameters, k: int, selector: faiss.IDSelector | None, widen: float
-) -> faiss.SearchParameters:
     if "nprobe" in parameters:
         lists = faiss.extract_index_ivf(index.base_index).nlist
         inner = faiss.SearchParametersIVF(nprobe=min(lists, math.ceil(parameters["nprobe"] * widen)), sel=selector)
@@ -220,10 +224,16 @@ def _faiss_parameters(
         again = parameters["k_factor"] * max(k, RECALL_K) / k
         return faiss.IndexRefineSearchParameters(k_factor=again, base_index_params=inner)
     if "ef_search" in parameters:
-        return faiss.SearchParametersHNSW(
-            efSearch=max(k, math.ceil(parameters["ef_search"] * min(widen, 16.0))), sel=selector
-        )
+        wide = min(index.ntotal, math.ceil(parameters["ef_search"] * widen))
+        return faiss.SearchParametersHNSW(efSearch=max(k, wide), sel=selector)
     return faiss.SearchParameters(sel=selector)
+
+
+def is_widest(index: faiss.Index, parameters: Parameters, widen: float) -> bool:
+    """Whether a search that is widened so far looks at everything that its kind can reach."""
+    if "nprobe" in parameters:
+        return bool(parameters["nprobe"] * widen >= faiss.extract_index_ivf(index.base_index).nlist)
+    return "ef_search" not in parameters or parameters["ef_search"] * widen >= index.ntotal
 
 
 class Truth:
@@ -274,13 +284,14 @@ def found_share(found: Positions, truth: Positions) -> tuple[float, float]:
 
 def answers(index: faiss.Index, parameters: Parameters, truth: Truth) -> Positions:
     """What the index finds for the queries of `truth`, as a search of one query at a time finds it."""
-    found = [search(index, parameters, query[None, :], RECALL_K + 1)[1][0] for query in truth.queries]
+    ready = arguments(index, parameters, RECALL_K + 1)
+    found = [search(index, query[None, :], RECALL_K + 1, ready)[1][0] for query in truth.queries]
     return without_own(np.array(found, dtype=np.int64).reshape(len(found), RECALL_K + 1), truth.own)
 
 
 def tune(index: faiss.Index, plan: Plan, truth: Truth, gate: float) -> Tuned:
     """The cheapest parameters that reach the gate with some margin; the best ones where none does."""
-    one_thread()
+    use_threads(1)
     neighbours = truth.neighbours()
     best: tuple[tuple[bool, float], Tuned] | None = None
     for rising in _parameters_to_try(plan):

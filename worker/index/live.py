@@ -32,6 +32,7 @@ SPARE = 32
 FIRST_ROOM = 256
 
 Mask = npt.NDArray[np.bool_]
+NO_POSITIONS = np.zeros(0, dtype=np.intp)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +220,7 @@ class FaissLiveIndex:
             self.catch_up()
         view = self._view
         assert view is not None
-        kinds.one_thread()
+        kinds.use_threads(1)
         parts = [_search_base(view, query, k, only, exclude), _search_delta(view, query, only, exclude)]
         ids = np.concatenate([part[0] for part in parts])
         similarities = np.concatenate([part[1] for part in parts])
@@ -244,8 +245,7 @@ class FaissLiveIndex:
             self._start()
         else:
             changes = self._changes_after(self.seq)
-            if self.seq < changes.log_start:
-                # The log no longer reaches back to this view.
+            if not changes.reach_back_to(self.seq):
                 self._start()
             else:
                 self._layers.apply(changes.items)
@@ -286,6 +286,8 @@ class FaissLiveIndex:
             with self._writer:
                 # What came while the rest was applied is little.
                 changes = self._changes_after(view.seq)
+                if not changes.reach_back_to(view.seq):
+                    return
                 layers.apply(changes.items)
                 self._layers, self._view = layers, layers.view(changes.seq)
         except Transient as exc:
@@ -308,7 +310,7 @@ class FaissLiveIndex:
     def _onto(self, base: Generation) -> tuple[_Layers, View] | None:
         """The base with what came after it; None where the log does not reach back to it any more."""
         changes = self._changes_after(base.manifest.seq)
-        if base.manifest.seq < changes.log_start:
+        if not changes.reach_back_to(base.manifest.seq):
             self._unusable.add(base.manifest.number)
             return None
         layers = _Layers(base, self._dimension)
@@ -343,7 +345,7 @@ def _search_base(
     base = view.base
     if base is None or not base.manifest.count:
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
-    out = _positions(base.ids, exclude) if exclude is not None else np.zeros(0, dtype=np.intp)
+    out = _positions(base.ids, exclude) if exclude is not None and len(exclude) else NO_POSITIONS
     if only is not None:
         allowed = np.zeros(len(base.ids), dtype=np.bool_)
         allowed[_positions(base.ids, only)] = True
@@ -355,17 +357,25 @@ def _search_base(
         if len(positions) <= kinds.EXACT_FILTER:
             return base.ids[positions], kinds.vectors_at(base.index, positions) @ query
         similarities, positions = base.search(
-            query[None, :], min(k, len(positions)), selector=_bitmap(allowed), widen=len(allowed) / len(positions)
+            query[None, :],
+            min(k, len(positions)),
+            selector=_bitmap(allowed),
+            passing=len(positions),
         )
         return base.ids[positions], similarities
     out = out[~view.hidden[out]]
     blocked = view.hidden_count + len(out)
     similarities, positions = base.search(query[None, :], min(k + min(blocked, SPARE), len(base.ids)))
+    if not blocked:
+        return base.ids[positions], similarities
     stay = ~view.hidden[positions] & ~np.isin(positions, out)
     if blocked > SPARE and stay.sum() < min(k, len(base.ids) - blocked):
         allowed = ~view.hidden
         allowed[out] = False
-        similarities, positions = base.search(query[None, :], min(k, len(base.ids)), selector=_bitmap(allowed))
+        passing = len(base.ids) - blocked
+        similarities, positions = base.search(
+            query[None, :], min(k, passing), selector=_bitmap(allowed), passing=passing
+        )
         return base.ids[positions], similarities
     return base.ids[positions[stay]], similarities[stay]
 
@@ -378,6 +388,8 @@ def _search_delta(
     view: View, query: Vector, only: Ids | None, exclude: Ids | None
 ) -> tuple[Ids, npt.NDArray[np.float32]]:
     """All of the delta, which is small; the caller keeps the best."""
+    if not len(view.delta_ids):
+        return view.delta_ids, np.zeros(0, dtype=np.float32)
     allowed = ~view.delta_hidden
     if only is not None:
         allowed &= np.isin(view.delta_ids, only)

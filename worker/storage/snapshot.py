@@ -79,7 +79,10 @@ class PostgresSnapshot:
         if failure:
             raise OperationalError("COPY", None, failure[0])
         if rest != TRAILER:
-            raise BadVector(f"a stored vector has another length than {4 * self._dimension} bytes")
+            # A last row that is short, or one that reaches into the trailer.
+            last = np.frombuffer(rest.ljust(row.itemsize, b"\0"), dtype=row, count=1)
+            self._chunk(last)
+            raise BadVector("the stream of stored vectors ends in the middle of a row")
 
     def _chunk(self, rows: np.ndarray[Any, Any]) -> Chunk:
         """A vector of another length shifts all that follows it, so every row's own words are looked at."""
