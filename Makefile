@@ -8,11 +8,17 @@ BIN := $(VENV)/bin
 PHOTOS ?=
 ENCODER ?= auto
 TESTS ?= tests
+SIZE ?= 100000
+PEER_LIMIT_S ?= 60
 
 # The venv is made again only when what it holds would change.
 STAMP := $(VENV)/.made-$(shell cat requirements.txt pyproject.toml worker/pyproject.toml | sha256sum | cut -c1-16)
 
-.PHONY: help setup demo test lint check format docs clean
+# What benchmarks compare with lives apart: none of it is part of the service.
+PEERS := .venv-bench
+PEERS_STAMP := $(PEERS)/.made-$(shell sha256sum benchmarks/requirements.txt | cut -c1-16)
+
+.PHONY: help setup demo test lint check format docs bench-index clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,5 +52,16 @@ format: $(STAMP)  ## Put the code into the project's format
 docs: $(STAMP)  ## Write the configuration table of the README from Settings
 	@$(BIN)/python -m worker.settings README.md
 
+bench-index: $(STAMP) $(PEERS_STAMP)  ## Measure the index beside its peers: SIZE=100000 (minutes), PEER_LIMIT_S=60; JSON on stdout
+	@$(BIN)/python -m benchmarks.index --size $(SIZE) --peer-limit-s $(PEER_LIMIT_S)
+
+$(PEERS_STAMP):
+	@echo "setting up $(PEERS) with what the benchmark compares with" >&2
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	@while read -r requirement; do $(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check "$$requirement" >&2 \
+		|| echo "$$requirement cannot be installed here: it will be left out" >&2; \
+		done < <(sed 's/#.*//; s/ *$$//; /^$$/d' benchmarks/requirements.txt)
+	@rm -f $(PEERS)/.made-* && touch $@
+
 clean:  ## Remove what the commands above have made
-	rm -rf $(VENV) .sightline build *.egg-info worker/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) .sightline build *.egg-info worker/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

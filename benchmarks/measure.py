@@ -1,0 +1,173 @@
+"""What every contender is measured with: the same file of vectors, clock, percentiles and recall.
+
+Runs in the service's environment and in that of the peers, so it knows numpy and the standard library alone.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Vectors: TypeAlias = npt.NDArray[np.float32]
+Ids: TypeAlias = npt.NDArray[np.int64]
+#: One query, float32 [d], to the ids of its neighbours, best first.
+Search: TypeAlias = Callable[[Vectors], Ids]
+
+#: Neighbours asked for everywhere.
+K = 10
+#: A pass over the queries ends after this many seconds, but not before LEAST_QUERIES are answered: slow contenders
+#: answer the first of the queries, which are in random order.
+PASS_S = 8.0
+LEAST_QUERIES = 200
+#: Seconds that several threads ask side by side.
+THREADS_S = 3.0
+#: Queries before a pass that are not counted.
+WARM_UP = 100
+#: Bytes that are read to measure the memory's bandwidth: many times any cache.
+BANDWIDTH_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class VectorFile:
+    """Float32 rows on disk, one after the other. Row i is the photo with id i + 1."""
+
+    path: Path
+    count: int
+    dimension: int
+
+    @classmethod
+    def write(cls, path: Path, chunks: Iterable[Vectors]) -> VectorFile:
+        count = dimension = 0
+        with path.open("wb") as file:
+            for chunk in chunks:
+                chunk.tofile(file)
+                count, dimension = count + len(chunk), chunk.shape[1]
+        return cls(path, count, dimension)
+
+    def chunks(self, rows: int) -> Iterator[tuple[Ids, Vectors]]:
+        """(ids, vectors), up to `rows` at a time. Read, not mapped: mapped pages would count as the reader's memory."""
+        with self.path.open("rb") as file:
+            for start in range(0, self.count, rows):
+                count = min(rows, self.count - start)
+                vectors = np.fromfile(file, dtype=np.float32, count=count * self.dimension)
+                yield np.arange(start + 1, start + count + 1), vectors.reshape(count, self.dimension)
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One pass over the queries, one query at a time in one thread."""
+
+    found: Ids  #: [queries answered, K], -1 where there was no more
+    latencies_s: npt.NDArray[np.float64]
+    seconds: float
+
+    @property
+    def figures(self) -> dict[str, float]:
+        return {
+            "search_p50_ms": percentile_ms(self.latencies_s, 50),
+            "search_p99_ms": percentile_ms(self.latencies_s, 99),
+            "qps_1_thread": round(len(self.latencies_s) / self.seconds, 1),
+        }
+
+
+def one_by_one(search: Search, queries: Vectors) -> Pass:
+    """Ask one query after the other, after some that are not counted."""
+    for query in queries[:WARM_UP]:
+        search(query)
+    found = np.full((len(queries), K), -1, dtype=np.int64)
+    latencies: list[float] = []
+    began = time.perf_counter()
+    for query in queries:
+        started = time.perf_counter()
+        if started - began > PASS_S and len(latencies) >= LEAST_QUERIES:
+            break
+        ids = search(query)
+        latencies.append(time.perf_counter() - started)
+        found[len(latencies) - 1, : len(ids)] = ids
+    return Pass(found[: len(latencies)], np.array(latencies), time.perf_counter() - began)
+
+
+def queries_per_second(search: Search, queries: Vectors, *, threads: int) -> float:
+    """Answered by `threads` threads of this process that ask without a pause, for THREADS_S."""
+    until = time.perf_counter() + THREADS_S
+    ready = threading.Barrier(threads)
+
+    def ask(offset: int) -> tuple[float, float, int]:
+        ready.wait()
+        began, answered = time.perf_counter(), 0
+        while time.perf_counter() < until:
+            search(queries[(offset + answered * threads) % len(queries)])
+            answered += 1
+        return began, time.perf_counter(), answered
+
+    with ThreadPoolExecutor(threads) as pool:
+        runs = list(pool.map(ask, range(threads)))
+    seconds = max(run[1] for run in runs) - min(run[0] for run in runs)
+    return round(sum(run[2] for run in runs) / seconds, 1)
+
+
+def percentile_ms(latencies_s: npt.NDArray[np.float64], percentile: float) -> float:
+    return round(float(np.percentile(latencies_s, percentile)) * 1000, 3)
+
+
+def recall(found: Ids, truth: Ids, k: int) -> float:
+    """Share of the k exact neighbours that are among the k found. found: [n, >= k]; truth: [>= n, >= k]."""
+    hits = (found[:, :k, None] == truth[: len(found), None, :k]).any(axis=2)
+    return round(float(hits.mean()), 4)
+
+
+def exact_neighbours(chunks: Iterable[tuple[Ids, Vectors]], queries: Vectors) -> Ids:
+    """Ids of the K rows of largest float32 inner product with each query, best first: int64 [n, K]."""
+    best = np.full((len(queries), K), -np.inf, dtype=np.float32)
+    best_ids = np.full((len(queries), K), -1, dtype=np.int64)
+    for ids, vectors in chunks:
+        similarities = queries @ vectors.T
+        few = min(K, len(ids))
+        columns = np.argpartition(-similarities, few - 1, axis=1)[:, :few]
+        best = np.concatenate([best, np.take_along_axis(similarities, columns, axis=1)], axis=1)
+        best_ids = np.concatenate([best_ids, ids[columns]], axis=1)
+        order = np.argsort(-best, axis=1, kind="stable")[:, :K]
+        best, best_ids = np.take_along_axis(best, order, axis=1), np.take_along_axis(best_ids, order, axis=1)
+    return best_ids
+
+
+def peak_rss_mb(pid: int | str = "self") -> float | None:
+    """Largest resident memory of a process so far, mapped files included; None where the kernel does not say.
+
+    VmHWM and not ru_maxrss: what was resident in the parent before the exec counts in the latter.
+    """
+    try:
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    except OSError:
+        return None
+    return None if found is None else round(int(found[1]) * 1024 / 1e6, 1)
+
+
+def read_bandwidth_gb_s() -> float:
+    """What one thread reads from memory at best, 10^9 bytes a second: the fastest of some passes over 1 GiB.
+
+    Three ways, because which of them the processor likes best differs: the BLAS's dot product of an array with itself,
+    the largest of its numbers, all of its bits or-ed. Call with one BLAS thread.
+    """
+    numbers = np.ones(BANDWIDTH_BYTES // 4, dtype=np.float32)
+    bits = numbers.view(np.int64)
+    ways: list[Callable[[], Any]] = [
+        lambda: np.dot(numbers, numbers),
+        lambda: numbers.max(),
+        lambda: np.bitwise_or.reduce(bits),
+    ]
+    fastest = np.inf
+    for way in ways * 3:
+        started = time.perf_counter()
+        way()
+        fastest = min(fastest, time.perf_counter() - started)
+    return round(BANDWIDTH_BYTES / fastest / 1e9, 2)

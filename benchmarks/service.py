@@ -1,0 +1,269 @@
+"""Sightline measured: photos into Postgres, a rebuild, searches, exact search beside the memory's bandwidth.
+
+Every public function is meant to run in a process of its own (processes.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+import psycopg2
+
+from benchmarks.measure import (
+    Ids,
+    K,
+    Search,
+    VectorFile,
+    Vectors,
+    one_by_one,
+    peak_rss_mb,
+    queries_per_second,
+    read_bandwidth_gb_s,
+    recall,
+)
+from worker.core.types import Decoded, Pixels
+from worker.errors import Permanent
+from worker.index.generation import INDEX, MANIFEST, GenerationFolder
+from worker.index.live import FaissLiveIndex
+from worker.library import Library
+from worker.runtime import generation_folder
+from worker.settings import Settings
+from worker.storage.migrate import migrate
+from worker.storage.source import PhotoFiles
+from worker.storage.store import PostgresStore
+
+MODEL_KEY = "benchmark@0000000000000000"
+#: Rows in one COPY: 100 MB at 512 dimensions.
+COPY_ROWS = 50_000
+#: Seconds for a process to serve a generation that is published.
+OPEN_TIMEOUT_S = 600.0
+
+
+@dataclass
+class NoModel:
+    """Says what a model says of itself. Every vector is stored already, so it is never asked to encode."""
+
+    dimension: int
+    name: str = "benchmark"
+    model_key: str = MODEL_KEY
+    device: str = "cpu"
+    input_side: int = 0
+    has_text: bool = False
+
+    def encode_images(self, photos: Sequence[Pixels]) -> NoReturn:
+        raise AssertionError("a photo of the benchmark has no vector")
+
+    def encode_texts(self, texts: Sequence[str]) -> NoReturn:
+        raise AssertionError("the benchmark asks by vector")
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The parts of one process of the service."""
+
+    library: Library
+    live: FaissLiveIndex
+    store: PostgresStore
+    folder: GenerationFolder
+
+
+@contextmanager
+def service(settings: Settings, dimension: int) -> Iterator[Service]:
+    """The service as `worker.runtime` joins it, without a model."""
+    store = PostgresStore(settings, pool_size=settings.concurrency + 4)
+    folder = generation_folder(settings)
+    live = FaissLiveIndex(store, folder, model_key=MODEL_KEY, dimension=dimension)
+    library = Library(
+        settings,
+        encoder=NoModel(dimension),
+        decode=_decode,
+        source=PhotoFiles(settings),
+        store=store,
+        live=live,
+        generations=folder,
+    )
+    try:
+        yield Service(library, live, store, folder)
+    finally:
+        live.close()
+        store.close()
+
+
+def connect(database_url: str) -> Any:
+    """A psycopg2 connection for a URL of the settings."""
+    return psycopg2.connect(database_url.replace("+psycopg2", "", 1))
+
+
+def fill(settings: Settings, vectors: VectorFile) -> None:
+    """Make the tables and put every vector in, as if each photo had been added once; change log and all."""
+    store = PostgresStore(settings)
+    migrate(store.engine, schema=settings.db_schema, photos_table=settings.photos_table)
+    store.close()
+    with connect(settings.database_url) as connection, connection.cursor() as cursor:
+        cursor.execute(f"SET search_path = {settings.db_schema}, public")
+        for ids, rows in vectors.chunks(COPY_ROWS):
+            copy = "COPY embeddings (content_sha256, model_key, vector) FROM STDIN (FORMAT binary)"
+            cursor.copy_expert(copy, io.BytesIO(_embedding_rows(ids, rows)))
+        cursor.execute(
+            _FILL.format(photos=settings.photos_table), {"count": vectors.count, "photos": settings.photos_table}
+        )
+    connection.close()
+    connection = connect(settings.database_url)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        # What autovacuum and the checkpointer would do later, in the middle of a measurement.
+        cursor.execute("VACUUM ANALYZE")
+        cursor.execute("CHECKPOINT")
+    connection.close()
+
+
+def rebuild(settings: Settings, dimension: int) -> dict[str, Any]:
+    """Library.rebuild in this process: seconds from Postgres to published, and what came of it.
+
+    peak_rss_mb is this process's: Postgres is not in it, pages of the written generation that it maps to check it are.
+    """
+    with service(settings, dimension) as own:
+        started = time.monotonic()
+        reply = own.library.rebuild()
+        seconds = time.monotonic() - started
+        peak = peak_rss_mb()
+        if "torch" in sys.modules:
+            raise RuntimeError("the rebuild's process has imported torch: its peak_rss_mb is not that of an index")
+        # Read as JSON: to open a generation is to check every byte of it, and others are being timed meanwhile.
+        manifest = json.loads((own.folder.path(reply.generation) / MANIFEST).read_text())
+    return {
+        "generation": reply.generation,
+        "kind": reply.kind,
+        "factory": manifest["factory"],
+        "parameters": manifest["parameters"],
+        "recall_at_10_of_rebuild": reply.recall_at_10,
+        "build_s": round(seconds, 2),
+        "peak_rss_mb": peak,
+        "index_bytes": reply.index_bytes,
+        "bytes_per_vector": round(reply.index_bytes / reply.indexed, 1),
+    }
+
+
+def rebuild_or_refusal(settings: Settings, dimension: int) -> dict[str, Any]:
+    """As `rebuild`, or why the service publishes no such index."""
+    try:
+        return rebuild(settings, dimension)
+    except Permanent as exc:
+        return {"refused": exc.message}
+
+
+def remove_added(settings: Settings, count: int) -> None:
+    """Take out what was added after the first `count` photos, so that the exact neighbours are those of the file."""
+    with connect(settings.database_url) as connection, connection.cursor() as cursor:
+        cursor.execute(f"SELECT photo_id FROM {settings.db_schema}.entries WHERE photo_id > %s", (count,))
+        added = [photo_id for (photo_id,) in cursor.fetchall()]
+    connection.close()
+    store = PostgresStore(settings)
+    store.remove_many(added)
+    store.close()
+
+
+def search(settings: Settings, generation: int, queries: Vectors, truth: Ids) -> dict[str, Any]:
+    """Speed and recall of a process that serves `generation`, by FaissLiveIndex.search: no Postgres is asked."""
+    with service(settings, queries.shape[1]) as own:
+        return _searched(_serving(own.live, generation), queries, truth)
+
+
+def exact_search(settings: Settings, generation: int, queries: Vectors, truth: Ids) -> dict[str, Any]:
+    """As `search`, and how near it comes to the memory's bandwidth, both of one thread, one right after the other.
+
+    A query reads all of index.faiss. `ratio` is its median time by the time in which the bandwidth brings these bytes,
+    `ratio_to_float32` by the time for the vectors as they are stored. An index that fits into the processor's cache can
+    fall below 1.
+    """
+    with service(settings, queries.shape[1]) as own:
+        figures = _searched(_serving(own.live, generation), queries, truth)
+        limit = read_bandwidth_gb_s()
+        scanned = (own.folder.path(generation) / INDEX).stat().st_size
+        count = own.live.count
+    seconds = figures["search_p50_ms"] / 1e3
+    return figures | {
+        "bytes_scanned": scanned,
+        "bandwidth_gb_s": round(scanned / seconds / 1e9, 2),
+        "limit_gb_s": limit,
+        "ratio": round(seconds * limit * 1e9 / scanned, 3),
+        "ratio_to_float32": round(seconds * limit * 1e9 / (count * queries.shape[1] * 4), 3),
+    }
+
+
+def _serving(live: FaissLiveIndex, generation: int) -> Search:
+    """A search on `generation`, which may be opened in the background."""
+    live.catch_up()
+    wait_for(lambda: live.generation == generation, f"generation {generation} to be served")
+    return lambda query: live.search(query, K).ids
+
+
+def _searched(ask: Search, queries: Vectors, truth: Ids) -> dict[str, Any]:
+    run = one_by_one(ask, queries)
+    return {
+        "queries": len(run.found),
+        "recall_at_1": recall(run.found, truth, 1),
+        "recall_at_10": recall(run.found, truth, K),
+        **run.figures,
+        "qps_2_threads": queries_per_second(ask, queries, threads=2),
+        "search_rss_mb": peak_rss_mb(),
+    }
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    """Raises TimeoutError after OPEN_TIMEOUT_S."""
+    deadline = time.monotonic() + OPEN_TIMEOUT_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {OPEN_TIMEOUT_S:g} s for {what}")
+        time.sleep(0.02)
+
+
+#: Everything but the vectors. content_sha256 is the hash of the id, as in _embedding_rows.
+_FILL = """
+    INSERT INTO {photos} (id, file_path, lat, lon, location_method)
+        SELECT n, 'photos/' || n || '.jpg', (n * 7919) %% 1200000 / 1e4 - 60, (n * 104729) %% 3600000 / 1e4 - 180,
+               'exif_gps'
+        FROM generate_series(1, %(count)s::bigint) AS n;
+    INSERT INTO entries (photo_id, content_sha256, path, lat, lon, provenance)
+        SELECT id, encode(sha256(id::text::bytea), 'hex'), file_path, lat, lon, location_method FROM {photos};
+    INSERT INTO changes (seq, photo_id) SELECT n, n FROM generate_series(1, %(count)s::bigint) AS n;
+    SELECT setval('change_seq', %(count)s), setval(pg_get_serial_sequence(%(photos)s, 'id'), %(count)s)
+"""
+
+
+def _embedding_rows(ids: Ids, vectors: Vectors) -> bytes:
+    """Rows of COPY's binary format (PostgreSQL manual, COPY): a count of fields, then length and bytes of each."""
+    row = np.dtype(
+        [
+            ("fields", ">i2"),
+            ("content_length", ">i4"),
+            ("content_sha256", "S64"),
+            ("model_length", ">i4"),
+            ("model_key", f"S{len(MODEL_KEY)}"),
+            ("vector_length", ">i4"),
+            ("vector", "<f4", (vectors.shape[1],)),
+        ]
+    )
+    rows = np.empty(len(ids), dtype=row)
+    rows["fields"] = 3
+    rows["content_length"] = 64
+    rows["content_sha256"] = [hashlib.sha256(b"%d" % photo_id).hexdigest() for photo_id in ids.tolist()]
+    rows["model_length"] = len(MODEL_KEY)
+    rows["model_key"] = MODEL_KEY
+    rows["vector_length"] = 4 * vectors.shape[1]
+    rows["vector"] = vectors
+    return b"PGCOPY\n\xff\r\n\0" + bytes(8) + rows.tobytes() + b"\xff\xff"
+
+
+def _decode(content: bytes) -> Decoded:
+    raise AssertionError("the benchmark has no photo to decode")
