@@ -84,6 +84,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--peer-limit-s", type=float, default=60.0, help="seconds for a peer's build; longer ones are skipped (60)"
     )
+    parser.add_argument("--peer", choices=list(PEERS), action="append", help="one of them alone; may be given again")
     parser.add_argument(
         "--peers-python",
         type=Path,
@@ -91,7 +92,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="interpreter with benchmarks/requirements.txt",
     )
     parser.add_argument(
-        "--renderer-views", type=int, default=20, help="views of each of the renderer's places, 0 leaves it out (20)"
+        "--renderer-views", type=int, default=8, help="views of each of the renderer's places, 0 leaves it out (8)"
     )
     return parser.parse_args(arguments)
 
@@ -173,7 +174,7 @@ def _peers(
         return {name: {"skipped": reason} for name in PEERS}
     database_url = _database_for_pgvector(servers)
     figures = {}
-    for name in PEERS:
+    for name in options.peer or PEERS:
         request = Request(
             peer=name,
             vectors=str(vectors.path),
