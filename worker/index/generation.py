@@ -107,6 +107,7 @@ class Generation:
 
     def warm(self) -> None:
         """Touch every page that searches may touch, so that none of them waits for it."""
+        kinds.use_threads(1)
         for start in range(0, self.manifest.count, WARMED_AT_ONCE):
             positions = np.arange(start, min(start + WARMED_AT_ONCE, self.manifest.count))
             self.search(kinds.vectors_at(self.index, positions)[:1], kinds.RECALL_K)

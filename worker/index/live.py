@@ -8,6 +8,7 @@ moves; the old one is let go when the last search on it has ended.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 
 #: Hidden photos that a search makes room for instead of telling FAISS to leave them out, which slows every comparison.
 SPARE = 32
+#: Of the thread that checks and warms a new generation; 19 is the last in line.
+LOADER_NICENESS = 10
 #: Rows that an empty delta has room for; it doubles.
 FIRST_ROOM = 256
 
@@ -274,6 +277,8 @@ class FaissLiveIndex:
         self._loader.start()
 
     def _bring(self, number: int) -> None:
+        # Searches first: on Linux, a thread has a niceness of its own.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOADER_NICENESS)
         base = self._open(number)
         if base is None:
             return
