@@ -1,0 +1,843 @@
+"""Kinds of index: as good as their manifest says, refused when they are not, and bounded in memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+import pytest
+from sqlalchemy import func, insert, text
+
+from producer_client.contract import Code
+from tests.integration.test_index import Rows, entry
+from worker.core.types import Chunk, NewEntry
+from worker.core.vectors import BadVector, Ids, Vector, Vectors, to_bytes, unit_rows
+from worker.errors import BadGeneration, Permanent, Transient
+from worker.index import generation as generation_module
+from worker.index import kinds
+from worker.index.generation import Build, Generation, GenerationFolder
+from worker.index.kinds import Kind, Parameters, Plan, Positions, Truth, Tuned
+from worker.index.live import FaissLiveIndex
+from worker.storage import snapshot as snapshot_module
+from worker.storage import tables
+from worker.storage.store import PostgresStore
+
+KEY = "test-model@1"
+DIM = 64
+PLACES = 150
+#: A sample of 200 to 500 queries knows a recall of 0.97 to about this.
+CHANCE = 0.02
+#: 8 bits for each number of a vector of length 1, whose numbers span about one, leave an error of this size.
+EIGHT_BITS = 0.02
+
+
+def photos_of_places(count: int, seed: int, *, places: int = PLACES, dimension: int = DIM) -> Vectors:
+    """Photos of the same places, some of each: near their place and a little apart from each other."""
+    centres = unit_rows(np.random.default_rng(0).normal(size=(places, dimension)))
+    random = np.random.default_rng(seed)
+    apart = random.normal(size=(count, dimension)) / np.sqrt(dimension)
+    return unit_rows(centres[random.integers(0, places, count)] + apart)
+
+
+def rows_of(vectors: Vectors, stream: Callable[[], Iterator[Chunk]] | None = None) -> Rows:
+    """A snapshot of photos 10, 20, 30 ..."""
+    return Rows(np.arange(1, len(vectors) + 1, dtype=np.int64) * 10, vectors, stream=stream)
+
+
+def build(
+    folder: Path, vectors: Vectors, *, number: int = 1, previous: int | None = None, how: Build | None = None
+) -> Generation:
+    generations = GenerationFolder(folder, build=how)
+    generations.write(number, rows_of(vectors), model_key=KEY, dimension=vectors.shape[1], previous=previous)
+    return generations.open(number, model_key=KEY)
+
+
+def true_neighbours(vectors: Vectors, queries: Vectors, k: int) -> list[set[int]]:
+    """Positions of the k most similar vectors of each query, by comparing all."""
+    return [set(row.tolist()) for row in np.argsort(-(queries @ vectors.T), axis=1)[:, :k]]
+
+
+def recall(found: list[set[int]], truth: list[set[int]]) -> float:
+    return sum(len(mine & theirs) for mine, theirs in zip(found, truth, strict=True)) / sum(map(len, truth))
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def stored() -> Vectors:
+    return photos_of_places(6_000, seed=1)
+
+
+@pytest.fixture(scope="module", params=list(Kind))
+def built(request: pytest.FixtureRequest, stored: Vectors, tmp_path_factory: pytest.TempPathFactory) -> Generation:
+    return build(tmp_path_factory.mktemp("index"), stored, how=Build(kind=request.param))
+
+
+# ----------------------------------------------------------------------------------------- how good it is
+
+
+def test_the_measured_recall_reaches_the_gate_and_holds_for_fresh_queries(built: Generation, stored: Vectors) -> None:
+    queries = photos_of_places(300, seed=2)
+
+    found = [set(built.search(query[None, :], 10)[1].tolist()) for query in queries]
+
+    anew = recall(found, true_neighbours(stored, queries, 10))
+    assert built.manifest.recall_at_10 >= 0.97
+    assert built.manifest.recall_at_1 >= 0.95
+    assert built.manifest.recall_queries >= 500
+    assert anew == pytest.approx(built.manifest.recall_at_10, abs=CHANCE)
+
+
+def test_every_kind_keeps_each_photos_vector_under_its_own_position(built: Generation, stored: Vectors) -> None:
+    kept = kinds.vectors_at(built.index, np.arange(len(stored)))
+
+    assert np.abs(kept - stored).max() < EIGHT_BITS
+    assert built.ids.tolist() == [10 * i for i in range(1, len(stored) + 1)]
+
+
+def test_a_photo_is_no_neighbour_of_itself_when_the_recall_is_measured(built: Generation, stored: Vectors) -> None:
+    truth = Truth(stored[[70, 5_000]])
+    for start in range(0, len(stored), 1_000):
+        truth.see(start, stored[start : start + 1_000])
+    truth.stored_at(np.array([70, 5_000]))
+
+    neighbours = truth.neighbours()
+    found = kinds.answers(built.index, built.manifest.parameters, truth)
+
+    for row, own in enumerate(truth.own):
+        nearest = np.argsort(-(stored @ stored[own]))
+        assert nearest[0] == own
+        assert neighbours[row].tolist() == nearest[1:11].tolist()
+        assert own not in found[row]
+        assert (found[row] >= 0).all()
+    assert kinds.found_share(neighbours, neighbours) == (1.0, 1.0)
+    half = np.where(np.arange(10) < 5, neighbours, -1)
+    assert kinds.found_share(half, neighbours) == (1.0, 0.5)
+    assert kinds.found_share(neighbours[:, ::-1], neighbours) == (0.0, 1.0)
+
+
+def test_similarities_of_every_kind_are_cosines(built: Generation, stored: Vectors) -> None:
+    for query in photos_of_places(20, seed=3):
+        similarities, positions = built.search(query[None, :], 10)
+
+        assert np.abs(similarities - stored[positions] @ query).max() < EIGHT_BITS
+        assert (np.diff(similarities) <= 0).all()
+
+
+def test_fewer_neighbours_are_found_as_well_as_ten(built: Generation, stored: Vectors) -> None:
+    """Of one candidate alone, codes of 4 bits would choose the wrong one more often than not."""
+    queries = photos_of_places(300, seed=4)
+
+    found = [set(built.search(query[None, :], 1)[1].tolist()) for query in queries]
+
+    assert recall(found, true_neighbours(stored, queries, 1)) >= 0.95
+
+
+@pytest.mark.parametrize(("k", "share"), [(26, 0.95), (80, 0.65), (300, 0.65)])
+def test_more_neighbours_than_ten_are_found_too(built: Generation, stored: Vectors, k: int, share: float) -> None:
+    """Who asks for k and gets fewer takes it that there are no more (Library._witness_hits).
+
+    A place has some 40 photos. Beyond them come photos of all other places, no one much nearer than the next, which no
+    list or graph gathers well.
+    """
+    queries = photos_of_places(100, seed=23)
+
+    found = [built.search(query[None, :], k)[1].tolist() for query in queries]
+
+    assert [len(set(positions)) for positions in found] == [k] * len(queries)
+    assert recall([set(positions) for positions in found], true_neighbours(stored, queries, k)) >= share
+
+
+def test_parameters_belong_to_one_call(built: Generation) -> None:
+    """Two threads search one index, one with poor and one with good parameters: each gets what it gets alone."""
+    queries = photos_of_places(150, seed=5)
+    poor: dict[Kind, Parameters] = {
+        Kind.IVF: {"nprobe": 1, "k_factor": 1},
+        Kind.HNSW: {"ef_search": 1},
+        Kind.EXACT: {},
+    }
+    good: dict[Kind, Parameters] = {
+        Kind.IVF: {"nprobe": 64, "k_factor": 32},
+        Kind.HNSW: {"ef_search": 256},
+        Kind.EXACT: {},
+    }
+    kind = Kind(built.manifest.kind)
+    answers: dict[int, list[list[int]]] = {}
+    start = threading.Barrier(2)
+
+    def all_answers(parameters: Parameters) -> list[list[int]]:
+        kinds.use_threads(1)
+        arguments = kinds.arguments(built.index, parameters, 10)
+        return [kinds.search(built.index, query[None, :], 10, arguments)[1][0].tolist() for query in queries]
+
+    def beside_another(number: int, parameters: Parameters) -> None:
+        start.wait()
+        answers[number] = all_answers(parameters)
+
+    alone = [all_answers(poor[kind]), all_answers(good[kind])]
+    threads = [
+        threading.Thread(target=beside_another, args=(number, parameters))
+        for number, parameters in enumerate([poor[kind], good[kind]])
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert [answers[0], answers[1]] == alone
+    if kind is not Kind.EXACT:
+        assert alone[0] != alone[1], "so that the one could have been taken for the other"
+
+
+def test_a_thread_that_built_with_many_threads_searches_alone_again(tmp_path: Path) -> None:
+    vectors = photos_of_places(100, seed=6)
+    kinds.use_threads(1)
+
+    generation = build(tmp_path, vectors, how=Build(threads=2))
+    generation.search(vectors[:1], 1)
+
+    assert faiss.omp_get_max_threads() == 1
+
+
+# ------------------------------------------------------------------------- what a search may and may not find
+
+
+def fill(store: PostgresStore, vectors: Vectors, *, first_id: int = 1_000_000) -> Ids:
+    """Indexed photos as put_many would leave them, thousands in a moment."""
+    ids = np.arange(first_id, first_id + len(vectors), dtype=np.int64)
+    kept = [
+        {"content_sha256": f"sha-{i}", "model_key": KEY, "vector": to_bytes(vector)}
+        for i, vector in zip(ids.tolist(), vectors, strict=True)
+    ]
+    if not kept:
+        return ids
+    indexed = [{"photo_id": i, "content_sha256": f"sha-{i}"} for i in ids.tolist()]
+    with store.engine.begin() as connection:
+        connection.execute(insert(tables.embeddings).values(created_at=func.now()), kept)
+        connection.execute(
+            insert(tables.entries).values(from_exif=False, removed=False, updated_at=func.now()), indexed
+        )
+        connection.execute(
+            insert(tables.changes).values(seq=tables.change_seq.next_value(), at=func.now()),
+            [{"photo_id": i} for i in ids.tolist()],
+        )
+    return ids
+
+
+def put_at(store: PostgresStore, photo_id: int, vector: Vector) -> None:
+    new: NewEntry = replace(entry(f"new-{photo_id}", vector), photo_id=photo_id)
+    store.put_many([new], KEY)
+
+
+def publish(store: PostgresStore, folder: GenerationFolder, dimension: int = DIM) -> Generation:
+    number = store.reserve_generation()
+    previous = store.serving_generation(KEY)
+    with store.snapshot(KEY, dimension) as snapshot:
+        built = folder.write(number, snapshot, model_key=KEY, dimension=dimension, previous=previous)
+        seq = snapshot.seq
+    folder.keep_only(store.publish_generation(number, KEY, seq, built, 2))
+    return folder.open(number, model_key=KEY)
+
+
+@dataclass
+class Shelf:
+    """Indexed photos, which of them are gone, and a live index over them."""
+
+    store: PostgresStore
+    live: FaissLiveIndex
+    ids: Ids
+    vectors: Vectors
+    gone: npt.NDArray[np.bool_]
+
+    def remove(self, photos: npt.NDArray[np.bool_]) -> None:
+        self.gone |= photos
+        self.store.remove_many(self.ids[photos].tolist())
+        self.live.settle()
+
+    def share_found(self, k: int, allowed: npt.NDArray[np.bool_], **which: Ids) -> float:
+        """Recall of the neighbours that are allowed and not gone; whatever is found is looked at."""
+        allowed = allowed & ~self.gone
+        left = np.flatnonzero(allowed)
+        answers, truth = [], []
+        for query in self.vectors[:30]:
+            found = self.live.search(query, k, **which)
+            positions = found.ids - self.ids[0]
+            assert len(set(found.ids.tolist())) == len(found.ids) == min(k, len(left))
+            assert allowed[positions].all(), "something else than what is allowed"
+            assert np.abs(found.similarities - self.vectors[positions] @ query).max() < EIGHT_BITS
+            answers.append(set(positions.tolist()))
+            truth.append(
+                {int(left[i]) for (row,) in [true_neighbours(self.vectors[left], query[None, :], k)] for i in row}
+            )
+        return recall(answers, truth)
+
+    def some(self, share: float, seed: int) -> npt.NDArray[np.bool_]:
+        return np.random.default_rng(seed).random(len(self.ids)) < share
+
+
+@pytest.fixture
+def few_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is not the measurement of the recall that is looked at: it takes most of a small build."""
+    monkeypatch.setattr(generation_module, "QUERIES", 100)
+
+
+@pytest.fixture(params=list(Kind))
+def shelf(request: pytest.FixtureRequest, store: PostgresStore, tmp_path: Path, few_queries: None) -> Shelf:
+    # Fifty photos of each place: what is found next to a query is of its place, whoever is left out.
+    vectors = photos_of_places(2_000, seed=7, places=40)
+    ids = fill(store, vectors)
+    folder = GenerationFolder(tmp_path / "index", build=Build(kind=request.param))
+    publish(store, folder)
+    live = FaissLiveIndex(store, folder, model_key=KEY, dimension=DIM)
+    live.settle()
+    assert live.kind == request.param
+    return Shelf(store, live, ids, vectors, np.zeros(len(ids), dtype=np.bool_))
+
+
+def test_photos_that_are_gone_are_found_by_no_kind_and_take_no_place(shelf: Shelf) -> None:
+    everything = shelf.some(1.0, seed=0)
+
+    shelf.remove(shelf.some(0.005, seed=1))
+    a_few_gone = shelf.share_found(10, everything)
+    shelf.remove(shelf.some(0.2, seed=2))
+    many_gone = shelf.share_found(10, everything)
+
+    assert min(a_few_gone, many_gone) >= 0.95
+
+
+def test_when_all_photos_near_a_query_are_gone_the_next_ones_are_found(shelf: Shelf) -> None:
+    everything = shelf.some(1.0, seed=0)
+    query = shelf.vectors[0]
+
+    near = np.zeros(len(shelf.ids), dtype=np.bool_)
+    near[np.argsort(-(shelf.vectors @ query))[:100]] = True
+    shelf.remove(near)
+
+    assert shelf.share_found(10, everything) >= 0.95
+
+
+def test_a_photo_with_a_new_vector_is_found_by_that_alone(shelf: Shelf) -> None:
+    old, new = shelf.vectors[7].copy(), photos_of_places(1, seed=99)[0]
+
+    put_at(shelf.store, int(shelf.ids[7]), new)
+    shelf.live.settle()
+
+    shelf.vectors[7] = new
+    assert shelf.live.search(new, 1).ids.tolist() == [shelf.ids[7]]
+    assert shelf.live.search(old, 1).ids.tolist() != [shelf.ids[7]]
+    assert shelf.share_found(10, shelf.some(1.0, seed=0)) >= 0.95
+    assert shelf.live.count == 2_000
+
+
+def test_photos_that_a_caller_leaves_out_take_no_place(shelf: Shelf) -> None:
+    shelf.remove(shelf.some(0.02, seed=1))
+    few, many = shelf.some(0.005, seed=2), shelf.some(0.1, seed=3)
+
+    assert shelf.share_found(10, ~few, exclude=shelf.ids[few]) >= 0.95
+    assert shelf.share_found(10, ~many, exclude=shelf.ids[many]) >= 0.95
+
+
+def test_a_filter_that_leaves_few_is_answered_exactly(shelf: Shelf) -> None:
+    shelf.remove(shelf.some(0.05, seed=1))
+    few, excluded = shelf.some(0.03, seed=2), shelf.some(0.3, seed=3)
+
+    assert shelf.share_found(10_000, few, only=shelf.ids[few]) == 1.0
+    assert shelf.share_found(10, few, only=shelf.ids[few]) >= 0.98
+    assert shelf.share_found(10, few & ~excluded, only=shelf.ids[few], exclude=shelf.ids[excluded]) >= 0.98
+
+
+def test_a_filter_that_leaves_many_is_answered_by_the_index(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kinds, "EXACT_FILTER", 100)
+    shelf.remove(shelf.some(0.05, seed=1))
+    many, excluded = shelf.some(0.3, seed=2), shelf.some(0.1, seed=3)
+
+    assert shelf.share_found(10, many, only=shelf.ids[many]) >= 0.95
+    assert shelf.share_found(10, many & ~excluded, only=shelf.ids[many], exclude=shelf.ids[excluded]) >= 0.95
+
+
+# -------------------------------------------------------------------------------------- what is not taken
+
+
+def only_these(monkeypatch: pytest.MonkeyPatch, parameters: Parameters) -> None:
+    def series(_: Plan) -> list[list[Parameters]]:
+        return [[parameters]]
+
+    monkeypatch.setattr(kinds, "_parameters_to_try", series)
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameters"), [(Kind.IVF, {"nprobe": 1, "k_factor": 1}), (Kind.HNSW, {"ef_search": 1})]
+)
+def test_an_index_below_the_gate_is_refused_and_the_one_before_serves(
+    store: PostgresStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind, parameters: Parameters
+) -> None:
+    vectors = photos_of_places(1_500, seed=8)
+    ids = fill(store, vectors)
+    good = publish(store, GenerationFolder(tmp_path / "index"))
+    live = FaissLiveIndex(store, GenerationFolder(tmp_path / "index"), model_key=KEY, dimension=DIM)
+    live.settle()
+    only_these(monkeypatch, parameters)
+
+    with pytest.raises(Permanent, match="SIGHTLINE_INDEX_RECALL") as caught:
+        publish(store, GenerationFolder(tmp_path / "index", build=Build(kind=kind, gate=1.0)))
+    live.settle()
+
+    assert caught.value.code is Code.RECALL_TOO_LOW
+    assert names_in(tmp_path / "index") == [f"{good.manifest.number:06d}"]
+    assert store.serving_generation(KEY) == live.generation == good.manifest.number
+    assert live.search(vectors[3], 1).ids.tolist() == [ids[3]]
+
+
+def tuned(
+    index: faiss.Index,
+    plan: Plan,
+    truth: Truth,
+    gate: float,
+    series: list[list[Parameters]],
+    cost_s: dict[float, float],
+) -> Tuned:
+    """What tune chooses among these, with a clock that knows what each costs by its nprobe."""
+    clock = SimpleNamespace(now=0.0)
+    clock.perf_counter = lambda: clock.now
+    answers = kinds.answers
+
+    def at_a_cost(index: faiss.Index, parameters: Parameters, truth: Truth) -> Positions:
+        clock.now += cost_s[parameters["nprobe"]]
+        return answers(index, parameters, truth)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kinds, "time", clock)
+        patch.setattr(kinds, "answers", at_a_cost)
+        patch.setattr(kinds, "_parameters_to_try", lambda _: series)
+        return kinds.tune(index, plan, truth, gate)
+
+
+def test_the_cheapest_parameters_that_are_good_enough_are_chosen(stored: Vectors) -> None:
+    (plan,) = kinds.plans(len(stored), DIM, kind="ivf", exact_up_to=0, memory_bytes=float("inf"))
+    index = kinds.train(plan, DIM, stored)
+    index.add(stored)
+    truth = Truth(stored[:200])
+    truth.see(0, stored)
+    truth.stored_at(np.arange(200))
+    worst: Parameters = {"nprobe": 1, "k_factor": 1}
+    good, better, best = ({"nprobe": n, "k_factor": 32.0} for n in (63.0, 64.0, 65.0))
+    cost_s = {1.0: 1.0, 63.0: 5.0, 64.0: 4.0, 65.0: 9.0}
+
+    chosen = tuned(index, plan, truth, 0.95, [[worst, good, best], [worst, better, best]], cost_s)
+    hopeless = tuned(index, plan, truth, 1.1, [[worst, {"nprobe": 65, "k_factor": 1}], [worst, better]], cost_s)
+
+    assert chosen.parameters == better
+    assert chosen.recall_at_10 >= 0.96
+    assert chosen.queries == 200
+    assert hopeless.parameters == better, "the best there is, for the message"
+
+
+def test_exact_search_passes_every_gate(tmp_path: Path) -> None:
+    generation = build(tmp_path, photos_of_places(1_000, seed=9), how=Build(kind="exact", gate=1.0))
+
+    assert generation.manifest.recall_at_10 >= 1 - kinds.CHANGES_ANSWERS
+
+
+def near_duplicates(count: int) -> Vectors:
+    """Series of shots, whose vectors differ by less than float16 can tell."""
+    shots = np.repeat(photos_of_places(count // 20, seed=10), 20, axis=0)
+    return unit_rows(shots + 3e-5 * np.random.default_rng(1).normal(size=shots.shape))
+
+
+def test_exact_search_keeps_float16_where_it_changes_nothing(tmp_path: Path) -> None:
+    manifest = build(tmp_path, photos_of_places(1_000, seed=11), how=Build(kind="exact")).manifest
+
+    assert manifest.factory == "SQfp16"
+    assert manifest.index_bytes < 1_000 * (2 * DIM + 8) + 2_000
+
+
+def test_exact_search_keeps_float32_where_float16_changes_answers(tmp_path: Path) -> None:
+    vectors = near_duplicates(1_000)
+
+    generation = build(tmp_path, vectors, how=Build(kind="exact"))
+
+    assert generation.manifest.factory == "Flat"
+    assert generation.manifest.recall_at_10 == 1.0
+    assert np.array_equal(kinds.vectors_at(generation.index, np.arange(1_000)), vectors)
+
+
+def test_float16_that_changes_answers_is_refused_where_float32_does_not_fit(tmp_path: Path) -> None:
+    how = Build(kind="exact", memory_bytes=1_000 * (3 * DIM + 8))
+
+    with pytest.raises(Permanent) as caught:
+        build(tmp_path, near_duplicates(1_000), how=how)
+
+    assert caught.value.code in (Code.NOT_READY, Code.RECALL_TOO_LOW)
+
+
+@pytest.mark.parametrize("kind", ["auto", *Kind])
+def test_an_index_beyond_the_memory_is_refused_before_anything_is_built(tmp_path: Path, kind: str) -> None:
+    vectors = photos_of_places(1_000, seed=12)
+
+    with pytest.raises(Permanent, match="SIGHTLINE_INDEX_MEMORY_MB") as caught:
+        build(tmp_path, vectors, how=Build(kind=kind, memory_bytes=1_000))
+
+    assert caught.value.code is Code.NOT_READY
+    assert names_in(tmp_path) == []
+
+
+def test_an_index_takes_the_memory_it_was_planned_for(built: Generation, stored: Vectors) -> None:
+    kind = built.manifest.kind
+    planned = kinds.plans(len(stored), DIM, kind=kind, exact_up_to=0, memory_bytes=float("inf"))
+    chosen = next(plan for plan in planned if plan.factory == built.manifest.factory)
+
+    assert built.manifest.index_bytes == pytest.approx(chosen.bytes_per_vector * len(stored), rel=0.15)
+
+
+def test_little_memory_gives_inverted_lists_with_rounder_vectors() -> None:
+    plenty, little = (
+        kinds.plans(100_000, 256, kind="ivf", exact_up_to=0, memory_bytes=100_000 * size)[0] for size in (800, 450)
+    )
+
+    assert (plenty.refined, little.refined) == ("SQfp16", "SQ8")
+
+
+def test_the_size_decides_between_exact_and_inverted_lists(tmp_path: Path, few_queries: None) -> None:
+    vectors = photos_of_places(1_000, seed=13, places=20)
+
+    small = build(tmp_path / "small", vectors, how=Build(exact_up_to=1_000)).manifest
+    large = build(tmp_path / "large", vectors, how=Build(exact_up_to=999)).manifest
+    few = build(tmp_path / "few", vectors[:999], how=Build(exact_up_to=0)).manifest
+
+    assert (small.kind, large.kind) == ("exact", "ivf")
+    assert few.kind == "exact", "too few to learn from"
+
+
+# ------------------------------------------------------------------------ compared with the generation before
+
+
+def test_what_the_generation_before_finds_is_compared(tmp_path: Path, stored: Vectors) -> None:
+    first = build(tmp_path, stored[:3_000], number=1, how=Build(kind="exact"))
+
+    second = build(tmp_path, stored[:3_200], number=2, previous=1, how=Build(kind="ivf"))
+
+    assert (first.manifest.previous, first.manifest.agreement) == (None, None)
+    assert second.manifest.previous == 1
+    assert second.manifest.agreement is not None
+    assert 0.97 <= second.manifest.agreement <= 1.0
+    assert second.manifest.agreement == pytest.approx(second.manifest.recall_at_10, abs=CHANCE)
+
+
+def test_an_index_that_loses_what_the_one_before_found_is_refused(
+    tmp_path: Path, stored: Vectors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the measurement of its own recall says."""
+    build(tmp_path, stored[:2_000], number=1, how=Build(kind="exact"))
+
+    def too_kind(index: faiss.Index, plan: Plan, truth: Truth, gate: float) -> Tuned:
+        return Tuned({"nprobe": 1, "k_factor": 1}, 0.99, 0.99, 500)
+
+    monkeypatch.setattr(kinds, "tune", too_kind)
+
+    with pytest.raises(Permanent, match="generation 1 finds") as caught:
+        build(tmp_path, stored[:2_000], number=2, previous=1, how=Build(kind="ivf"))
+
+    assert caught.value.code is Code.RECALL_TOO_LOW
+    assert names_in(tmp_path) == ["000001"]
+
+
+@pytest.mark.parametrize("damage", ["missing", "torn", "of another model"])
+def test_a_generation_before_that_cannot_be_opened_is_no_reason_not_to_build(
+    tmp_path: Path, stored: Vectors, damage: str
+) -> None:
+    if damage != "missing":
+        build(tmp_path, stored[:100])
+        file = tmp_path / "000001" / "manifest.json"
+        facts = json.loads(file.read_text())
+        file.write_text("torn" if damage == "torn" else json.dumps(facts | {"model_key": "other@1"}))
+
+    second = build(tmp_path, stored[:100], number=2, previous=1)
+
+    assert (second.manifest.previous, second.manifest.agreement) == (None, None)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("wrong", ["shifted by one", "turned round", "one for another"])
+def test_vectors_under_the_wrong_ids_are_refused(tmp_path: Path, stored: Vectors, kind: Kind, wrong: str) -> None:
+    """The stream gives other photos' vectors than the sample: the files would be whole, and every answer wrong."""
+    vectors = stored[:1_000]
+    order = np.arange(len(vectors))
+    if wrong == "shifted by one":
+        order = np.roll(order, 1)
+    elif wrong == "turned round":
+        order = order[::-1]
+    else:
+        # Some of these are among the canaries.
+        order[:40] = order[:40][::-1]
+
+    def stream() -> Iterator[Chunk]:
+        yield Chunk(rows_of(vectors).ids, vectors[order])
+
+    folder = GenerationFolder(tmp_path, build=Build(kind=kind))
+    with pytest.raises(BadGeneration, match="another photo's vector"):
+        folder.write(1, rows_of(vectors, stream), model_key=KEY, dimension=DIM)
+
+    assert names_in(tmp_path) == []
+
+
+# ------------------------------------------------------------------------------------------------- memory
+
+LARGE = f"""
+import sys
+from pathlib import Path
+import numpy as np
+from tests.integration.test_kinds import photos_of_places
+from worker.core.types import Chunk
+from worker.index import generation as generation_module
+from worker.index import kinds
+from worker.index.generation import Build, GenerationFolder
+
+COUNT, DIM, STEP = 60_000, 256, 5_000
+# What is trained on is bounded by the lists, not by the photos: kept small, so that the stream is what is measured.
+kinds.KMEANS_ITERATIONS, kinds.TRAINED_PER_LIST = 1, 4
+
+
+class Streamed:
+    seq, count = 1, COUNT
+
+    def chunks(self):
+        for start in range(0, COUNT, STEP):
+            yield Chunk(np.arange(start, start + STEP), photos_of_places(STEP, start, dimension=DIM))
+
+    def sample(self, rows):
+        some = -(-rows // (COUNT // STEP))
+        parts = [Chunk(np.arange(s, s + some), photos_of_places(STEP, s, dimension=DIM)[:some])
+                 for s in range(0, COUNT, STEP)]
+        return Chunk(np.concatenate([p.ids for p in parts]), np.concatenate([p.vectors for p in parts]))
+
+
+def mb(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(name + ":"))
+
+
+folder = GenerationFolder(Path(sys.argv[1]), build=Build(kind="ivf", gate=0.5))
+if sys.argv[2] == "build":
+    photos_of_places(STEP, 0, dimension=DIM)
+    before = mb("VmRSS")
+    built = folder.write(1, Streamed(), model_key={KEY!r}, dimension=DIM)
+    print(mb("VmHWM") - before, built.index_bytes / 2**20)
+else:
+    queries = photos_of_places(100, 1, dimension=DIM)
+    before = mb("RssAnon")
+    generation = folder.open(1, model_key={KEY!r})
+    generation.warm()
+    for query in queries:
+        generation.search(query[None, :], 10)
+    print(mb("RssAnon") - before, generation.manifest.index_bytes / 2**20)
+"""
+
+
+def measured(folder: Path, act: str) -> tuple[float, float]:
+    done = subprocess.run(
+        [sys.executable, "-c", LARGE, str(folder), act], capture_output=True, text=True, check=True, timeout=120
+    )
+    grown_mb, index_mb = map(float, done.stdout.split())
+    return grown_mb, index_mb
+
+
+def test_a_build_holds_the_index_and_not_the_photos_and_its_readers_hold_neither(tmp_path: Path) -> None:
+    """60,000 vectors of 256 numbers are 59 MB; their index of lists takes some 36."""
+    peak_mb, index_mb = measured(tmp_path, "build")
+    own_mb, _ = measured(tmp_path, "open")
+
+    assert index_mb > 30
+    assert peak_mb < 1.5 * index_mb + 60
+    assert own_mb < 10
+
+
+# ---------------------------------------------------------------------------------- the snapshot of Postgres
+
+
+def test_a_snapshot_streams_what_was_put_by_rising_id(store: PostgresStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot_module, "CHUNK_ROWS", 100)
+    for count in (0, 1, 99, 100, 101, 250):
+        with store.engine.begin() as connection:
+            connection.execute(tables.embeddings.delete())
+            connection.execute(tables.entries.delete())
+        vectors = photos_of_places(count, seed=count) if count else np.zeros((0, DIM), dtype=np.float32)
+        # The table's own order is another one than that of the ids.
+        half = count // 2
+        fill(store, vectors[half:], first_id=1_000_000 + half)
+        fill(store, vectors[:half])
+
+        with store.snapshot(KEY, DIM) as snapshot:
+            chunks = list(snapshot.chunks())
+            sample = snapshot.sample(10_000)
+
+        ids = [photo_id for chunk in chunks for photo_id in chunk.ids.tolist()]
+        assert snapshot.count == count
+        assert ids == list(range(1_000_000, 1_000_000 + count))
+        assert [len(chunk.ids) for chunk in chunks] == [100] * (count // 100) + [count % 100] * (count % 100 > 0)
+        if count:
+            assert np.array_equal(np.concatenate([chunk.vectors for chunk in chunks]), vectors)
+        assert sorted(sample.ids.tolist()) == ids
+        assert np.array_equal(sample.vectors, vectors[sample.ids - 1_000_000])
+
+
+def test_a_sample_is_about_as_large_as_wanted_and_holds_photos_with_their_own_vectors(store: PostgresStore) -> None:
+    vectors = photos_of_places(4_000, seed=14)
+    fill(store, vectors)
+
+    with store.snapshot(KEY, DIM) as snapshot:
+        some = [snapshot.sample(1_000) for _ in range(2)]
+
+    for sample in some:
+        assert 850 < len(sample.ids) < 1_150
+        assert len(set(sample.ids.tolist())) == len(sample.ids)
+        assert np.array_equal(sample.vectors, vectors[sample.ids - 1_000_000])
+        # From everywhere in the table, not its beginning.
+        assert abs(float(np.mean(sample.ids - 1_000_000)) - 2_000) < 200
+
+
+def test_removed_photos_and_vectors_of_other_models_are_not_in_a_snapshot(store: PostgresStore) -> None:
+    ids = fill(store, photos_of_places(3, seed=15))
+    store.remove_many([int(ids[1])])
+    store.keep_vectors({f"sha-{ids[0]}": photos_of_places(1, seed=16)[0]}, "other@1")
+
+    with store.snapshot(KEY, DIM) as snapshot:
+        (chunk,) = snapshot.chunks()
+        sample = snapshot.sample(10)
+
+    assert snapshot.count == 2
+    assert chunk.ids.tolist() == sorted(sample.ids.tolist()) == [ids[0], ids[2]]
+
+
+@pytest.mark.parametrize("at", ["first", "middle", "last"])
+@pytest.mark.parametrize("lengths", [[0, DIM // 2, DIM - 1], [DIM + 1, 2 * DIM]], ids=["shorter", "longer"])
+def test_a_vector_of_another_length_is_refused_with_its_photo(
+    store: PostgresStore, lengths: list[int], at: str
+) -> None:
+    ids = fill(store, photos_of_places(300, seed=17))
+    odd = int({"first": ids[0], "middle": ids[150], "last": ids[-1]}[at])
+    its_vector = tables.embeddings.update().where(tables.embeddings.c.content_sha256 == f"sha-{odd}")
+
+    for length in lengths:
+        with store.engine.begin() as connection:
+            connection.execute(its_vector.values(vector=bytes(4 * length)))
+
+        with pytest.raises(BadVector, match=str(odd)), store.snapshot(KEY, DIM) as snapshot:
+            list(snapshot.chunks())
+        with pytest.raises(BadVector), store.snapshot(KEY, DIM) as snapshot:
+            snapshot.sample(1_000)
+
+
+def test_a_reader_that_stops_early_neither_hangs_nor_harms_the_store(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot_module, "CHUNK_ROWS", 10)
+    ids = fill(store, photos_of_places(2_000, seed=18, dimension=1024))
+
+    with store.snapshot(KEY, 1024) as snapshot:
+        chunks = snapshot.chunks()
+        assert isinstance(chunks, Generator)
+        first = next(chunks)
+        chunks.close()
+
+    assert first.ids.tolist() == ids[:10].tolist()
+    assert [thread.name for thread in threading.enumerate() if thread.name == "copy"] == []
+    with store.snapshot(KEY, 1024) as again:
+        assert sum(len(chunk.ids) for chunk in again.chunks()) == 2_000
+
+
+def test_a_snapshot_can_be_read_many_times(store: PostgresStore) -> None:
+    """Two ways of building are tried on one snapshot."""
+    ids = fill(store, photos_of_places(50, seed=19))
+
+    with store.snapshot(KEY, DIM) as snapshot:
+        streams = [np.concatenate([chunk.ids for chunk in snapshot.chunks()]).tolist() for _ in range(3)]
+
+    assert streams == [ids.tolist()] * 3
+
+
+def end_readers(store: PostgresStore) -> None:
+    """End the connections of this test's schema that are in a transaction, as a failover does."""
+    schema = store._settings.db_schema
+    with store.engine.begin() as connection:
+        connection.execute(
+            text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE pid <> pg_backend_pid() AND xact_start IS NOT NULL AND query LIKE :schema"
+            ),
+            {"schema": f"%{schema}.%"},
+        )
+
+
+@pytest.mark.parametrize("when", ["before the first row", "in the middle"])
+def test_a_connection_lost_while_reading_is_transient(
+    make_store: Callable[..., PostgresStore], monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    monkeypatch.setattr(snapshot_module, "CHUNK_ROWS", 10)
+    store, other = make_store(), make_store()
+    # 8 MB, which no pipe and no buffer on the way swallows.
+    fill(store, photos_of_places(2_000, seed=20, dimension=1024))
+
+    read: list[int] = []
+
+    def read_until_it_is_lost() -> None:
+        with store.snapshot(KEY, 1024) as snapshot:
+            if when == "before the first row":
+                end_readers(other)
+            for chunk in snapshot.chunks():
+                read.extend(chunk.ids.tolist())
+                if len(read) == 10:
+                    end_readers(other)
+
+    with pytest.raises(Transient) as caught:
+        read_until_it_is_lost()
+
+    assert caught.value.code is Code.UNAVAILABLE
+    assert len(read) < 2_000
+    with store.snapshot(KEY, 1024) as again:
+        assert again.count == 2_000
+
+
+def test_a_rebuild_that_loses_its_connection_leaves_nothing_and_is_transient(
+    make_store: Callable[..., PostgresStore], tmp_path: Path
+) -> None:
+    store, other = make_store(), make_store()
+    fill(store, photos_of_places(1_500, seed=21))
+    folder = GenerationFolder(tmp_path)
+
+    def end_it(phase: str, done: int, total: int) -> None:
+        if phase == "train":
+            end_readers(other)
+
+    with pytest.raises(Transient), store.snapshot(KEY, DIM) as snapshot:
+        folder.write(1, snapshot, model_key=KEY, dimension=DIM, progress=end_it)
+
+    assert names_in(tmp_path) == []
+
+
+def test_what_is_put_after_a_snapshot_was_opened_is_not_in_it(make_store: Callable[..., PostgresStore]) -> None:
+    store, writer = make_store(), make_store()
+    vectors = photos_of_places(25, seed=22)
+    ids = fill(store, vectors[:20])
+
+    with store.snapshot(KEY, DIM) as snapshot:
+        fill(writer, vectors[20:], first_id=2_000_000)
+        writer.remove_many([int(ids[3])])
+        put_at(writer, int(ids[5]), vectors[24])
+        chunk = Chunk(*map(np.concatenate, zip(*((c.ids, c.vectors) for c in snapshot.chunks()), strict=True)))
+        sample = snapshot.sample(1_000)
+
+    assert (snapshot.count, snapshot.seq) == (20, 20)
+    assert chunk.ids.tolist() == sorted(sample.ids.tolist()) == ids.tolist()
+    assert np.array_equal(chunk.vectors, vectors[:20])
+    assert np.array_equal(sample.vectors, vectors[sample.ids - ids[0]])
