@@ -286,17 +286,20 @@ def test_the_index_finds_what_a_dictionary_finds(
     )
 
 
-def test_photos_that_a_search_leaves_out_twice_push_no_others_out(
-    store: PostgresStore, folder: GenerationFolder
+@pytest.mark.parametrize("copies_count", [5, 60])
+@pytest.mark.parametrize("put_again", [False, True])
+def test_the_copies_of_a_photo_push_no_others_out(
+    store: PostgresStore, folder: GenerationFolder, copies_count: int, put_again: bool
 ) -> None:
-    """Many uploads of one file, put again since the last rebuild: hidden in the base, and left out as copies."""
+    """Uploads of one file, left out of the answer. Put again since the last rebuild, they are hidden in it too."""
     rows = vectors(20, seed=6)
     same = replace(entry("copy 0", rows[0]), content_sha256="same")
-    copies = [replace(same, ref=f"copy {i}", path=f"/{i}", spellings=(f"/{i}",)) for i in range(60)]
+    copies = [replace(same, ref=f"copy {i}", path=f"/{i}", spellings=(f"/{i}",)) for i in range(copies_count)]
     copy_ids = [written.entry.photo_id for written in store.put_many(copies, KEY)]
     others = [put(store, f"other {i}", row)[0] for i, row in enumerate(rows[1:])]
     publish(store, folder)
-    store.put_many(copies, KEY)
+    if put_again:
+        store.put_many(copies, KEY)
     live = live_on(store, folder)
     live.settle()
 
@@ -304,6 +307,51 @@ def test_photos_that_a_search_leaves_out_twice_push_no_others_out(
 
     truth = dict(zip(others, (rows[1:] @ rows[0]).tolist(), strict=True))
     assert_equals_truth(found, 10, truth)
+
+
+@pytest.mark.parametrize("gone_count", [5, 60])
+def test_photos_that_are_gone_push_no_others_out(
+    store: PostgresStore, folder: GenerationFolder, gone_count: int
+) -> None:
+    rows = vectors(20, seed=6)
+    new = [replace(entry(f"gone {i}", rows[0]), content_sha256="same") for i in range(gone_count)]
+    gone_ids = [written.entry.photo_id for written in store.put_many(new, KEY)]
+    others = [put(store, f"other {i}", row)[0] for i, row in enumerate(rows[1:])]
+    publish(store, folder)
+    store.remove_many(gone_ids)
+    live = live_on(store, folder)
+    live.settle()
+
+    found = live.search(rows[0], 10)
+
+    assert_equals_truth(found, 10, dict(zip(others, (rows[1:] @ rows[0]).tolist(), strict=True)))
+
+
+def test_a_delta_that_outgrows_its_room_keeps_what_it_held(store: PostgresStore, folder: GenerationFolder) -> None:
+    rows = vectors(2 * live_module.FIRST_ROOM, seed=16)
+    live = live_on(store, folder)
+    live.catch_up()
+    truth = {put(store, f"photo {i}", rows[i])[0]: rows[i] for i in range(5)}
+    ids = list(truth)
+    live.catch_up()
+    store.remove_many(ids[:1])
+    (moved,) = store.put_many([replace(entry("photo 1", rows[5]), content_sha256="moved")], KEY)
+    live.catch_up()
+    view = live._view
+
+    many = [entry(f"photo {i}", row) for i, row in enumerate(rows[6:], start=6)]
+    new = store.put_many(many, KEY)
+    live.catch_up()
+
+    assert moved.entry.photo_id == ids[1]
+    truth |= {ids[1]: rows[5]} | {w.entry.photo_id: row for w, row in zip(new, rows[6:], strict=True)}
+    del truth[ids[0]]
+    assert live.count == len(truth) > live_module.FIRST_ROOM
+    found = live.search(rows[0], 1_000)
+    assert_equals_truth(found, 1_000, {photo_id: float(row @ rows[0]) for photo_id, row in truth.items()})
+    old = live_on(store, folder)
+    old._view = view
+    assert sorted(old.search(rows[0], 1_000).ids.tolist()) == ids[1:]
 
 
 @pytest.mark.parametrize("more", [1, 2])

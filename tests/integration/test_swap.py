@@ -306,6 +306,59 @@ def test_what_comes_while_a_generation_is_brought_is_on_it_at_the_swap(
     assert found.ids.tolist() == [new_id]
 
 
+class WatchedLock:
+    """A lock that tells when somebody has to wait for it."""
+
+    def __init__(self) -> None:
+        self.lock, self.waited_for = threading.Lock(), threading.Event()
+
+    def __enter__(self) -> None:
+        if not self.lock.acquire(blocking=False):
+            self.waited_for.set()
+            self.lock.acquire()
+
+    def __exit__(self, *exc: object) -> None:
+        self.lock.release()
+
+
+def test_a_swap_waits_for_a_catch_up_that_has_read_the_log(
+    make_store: Callable[..., PostgresStore], folder: GenerationFolder, tmp_path: Path, go_on: threading.Event
+) -> None:
+    """Applied to the new layers, what it has read would take the index back to an older seq."""
+    store, reader, rows = make_store(), make_store(), vectors(3, seed=17)
+    ids = [put(store, "a", rows[0])[0]]
+    slow_folder = SlowFolder(tmp_path / "index", go_on)
+    live = live_on(reader, slow_folder)
+    lock = live._writer = WatchedLock()  # type: ignore[assignment]
+    live.catch_up()
+    slow_folder.slow_from = publish(store, folder)
+    live.catch_up()
+    assert slow_folder.arrived.wait(10)
+    has_read, apply_it, read = threading.Event(), threading.Event(), reader.changes_after
+
+    def read_and_wait(seq: int, model_key: str, dimension: int, *, items: bool = True) -> Changes:
+        changes = read(seq, model_key, dimension, items=items)
+        if threading.current_thread() is catching_up:
+            has_read.set()
+            assert apply_it.wait(10)
+        return changes
+
+    reader.changes_after = read_and_wait  # type: ignore[method-assign]
+    catching_up = threading.Thread(target=live.catch_up)
+    catching_up.start()
+    assert has_read.wait(10)
+    new_id, seq = put(store, "b", rows[1])
+
+    go_on.set()
+    until(lambda: lock.waited_for.is_set() or live.generation is not None)
+    apply_it.set()
+    catching_up.join()
+    until(lambda: threads_named("generation") == [])
+
+    assert (live.generation, live.seq) == (slow_folder.slow_from, seq)
+    assert sorted(live.search(rows[0], 9).ids.tolist()) == [*ids, new_id]
+
+
 def test_a_process_that_starts_serves_what_is_whole_though_the_newest_cannot_be_had(
     make_store: Callable[..., PostgresStore], folder: GenerationFolder
 ) -> None:
