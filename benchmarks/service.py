@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -105,9 +105,8 @@ def connect(database_url: str) -> Any:
 
 def fill(settings: Settings, vectors: VectorFile) -> None:
     """Make the tables and put every vector in, as if each photo had been added once; change log and all."""
-    store = PostgresStore(settings)
-    migrate(store.engine, schema=settings.db_schema, photos_table=settings.photos_table)
-    store.close()
+    with closing(PostgresStore(settings)) as store:
+        migrate(store.engine, schema=settings.db_schema, photos_table=settings.photos_table)
     with connect(settings.database_url) as connection, connection.cursor() as cursor:
         cursor.execute(f"SET search_path = {settings.db_schema}, public")
         for ids, rows in vectors.chunks(COPY_ROWS):
@@ -167,9 +166,8 @@ def remove_added(settings: Settings, count: int) -> None:
         cursor.execute(f"SELECT photo_id FROM {settings.db_schema}.entries WHERE photo_id > %s", (count,))
         added = [photo_id for (photo_id,) in cursor.fetchall()]
     connection.close()
-    store = PostgresStore(settings)
-    store.remove_many(added)
-    store.close()
+    with closing(PostgresStore(settings)) as store:
+        store.remove_many(added)
 
 
 def search(settings: Settings, generation: int, queries: Vectors, truth: Ids) -> dict[str, Any]:

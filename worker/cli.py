@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -319,7 +319,7 @@ def generations(as_json: AsJson = False) -> None:
 
 @cli.command()
 def rollback(
-    number: Annotated[int, typer.Argument(help="A kept generation; `sightline generations` shows them.")],
+    number: Annotated[int, typer.Argument(min=1, max=2**63 - 1, help="One that is kept; see `sightline generations`.")],
     as_json: AsJson = False,
 ) -> None:
     """Let a kept generation serve again. No photo is lost: what came since is replayed from the log."""
@@ -363,7 +363,7 @@ def main() -> None:
     """Entry point: every expected error is a sentence and an exit code, never a traceback."""
     try:
         cli()
-    except SightlineError as exc:
+    except (SightlineError, WorkerError) as exc:
         if "--json" in sys.argv:
             sys.stdout.write(json.dumps({"error": {"code": exc.code, "message": exc.message}}) + "\n")
         _fail(str(exc))
@@ -415,18 +415,11 @@ def progress_bar(what: str, console: Console = err) -> Iterator[Callable[[int, i
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-@contextmanager
-def _store() -> Iterator[PostgresStore]:
+def _store() -> closing[PostgresStore]:
     """The database itself, for what needs no worker."""
     from worker.storage.store import PostgresStore
 
-    store = PostgresStore(_settings())
-    try:
-        yield store
-    except WorkerError as exc:
-        _fail(exc.message)
-    finally:
-        store.close()
+    return closing(PostgresStore(_settings()))
 
 
 def _hits_table(title: str, hits: Sequence[Hit]) -> Table:

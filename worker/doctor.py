@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 from kombu import Connection
 from kombu.exceptions import OperationalError
 
@@ -29,12 +31,8 @@ def database(settings: Settings) -> str:
     from worker.storage.migrate import revisions
     from worker.storage.store import PostgresStore
 
-    store = PostgresStore(settings)
-    try:
-        with store.guard():
-            there, wanted = revisions(store.engine, schema=settings.db_schema)
-    finally:
-        store.close()
+    with closing(PostgresStore(settings)) as store, store.guard():
+        there, wanted = revisions(store.engine, schema=settings.db_schema)
     if there != wanted:
         raise _unwell(f"at revision {there}, this release needs {wanted}. Run `sightline migrate`.")
     return f"answers, at revision {there}"
@@ -55,11 +53,8 @@ def model(settings: Settings) -> str:
 def index(settings: Settings) -> str:
     from worker.storage.store import PostgresStore
 
-    store = PostgresStore(settings)
-    try:
+    with closing(PostgresStore(settings)) as store:
         newest = store.newest_generation()
-    finally:
-        store.close()
     if newest is None:
         raise _unwell("no generation is published yet. Run `sightline rebuild`.")
     opened = generation_folder(settings).open(newest[0], model_key=newest[1]).manifest

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import IO, Self
 
@@ -160,8 +161,5 @@ class Stack:
         from worker.storage.migrate import migrate
         from worker.storage.store import PostgresStore
 
-        store = PostgresStore(self.settings)
-        try:
+        with closing(PostgresStore(self.settings)) as store:
             migrate(store.engine, schema=self.settings.db_schema, photos_table=self.settings.photos_table)
-        finally:
-            store.close()

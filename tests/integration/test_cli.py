@@ -221,6 +221,50 @@ def test_wrong_settings_are_a_sentence(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_generations_rollback_and_purge_from_the_command_line(stack: Stack, scenes: list[Scene]) -> None:
+    def states() -> dict[int, str]:
+        kept = as_json("generations", settings=stack.settings)["generations"]
+        return {generation["number"]: generation["state"] for generation in kept}
+
+    added = as_json("add", str(scenes[0].path), "--lat", "1", "--lon", "2", settings=stack.settings)
+    [outcome] = added["outcomes"]
+    older, newer = (as_json("rebuild", settings=stack.settings)["generation"] for _ in range(2))
+    assert (states()[older], states()[newer]) == ("kept", "serving")
+
+    back = as_json("rollback", str(older), settings=stack.settings)
+    assert back == {"serving": older, "withdrawn": [newer]}
+    assert (states()[older], states()[newer]) == ("serving", "withdrawn")
+    assert as_json("rollback", str(newer), settings=stack.settings) == {"serving": newer, "withdrawn": []}
+
+    [purged] = as_json("purge", str(outcome["photo_id"]), settings=stack.settings)["outcomes"]
+    assert (purged["status"], purged["was_indexed"]) == ("purged", True)
+    assert newer in purged["generations"]
+
+    assert "serving" in sightline("generations", settings=stack.settings).stdout
+
+
+@pytest.mark.parametrize("number", ["999999", "0", "99999999999999999999", "the last one"])
+def test_a_rollback_to_what_is_not_kept_is_a_sentence(stack: Stack, number: str) -> None:
+    done = sightline("rollback", number, "--json", settings=stack.settings)
+
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+    if number == "999999":
+        assert json.loads(done.stdout)["error"]["code"] == "bad_request"
+        assert "`sightline generations`" in done.stderr
+
+
+def test_a_database_that_is_away_is_a_sentence_and_a_code(tmp_path: Path) -> None:
+    away = Settings(database_url="postgresql://postgres@127.0.0.1:1/x", data_dir=tmp_path)
+
+    done = sightline("generations", "--json", settings=away)
+
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["error"]["code"] == "unavailable"
+    assert "Postgres" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_broker_that_is_away_is_a_sentence(tmp_path: Path) -> None:
     done = sightline("stats", settings=Settings(broker_url="redis://127.0.0.1:1/0", data_dir=tmp_path))
 
