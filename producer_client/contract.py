@@ -391,10 +391,14 @@ class Tick(Request):
 
 @dataclass(frozen=True, slots=True)
 class Fill(Request):
-    """The index process's own message: embed the next photos of this share with the next model. Not for backends."""
+    """The index process's own message: embed photos of this share with the next model. Not for backends.
+
+    `after_id`: where the message before in its chain ended.
+    """
 
     model_key: str = ""
     slot: int = 0
+    after_id: int = -1
 
 
 # --------------------------------------------------------------------------------------------- replies
@@ -582,9 +586,9 @@ class TickReply(Message):
 
 @dataclass(frozen=True, slots=True)
 class FillReply(Message):
-    """`tried`: photos that were embedded or refused; 0 ends the chain."""
+    """`after_id`: the last photo that was tried, from which the chain goes on; None ends it."""
 
-    tried: int
+    after_id: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -265,16 +265,20 @@ class Library:
     def model_key(self) -> str:
         return self._encoder.model_key
 
-    def fill_page(self, slot: int) -> int:
-        """Embed the next photos of this slot's share that lack a vector of this model; returns how many were tried."""
+    def fill_page(self, slot: int, *, after_id: int) -> int | None:
+        """Embed the next photos of this slot's share that lack a vector of this model.
+
+        Returns the id to go on after, so that no page looks through those before it again; None at the end of the
+        share. What came in behind is met by the chain that the next tick starts.
+        """
         self._store.hold_filler(self.model_key, slot, FILLER_LEASE_S, new=False)
-        page = self._store.missing(self.model_key, after_id=-1, limit=FILL_PHOTOS, share=(slot, FILLERS))
-        if page:
-            for group in _apart(page):
-                self._fill_some(group, filling=True)
-        else:
+        page = self._store.missing(self.model_key, after_id=after_id, limit=FILL_PHOTOS, share=(slot, FILLERS))
+        if not page:
             self._store.end_filler(self.model_key, slot)
-        return len(page)
+            return None
+        for group in _apart(page):
+            self._fill_some(group, filling=True)
+        return page[-1].photo_id
 
     def take_over(self, start_filler: Callable[[int], None]) -> bool:
         """One step towards this model serving: fill it by bulk messages, publish its generation, switch to it.

@@ -52,8 +52,9 @@ def search(library: Library, scene: Scene) -> SearchReply:
 
 def fill_all(coming: Library) -> None:
     for slot in range(FILLERS):
-        while coming.fill_page(slot):
-            pass
+        after_id: int | None = -1
+        while after_id is not None:
+            after_id = coming.fill_page(slot, after_id=after_id)
 
 
 def step(process: Runtime) -> bool:
@@ -144,6 +145,22 @@ def test_vectors_of_the_next_model_do_not_move_the_index_that_serves(
     assert store.missing_count("next@1") == 0
     assert store.changes_after(seq, "old@1", encoder.dimension).items == []
     assert len(store.changes_after(seq, "next@1", encoder.dimension).items) == 4
+
+
+def test_a_chain_goes_on_where_its_last_message_ended(
+    make_runtime: Callable[..., Runtime], scenes: list[Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.library.FILL_PHOTOS", 1)
+    monkeypatch.setattr("worker.library.FILLERS", 1)
+    process = make_runtime(OLD, NEXT)
+    added = stored(process.library, [new(scene) for scene in scenes[:3]])
+    coming = process.next_library
+    assert coming is not None
+    ids = sorted(photo.photo_id for photo in added)
+
+    assert coming.fill_page(0, after_id=ids[0]) == ids[1], "the first is not looked at again"
+    assert coming.fill_page(0, after_id=ids[1]) == ids[2]
+    assert coming.fill_page(0, after_id=ids[2]) is None
 
 
 def test_a_worker_without_the_model_that_serves_says_so(

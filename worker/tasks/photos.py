@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from celery import shared_task
@@ -37,9 +38,9 @@ def purge(self: ContractTask, wire: Any) -> contract.PurgeReply:
 
 @shared_task(base=LastingTask, bind=True, name=TaskName.FILL.value, ignore_result=True)
 def fill(self: ContractTask, wire: Any) -> contract.FillReply:
-    """Embed some photos with the model that is to serve next, then send the same message behind the others."""
+    """Embed some photos with the model that is to serve next, then send for the next ones, behind all others."""
     request = contract.Fill.from_wire(wire)
-    tried = self.runtime.library_of(request.model_key).fill_page(request.slot)
-    if tried:
-        self.apply_async(args=(wire,), queue=Queue.BULK.value)
-    return contract.FillReply(tried=tried)
+    after_id = self.runtime.library_of(request.model_key).fill_page(request.slot, after_id=request.after_id)
+    if after_id is not None:
+        self.apply_async(args=(replace(request, after_id=after_id).to_wire(),), queue=Queue.BULK.value)
+    return contract.FillReply(after_id=after_id)
