@@ -217,20 +217,16 @@ class Sightline:
 
     def submit_remove(self, photo_ids: int | Sequence[int]) -> Handle[contract.RemoveReply]:
         """Take photos out of the index at once and for good; their rows in `photos` stay."""
-        ids = [photo_ids] if isinstance(photo_ids, int) else list(photo_ids)
-        return self._send(
-            TaskName.REMOVE, Queue.INTERACTIVE, contract.Remove(photo_ids=ids), contract.RemoveReply.from_wire
-        )
+        request = contract.Remove(photo_ids=_ids(photo_ids))
+        return self._send(TaskName.REMOVE, Queue.INTERACTIVE, request, contract.RemoveReply.from_wire)
 
     def remove(self, photo_ids: int | Sequence[int], *, timeout_s: float | None = None) -> contract.RemoveReply:
         return self.submit_remove(photo_ids).wait(timeout_s)
 
     def submit_purge(self, photo_ids: int | Sequence[int]) -> Handle[contract.PurgeReply]:
         """Remove photos and erase what Sightline stores of them, also from every index generation."""
-        ids = [photo_ids] if isinstance(photo_ids, int) else list(photo_ids)
-        return self._send(
-            TaskName.PURGE, Queue.INTERACTIVE, contract.Purge(photo_ids=ids), contract.PurgeReply.from_wire
-        )
+        request = contract.Purge(photo_ids=_ids(photo_ids))
+        return self._send(TaskName.PURGE, Queue.INTERACTIVE, request, contract.PurgeReply.from_wire)
 
     def purge(self, photo_ids: int | Sequence[int], *, timeout_s: float | None = None) -> contract.PurgeReply:
         return self.submit_purge(photo_ids).wait(timeout_s)
@@ -375,6 +371,10 @@ def _connection_lost(app: Celery) -> Iterator[None]:
         if str(exc) != E_RETRY_LIMIT_EXCEEDED:
             raise
         raise TryAgain(Code.UNAVAILABLE, "Redis cannot be reached: no connection for replies") from exc
+
+
+def _ids(photo_ids: int | Sequence[int]) -> list[int]:
+    return [photo_ids] if isinstance(photo_ids, int) else list(photo_ids)
 
 
 def _photo(photo_id: int | None, path: str | None, url: str | None, content: bytes | None) -> Photo:

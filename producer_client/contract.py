@@ -311,13 +311,8 @@ class Remove(Request):
 
 
 @dataclass(frozen=True, slots=True)
-class Purge(Request):
+class Purge(Remove):
     """Remove, and erase what is stored of these photos: vectors, positions, metadata, and every copy in an index."""
-
-    photo_ids: list[int] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        _check_batch("photo_ids", self.photo_ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -573,7 +568,7 @@ class RebuildReply(Message):
     device: str
     seconds: float
     kind: str  #: exact, ivf or hnsw
-    recall_at_10: float  #: share of the true ten nearest that the index finds, measured on stored photos
+    recall_at_10: float  #: share of the true ten nearest that the index finds, measured on a sample
     index_bytes: int
 
 

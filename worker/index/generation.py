@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ import faiss
 import numpy as np
 
 from producer_client.contract import Code
-from worker.core.ports import RemoteFolder, Snapshot
+from worker.core.ports import Progress, RemoteFolder, Snapshot
 from worker.core.types import Built
 from worker.core.vectors import Ids, Vectors
 from worker.errors import BadGeneration, Permanent, Transient
@@ -57,7 +57,8 @@ class Manifest:
     kind: str
     factory: str
     parameters: Parameters
-    #: Share of the true neighbours found, for `recall_queries` stored photos, each left out of its own answer.
+    #: Share of the true neighbours found, for `recall_queries` photos: stored ones, each left out of its own answer,
+    #: and as many that nobody stored.
     recall_at_1: float
     recall_at_10: float
     recall_queries: int
@@ -161,7 +162,7 @@ class GenerationFolder:
         dimension: int,
         previous: int | None = None,
         trained: Trained | None = None,
-        progress: Callable[[str, int, int], None] = lambda *_: None,
+        progress: Progress = lambda *_: None,
     ) -> Built:
         """Build generation `number` from a snapshot whose ids rise. Nothing is left of a failed try.
 
@@ -216,8 +217,7 @@ class GenerationFolder:
             except BadGeneration:
                 # Only a copy: another one may be whole.
                 shutil.rmtree(self.path(number), ignore_errors=True)
-        self._fetch(self._remote, number, model_key)
-        return _open(self.path(number), number=number, model_key=model_key)
+        return self._fetch(self._remote, number, model_key)
 
     def keep_only(self, numbers: Collection[int], *, everywhere: bool = False) -> None:
         """Delete all others on this host, also those that were written and never published.
@@ -253,7 +253,7 @@ class GenerationFolder:
         except (BadGeneration, Transient):
             return None
 
-    def _fetch(self, remote: RemoteFolder, number: int, model_key: str) -> None:
+    def _fetch(self, remote: RemoteFolder, number: int, model_key: str) -> Generation:
         """Bring a published generation to this host: aside, checked, renamed. Whoever is second finds it done."""
         self._folder.mkdir(parents=True, exist_ok=True)
         aside = self._folder / f".fetching-{_name(number)}-{os.getpid()}"
@@ -263,12 +263,16 @@ class GenerationFolder:
                 remote.get(_name(number), (INDEX, IDS, MANIFEST), aside)
             except FileNotFoundError as exc:
                 raise BadGeneration(f"generation {number} is not at {remote.url}: {exc}") from exc
-            _open(aside, number=number, model_key=model_key)
+            opened = _open(aside, number=number, model_key=model_key)
             try:
+                # What is mapped stays mapped under the new name.
                 aside.rename(self.path(number))
             except OSError:
                 if not (self.path(number) / MANIFEST).exists():
                     raise
+                # Shared with the process that was first.
+                return _open(self.path(number), number=number, model_key=model_key)
+            return opened
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
@@ -285,7 +289,7 @@ class _Builder:
         dimension: int,
         build: Build,
         trained: Trained | None,
-        progress: Callable[[str, int, int], None],
+        progress: Progress,
     ) -> None:
         self._folder = folder
         self._number = number
@@ -310,8 +314,8 @@ class _Builder:
         raise Permanent(
             Code.RECALL_TOO_LOW,
             f"generation {self._number} ({plan.factory}) finds {tuned.recall_at_10:.3f} of the true neighbours, the "
-            f"gate is {self._build.gate:g} (SIGHTLINE_INDEX_RECALL). The one before goes on serving; "
-            "SIGHTLINE_INDEX_KIND=exact always passes",
+            f"gate is {gate:g} (SIGHTLINE_INDEX_RECALL). The one before goes on serving; SIGHTLINE_INDEX_KIND=exact "
+            "passes where SIGHTLINE_INDEX_MEMORY_MB has room for it as float32",
         )
 
     def _write(self, plan: Plan) -> tuple[Truth, Ids]:

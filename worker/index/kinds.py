@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from producer_client.contract import Code
-from worker.core.vectors import Vectors
+from worker.core.vectors import Vectors, unit_rows
 from worker.errors import Permanent
 
 Positions = npt.NDArray[np.int64]
@@ -249,9 +249,7 @@ def moved(vectors: Vectors) -> Vectors:
     if len(vectors) < 3:
         return vectors[:0]
     away = vectors + MOVED * (np.roll(vectors, 1, axis=0) - np.roll(vectors, 2, axis=0))
-    lengths = np.linalg.norm(away, axis=1, keepdims=True)
-    found: Vectors = (away[lengths[:, 0] > 0] / lengths[lengths[:, 0] > 0]).astype(np.float32)
-    return found
+    return unit_rows(away[away.any(axis=1)])
 
 
 class Truth:

@@ -34,11 +34,10 @@ class ObjectFolder:
                 fs.get_file(f"{root}/{name}/{file}", str(into / file))
 
     def names(self) -> list[str]:
-        with self._reached() as (fs, root):
-            if not fs.exists(root):
-                return []
+        with self._reached() as (fs, root), suppress(FileNotFoundError):
             fs.invalidate_cache(root)
             return sorted(path.rstrip("/").rpartition("/")[2] for path in fs.ls(root, detail=False))
+        return []
 
     def delete(self, name: str, files: Sequence[str]) -> None:
         """Delete in this order: without its manifest, a generation is nothing to anybody."""
@@ -61,5 +60,6 @@ class ObjectFolder:
             raise
         except PermissionError as exc:
             raise Permanent(Code.NOT_READY, f"{self.url}: no right to it: {exc} (SIGHTLINE_INDEX_URL)") from exc
+        # As for photos (source.py): the drivers raise errors of several libraries for a server that does not answer.
         except Exception as exc:
             raise Transient(Code.UNAVAILABLE, f"{self.url}: {type(exc).__name__}: {exc}") from exc

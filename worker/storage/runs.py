@@ -172,9 +172,9 @@ class Runs(Database):
                 )
                 .values(dropped_at=func.now())
             )
-            kept = connection.scalars(newest.where(*served())).all()
+            numbers = connection.scalars(newest.where(*served())).all()
             self._prune_log(connection)
-        return list(kept)
+        return list(numbers)
 
     def newest_generation(self) -> tuple[int, str] | None:
         """(number, model key) of the last one published, of whatever model."""
@@ -191,9 +191,8 @@ class Runs(Database):
 
     def generations(self) -> list[PublishedGeneration]:
         """All that are kept, of every model, the newest first."""
-        query = select(generations).where(generations.c.published_at.is_not(None), generations.c.dropped_at.is_(None))
         with self._begin() as connection:
-            rows = connection.execute(query.order_by(generations.c.number.desc())).all()
+            rows = connection.execute(select(generations).where(*kept()).order_by(generations.c.number.desc())).all()
         newest: dict[str, int] = {}
         for row in rows:
             if row.withdrawn_at is None:
@@ -224,13 +223,14 @@ class Runs(Database):
         """
         with self._begin() as connection:
             connection.execute(select(func.pg_advisory_xact_lock(SEQ_LOCK)))
-            kept = (generations.c.published_at.is_not(None), generations.c.dropped_at.is_(None))
-            model_key = connection.scalar(select(generations.c.model_key).where(*kept, generations.c.number == number))
+            model_key = connection.scalar(
+                select(generations.c.model_key).where(*kept(), generations.c.number == number)
+            )
             if model_key is None:
                 raise Permanent(
                     Code.BAD_REQUEST, f"generation {number} is not kept; `sightline generations` shows those that are"
                 )
-            of_model = (*kept, generations.c.model_key == model_key)
+            of_model = (*kept(), generations.c.model_key == model_key)
             connection.execute(
                 update(generations).where(*of_model, generations.c.number <= number).values(withdrawn_at=None)
             )
@@ -373,14 +373,15 @@ def concerns(model_key: str) -> ColumnElement[bool]:
     return or_(changes.c.model_key.is_(None), changes.c.model_key == model_key)
 
 
+def kept() -> list[ColumnElement[bool]]:
+    """Generations that are published and not dropped, of all models."""
+    return [generations.c.published_at.is_not(None), generations.c.dropped_at.is_(None)]
+
+
 def served(model_key: str | None = None) -> list[ColumnElement[bool]]:
     """Generations that are published, kept and not rolled back from, of one model or of all."""
-    kept: list[ColumnElement[bool]] = [
-        generations.c.published_at.is_not(None),
-        generations.c.dropped_at.is_(None),
-        generations.c.withdrawn_at.is_(None),
-    ]
-    return kept if model_key is None else [*kept, generations.c.model_key == model_key]
+    of_all = [*kept(), generations.c.withdrawn_at.is_(None)]
+    return of_all if model_key is None else [*of_all, generations.c.model_key == model_key]
 
 
 def _iso(moment: datetime | None) -> str | None:
