@@ -52,8 +52,8 @@ format: $(STAMP)  ## Put the code into the project's format
 docs: $(STAMP)  ## Write the configuration table of the README from Settings
 	@$(BIN)/python -m worker.settings README.md
 
-bench-index: $(STAMP) $(PEERS_STAMP)  ## Measure the index beside its peers: SIZE=100000 (minutes), PEER_LIMIT_S=60; JSON on stdout
-	@$(BIN)/python -m benchmarks.index --size $(SIZE) --peer-limit-s $(PEER_LIMIT_S)
+bench-index: $(STAMP) $(PEERS_STAMP)  ## Measure the index beside its peers: SIZE="10000 100000", PEER_LIMIT_S=60; JSON on stdout
+	@$(BIN)/python -m benchmarks.index $(addprefix --size ,$(SIZE)) --peer-limit-s $(PEER_LIMIT_S)
 
 $(PEERS_STAMP):
 	@echo "setting up $(PEERS) with what the benchmark compares with" >&2

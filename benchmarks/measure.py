@@ -140,6 +140,12 @@ def exact_neighbours(chunks: Iterable[tuple[Ids, Vectors]], queries: Vectors) ->
     return best_ids
 
 
+def as_copy(rows: npt.NDArray[np.void]) -> bytes:
+    """Packed rows as a stream in COPY's binary format (PostgreSQL manual, COPY): each row is a count of fields, then
+    length and bytes of every field, all big-endian."""
+    return b"PGCOPY\n\xff\r\n\0" + bytes(8) + rows.tobytes() + b"\xff\xff"
+
+
 def peak_rss_mb(pid: int | str = "self") -> float | None:
     """Largest resident memory of a process so far, mapped files included; None where the kernel does not say.
 

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from benchmarks.measure import Ids, K, Pass, VectorFile, Vectors, one_by_one, peak_rss_mb, recall
+from benchmarks.measure import Ids, K, Pass, VectorFile, Vectors, as_copy, one_by_one, peak_rss_mb, recall
 
 #: Sizes of the list of candidates in a search of a graph (ef), in rising order.
 EFS = (
@@ -136,7 +136,8 @@ class Hnswlib:
         self._index.set_ef(ef)
 
     def search(self, query: Vectors) -> Ids:
-        return self._index.knn_query(query, K)[0][0].astype(np.int64)  # type: ignore[no-any-return]
+        ids: Ids = self._index.knn_query(query, K)[0][0].astype(np.int64)
+        return ids
 
     def facts(self) -> dict[str, Any]:
         return {"version": _version("hnswlib"), "index_bytes": self._index.index_file_size()}
@@ -158,7 +159,8 @@ class Usearch:
         self._index.expansion_search = ef
 
     def search(self, query: Vectors) -> Ids:
-        return self._index.search(query, K, threads=1).keys.astype(np.int64)  # type: ignore[no-any-return]
+        ids: Ids = self._index.search(query, K, threads=1).keys.astype(np.int64)
+        return ids
 
     def facts(self) -> dict[str, Any]:
         return {"version": _version("usearch"), "index_bytes": self._index.serialized_length}
@@ -295,7 +297,7 @@ def _vector_rows(ids: Ids, vectors: Vectors) -> bytes:
     rows = np.zeros(len(ids), dtype=row)
     rows["fields"], rows["id_length"], rows["vector_length"], rows["dimension"] = 2, 8, 4 + 4 * dimension, dimension
     rows["id"], rows["vector"] = ids, vectors
-    return b"PGCOPY\n\xff\r\n\0" + bytes(8) + rows.tobytes() + b"\xff\xff"
+    return as_copy(rows)
 
 
 def _version(package: str) -> str:

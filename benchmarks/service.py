@@ -24,6 +24,7 @@ from benchmarks.measure import (
     Search,
     VectorFile,
     Vectors,
+    as_copy,
     one_by_one,
     peak_rss_mb,
     queries_per_second,
@@ -260,7 +261,7 @@ def _embedding_rows(ids: Ids, vectors: Vectors) -> bytes:
     rows["model_key"] = MODEL_KEY
     rows["vector_length"] = 4 * vectors.shape[1]
     rows["vector"] = vectors
-    return b"PGCOPY\n\xff\r\n\0" + bytes(8) + rows.tobytes() + b"\xff\xff"
+    return as_copy(rows)
 
 
 def _decode(content: bytes) -> Decoded:

@@ -101,11 +101,11 @@ def swap(settings: Settings, known: Ids, vectors: Vectors, newcomers: Vectors) -
 
     known, vectors: stored photos that are asked for; each must be found first. newcomers: photos to add, in turn.
     A search is what the service does for one, but for reading the hits' rows: `catch_up`, where the last one is older
-    than SIGHTLINE_MAX_STALENESS_S, then `search`. Its latency
-    counts from the moment at which it was due, whether or not a thread was free then. The rebuild competes with the
-    searches for the cores, so three spans are told apart: `steady` before it, `build` while it runs, and `swap` from
-    MARGIN_S before the publishing to MARGIN_S after the last answer that came from the old generation. Failed are
-    searches that raised, and those that did not find the photo, over all spans.
+    than SIGHTLINE_MAX_STALENESS_S, then `search`. Its latency counts from the moment at which it was due, whether or
+    not a thread was free then. The rebuild competes with the searches for the cores, so three spans are told apart:
+    `steady` before it, `build` while it runs, and `swap` from MARGIN_S before the publishing to MARGIN_S after the last
+    answer that came from the old generation. Failed are searches that raised, and those that did not find the photo,
+    over all spans.
     """
     dimension = vectors.shape[1]
     with (
