@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -178,7 +178,7 @@ class GenerationFolder:
         aside.mkdir()
         try:
             manifest = _Builder(aside, number, snapshot, model_key, dimension, self._build, trained, progress).run(
-                None if previous is None else self._previous(previous, model_key)
+                lambda: None if previous is None else self._previous(previous, model_key)
             )
             # Left by a rebuild that was killed before it published, if the database was set back since.
             shutil.rmtree(self.path(number), ignore_errors=True)
@@ -277,6 +277,22 @@ class GenerationFolder:
             shutil.rmtree(aside, ignore_errors=True)
 
 
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What generation `number` finds for some queries: the ids of each."""
+
+    number: int
+    found: list[Ids]
+
+
+def _found_before(previous: Generation | None, truth: Truth) -> _Before | None:
+    """Asked before the new index is mapped: pages of both would count as the rebuild's memory."""
+    if previous is None:
+        return None
+    found = [previous.ids[previous.search(query[None, :], kinds.RECALL_K + 1)[1]] for query in truth.queries]
+    return _Before(previous.manifest.number, found)
+
+
 class _Builder:
     """One build of one generation."""
 
@@ -300,17 +316,18 @@ class _Builder:
         self._trained = trained
         self._progress = progress
 
-    def run(self, previous: Generation | None) -> Manifest:
+    def run(self, open_previous: Callable[[], Generation | None]) -> Manifest:
         plans = self._build.plans(self._snapshot.count, self._dimension)
         for plan in plans:
             truth, ids = self._write(plan)
+            before = _found_before(open_previous(), truth)
             index = self._read_back(truth, ids)
             gate = 1 - kinds.CHANGES_ANSWERS if plan.kind is Kind.EXACT else self._build.gate
             tuned = kinds.tune(index, plan, truth, gate)
             # What is found among the vectors as they are is the truth, ties and all.
             if tuned.recall_at_10 >= gate or plan.factory == kinds.AS_THEY_ARE:
-                agreement = self._agreement(previous, index, tuned, truth, ids)
-                return self._finish(plan, tuned, previous, agreement, len(ids))
+                agreement = self._agreement(before, index, tuned, truth, ids)
+                return self._finish(plan, tuned, before, agreement, len(ids))
         raise Permanent(
             Code.RECALL_TOO_LOW,
             f"generation {self._number} ({plan.factory}) finds {tuned.recall_at_10:.3f} of the true neighbours, the "
@@ -332,6 +349,7 @@ class _Builder:
         if index is None:
             index = kinds.train(plan, self._dimension, sample.vectors)
         del sample
+        kinds.reserve(index, self._snapshot.count)
         ids: list[Ids] = []
         count = 0
         for chunk in self._snapshot.chunks():
@@ -363,15 +381,14 @@ class _Builder:
         return index
 
     def _agreement(
-        self, previous: Generation | None, index: faiss.Index, tuned: Tuned, truth: Truth, ids: Ids
+        self, before: _Before | None, index: faiss.Index, tuned: Tuned, truth: Truth, ids: Ids
     ) -> float | None:
         """Of the true neighbours that the previous generation finds, the share that this one finds too."""
-        if previous is None:
+        if before is None:
             return None
-        before = [previous.ids[previous.search(query[None, :], kinds.RECALL_K + 1)[1]] for query in truth.queries]
         now = kinds.answers(index, tuned.parameters, truth)
         both = known = 0
-        for old, new, true in zip(before, now, truth.neighbours(), strict=True):
+        for old, new, true in zip(before.found, now, truth.neighbours(), strict=True):
             confirmed = true[(true >= 0) & np.isin(ids[true], old)]
             known += len(confirmed)
             both += int(np.isin(confirmed, new).sum())
@@ -379,13 +396,13 @@ class _Builder:
         if agreement < min(self._build.gate, tuned.recall_at_10):
             raise Permanent(
                 Code.RECALL_TOO_LOW,
-                f"generation {self._number} finds only {agreement:.3f} of what generation {previous.manifest.number} "
+                f"generation {self._number} finds only {agreement:.3f} of what generation {before.number} "
                 "finds and exact search confirms",
             )
         return round(agreement, 4)
 
     def _finish(
-        self, plan: Plan, tuned: Tuned, previous: Generation | None, agreement: float | None, count: int
+        self, plan: Plan, tuned: Tuned, before: _Before | None, agreement: float | None, count: int
     ) -> Manifest:
         """Write the manifest, then read everything once more as a reader does."""
         manifest = Manifest(
@@ -402,7 +419,7 @@ class _Builder:
             recall_at_1=tuned.recall_at_1,
             recall_at_10=tuned.recall_at_10,
             recall_queries=tuned.queries,
-            previous=None if previous is None else previous.manifest.number,
+            previous=None if before is None else before.number,
             agreement=agreement,
             index_bytes=sum((self._folder / name).stat().st_size for name in (INDEX, IDS)),
             versions={"faiss": faiss.__version__, "numpy": np.__version__},

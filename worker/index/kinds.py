@@ -154,6 +154,18 @@ def train(plan: Plan, dimension: int, sample: Vectors) -> faiss.Index:
     return index
 
 
+def reserve(index: faiss.Index, count: int) -> None:
+    """Make room for `count` vectors in an empty index. FAISS doubles a full array: the old one and the new one, side by
+    side, would be most of what a rebuild takes."""
+    if isinstance(index, faiss.IndexRefine):
+        index = index.refine_index
+    elif isinstance(index, faiss.IndexHNSW):
+        index = index.storage
+    # The next add() shrinks it to what is there, and an array that shrinks keeps its room.
+    stored = faiss.downcast_index(index)
+    stored.codes.resize(count * stored.code_size)
+
+
 def finish(index: faiss.Index) -> None:
     """To be called when the last vector is in, before the index is written."""
     if isinstance(index, faiss.IndexRefine):
