@@ -97,13 +97,17 @@ class Generation:
             arguments = kinds.arguments(self.index, self.manifest.parameters, k, selector=selector, widen=widen)
             if selector is None:
                 self._ready[k] = arguments
-        while True:
-            similarities, positions = kinds.search(self.index, query, k, arguments)
-            there = positions[0] >= 0
-            if there.sum() >= min(k, passing) or kinds.is_widest(self.index, self.manifest.parameters, widen):
-                break
+        similarities, positions = kinds.search(self.index, query, k, arguments)
+        # FAISS puts -1 after the last one that it found.
+        while positions[0, min(k, passing) - 1] < 0 and not kinds.is_widest(
+            self.index, self.manifest.parameters, widen
+        ):
             widen *= 8
             arguments = kinds.arguments(self.index, self.manifest.parameters, k, selector=selector, widen=widen)
+            similarities, positions = kinds.search(self.index, query, k, arguments)
+        if positions[0, -1] >= 0:
+            return similarities[0], positions[0]
+        there = positions[0] >= 0
         return similarities[0][there], positions[0][there]
 
     def warm(self) -> None:

@@ -224,9 +224,10 @@ class FaissLiveIndex:
         view = self._view
         assert view is not None
         kinds.use_threads(1)
-        parts = [_search_base(view, query, k, only, exclude), _search_delta(view, query, only, exclude)]
-        ids = np.concatenate([part[0] for part in parts])
-        similarities = np.concatenate([part[1] for part in parts])
+        ids, similarities = _search_base(view, query, k, only, exclude)
+        if len(view.delta_ids):
+            newer_ids, newer = _search_delta(view, query, only, exclude)
+            ids, similarities = np.concatenate([ids, newer_ids]), np.concatenate([similarities, newer])
         best = np.lexsort((ids, -similarities))[:k]
         return Neighbours(ids=ids[best], similarities=similarities[best], generation=view.number, seq=view.seq)
 
@@ -350,7 +351,10 @@ def _search_base(
     base = view.base
     if base is None or not base.manifest.count:
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
-    out = _positions(base.ids, exclude) if exclude is not None and len(exclude) else NO_POSITIONS
+    out = NO_POSITIONS
+    if exclude is not None and len(exclude):
+        out = _positions(base.ids, exclude)
+        out = out[~view.hidden[out]]
     if only is not None:
         allowed = np.zeros(len(base.ids), dtype=np.bool_)
         allowed[_positions(base.ids, only)] = True
@@ -368,7 +372,6 @@ def _search_base(
             passing=len(positions),
         )
         return base.ids[positions], similarities
-    out = out[~view.hidden[out]]
     blocked = view.hidden_count + len(out)
     similarities, positions = base.search(query[None, :], min(k + min(blocked, SPARE), len(base.ids)))
     if not blocked:
@@ -393,8 +396,6 @@ def _search_delta(
     view: View, query: Vector, only: Ids | None, exclude: Ids | None
 ) -> tuple[Ids, npt.NDArray[np.float32]]:
     """All of the delta, which is small; the caller keeps the best."""
-    if not len(view.delta_ids):
-        return view.delta_ids, np.zeros(0, dtype=np.float32)
     allowed = ~view.delta_hidden
     if only is not None:
         allowed &= np.isin(view.delta_ids, only)
