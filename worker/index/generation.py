@@ -135,12 +135,18 @@ class Build:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Trained:
     """An empty index that knows how vectors are spread. Good for one generation."""
 
     plan: Plan
-    index: faiss.Index
+    index: faiss.Index | None
+
+    def take(self) -> faiss.Index:
+        """Hand the index over: who prepared it holds this object for the whole rebuild, and must not hold the vectors
+        that are added to it."""
+        index, self.index = self.index, None
+        return index
 
 
 class GenerationFolder:
@@ -345,7 +351,7 @@ class _Builder:
         self._progress("train", 0, self._snapshot.count)
         index = None
         if self._trained is not None and self._trained.plan.factory == plan.factory:
-            index, self._trained = self._trained.index, None
+            index, self._trained = self._trained.take(), None
         sample = self._snapshot.sample(QUERIES if index is not None else max(plan.training_rows, QUERIES))
         chosen = np.random.default_rng(self._number).permutation(len(sample.ids))[:QUERIES]
         truth = Truth(sample.vectors[chosen], moved=kinds.moved(sample.vectors[chosen]))
