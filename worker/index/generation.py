@@ -88,7 +88,6 @@ class Generation:
 
         passing: how many vectors the selector lets pass. Fewer of them, or more neighbours, take a wider search.
         """
-        kinds.use_threads(1)
         count = self.manifest.count
         passing = count if passing is None else passing
         widen = max(1.0, k / kinds.TUNED_UP_TO) * (count / passing if passing else 1.0)

@@ -244,7 +244,7 @@ def arguments(
         return faiss.IndexRefineSearchParameters(k_factor=again, base_index_params=inner)
     if "ef_search" in parameters:
         wide = min(index.ntotal, math.ceil(parameters["ef_search"] * widen))
-        return faiss.SearchParametersHNSW(efSearch=max(k, wide), sel=selector)
+        return faiss.SearchParametersHNSW(efSearch=wide, sel=selector)  # never less than k: FAISS sees to that
     return faiss.SearchParameters(sel=selector)
 
 
