@@ -26,9 +26,10 @@ help:  ## Show this list
 setup: $(STAMP)  ## Make .venv with everything in it (minutes the first time, nothing after)
 
 $(STAMP):
-	@echo "setting up $(VENV): about 6 GB with torch, a few minutes the first time"
+	@# On standard error: the standard output of a benchmark is JSON, also the first time.
+	@echo "setting up $(VENV): about 6 GB with torch, a few minutes the first time" >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt >&2
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e . -e worker
 	@rm -f $(VENV)/.made-* && touch $@
 
