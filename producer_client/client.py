@@ -213,6 +213,14 @@ class Sightline:
 
         return _in_bulk(list(items), submit, timeout_s, progress)
 
+    def submit_embed_text(self, text: str) -> Handle[contract.TextVector]:
+        """The vector of a text; searching by text needs no such step (`search(text=...)`)."""
+        request = contract.EmbedText(text=text)
+        return self._send(TaskName.EMBED_TEXT, Queue.INTERACTIVE, request, contract.TextVector.from_wire)
+
+    def embed_text(self, text: str, *, timeout_s: float | None = None) -> contract.TextVector:
+        return self.submit_embed_text(text).wait(timeout_s)
+
     # --------------------------------------------------------------------------------------- remove
 
     def submit_remove(self, photo_ids: int | Sequence[int]) -> Handle[contract.RemoveReply]:

@@ -38,6 +38,7 @@ _Item = TypeVar("_Item", "NewPhoto", "EmbedItem")
 
 class TaskName(StrEnum):
     EMBED = "sightline.embed"
+    EMBED_TEXT = "sightline.embed_text"
     ADD_TO_INDEX = "sightline.add_to_index"
     REMOVE = "sightline.remove"
     PURGE = "sightline.purge"
@@ -303,6 +304,16 @@ class Embed(Request):
 
 
 @dataclass(frozen=True, slots=True)
+class EmbedText(Request):
+    """The vector of a text, to be compared with those of photos; for models that read text."""
+
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        _check_words(self.text)
+
+
+@dataclass(frozen=True, slots=True)
 class Remove(Request):
     photo_ids: list[int] = field(default_factory=list)
 
@@ -341,9 +352,8 @@ class Search(Request):
                 Code.BAD_REQUEST,
                 f"search by one of photo, text, vector; got {' and '.join(given) or 'none of them'}",
             )
-        if self.text is not None and not self.text.strip():
-            raise BadRequest(Code.BAD_REQUEST, "text is empty")
-        _check_text("text", self.text)
+        if self.text is not None:
+            _check_words(self.text)
         _check_json("where", self.where)
         if self.vector is not None and not all(map(math.isfinite, self.vector)):
             raise BadRequest(Code.BAD_VECTOR, "vector holds a number that is not finite")
@@ -479,6 +489,14 @@ class EmbedReply(Message):
     outcomes: list[Embedded | Refused]
     model_key: str
     dimension: int
+
+
+@dataclass(frozen=True, slots=True)
+class TextVector(Message):
+    """Length 1, of the same space as the photos' vectors of this model."""
+
+    vector: list[float]
+    model_key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -665,6 +683,12 @@ def _check_text(name: str, value: str | None) -> None:
     """Postgres and file systems take no NUL, and nothing takes half a surrogate pair."""
     if value is not None and ("\0" in value or any("\ud800" <= c <= "\udfff" for c in value)):
         raise BadRequest(Code.BAD_REQUEST, f"{name} contains a NUL or a broken character")
+
+
+def _check_words(text: str) -> None:
+    if not text.strip():
+        raise BadRequest(Code.BAD_REQUEST, "text is empty")
+    _check_text("text", text)
 
 
 def _check_json(name: str, value: dict[str, Any] | None) -> None:

@@ -126,6 +126,10 @@ class Library:
             dimension=self._encoder.dimension,
         )
 
+    def embed_text(self, text: str) -> contract.TextVector:
+        """Raises Permanent(no_text_encoder) where the model reads no text."""
+        return contract.TextVector(self._encoder.encode_texts([text])[0].tolist(), self._encoder.model_key)
+
     def add_many(
         self, items: Sequence[NewPhoto | Refused], *, revive: bool = True, filling: bool = False
     ) -> contract.AddReply:

@@ -21,6 +21,7 @@ from producer_client.contract import (
     Embedded,
     EmbedItem,
     EmbedReply,
+    EmbedText,
     Failure,
     Fill,
     FillReply,
@@ -50,6 +51,7 @@ from producer_client.contract import (
     Stats,
     StatsReply,
     Stored,
+    TextVector,
     Tick,
     TickReply,
 )
@@ -153,6 +155,8 @@ strategies: dict[type[Message], st.SearchStrategy[Message]] = {
     ),
     Remove: st.builds(Remove, photo_ids=st.lists(row_ids, min_size=1, max_size=5)),
     Purge: st.builds(Purge, photo_ids=st.lists(row_ids, min_size=1, max_size=5)),
+    EmbedText: st.builds(EmbedText, text=names.filter(str.strip)),
+    TextVector: st.builds(TextVector, vector=st.lists(numbers, max_size=4), model_key=texts),
     Search: st.one_of(
         st.builds(Search, photo=photos, top_k=by_field["top_k"], near=by_field["near"]),
         st.builds(Search, text=names.filter(str.strip), threshold=by_field["threshold"], where=json_objects),
@@ -680,6 +684,7 @@ def test_task_names_and_queues_are_a_public_contract() -> None:
         f"sightline.{verb}"
         for verb in (
             "embed",
+            "embed_text",
             "add_to_index",
             "remove",
             "purge",

@@ -367,6 +367,9 @@ def test_text_finds_photos_with_an_encoder_that_reads_text(
     assert len(reply.hits) == 2
     assert {hit.photo_id for hit in reply.hits} <= {a.photo_id for a in added}
     assert reply.model_key.startswith("ViT-B-32-random@")
+    embedded = library.embed_text("a street with a church tower")
+    by_vector = library.search(Search(vector=embedded.vector, model_key=embedded.model_key, top_k=2, threshold=-1.0))
+    assert [hit.photo_id for hit in by_vector.hits] == [hit.photo_id for hit in reply.hits]
 
 
 def test_a_write_that_never_comes_is_waited_for_and_then_stale(

@@ -368,6 +368,12 @@ BAD_MESSAGES: dict[str, tuple[TaskName, Any, Code]] = {
     "a vector with NaN": (TaskName.SEARCH, {"v": 1, "vector": [float("nan")] * 1280}, Code.BAD_VECTOR),
     "a vector of texts": (TaskName.SEARCH, {"v": 1, "vector": ["1"]}, Code.BAD_REQUEST),
     "text without a text encoder": (TaskName.SEARCH, {"v": 1, "text": "a church"}, Code.NO_TEXT_ENCODER),
+    "no text to embed": (TaskName.EMBED_TEXT, {"v": 1, "text": " "}, Code.BAD_REQUEST),
+    "a text to embed without a text encoder": (
+        TaskName.EMBED_TEXT,
+        {"v": 1, "text": "a church"},
+        Code.NO_TEXT_ENCODER,
+    ),
     "top_k of zero": (TaskName.SEARCH, {"v": 1, "text": "a", "top_k": 0}, Code.BAD_REQUEST),
     "a circle without a radius": (
         TaskName.SEARCH,

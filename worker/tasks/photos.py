@@ -1,4 +1,4 @@
-"""Photos in and out: embed, add to the index, remove, purge."""
+"""Photos (and texts) to vectors, into the index and out of it: embed, add, remove, purge."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ from worker.tasks.base import ContractTask, LastingTask
 def embed(self: ContractTask, wire: Any) -> contract.EmbedReply:
     request = contract.Embed.from_wire(wire)
     return self.runtime.library.embed_many(request.read_items(), return_vectors=request.return_vectors)
+
+
+@shared_task(base=ContractTask, bind=True, name=TaskName.EMBED_TEXT.value)
+def embed_text(self: ContractTask, wire: Any) -> contract.TextVector:
+    return self.runtime.library.embed_text(contract.EmbedText.from_wire(wire).text)
 
 
 @shared_task(base=LastingTask, bind=True, name=TaskName.ADD_TO_INDEX.value)
