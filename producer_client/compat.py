@@ -1,0 +1,356 @@
+"""The class that Sightline replaces, over the queue: its constructor, methods and shapes. Needs celery alone.
+
+    from producer_client.compat import CLIPSimilarityService
+
+    clip_service = CLIPSimilarityService()
+    matches = clip_service.find_similar_images("/photos/2.jpg", top_k=5, similarity_threshold=0.75)
+
+Nothing is loaded and nothing is connected to before the first call. What the old class answered with None, False or
+[] still is, and the log says why; `strict=True` raises instead (see `errors`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from producer_client.client import Sightline
+from producer_client.contract import Answer, Code, Hit, LocateReply, NewPhoto, Photo, Provenance, Refused, Stored
+from producer_client.errors import BadRequest, PhotoRefused, SightlineError
+
+#: Named after what it replaces, so that `grep CLIP` finds the same events.
+log = logging.getLogger("CLIP")
+
+T = TypeVar("T")
+
+#: What the guide's result calls this source of coordinates.
+SOURCE = "clip_similarity"
+DEFAULT_BROKER_URL = "redis://127.0.0.1:6379/0"
+#: The workers' own limit of a photo that travels in its message (SIGHTLINE_MAX_INLINE_BYTES) unless they set another.
+INLINE_BYTES = 1_000_000
+#: Names that a photo's fields have had, the first that is there counts.
+LAT, LON = ("lat", "latitude"), ("lon", "longitude", "lng")
+PATH, ADDRESS = ("file_path", "image_path", "path"), ("address_data", "address")
+METHOD = ("provenance", "location_method", "coordinate_source")
+#: What the workers take for granted about methods (SIGHTLINE_LOCATION_METHODS); all others are `derived`.
+METHODS = {
+    "exif": Provenance.EXIF_GPS,
+    "gps": Provenance.EXIF_GPS,
+    "manual": Provenance.CONFIRMED,
+    "user": Provenance.CONFIRMED,
+    "city_center": Provenance.FALLBACK,
+    "default": Provenance.FALLBACK,
+}
+#: Where a photo that travelled in its message keeps the path that its backend knows it by.
+SENT_AS = "image_path"
+#: The service cannot see the file, and the caller may.
+NOT_SEEN = frozenset({Code.NOT_FOUND, Code.OUTSIDE_ROOTS, Code.NOT_A_FILE})
+
+
+class CLIPSimilarityService:
+    """One per process is enough; threads may share it.
+
+    model_name, cache_dir: taken for the sake of old calls and without effect, as the workers hold model and index.
+    broker_url, result_backend: the workers' Redis; SIGHTLINE_BROKER_URL and SIGHTLINE_RESULT_BACKEND unless given.
+    timeout_s: how long a method waits for its answer. strict: raise SightlineError instead of answering None, False,
+    0, {} or []. location_methods: what values of `location_method` mean (see METHODS); all others are `derived`.
+    """
+
+    def __init__(
+        self,
+        model_name: str = "ViT-B-32",
+        cache_dir: str | os.PathLike[str] = "data/clip_cache",
+        *,
+        broker_url: str | None = None,
+        result_backend: str | None = None,
+        timeout_s: float = 30.0,
+        strict: bool = False,
+        location_methods: Mapping[str, Provenance | str] | None = None,
+    ) -> None:
+        self.model_name = model_name
+        self.cache_dir = Path(cache_dir)
+        self.strict = strict
+        self._methods = dict(METHODS if location_methods is None else location_methods)
+        self._lock = threading.Lock()
+        self._seq = 0
+        self._client = Sightline(
+            broker_url or os.environ.get("SIGHTLINE_BROKER_URL") or DEFAULT_BROKER_URL,
+            result_backend=result_backend or os.environ.get("SIGHTLINE_RESULT_BACKEND") or None,
+            timeout_s=timeout_s,
+        )
+
+    def find_similar_images(
+        self, image_path: str | os.PathLike[str], top_k: int = 5, similarity_threshold: float = 0.75
+    ) -> list[dict[str, Any]]:
+        """Similar photos of the index, best first: [{image_path, similarity, metadata}]; metadata has what was given
+        with the photo, `lat` and `lon` where they are known, and their `provenance`.
+
+        The photo itself and its copies are not among them.
+        """
+        log.info("🔍 Starting CLIP similarity search...")
+
+        def find() -> list[dict[str, Any]]:
+            reply = self._by_path_or_content(
+                image_path,
+                lambda photo: self._client.search(
+                    top_k=top_k, threshold=similarity_threshold, min_seq=self._seq, **photo
+                ),
+            )
+            return [match(hit) for hit in reply.hits]
+
+        nothing: list[dict[str, Any]] = []
+        found = self._or(nothing, f"search for {image_path}", find)
+        if found:
+            log.info("🖼️ CLIP: Found similar image with %.2f similarity", found[0]["similarity"])
+        else:
+            log.info("🖼️ CLIP: No similar image")
+        return found
+
+    def add_image_to_index(self, image_path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> bool:
+        """Add a photo, or give it new metadata. Coordinates are `lat`/`lon` or `latitude`/`longitude` in the metadata,
+        an address `address` or `address_data`.
+
+        How the coordinates came to be is `provenance`, `location_method` or `coordinate_source` in the metadata. If it
+        says nothing, they count as derived: they are shown with the photo and are never evidence for another one.
+        """
+
+        def add() -> bool:
+            facts = self._facts(dict(metadata or {}))
+
+            def send(photo: dict[str, Any]) -> Stored:
+                # A photo that travels has no path of its own on the workers' side.
+                sent_as = {SENT_AS: os.fspath(image_path)} if "content" in photo else {}
+                return self._client.add_to_index(
+                    **photo, **facts | {"metadata": (facts["metadata"] or {}) | sent_as or None}
+                )
+
+            stored = self._by_path_or_content(image_path, send)
+            self._wrote(stored)
+            log.info("CLIP: Added photo %d to the index", stored.photo_id)
+            return True
+
+        return self._or(False, f"add {image_path}", add)
+
+    def build_index_from_database(self, photos: Iterable[Any]) -> int:
+        """Add many photos by bulk messages; returns how many of them were stored. The log says why others were not.
+
+        photos: rows of the backend's table, as mappings or objects. One with an `id` is read by the workers from the
+        table itself, coordinates and all; others are added by their `file_path` with what they say.
+        """
+
+        def build() -> int:
+            new: dict[str, NewPhoto] = {}
+            refused: list[Refused] = []
+            for number, row in enumerate(photos):
+                read = self._new_photo(number, _as_mapping(row))
+                if isinstance(read, Refused):
+                    refused.append(read)
+                else:
+                    new[read.ref] = read
+            log.info("🏗️ Building CLIP index from %d photos...", len(new) + len(refused))
+            stored = 0
+            for outcome in self._client.add_many(new.values(), progress=_say_progress):
+                if isinstance(outcome, Refused):
+                    refused.append(outcome)
+                else:
+                    self._wrote(outcome)
+                    stored += 1
+            for refusal in refused:
+                log.warning("CLIP: %s was not taken: %s [%s]", refusal.ref, refusal.message, refusal.code)
+            log.info("✅ CLIP: Built index with %d images", stored)
+            return stored
+
+        return self._or(0, "build the index", build)
+
+    def encode_image(self, image_path: str | os.PathLike[str]) -> Any:
+        """The photo's vector of length 1: a numpy float32 array [dimension], or a list where numpy is not installed."""
+
+        def encode() -> Any:
+            reply = self._by_path_or_content(image_path, lambda photo: self._client.embed(return_vector=True, **photo))
+            return _as_array(reply.vector or [])
+
+        return self._or(None, f"encode {image_path}", encode)
+
+    def encode_text(self, text: str) -> Any:
+        """The text's vector of length 1, to be compared with those of photos; shaped as that of `encode_image`."""
+        return self._or(None, "encode text", lambda: _as_array(self._client.embed_text(text).vector))
+
+    def get_statistics(self) -> dict[str, Any]:
+        """`total_images`, `dimension`, `model`, `device`, `cache_exists` (a generation of the index is published), and
+        all that `Sightline.stats` says."""
+
+        def count() -> dict[str, Any]:
+            stats = self._client.stats()
+            return stats.to_wire() | {
+                "total_images": stats.indexed,
+                "dimension": stats.dimension,
+                "model": stats.model,
+                "device": stats.device,
+                "cache_exists": stats.generation is not None,
+            }
+
+        return self._or({}, "statistics", count)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._client.close()
+
+    # ------------------------------------------------------------------------------------------- below
+
+    def _wrote(self, stored: Stored) -> None:
+        """What this object added is found by its next search, whichever worker answers, as in the old class."""
+        with self._lock:
+            self._seq = max(self._seq, stored.seq)
+
+    def _or(self, otherwise: T, what: str, act: Callable[[], T]) -> T:
+        """What `act` returns, or `otherwise` where the old class swallowed an error; the log has it."""
+        try:
+            return act()
+        except (SightlineError, OSError) as exc:
+            if self.strict:
+                raise
+            log.error("CLIP: %s: %s", what, exc)
+            return otherwise
+
+    def _by_path_or_content(self, image_path: str | os.PathLike[str], ask: Callable[[dict[str, Any]], T]) -> T:
+        """Ask by path; by content where the workers cannot see a file that lies here, as an upload in /tmp."""
+        path = Path(image_path).absolute()
+        try:
+            return ask({"path": str(path)})
+        except (BadRequest, PhotoRefused) as exc:
+            if exc.code not in NOT_SEEN or not path.is_file():
+                raise
+            size = path.stat().st_size
+            if size > INLINE_BYTES:
+                raise PhotoRefused(
+                    exc.code,
+                    f"{exc.message}. It lies here, but {size} bytes are too many for a message (limit {INLINE_BYTES}): "
+                    "share its folder with the workers (SIGHTLINE_PHOTO_ROOTS)",
+                    str(path),
+                ) from exc
+            return ask({"content": path.read_bytes()})
+
+    def _facts(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Coordinates, provenance and address out of what is known of a photo; all the rest is its metadata."""
+        lat, lon = _take(row, LAT), _take(row, LON)
+        method, address = _take(row, METHOD), _take(row, ADDRESS)
+        if address is not None and not isinstance(address, Mapping):
+            address = {"address": str(address)}
+        facts: dict[str, Any] = {
+            "address": None if address is None else _as_json(address),
+            # None leaves the metadata of a photo that is added again as it is.
+            "metadata": _as_json(row) or None,
+        }
+        if lat is not None and lon is not None:
+            try:
+                facts |= {"lat": float(lat), "lon": float(lon), "provenance": self._provenance(method)}
+            except (TypeError, ValueError) as exc:
+                raise BadRequest(Code.BAD_COORDINATES, f"coordinates {lat!r}, {lon!r} are not numbers") from exc
+        return facts
+
+    def _provenance(self, method: Any) -> Provenance:
+        if method in set(Provenance):
+            return Provenance(method)
+        return Provenance(self._methods.get(str(method), Provenance.DERIVED))
+
+    def _new_photo(self, number: int, row: dict[str, Any]) -> NewPhoto | Refused:
+        photo_id, path = row.get("id"), _take(row, PATH)
+        ref = f"photo {photo_id}" if photo_id is not None else f"row {number}: {path}"
+        try:
+            if photo_id is not None:
+                return NewPhoto(ref=ref, photo=Photo(photo_id=int(photo_id)))
+            if path is None:
+                raise BadRequest(Code.BAD_REQUEST, f"it has no id and none of {', '.join(PATH)}")
+            return NewPhoto(ref=ref, photo=Photo(path=str(Path(path).absolute())), **self._facts(row))
+        except (BadRequest, TypeError, ValueError) as exc:
+            return Refused(ref, exc.code if isinstance(exc, BadRequest) else Code.BAD_REQUEST, str(exc))
+
+
+def to_guide_json(answer: Answer | LocateReply) -> dict[str, Any]:
+    """The result that the guide prints for a photo, and what it did not know: `status`, `reason` and `message` (why
+    not), `radius_m`, and `confidence_kind`, because a similarity is not a confidence.
+
+    `coordinates` is None where the answer is no. `all_matches` are the photos that speak for it, or were too little.
+    """
+    if isinstance(answer, LocateReply):
+        answer = answer.answer
+    matches = [match(hit) for hit in answer.evidence]
+    coordinates = None
+    if answer.point is not None:
+        coordinates = {
+            "latitude": answer.point.lat,
+            "longitude": answer.point.lon,
+            "source": SOURCE,
+            "confidence": answer.confidence,
+            "matched_image": matches[0]["image_path"] if matches else None,
+            "radius_m": answer.radius_m,
+            "confidence_kind": answer.confidence_kind,
+        }
+    return {
+        "success": answer.located,
+        "coordinates": coordinates,
+        "clip_similarity": {
+            "similarity": matches[0]["similarity"] if matches else None,
+            "all_matches": matches,
+        },
+        "status": answer.status,
+        "reason": None if answer.reason is None else answer.reason.value,
+        "message": answer.message,
+    }
+
+
+def match(hit: Hit) -> dict[str, Any]:
+    """A similar photo in the old class's form."""
+    known: dict[str, Any] = dict(hit.metadata or {})
+    path = known.pop(SENT_AS, hit.path)
+    if hit.lat is not None and hit.lon is not None:
+        known |= {
+            "lat": hit.lat,
+            "lon": hit.lon,
+            "provenance": None if hit.provenance is None else hit.provenance.value,
+        }
+    if hit.address is not None:
+        known["address"] = hit.address
+    return {"image_path": path, "similarity": hit.similarity, "metadata": known}
+
+
+def _take(row: dict[str, Any], names: tuple[str, ...]) -> Any:
+    """The first of these that is there; all of them leave the row."""
+    values = [row.pop(name, None) for name in names]
+    return next((value for value in values if value is not None), None)
+
+
+def _as_mapping(row: Any) -> dict[str, Any]:
+    """A mapping as it is, of an object what is named like a photo's fields."""
+    if isinstance(row, Mapping):
+        return dict(row)
+    names = ("id", *LAT, *LON, *PATH, *ADDRESS, *METHOD)
+    return {name: getattr(row, name) for name in names if hasattr(row, name)}
+
+
+def _as_json(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Dates, decimals and the like as text; NaN and what refers to itself raise BadRequest."""
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(dict(value), default=str, allow_nan=False))
+    except (ValueError, TypeError, RecursionError) as exc:
+        raise BadRequest(Code.BAD_REQUEST, f"metadata cannot be written as JSON: {exc}") from exc
+    return plain
+
+
+def _as_array(vector: Sequence[float]) -> Any:
+    try:
+        # Not an import statement: the client needs no numpy, and most of its callers have none.
+        numpy = importlib.import_module("numpy")
+    except ImportError:
+        return list(vector)
+    return numpy.asarray(vector, dtype=numpy.float32)
+
+
+def _say_progress(done: int, total: int) -> None:
+    log.info("CLIP: Processed %d of %d images", done, total)
