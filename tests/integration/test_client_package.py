@@ -22,7 +22,8 @@ class Wall:
         if name.partition(".")[0] in {HEAVY!r}:
             raise ImportError(f"the client must not import {{name}}")
 sys.meta_path.insert(0, Wall())
-import producer_client
+import producer_client, producer_client.compat, producer_client.sources
+producer_client.compat.CLIPSimilarityService().close()
 producer_client.Sightline("redis://127.0.0.1:1/0").close()
 """
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=60)

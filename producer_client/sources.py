@@ -1,0 +1,362 @@
+"""A chain of coordinate sources: EXIF, a reference database, Sightline, detectors of your own; one asked after another.
+
+    chain = Chain([
+        exif_gps(),
+        Source("reference_db", look_up_in_my_table, priority=2),
+        sightline(client, priority=3),
+        Source("enhanced_detector", detect, priority=4),
+    ])
+    result = chain.locate("/photos/2.jpg")
+    print(result.card())
+
+A source is a callable, plain or `async`, that takes the photo's path. It may return None, (lat, lon), a mapping with
+`lat`/`lon` or `latitude`/`longitude` (also below `coordinates`, as the guide's detectors answer), an Answer of
+Sightline's or a Finding. What it raises is its own trouble: it is written down and the next one is asked.
+
+The chain ends at the first finding whose confidence reaches `enough`, or whose coordinates can be trusted (EXIF,
+surveyed, confirmed). If none does, the surest finding is the result, as what it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import logging
+import os
+import time
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from producer_client.client import Sightline
+from producer_client.compat import LAT, LON, METHOD, SOURCE, match
+from producer_client.contract import Answer, Code, LocateReply, Provenance, check_coordinates
+from producer_client.errors import BadRequest
+from producer_client.language import Language, explained
+
+log = logging.getLogger("CLIP")
+
+#: Confidence at which the next source is not asked any more, as in the guide.
+ENOUGH = 0.75
+#: Columns between the edges of a card.
+CARD_WIDTH = 37
+#: EXIF's GPS block and what stands in it (Exif 2.32, section 4.6.6).
+GPS_IFD, LAT_REF, LAT_DMS, LON_REF, LON_DMS = 0x8825, 1, 2, 3, 4
+
+
+class Status(StrEnum):
+    FOUND = "found"
+    NOTHING = "nothing"
+    FAILED = "failed"
+    NOT_ASKED = "not_asked"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one source said. `confidence` is the source's own, None where it has none."""
+
+    source: str
+    status: Status
+    lat: float | None = None
+    lon: float | None = None
+    confidence: float | None = None
+    provenance: Provenance | None = None
+    message: str = ""
+    title: str = ""
+    details: Mapping[str, Any] | None = None
+    took_ms: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.status is Status.FOUND:
+            if self.lat is None or self.lon is None:
+                raise BadRequest(Code.BAD_COORDINATES, f"{self.source} found something without lat and lon")
+            check_coordinates(self.lat, self.lon)
+
+    @property
+    def trusted(self) -> bool:
+        return self.provenance is not None and self.provenance.trusted
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "source": self.source,
+            "status": self.status.value,
+            "latitude": self.lat,
+            "longitude": self.lon,
+            "confidence": self.confidence,
+            "provenance": None if self.provenance is None else self.provenance.value,
+            "message": self.message,
+            "details": None if self.details is None else dict(self.details),
+            "took_ms": self.took_ms,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """ask: a callable from a path to an answer (see above). priority: smaller ones are asked first. title: its name
+    on the card. enough: the confidence that ends the chain here, if it is another one than the chain's."""
+
+    name: str
+    ask: Callable[[str], Any]
+    priority: int = 100
+    title: str = ""
+    enough: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChainResult:
+    """`best` is the finding to use, None where no source found anything; `findings` holds every source, as asked."""
+
+    best: Finding | None
+    findings: Sequence[Finding]
+
+    def to_json(self) -> dict[str, Any]:
+        """In the form of the guide's result, with all sources beside it."""
+        best = self.best
+        coordinates = None
+        if best is not None:
+            coordinates = {
+                "latitude": best.lat,
+                "longitude": best.lon,
+                "source": best.source,
+                "confidence": best.confidence,
+                "provenance": None if best.provenance is None else best.provenance.value,
+            }
+        return {
+            "success": best is not None,
+            "coordinates": coordinates,
+            "all_sources": [finding.to_json() for finding in self.findings],
+        }
+
+    def card(self, language: Language | None = None) -> str:
+        """The guide's card for people: what each source said, and the result."""
+        words = _WORDS[language or Language.chosen()]
+        lines = [f"📊 {words['all']}:", ""]
+        for finding in self.findings:
+            if finding.status is Status.NOT_ASKED:
+                continue
+            lines.append("┌" + "─" * CARD_WIDTH + "┐")
+            lines += [_row(text, "│") for text in _said(finding, words)]
+            lines += ["└" + "─" * CARD_WIDTH + "┘", ""]
+        lines.append("╔" + "═" * CARD_WIDTH + "╗")
+        lines += [_row(text, "║") for text in _result(self.best, words)]
+        lines.append("╚" + "═" * CARD_WIDTH + "╝")
+        return "\n".join(lines)
+
+
+class Chain:
+    """Sources in the order of their priority. One per process is enough; threads may share it."""
+
+    def __init__(self, sources: Iterable[Source], *, enough: float = ENOUGH) -> None:
+        self.sources = sorted(sources, key=lambda source: source.priority)
+        self.enough = enough
+        names = [source.name for source in self.sources]
+        if len(set(names)) < len(names):
+            raise BadRequest(Code.BAD_REQUEST, f"two sources of one name among {', '.join(names)}")
+
+    def locate(self, image_path: str | os.PathLike[str]) -> ChainResult:
+        """Ask one source after the other. Not from within an event loop: await `alocate` there."""
+        return asyncio.run(self.alocate(image_path))
+
+    async def alocate(self, image_path: str | os.PathLike[str]) -> ChainResult:
+        """As `locate`; sources that are no coroutines run in a thread each."""
+        path = os.fspath(image_path)
+        findings: list[Finding] = []
+        ended = False
+        for source in self.sources:
+            if ended:
+                findings.append(Finding(source.name, Status.NOT_ASKED, title=source.title))
+                continue
+            finding = await _ask(source, path)
+            findings.append(finding)
+            log.info(
+                "CLIP: source %s: %s%s in %.0f ms",
+                finding.source,
+                finding.status.value,
+                f" ({finding.message})" if finding.message else "",
+                finding.took_ms,
+            )
+            enough = self.enough if source.enough is None else source.enough
+            ended = finding.status is Status.FOUND and (finding.trusted or (finding.confidence or 0.0) >= enough)
+        found = [finding for finding in findings if finding.status is Status.FOUND]
+        # The first of equals: max keeps the order of the chain.
+        best = max(found, key=lambda finding: (finding.trusted, finding.confidence or 0.0), default=None)
+        return ChainResult(best, findings)
+
+
+def sightline(client: Sightline, *, priority: int = 3, **options: Any) -> Source:
+    """Sightline itself, under the name that the guide gives this step. options: of `Sightline.locate`."""
+    return Source(
+        SOURCE,
+        lambda path: client.locate(path=os.path.abspath(path), **options),  # noqa: PTH100  # links stay as they are
+        priority=priority,
+        title="🖼️ CLIP Image Similarity",
+    )
+
+
+def exif_gps(*, priority: int = 1) -> Source:
+    """The position that the camera wrote into the file. Reads it with the caller's Pillow.
+
+    Raises ImportError where Pillow is not installed: the client brings nothing but celery.
+    """
+    images = importlib.import_module("PIL.Image")
+
+    def ask(path: str) -> Finding:
+        with images.open(path) as image:
+            gps = image.getexif().get_ifd(GPS_IFD)
+        try:
+            lat, lon = _degrees(gps[LAT_DMS], gps[LAT_REF], "S"), _degrees(gps[LON_DMS], gps[LON_REF], "W")
+            # A camera without a fix writes zeros over zeros, or the point at which nobody is.
+            if (lat, lon) == (0.0, 0.0):
+                return Finding("exif_gps", Status.NOTHING)
+            return Finding("exif_gps", Status.FOUND, lat, lon, provenance=Provenance.EXIF_GPS)
+        except (KeyError, TypeError, ValueError, ZeroDivisionError, BadRequest):
+            return Finding("exif_gps", Status.NOTHING)
+
+    return Source("exif_gps", ask, priority=priority, title="📷 EXIF GPS")
+
+
+async def _ask(source: Source, path: str) -> Finding:
+    started = time.perf_counter()
+    try:
+        if inspect.iscoroutinefunction(source.ask):
+            said = await source.ask(path)
+        else:
+            said = await asyncio.to_thread(source.ask, path)
+            if inspect.isawaitable(said):
+                said = await said
+        finding = _finding(source, said)
+    except Exception as exc:  # a detector of somebody else's; whatever it raises is written down
+        log.warning("CLIP: source %s failed", source.name, exc_info=exc)
+        finding = Finding(source.name, Status.FAILED, message=f"{type(exc).__name__}: {exc}")
+    took_ms = round((time.perf_counter() - started) * 1000, 1)
+    return replace(finding, source=source.name, title=source.title or source.name, took_ms=took_ms)
+
+
+def _finding(source: Source, said: Any) -> Finding:
+    if isinstance(said, Finding):
+        return said
+    if isinstance(said, LocateReply):
+        said = said.answer
+    if isinstance(said, Answer):
+        details = {"all_matches": [match(hit) for hit in said.evidence], "radius_m": said.radius_m}
+        if said.point is None:
+            return Finding(source.name, Status.NOTHING, message=explained(said), details=details)
+        return Finding(
+            source.name,
+            Status.FOUND,
+            said.point.lat,
+            said.point.lon,
+            said.confidence,
+            Provenance.DERIVED,
+            explained(said),
+            details=details,
+        )
+    if isinstance(said, Mapping):
+        return _from_mapping(source, said)
+    if isinstance(said, tuple) and len(said) == 2:
+        return Finding(source.name, Status.FOUND, float(said[0]), float(said[1]), provenance=Provenance.DERIVED)
+    if not said:
+        return Finding(source.name, Status.NOTHING)
+    raise TypeError(f"source {source.name} answered with {type(said).__name__}; see producer_client.sources")
+
+
+def _from_mapping(source: Source, said: Mapping[str, Any]) -> Finding:
+    inner = said.get("coordinates") or said
+    lat, lon = _first(inner, LAT), _first(inner, LON)
+    if said.get("success") is False or lat is None or lon is None:
+        return Finding(source.name, Status.NOTHING, message=str(said.get("message") or said.get("error") or ""))
+    confidence, method = inner.get("confidence"), _first(inner, METHOD)
+    return Finding(
+        source.name,
+        Status.FOUND,
+        float(lat),
+        float(lon),
+        None if confidence is None else float(confidence),
+        Provenance(method) if method in set(Provenance) else Provenance.DERIVED,
+        str(said.get("message") or ""),
+        details=said,
+    )
+
+
+def _first(values: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+    return next((values[name] for name in names if values.get(name) is not None), None)
+
+
+def _degrees(dms: Sequence[Any], reference: str, negative: str) -> float:
+    degrees, minutes, seconds = (float(part) for part in dms)
+    size = degrees + minutes / 60 + seconds / 3600
+    return -size if str(reference).strip().upper().startswith(negative) else size
+
+
+# ----------------------------------------------------------------------------------------------- the card
+
+_WORDS: Mapping[Language, Mapping[str, str]] = {
+    Language.EN: {
+        "all": "Results from all sources",
+        "found": "✅ Found",
+        "nothing": "➖ Nothing found",
+        "failed": "❌ Failed",
+        "similar": "A similar building was found",
+        "confidence": "Confidence",
+        "result": "🎯 RESULT:",
+        "source": "Source",
+        "coordinates": "Coordinates",
+        "none": "No source knows where it was taken",
+    },
+    Language.RU: {
+        "all": "Результаты от всех источников",
+        "found": "✅ Успешно",
+        "nothing": "➖ Ничего не найдено",
+        "failed": "❌ Ошибка",
+        "similar": "Найдено похожее здание",
+        "confidence": "Точность",
+        "result": "🎯 ИТОГОВЫЙ РЕЗУЛЬТАТ:",
+        "source": "Источник",
+        "coordinates": "Координаты",
+        "none": "Ни один источник не знает места",
+    },
+}
+
+
+def _said(finding: Finding, words: Mapping[str, str]) -> list[str]:
+    lines = [finding.title or finding.source, words[finding.status.value]]
+    matches = (finding.details or {}).get("all_matches")
+    if finding.status is Status.FOUND and matches:
+        lines += [words["similar"], f"(similarity: {matches[0]['similarity']:.2f})"]
+    elif finding.message:
+        lines += _wrapped(finding.message)
+    if finding.confidence is not None:
+        lines.append(f"{words['confidence']}: {finding.confidence:.0%}")
+    return lines
+
+
+def _result(best: Finding | None, words: Mapping[str, str]) -> list[str]:
+    if best is None:
+        return [words["result"], words["none"]]
+    sure = [] if best.confidence is None else [f"{words['confidence']}: {best.confidence:.0%}"]
+    at = f"{words['coordinates']}: {best.lat:.6f}, {best.lon:.6f}"
+    return [words["result"], f"{words['source']}: {best.source}", *sure, at]
+
+
+def _wrapped(text: str) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        if lines[-1] and _columns(lines[-1]) + 1 + _columns(word) > CARD_WIDTH - 2:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return lines
+
+
+def _row(text: str, edge: str) -> str:
+    return f"{edge} {text}{' ' * max(0, CARD_WIDTH - 1 - _columns(text))}{edge}"
+
+
+def _columns(text: str) -> int:
+    """Columns of a terminal: symbols are two wide, and so is what a variation selector makes a symbol."""
+    return sum(
+        0 if unicodedata.combining(c) else 1 if c == "\ufe0f" else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )

@@ -1,0 +1,182 @@
+"""The class that backends have, through the real queue and workers."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from producer_client import Sightline
+from producer_client.compat import CLIPSimilarityService, to_guide_json
+from producer_client.contract import Provenance
+from producer_client.errors import BadRequest
+from producer_client.sources import Chain, Source, exif_gps, sightline
+from tests.conftest import Scene
+from worker.stack import Stack
+
+
+@pytest.fixture
+def make_service(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., CLIPSimilarityService]]:
+    """As a backend constructs it: without arguments."""
+    made: list[CLIPSimilarityService] = []
+    monkeypatch.setenv("SIGHTLINE_BROKER_URL", stack.settings.broker_url)
+
+    def make(*, strict: bool = False) -> CLIPSimilarityService:
+        made.append(CLIPSimilarityService(strict=strict))
+        return made[-1]
+
+    yield make
+    for service in made:
+        service.close()
+
+
+@pytest.fixture
+def service(make_service: Callable[..., CLIPSimilarityService]) -> CLIPSimilarityService:
+    return make_service(strict=True)
+
+
+def place_of(scenes: list[Scene], number: int) -> list[Scene]:
+    names = sorted({scene.place for scene in scenes})
+    return [scene for scene in scenes if scene.place == names[number]]
+
+
+def copy_in(folder: Path, scene: Scene, name: str) -> Path:
+    """The same photo with another last byte: another file, which has not been seen."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    shutil.copy(scene.path, path)
+    with path.open("ab") as file:
+        file.write(name.encode())
+    return path
+
+
+def test_it_adds_finds_and_shows_what_was_given(service: CLIPSimilarityService, scenes: list[Scene]) -> None:
+    first, second, *_ = place_of(scenes, 0)
+
+    added = service.add_image_to_index(
+        first.path, {"lat": first.lat, "lon": first.lon, "address": {"city": "Lund"}, "tags": ["dropin"]}
+    )
+    found = service.find_similar_images(second.path, top_k=50, similarity_threshold=0.0)
+
+    assert added is True
+    (mine,) = [match for match in found if match["image_path"] == str(first.path)]
+    assert set(mine) == {"image_path", "similarity", "metadata"}
+    assert mine["metadata"] == {
+        "tags": ["dropin"],
+        "lat": first.lat,
+        "lon": first.lon,
+        "provenance": "derived",
+        "address": {"city": "Lund"},
+    }
+    similarities = [match["similarity"] for match in found]
+    assert similarities == sorted(similarities, reverse=True)
+    assert service.find_similar_images(second.path, similarity_threshold=1.0) == []
+
+
+def test_what_a_detector_said_is_no_evidence_and_what_was_surveyed_is(
+    service: CLIPSimilarityService, client: Sightline, scenes: list[Scene]
+) -> None:
+    query, *others = place_of(scenes, 1)
+    for scene in others:
+        service.add_image_to_index(scene.path, {"latitude": scene.lat, "longitude": scene.lon})
+
+    derived = to_guide_json(client.locate(path=str(query.path), min_seq=client.stats().seq))
+    for scene in others:
+        service.add_image_to_index(scene.path, {"lat": scene.lat, "lon": scene.lon, "provenance": "surveyed"})
+    surveyed = to_guide_json(client.locate(path=str(query.path), min_seq=client.stats().seq))
+
+    assert (derived["success"], derived["reason"]) == (False, "no_trusted_evidence")
+    assert surveyed["success"] is True
+    assert surveyed["coordinates"]["latitude"] == pytest.approx(query.lat, abs=1e-3)
+    assert surveyed["coordinates"]["matched_image"] in {str(scene.path) for scene in others}
+
+
+def test_a_file_that_workers_cannot_see_travels_in_the_message(
+    service: CLIPSimilarityService, scenes: list[Scene], tmp_path: Path
+) -> None:
+    scene, other, *_ = place_of(scenes, 2)
+    upload = copy_in(tmp_path, scene, "upload.jpg")
+
+    assert service.add_image_to_index(upload, {"lat": scene.lat, "lon": scene.lon}) is True
+    found = service.find_similar_images(other.path, top_k=50, similarity_threshold=0.0)
+    by_upload = service.find_similar_images(upload, top_k=50, similarity_threshold=0.0)
+
+    assert str(upload) in {match["image_path"] for match in found}
+    assert str(upload) not in {match["image_path"] for match in by_upload}
+
+
+def test_a_file_that_is_nowhere_or_too_large_to_travel_is_refused_with_its_reason(
+    make_service: Callable[..., CLIPSimilarityService], tmp_path: Path
+) -> None:
+    strict, kind = make_service(strict=True), make_service()
+    large = tmp_path / "large.jpg"
+    large.write_bytes(bytes(1_000_001))
+
+    with pytest.raises(BadRequest, match=r"outside_roots|not_found"):
+        strict.find_similar_images(tmp_path / "nowhere.jpg")
+    with pytest.raises(Exception, match="SIGHTLINE_PHOTO_ROOTS"):
+        strict.add_image_to_index(large)
+    assert kind.find_similar_images(tmp_path / "nowhere.jpg") == []
+    assert kind.add_image_to_index(large) is False
+
+
+def test_vectors_have_length_one_and_are_numpy_where_it_is_there(
+    service: CLIPSimilarityService, scenes: list[Scene]
+) -> None:
+    vector = service.encode_image(scenes[0].path)
+
+    assert (vector.dtype, vector.ndim) == (np.float32, 1)
+    assert float(vector @ vector) == pytest.approx(1.0, abs=1e-5)
+    with pytest.raises(BadRequest, match="no_text_encoder"):
+        service.encode_text("a church")
+
+
+def test_an_index_is_built_from_rows_and_the_count_is_of_those_that_are_in_it(
+    service: CLIPSimilarityService, scenes: list[Scene], photo_root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = [copy_in(photo_root / "rows", scene, f"row{n}.jpg") for n, scene in enumerate(scenes[:3])]
+    rows = [
+        {"file_path": str(good[0]), "lat": 1.0, "lon": 2.0, "location_method": "manual"},
+        SimpleNamespace(file_path=str(good[1]), lat=1.0, lon=2.0, address_data=None),
+        {"file_path": str(photo_root / "gone.jpg"), "lat": 1.0, "lon": 2.0},
+        {"file_path": str(good[2]), "lat": 95.0, "lon": 2.0},
+    ]
+
+    count = service.build_index_from_database(rows)
+
+    assert count == 2
+    assert "gone.jpg was not taken" in caplog.text
+    assert "bad_coordinates" in caplog.text
+
+
+def test_statistics_have_the_old_fields_and_the_new(service: CLIPSimilarityService, client: Sightline) -> None:
+    client.rebuild_index(timeout_s=120)
+
+    stats = service.get_statistics()
+
+    assert {"total_images", "dimension", "model", "device", "cache_exists"} <= set(stats)
+    assert (stats["dimension"], stats["device"], stats["cache_exists"]) == (1280, "cpu", True)
+    assert stats["total_images"] == stats["indexed"] > 0
+
+
+def test_the_service_is_a_source_among_others(
+    service: CLIPSimilarityService, client: Sightline, scenes: list[Scene]
+) -> None:
+    query, *others = place_of(scenes, 3)
+    for scene in others:
+        service.add_image_to_index(scene.path, {"lat": scene.lat, "lon": scene.lon, "provenance": "surveyed"})
+    reference, ours = Source("reference_db", lambda path: None, 2), sightline(client, min_seq=client.stats().seq)
+
+    result = Chain([ours, reference]).locate(query.path)
+    by_camera = Chain([exif_gps(), reference, ours]).locate(query.path)
+
+    assert result.best is not None
+    assert (result.best.source, result.best.provenance) == ("clip_similarity", Provenance.DERIVED)
+    assert [finding.status.value for finding in result.findings] == ["nothing", "found"]
+    # The drawn photos carry their position; nobody else needs to be asked then.
+    assert [finding.status.value for finding in by_camera.findings] == ["found", "not_asked", "not_asked"]
+    assert "clip_similarity" in result.card()
