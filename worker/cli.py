@@ -45,12 +45,15 @@ from worker.settings import PREFIX, Settings
 from worker.settings import load as load_settings
 
 if TYPE_CHECKING:
+    from worker.legacy import Report
     from worker.storage.store import PostgresStore
 
 #: Exit codes beside 0: the request failed, the settings are wrong, the model is missing, a check of `doctor` failed.
 FAILED, BAD_SETTINGS, NO_MODEL, UNWELL = 1, 2, 3, 4
 #: Suffixes that `sightline add FOLDER` takes for photos; the content decides in the end.
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif", ".tif", ".tiff", ".gif"}
+#: Photos that `sightline backfill` sends for before it looks what else is missing: eight messages.
+BACKFILL_PAGE = 512
 #: Seconds between two looks at a running rebuild.
 POLL_S = 0.3
 
@@ -194,6 +197,121 @@ def add(
         out.print(f"[green]{len(outcomes) - len(refused)} stored[/], {len(refused)} refused")
 
     _print(as_json, {"outcomes": [outcome.to_wire() for outcome in outcomes]}, table)
+    raise typer.Exit(FAILED if refused else 0)
+
+
+@cli.command()
+def import_legacy(
+    file: Annotated[Path, typer.Argument(help="embeddings.pkl of the system before.")],
+    root: Annotated[Path, typer.Option(help="Folder that relative paths in it start from.")] = Path(),
+    trust: Annotated[
+        Provenance | None, typer.Option(help="What coordinates count as of which it is not said how they came to be.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Look and report; change nothing.")] = False,
+    as_json: AsJson = False,
+    timeout: TimeoutS = 300.0,
+) -> None:
+    """Take over the photos of an old embeddings.pkl, which is read without running anything in it.
+
+    Its coordinates are evidence only by a rule (SIGHTLINE_LOCATION_METHODS) or with --trust. Its vectors are kept if
+    a sample, embedded again, shows that they are of the model that serves.
+    """
+    from worker.legacy import examine, read_pickle, reusable_vectors, to_add
+
+    settings = _settings()
+    try:
+        photos = read_pickle(file, settings.provenance_of, root=root.resolve())
+    except (OSError, Permanent) as exc:
+        _fail(str(exc))
+    report = examine(photos, lambda path: Path(path).is_file())
+    new = to_add(photos, report, trust=trust)
+    outcomes: list[Any] = []
+    reused = 0
+    if not dry_run and new:
+        with _client() as client, _store() as store, progress_bar("importing") as progress:
+            vectors, model_key = reusable_vectors(photos, new, client)
+            store.keep_vectors(vectors, model_key)
+            reused = len(vectors)
+            outcomes = client.add_many(new, timeout_s=timeout, progress=progress)
+    refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
+
+    def table() -> None:
+        out.print(_report_table(str(file), report))
+        for outcome in refused:
+            out.print(f"[red]refused[/] {escape(photos[int(outcome.ref)].path)}: {escape(outcome.message)}")
+        if dry_run:
+            out.print(f"[yellow]nothing was changed[/]; {len(new)} photos would be imported")
+        else:
+            kept = f"{reused} vectors kept" if reused else "all embedded again: its vectors are not of this model"
+            out.print(f"[green]{len(outcomes) - len(refused)} imported[/], {len(refused)} refused; {kept}")
+
+    facts = {
+        "report": dataclasses.asdict(report),
+        "dry_run": dry_run,
+        "to_import": len(new),
+        "imported": len(outcomes) - len(refused),
+        "vectors_reused": reused,
+        "refused": [outcome.to_wire() for outcome in refused],
+    }
+    _print(as_json, facts, table)
+    raise typer.Exit(FAILED if refused else 0)
+
+
+@cli.command()
+def backfill(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Look and report; change nothing.")] = False,
+    as_json: AsJson = False,
+    timeout: TimeoutS = 300.0,
+) -> None:
+    """Index the photos of an existing table (SIGHTLINE_PHOTOS_TABLE) where they are.
+
+    Photos that are indexed are passed over, so a run that was broken off goes on where it ended.
+    """
+    from worker.legacy import examine, rows_of_table
+    from worker.storage.source import PhotoFiles
+
+    settings = _settings()
+    source = PhotoFiles(settings)
+    with _client() as client, _store() as store:
+        stats = client.stats()
+        with progress_bar("looking") as progress:
+            report = examine(rows_of_table(store, progress, stats.photos), source.is_there)
+        if not as_json:
+            out.print(_report_table(settings.photos_table, report))
+        todo = store.missing_count(stats.model_key)
+        stored = 0
+        refused: list[Refused] = []
+        if not dry_run:
+            with progress_bar("indexing") as progress:
+                after_id = -1
+                while page := store.missing(stats.model_key, after_id=after_id, limit=BACKFILL_PAGE):
+                    after_id = page[-1].photo_id
+                    new = [
+                        NewPhoto(ref=f"photo {photo.photo_id}", photo=Photo(photo_id=photo.photo_id)) for photo in page
+                    ]
+                    for outcome in client.add_many(new, timeout_s=timeout):
+                        if isinstance(outcome, Refused):
+                            refused.append(outcome)
+                        else:
+                            stored += 1
+                    progress(stored + len(refused), todo)
+
+    def table() -> None:
+        for outcome in refused:
+            out.print(f"[red]refused[/] {escape(outcome.ref)}: {escape(outcome.message)} [{outcome.code}]")
+        if dry_run:
+            out.print(f"[yellow]nothing was changed[/]; {todo} photos are not in the index yet")
+        else:
+            out.print(f"[green]{stored} indexed[/], {len(refused)} refused")
+
+    facts = {
+        "report": dataclasses.asdict(report),
+        "dry_run": dry_run,
+        "not_indexed_before": todo,
+        "indexed": stored,
+        "refused": [outcome.to_wire() for outcome in refused],
+    }
+    _print(as_json, facts, table)
     raise typer.Exit(FAILED if refused else 0)
 
 
@@ -433,6 +551,20 @@ def _hits_table(title: str, hits: Sequence[Hit]) -> Table:
             hit.provenance or "",
             escape(hit.path or ""),
         )
+    return shown
+
+
+def _report_table(title: str, report: Report) -> Table:
+    shown = Table("", "photos", title=title)
+    shown.add_row("in it", str(report.photos))
+    shown.add_row("with coordinates", str(report.with_coordinates))
+    shown.add_row("of these to be trusted", str(report.trusted))
+    shown.add_row("file missing", str(len(report.missing)))
+    shown.add_row("impossible coordinates", str(len(report.bad_coordinates)))
+    shown.add_row("paths that occur again", str(len(report.duplicates)))
+    shown.add_row("of these in contradiction", str(len(report.conflicts)))
+    for lat, lon, numbers in report.default_points:
+        shown.add_row(f"[yellow]at exactly {lat}, {lon}: a default, not a place[/]", str(len(numbers)))
     return shown
 
 

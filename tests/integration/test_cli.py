@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
+from sqlalchemy import create_engine, text
 
-from producer_client import Provenance
+from producer_client import Provenance, Sightline
 from tests.conftest import ENCODER, Scene, processes_of, server_dir
 from worker.cli import read_manifest
 from worker.embedded import EmbeddedServers
@@ -352,3 +356,117 @@ def test_up_in_one_terminal_and_the_readmes_code_in_another(up_folder: Path, sce
     assert alive == [], "Ctrl-C stops everything that was started"
     assert not note.exists()
     assert processes_of(up_folder) == [], "the servers are gone too"
+
+
+# ---------------------------------------------------------------------------------- what was there before
+
+
+def old_pickle(folder: Path, photos: list[Scene], vectors: Any, **more: Any) -> Path:
+    """As build_clip_index.py of the guide writes it, with a file that is gone."""
+    path = folder / "embeddings.pkl"
+    content = {
+        "paths": [*(str(scene.path) for scene in photos), str(folder / "gone.jpg")],
+        "metadata": [{"lat": scene.lat, "lon": scene.lon, "tag": "legacy"} for scene in photos] + [{}],
+        "embeddings": np.array([*vectors, vectors[0]], dtype=np.float32),
+    }
+    path.write_bytes(pickle.dumps(content | more))
+    return path
+
+
+def fresh_copies(scenes: list[Scene], folder: Path) -> list[Scene]:
+    """The same photos as other files, which no worker has seen."""
+    folder.mkdir()
+    copies = [replace(scene, path=folder / f"{n}.jpg") for n, scene in enumerate(scenes)]
+    for scene, copy in zip(scenes, copies, strict=True):
+        copy.path.write_bytes(scene.path.read_bytes() + folder.name.encode())
+    return copies
+
+
+def test_an_old_pickle_of_the_same_model_is_imported_with_its_vectors(
+    stack: Stack, client: Sightline, scenes: list[Scene], photo_root: Path, tmp_path: Path
+) -> None:
+    photos = fresh_copies(scenes[:6], photo_root / "legacy")
+    vectors = [client.embed(path=str(scene.path), return_vector=True).vector for scene in scenes[:6]]
+    file = old_pickle(tmp_path, photos, vectors)
+
+    looked = as_json("import-legacy", str(file), "--dry-run", settings=stack.settings)
+    nothing = client.search(path=str(scenes[0].path), threshold=-1.0, where={"tag": "legacy"}).hits
+    misses = client.stats().cache_misses
+    imported = as_json("import-legacy", str(file), "--trust", "surveyed", settings=stack.settings)
+    embedded_again = client.stats().cache_misses - misses
+    seq = client.stats().seq
+    found = client.search(path=str(scenes[7].path), threshold=-1.0, top_k=50, where={"tag": "legacy"}, min_seq=seq).hits
+
+    assert (looked["report"]["photos"], looked["report"]["missing"], looked["to_import"]) == (7, [6], 6)
+    assert nothing == []
+    assert (imported["imported"], imported["vectors_reused"], imported["refused"]) == (6, 6, [])
+    # The sample was embedded again, and nothing more.
+    assert embedded_again == 6
+    assert {hit.path for hit in found} == {str(scene.path) for scene in photos}
+    assert {hit.provenance for hit in found} == {Provenance.SURVEYED}
+    again = as_json("import-legacy", str(file), settings=stack.settings)
+    assert again["imported"] == 6
+
+
+def test_vectors_of_another_model_are_left_and_its_photos_embedded_again(
+    stack: Stack, client: Sightline, scenes: list[Scene], photo_root: Path, tmp_path: Path
+) -> None:
+    photos = fresh_copies(scenes[:4], photo_root / "legacy2")
+    file = old_pickle(tmp_path, photos, np.random.default_rng(0).normal(size=(4, 512)))
+
+    done = as_json("import-legacy", str(file), settings=stack.settings)
+    seq = client.stats().seq
+    found = client.search(path=str(scenes[8].path), threshold=-1.0, top_k=50, where={"tag": "legacy"}, min_seq=seq).hits
+
+    assert (done["imported"], done["vectors_reused"]) == (4, 0)
+    mine = [hit for hit in found if hit.path in {str(scene.path) for scene in photos}]
+    assert [hit.provenance for hit in mine] == [Provenance.DERIVED] * 4
+
+
+def test_a_pickle_that_runs_something_ends_with_a_sentence_and_runs_nothing(stack: Stack, tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return Path.touch, (tmp_path / "it ran",)
+
+    file = tmp_path / "embeddings.pkl"
+    file.write_bytes(pickle.dumps({"paths": [], "embeddings": [], "metadata": Evil()}))
+
+    done = sightline("import-legacy", str(file), settings=stack.settings)
+
+    assert done.returncode == 1
+    assert "Nothing of it was run" in re.sub(r"\s+", " ", done.stderr)
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "it ran").exists()
+
+
+def test_a_table_that_is_there_is_looked_at_and_indexed_and_not_twice(
+    stack: Stack, client: Sightline, scenes: list[Scene], photo_root: Path
+) -> None:
+    photos = fresh_copies(scenes[:7], photo_root / "table")
+    rows: list[tuple[Any, ...]] = [(str(scene.path), scene.lat, scene.lon, "manual") for scene in photos[:2]]
+    rows += [(str(scene.path), 55.7558, 37.6176, None) for scene in photos[2:]]
+    rows += [(str(photo_root / "table" / "gone.jpg"), 1.0, 2.0, "exif"), (str(photos[0].path) + "x", None, None, None)]
+    engine = create_engine(stack.settings.database_url)
+    with engine.begin() as connection:
+        for row in rows:
+            connection.execute(
+                text("INSERT INTO photos (file_path, lat, lon, location_method) VALUES (:p, :lat, :lon, :m)"),
+                dict(zip(("p", "lat", "lon", "m"), row, strict=True)),
+            )
+    engine.dispose()
+
+    looked = as_json("backfill", "--dry-run", settings=stack.settings)
+    first = sightline("backfill", "--json", settings=stack.settings)
+    second = sightline("backfill", "--json", settings=stack.settings)
+
+    default = [group for group in looked["report"]["default_points"] if group[:2] == [55.7558, 37.6176]]
+    assert [len(group[2]) for group in default] == [5]
+    assert len(looked["report"]["missing"]) >= 2
+    assert looked["indexed"] == 0
+    # The rows' files that are gone are refused, by name, every time.
+    assert (first.returncode, second.returncode) == (1, 1)
+    assert json.loads(first.stdout)["indexed"] >= 7
+    assert json.loads(second.stdout)["indexed"] == 0
+    assert {refusal["code"] for refusal in json.loads(second.stdout)["refused"]} == {"not_found"}
+    found = client.search(path=str(scenes[8].path), threshold=-1.0, top_k=200, min_seq=client.stats().seq).hits
+    assert {str(scene.path) for scene in photos} <= {hit.path for hit in found}

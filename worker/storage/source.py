@@ -39,6 +39,10 @@ class PhotoFiles:
             return self._url(photo.path)
         return self._file(photo.path or "")
 
+    def is_there(self, path: str) -> bool:
+        """Whether a path of the table names a file; URLs are not asked."""
+        return "://" in path or self._absolute(path).is_file()
+
     def spellings(self, path: str) -> tuple[str, ...]:
         """The ways in which a table may name this file; the last is the same for all of them. First the one to keep."""
         if path.startswith(INLINE) or "://" in path:

@@ -76,20 +76,16 @@ class PostgresStore(Runs):
     def rows(self, photo_ids: Collection[int]) -> dict[int, PhotoRow]:
         """Rows of the backend's table by id; unknown ids are absent."""
         p = self._photos
-        query = select(p.c.id, p.c.file_path, p.c.lat, p.c.lon, p.c.location_method, p.c.address_data)
         with self._begin() as connection:
-            found = connection.execute(query.where(p.c.id.in_(photo_ids))).all()
-        return {
-            row.id: PhotoRow(
-                photo_id=row.id,
-                path=row.file_path,
-                lat=_number(row.lat),
-                lon=_number(row.lon),
-                provenance=self._settings.provenance_of(_text(row.location_method)),
-                address=row.address_data,
-            )
-            for row in found
-        }
+            found = connection.execute(self._rows_of_photos().where(p.c.id.in_(photo_ids))).all()
+        return {row.id: self._photo_row(row) for row in found}
+
+    def rows_after(self, after_id: int, limit: int) -> list[PhotoRow]:
+        """The next rows of the backend's table by rising id."""
+        p = self._photos
+        query = self._rows_of_photos().where(p.c.id > after_id).order_by(p.c.id).limit(limit)
+        with self._begin() as connection:
+            return [self._photo_row(row) for row in connection.execute(query)]
 
     def put_many(
         self, new: Sequence[NewEntry], model_key: str, *, revive: bool = True, filling: bool = False
@@ -430,6 +426,20 @@ class PostgresStore(Runs):
                 f"Sightline needs {', '.join(PHOTO_COLUMNS)}",
             )
         return table
+
+    def _rows_of_photos(self) -> Select[*tuple[Any, ...]]:
+        p = self._photos
+        return select(p.c.id, p.c.file_path, p.c.lat, p.c.lon, p.c.location_method, p.c.address_data)
+
+    def _photo_row(self, row: Row[Any]) -> PhotoRow:
+        return PhotoRow(
+            photo_id=row.id,
+            path=row.file_path,
+            lat=_number(row.lat),
+            lon=_number(row.lon),
+            provenance=self._settings.provenance_of(_text(row.location_method)),
+            address=row.address_data,
+        )
 
     @property
     def _has_coordinates(self) -> ColumnElement[bool]:

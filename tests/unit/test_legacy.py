@@ -1,0 +1,217 @@
+"""The old pickle: read for what it is, refused for what it could be; and what is odd about its rows."""
+
+from __future__ import annotations
+
+import decimal
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from producer_client.contract import Provenance
+from worker.core.vectors import Vectors, unit_rows
+from worker.legacy import LegacyPhoto, NotThatPickle, examine, read_pickle, same_model, to_add
+from worker.settings import Settings
+
+PROVENANCE = Settings().provenance_of
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    def put(value: Any, protocol: int = pickle.DEFAULT_PROTOCOL) -> Path:
+        path = tmp_path / "embeddings.pkl"
+        path.write_bytes(value if isinstance(value, bytes) else pickle.dumps(value, protocol=protocol))
+        return path
+
+    return put
+
+
+def vectors(count: int, dimension: int = 8) -> Vectors:
+    return unit_rows(np.random.default_rng(0).normal(size=(count, dimension)))
+
+
+def as_the_guide(count: int = 3) -> dict[str, Any]:
+    return {
+        "paths": [f"/photos/{n}.jpg" for n in range(count)],
+        "metadata": [{"lat": 55.7 + n, "lon": 37.6, "address": {"city": "Москва"}} for n in range(count)],
+        "embeddings": vectors(count),
+    }
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_the_guides_pickle_is_read_in_every_protocol(write: Callable[..., Path], protocol: int) -> None:
+    written = as_the_guide()
+
+    photos = read_pickle(write(written, protocol), PROVENANCE)
+
+    assert [photo.path for photo in photos] == written["paths"]
+    assert [(photo.lat, photo.lon) for photo in photos] == [(55.7, 37.6), (56.7, 37.6), (57.7, 37.6)]
+    assert [photo.metadata for photo in photos] == [{"address": {"city": "Москва"}}] * 3
+    for photo, vector in zip(photos, written["embeddings"], strict=True):
+        assert photo.vector is not None
+        np.testing.assert_allclose(photo.vector, vector, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "embeddings",
+    [
+        list(vectors(3)),
+        [row[None, :] for row in vectors(3)],
+        vectors(3).tolist(),
+        vectors(3).astype(np.float64),
+        vectors(3).astype(np.float16).astype(np.float32) * 7,
+    ],
+)
+def test_embeddings_may_be_lists_rows_and_of_any_length(write: Callable[..., Path], embeddings: Any) -> None:
+    photos = read_pickle(write(as_the_guide() | {"embeddings": embeddings}), PROVENANCE)
+
+    for photo, vector in zip(photos, vectors(3), strict=True):
+        assert photo.vector is not None
+        assert float(photo.vector @ vector) > 0.999
+
+
+def test_metadata_may_be_by_path_absent_or_with_numpy_numbers(write: Callable[..., Path]) -> None:
+    by_path = {"/photos/1.jpg": {"latitude": np.float64(1.5), "longitude": np.float32(2), "location_method": "manual"}}
+
+    first, second, _ = read_pickle(write(as_the_guide() | {"metadata": by_path}), PROVENANCE)
+
+    assert (first.lat, first.provenance) == (None, Provenance.DERIVED)
+    assert (second.lat, second.lon, second.provenance) == (1.5, 2.0, Provenance.CONFIRMED)
+    none = as_the_guide()
+    del none["metadata"]
+    assert all(photo.lat is None for photo in read_pickle(write(none), PROVENANCE))
+
+
+class RunsACommand:
+    def __init__(self, command: str) -> None:
+        self._command = command
+
+    def __reduce__(self) -> Any:
+        return os.system, (self._command,)
+
+
+class Calls:
+    def __init__(self, called: Any, *arguments: Any) -> None:
+        self._made = (called, arguments)
+
+    def __reduce__(self) -> Any:
+        return self._made
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_pickle_that_runs_something_is_refused_and_runs_nothing(
+    write: Callable[..., Path], tmp_path: Path, protocol: int
+) -> None:
+    mark = tmp_path / "it ran"
+    evil = as_the_guide() | {"metadata": [RunsACommand(f"touch '{mark}'")] * 3}
+
+    with pytest.raises(NotThatPickle, match=r"posix\.system|nt\.system|os\.system"):
+        read_pickle(write(evil, protocol), PROVENANCE)
+
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        (decimal.Decimal("1.5"), r"decimal\.Decimal"),
+        (Path("/a"), "pathlib"),
+        (Calls(eval, "1"), r"builtins\.eval"),
+        (Calls(getattr, 1, "real"), r"builtins\.getattr"),
+        (np.array([{"a": 1}], dtype=object), "array of object"),
+        (np.array(["a"]), "array of <U1"),
+        (Calls(np.load, "/etc/passwd"), "load"),
+    ],
+)
+def test_what_has_no_place_in_it_is_refused_by_name(write: Callable[..., Path], value: Any, named: str) -> None:
+    with pytest.raises(NotThatPickle, match=named):
+        read_pickle(write(as_the_guide() | {"more": value}), PROVENANCE)
+
+
+def test_an_array_that_only_takes_memory_is_refused(write: Callable[..., Path]) -> None:
+    huge = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I99999999999\ntS'b'\ntR."
+
+    with pytest.raises(NotThatPickle, match="numpy did not write"):
+        read_pickle(write(huge), PROVENANCE)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x05.", pickle.dumps(as_the_guide())[:-40], b"\x80\x04N."])
+def test_a_damaged_pickle_is_refused(write: Callable[..., Path], content: bytes) -> None:
+    with pytest.raises(NotThatPickle):
+        read_pickle(write(content), PROVENANCE)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"paths": ["/a.jpg"]}, {"embeddings": vectors(2)}, {"metadata": [{}]}, {"embeddings": np.ones(3)}]
+)
+def test_lists_of_different_lengths_cannot_be_matched(write: Callable[..., Path], wrong: dict[str, Any]) -> None:
+    with pytest.raises(NotThatPickle):
+        read_pickle(write(as_the_guide() | wrong), PROVENANCE)
+
+
+def photo(number: int, path: str, lat: float | None = None, lon: float | None = None) -> LegacyPhoto:
+    return LegacyPhoto(number, path, lat, lon, Provenance.DERIVED, {})
+
+
+def test_the_report_names_what_is_odd() -> None:
+    centre = [photo(10 + n, f"/c{n}.jpg", 55.7558, 37.6176) for n in range(5)]
+    photos = [
+        photo(0, "/a.jpg", 1.0, 2.0),
+        photo(1, "/a.jpg", 1.0, 2.0001),
+        photo(2, "/b.jpg", 1.0, 2.0),
+        photo(3, "/b.jpg", 1.1, 2.0),
+        photo(4, "/gone.jpg"),
+        photo(5, "/odd.jpg", 91.0, 2.0),
+        *centre,
+    ]
+
+    report = examine(photos, lambda path: path != "/gone.jpg")
+
+    assert (report.photos, report.with_coordinates, report.trusted) == (11, 9, 0)
+    assert report.missing == [4]
+    assert report.bad_coordinates == [5]
+    assert report.duplicates == [[0, 1], [2, 3]]
+    assert report.conflicts == [[2, 3]]
+    assert report.default_points == [(55.7558, 37.6176, [10, 11, 12, 13, 14])]
+    assert report.at_default_points == {10, 11, 12, 13, 14}
+
+
+def test_one_vector_of_another_model_is_enough_to_doubt_all() -> None:
+    rows = vectors(4)
+    old = dict(enumerate(rows))
+
+    assert same_model(old, dict(enumerate(rows)))
+    assert not same_model(old, {0: rows[0], 1: rows[2]})
+    assert not same_model(old, {0: np.ones(5, dtype=np.float32)})
+    assert not same_model(old, {})
+
+
+def test_what_is_odd_is_left_out_or_loses_its_coordinates_and_default_points_are_no_evidence() -> None:
+    centre = [photo(10 + n, f"/c{n}.jpg", 55.7558, 37.6176) for n in range(5)]
+    known = LegacyPhoto(6, "/known.jpg", 5.0, 6.0, Provenance.CONFIRMED, {"address": "Lund", "floor": 3})
+    photos = [
+        photo(0, "/a.jpg", 1.0, 2.0),
+        photo(1, "/a.jpg", 1.0, 2.0),
+        photo(2, "/b.jpg", 1.0, 2.0),
+        photo(3, "/b.jpg", 1.1, 2.0),
+        photo(4, "/gone.jpg", 1.0, 2.0),
+        photo(5, "/odd.jpg", 91.0, 2.0),
+        known,
+        *centre,
+    ]
+    report = examine(photos, lambda path: path != "/gone.jpg")
+
+    plain = {int(new.ref): new for new in to_add(photos, report)}
+    trusted = {int(new.ref): new for new in to_add(photos, report, trust=Provenance.SURVEYED)}
+
+    assert set(plain) == {0, 2, 5, 6, 10, 11, 12, 13, 14}
+    assert (plain[2].lat, plain[5].lat) == (None, None)
+    assert plain[0].provenance is Provenance.DERIVED
+    assert trusted[0].provenance is Provenance.SURVEYED
+    assert plain[6].provenance is trusted[6].provenance is Provenance.CONFIRMED
+    assert (plain[6].address, plain[6].metadata) == ({"address": "Lund"}, {"floor": 3})
+    assert {trusted[n].provenance for n in range(10, 15)} == {Provenance.FALLBACK}

@@ -1,0 +1,340 @@
+"""What comes from the system before: its pickle, read without running anything in it, and an honest look at its rows.
+
+The pickle of the guide holds `paths`, `metadata` and `embeddings`, matched by position. A pickle is a program; the
+reader here knows numpy arrays of numbers and plain containers and refuses every other name before it is looked up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import pickle
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Never
+
+import numpy as np
+
+from producer_client.client import Sightline
+from producer_client.contract import Code, Embedded, EmbedItem, NewPhoto, Photo, Provenance
+from worker.core.geo import distance_m
+from worker.core.ports import Store
+from worker.core.vectors import Vector, Vectors, unit_rows
+from worker.errors import Permanent
+
+#: So many photos at exactly one point are a default, not a place: two cameras never agree to the last digit.
+DEFAULT_POINT_PHOTOS = 5
+#: Metres beyond which two positions of one file contradict each other.
+CONFLICT_M = 200.0
+#: Cosine of an old vector and a new one of the same file by the same model.
+SAME_MODEL = 0.999
+LAT, LON = ("lat", "latitude"), ("lon", "longitude", "lng")
+METHOD = ("provenance", "coordinate_source", "location_method")
+#: Old vectors that are compared with new ones before any is kept.
+SAMPLE = 16
+#: Rows of the backend's table that are read at once.
+PAGE = 5_000
+#: Kinds of numbers that an array may hold: floats, signed and unsigned integers, booleans.
+NUMBERS = "fiub"
+
+
+class NotThatPickle(Permanent):
+    """The file is no pickle of the guide's, or more than that."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Code.BAD_REQUEST, message)
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyPhoto:
+    """One entry of the pickle. `number` is its position there, the only name that is surely its own."""
+
+    number: int
+    path: str
+    lat: float | None
+    lon: float | None
+    provenance: Provenance
+    metadata: dict[str, Any]
+    vector: Vector | None = None
+
+
+@dataclass(slots=True)
+class Report:
+    """What is odd about some photos. Lists hold the numbers (or ids) of photos."""
+
+    photos: int = 0
+    with_coordinates: int = 0
+    missing: list[int] = field(default_factory=list)
+    duplicates: list[list[int]] = field(default_factory=list)  #: groups of one path
+    conflicts: list[list[int]] = field(default_factory=list)  #: groups of one path and points too far apart
+    default_points: list[tuple[float, float, list[int]]] = field(default_factory=list)
+    bad_coordinates: list[int] = field(default_factory=list)
+    trusted: int = 0
+
+    @property
+    def at_default_points(self) -> set[int]:
+        return {number for _, _, numbers in self.default_points for number in numbers}
+
+
+def read_pickle(
+    path: Path, provenance_of: Callable[[str | None], Provenance], *, root: Path = Path("/")
+) -> list[LegacyPhoto]:
+    """Entries of the guide's `embeddings.pkl`. provenance_of: what a method's name means. root: where relative paths
+    start.
+
+    Raises NotThatPickle naming what it refuses, and OSError for a file that cannot be read.
+    """
+    content = path.read_bytes()
+    try:
+        found = _Reader(io.BytesIO(content)).load()
+    except NotThatPickle:
+        raise
+    except Exception as exc:
+        # What a damaged pickle raises is any of a dozen types (Python manual, pickle).
+        raise NotThatPickle(f"{path} is not a whole pickle: {type(exc).__name__}: {exc}") from exc
+    if not isinstance(found, dict) or not {"paths", "embeddings"} <= set(found):
+        raise NotThatPickle(f"{path} holds no dictionary with paths and embeddings, as build_clip_index.py writes it")
+    paths, vectors = list(found["paths"]), _vectors(found["embeddings"])
+    metadata = _metadata(found.get("metadata"), paths)
+    if not len(paths) == len(vectors) == len(metadata):
+        raise NotThatPickle(
+            f"{path} has {len(paths)} paths, {len(vectors)} embeddings and {len(metadata)} metadata: matched by "
+            "position, which of them belong together cannot be known"
+        )
+    return [
+        _photo(number, str(root / str(name)), facts, vector, provenance_of)
+        for number, (name, facts, vector) in enumerate(zip(paths, metadata, vectors, strict=True))
+    ]
+
+
+def examine(photos: Sequence[LegacyPhoto], is_there: Callable[[str], bool]) -> Report:
+    """Duplicates, contradictions, default points and missing files among some photos."""
+    report = Report(photos=len(photos))
+    by_path: dict[str, list[LegacyPhoto]] = defaultdict(list)
+    by_point: dict[tuple[float, float], list[LegacyPhoto]] = defaultdict(list)
+    for photo in photos:
+        by_path[photo.path].append(photo)
+        if not is_there(photo.path):
+            report.missing.append(photo.number)
+        if photo.lat is None or photo.lon is None:
+            continue
+        if not (-90 <= photo.lat <= 90 and -180 <= photo.lon <= 180):
+            report.bad_coordinates.append(photo.number)
+            continue
+        report.with_coordinates += 1
+        report.trusted += photo.provenance.trusted
+        by_point[photo.lat, photo.lon].append(photo)
+    for group in by_path.values():
+        if len(group) > 1:
+            report.duplicates.append([photo.number for photo in group])
+            if _apart_m(group) > CONFLICT_M:
+                report.conflicts.append([photo.number for photo in group])
+    for (lat, lon), group in by_point.items():
+        if len({photo.path for photo in group}) >= DEFAULT_POINT_PHOTOS:
+            report.default_points.append((lat, lon, [photo.number for photo in group]))
+    return report
+
+
+def reusable_vectors(
+    photos: Sequence[LegacyPhoto], new: Sequence[NewPhoto], client: Sightline
+) -> tuple[dict[str, Vector], str]:
+    """({SHA-256 of the file: its old vector}, model key): of all photos to add if those of a sample, embedded again by
+    the workers, are the same; of none otherwise. A content that two photos have with different vectors is left out.
+    """
+    old = {photo.number: photo.vector for photo in photos if photo.vector is not None}
+    chosen = [int(new[i].ref) for i in np.linspace(0, len(new) - 1, min(SAMPLE, len(new))).astype(int)]
+    outcomes = client.embed_many(
+        [EmbedItem(str(number), Photo(path=photos[number].path)) for number in dict.fromkeys(chosen)],
+        return_vectors=True,
+    )
+    done = [outcome for outcome in outcomes if isinstance(outcome, Embedded) and outcome.vector is not None]
+    fresh = {int(outcome.ref): np.array(outcome.vector, dtype=np.float32) for outcome in done}
+    if not same_model({number: old[number] for number in fresh if number in old}, fresh):
+        return {}, done[0].model_key if done else ""
+    vectors: dict[str, Vector] = {}
+    doubtful: set[str] = set()
+    for item in new:
+        vector = old[int(item.ref)]
+        try:
+            content = hashlib.sha256(Path(photos[int(item.ref)].path).read_bytes()).hexdigest()
+        except OSError:
+            # Gone since the report; adding it will say so.
+            continue
+        if content in vectors and float(vectors[content] @ vector) < SAME_MODEL:
+            doubtful.add(content)
+        vectors[content] = vector
+    return {content: vector for content, vector in vectors.items() if content not in doubtful}, done[0].model_key
+
+
+def same_model(old: Mapping[int, Vector], new: Mapping[int, Vector]) -> bool:
+    """Whether the old vectors of a sample are those that the model of today makes of the same files.
+
+    Both by the photo's number; what is in one alone does not count, and an empty sample proves nothing.
+    """
+    both = old.keys() & new.keys()
+    return bool(both) and all(
+        old[number].shape == new[number].shape and float(old[number] @ new[number]) >= SAME_MODEL for number in both
+    )
+
+
+def rows_of_table(store: Store, progress: Callable[[int, int], None], total: int) -> list[LegacyPhoto]:
+    """The backend's table as it is, numbered by its ids. It is held in memory: some hundred bytes a row."""
+    photos: list[LegacyPhoto] = []
+    after_id = -(2**63)
+    while page := store.rows_after(after_id, PAGE):
+        after_id = page[-1].photo_id
+        photos += [LegacyPhoto(r.photo_id, r.path or "", r.lat, r.lon, r.provenance, {}) for r in page]
+        progress(len(photos), total)
+    return photos
+
+
+def to_add(photos: Sequence[LegacyPhoto], report: Report, *, trust: Provenance | None = None) -> list[NewPhoto]:
+    """What to send of them: each path once, no missing file; the ref is the photo's number.
+
+    Coordinates that contradict each other stay behind, those of a default point count as fallback. trust: what
+    coordinates count as of which no rule says how they came to be; derived, which is never evidence, unless given.
+    """
+    left_out = {*report.missing, *(number for group in report.duplicates for number in group[1:])}
+    unknown = {*report.bad_coordinates, *(number for group in report.conflicts for number in group)}
+    default = report.at_default_points
+    new: list[NewPhoto] = []
+    for photo in photos:
+        if photo.number in left_out:
+            continue
+        address = photo.metadata.get("address")
+        rest = {name: value for name, value in photo.metadata.items() if name != "address"}
+        known = photo.lat is not None and photo.number not in unknown
+        provenance = photo.provenance
+        if photo.number in default:
+            provenance = Provenance.FALLBACK
+        elif provenance is Provenance.DERIVED and trust is not None:
+            provenance = trust
+        new.append(
+            NewPhoto(
+                ref=str(photo.number),
+                photo=Photo(path=photo.path),
+                lat=photo.lat if known else None,
+                lon=photo.lon if known else None,
+                provenance=provenance if known else None,
+                address=address if isinstance(address, dict) else {"address": address} if address else None,
+                metadata=rest or None,
+            )
+        )
+    return new
+
+
+class _Reader(pickle.Unpickler):
+    """Finds nothing but the parts of a numpy array of numbers."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        allowed: dict[tuple[str, str], Any] = {
+            ("numpy", "ndarray"): _Array,
+            ("numpy", "dtype"): _number_type,
+            ("_codecs", "encode"): _latin1,
+        }
+        for core in ("numpy.core", "numpy._core"):
+            allowed[f"{core}.multiarray", "_reconstruct"] = _empty_array
+            allowed[f"{core}.multiarray", "scalar"] = _scalar
+            allowed[f"{core}.numeric", "_frombuffer"] = _from_buffer
+        try:
+            return allowed[module, name]
+        except KeyError:
+            raise NotThatPickle(
+                f"the pickle asks for {module}.{name}, which has no place in vectors, paths and plain metadata. "
+                "Nothing of it was run"
+            ) from None
+
+    def persistent_load(self, pid: Any) -> Never:
+        raise NotThatPickle("the pickle refers to objects outside of it")
+
+
+class _Array:
+    """Stands for numpy.ndarray, which could be called with any shape."""
+
+
+def _number_type(name: Any, *_: Any) -> np.dtype[Any]:
+    if not isinstance(name, str):
+        raise NotThatPickle("the pickle holds an array of records")
+    found = np.dtype(name)
+    if found.kind not in NUMBERS:
+        raise NotThatPickle(f"the pickle holds an array of {found}, not of numbers")
+    return found
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    # How protocols 0 to 2 write bytes.
+    if encoding != "latin1":
+        raise NotThatPickle(f"the pickle holds bytes in {encoding}")
+    return text.encode("latin1")
+
+
+def _empty_array(kind: type, shape: Any, typecode: Any) -> np.ndarray[Any, Any]:
+    # What numpy writes: always empty, its content comes after. A large shape here would only take memory.
+    if kind is not _Array or shape != (0,):
+        raise NotThatPickle("the pickle holds an array that numpy did not write")
+    return np.ndarray((0,), dtype=np.float32)
+
+
+def _from_buffer(buffer: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray[Any, Any]:
+    array: np.ndarray[Any, Any] = np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order)
+    return array
+
+
+def _scalar(dtype: Any, content: bytes) -> float | int:
+    number: float | int = np.frombuffer(content, dtype=dtype, count=1)[0].item()
+    return number
+
+
+def _vectors(embeddings: Any) -> Vectors:
+    try:
+        rows = np.asarray(embeddings, dtype=np.float32)
+    except (ValueError, TypeError) as exc:
+        raise NotThatPickle(f"its embeddings are no matrix of numbers: {exc}") from exc
+    if rows.ndim == 3 and rows.shape[1] == 1:
+        rows = rows[:, 0]  # a list of encode_image's [1, d]
+    if len(rows) == 0:
+        return rows.reshape(0, 0)
+    if rows.ndim != 2:
+        raise NotThatPickle(f"its embeddings are an array of shape {rows.shape}, not one vector a photo")
+    return unit_rows(rows)
+
+
+def _metadata(given: Any, paths: Sequence[Any]) -> list[Any]:
+    if given is None:
+        return [{} for _ in paths]
+    return [given.get(path, {}) for path in paths] if isinstance(given, dict) else list(given)
+
+
+def _photo(
+    number: int, path: str, facts: Any, vector: Vector, provenance_of: Callable[[str | None], Provenance]
+) -> LegacyPhoto:
+    known = dict(facts) if isinstance(facts, dict) else {}
+    lat, lon = _number(_take(known, LAT)), _number(_take(known, LON))
+    method = _take(known, METHOD)
+    if lat is None or lon is None:
+        lat = lon = None
+    return LegacyPhoto(number, path, lat, lon, provenance_of(None if method is None else str(method)), known, vector)
+
+
+def _take(facts: dict[str, Any], names: Iterable[str]) -> Any:
+    values = [facts.pop(name, None) for name in names]
+    return next((value for value in values if value is not None), None)
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _apart_m(photos: Sequence[LegacyPhoto]) -> float:
+    points = list({(p.lat, p.lon) for p in photos if p.lat is not None and p.lon is not None})
+    return max(
+        (distance_m(*a, *b) for i, a in enumerate(points) for b in points[i + 1 :]),
+        default=0.0,
+    )
