@@ -21,7 +21,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from producer_client.client import Sightline
-from producer_client.contract import Answer, Code, Hit, LocateReply, NewPhoto, Photo, Provenance, Refused, Stored
+from producer_client.contract import (
+    LOCATION_METHODS,
+    Answer,
+    Code,
+    Hit,
+    LocateReply,
+    NewPhoto,
+    Photo,
+    Provenance,
+    Refused,
+    Stored,
+    provenance_of,
+)
 from producer_client.errors import BadRequest, PhotoRefused, SightlineError
 
 #: Named after what it replaces, so that `grep CLIP` finds the same events.
@@ -38,15 +50,6 @@ INLINE_BYTES = 1_000_000
 LAT, LON = ("lat", "latitude"), ("lon", "longitude", "lng")
 PATH, ADDRESS = ("file_path", "image_path", "path"), ("address_data", "address")
 METHOD = ("provenance", "location_method", "coordinate_source")
-#: What the workers take for granted about methods (SIGHTLINE_LOCATION_METHODS); all others are `derived`.
-METHODS = {
-    "exif": Provenance.EXIF_GPS,
-    "gps": Provenance.EXIF_GPS,
-    "manual": Provenance.CONFIRMED,
-    "user": Provenance.CONFIRMED,
-    "city_center": Provenance.FALLBACK,
-    "default": Provenance.FALLBACK,
-}
 #: Where a photo that travelled in its message keeps the path that its backend knows it by.
 SENT_AS = "image_path"
 #: The service cannot see the file, and the caller may.
@@ -59,7 +62,8 @@ class CLIPSimilarityService:
     model_name, cache_dir: taken for the sake of old calls and without effect, as the workers hold model and index.
     broker_url, result_backend: the workers' Redis; SIGHTLINE_BROKER_URL and SIGHTLINE_RESULT_BACKEND unless given.
     timeout_s: how long a method waits for its answer. strict: raise SightlineError instead of answering None, False,
-    0, {} or []. location_methods: what values of `location_method` mean (see METHODS); all others are `derived`.
+    0, {} or []. location_methods: what values of `location_method` mean, as `contract.LOCATION_METHODS` says
+    unless given; all others are `derived`.
     """
 
     def __init__(
@@ -76,7 +80,8 @@ class CLIPSimilarityService:
         self.model_name = model_name
         self.cache_dir = Path(cache_dir)
         self.strict = strict
-        self._methods = dict(METHODS if location_methods is None else location_methods)
+        given = LOCATION_METHODS if location_methods is None else location_methods
+        self._methods = {name: Provenance(meaning) for name, meaning in given.items()}
         self._lock = threading.Lock()
         self._seq = 0
         self._client = Sightline(
@@ -238,8 +243,8 @@ class CLIPSimilarityService:
 
     def _facts(self, row: dict[str, Any]) -> dict[str, Any]:
         """Coordinates, provenance and address out of what is known of a photo; all the rest is its metadata."""
-        lat, lon = _take(row, LAT), _take(row, LON)
-        method, address = _take(row, METHOD), _take(row, ADDRESS)
+        lat, lon = take(row, LAT), take(row, LON)
+        method, address = take(row, METHOD), take(row, ADDRESS)
         if address is not None and not isinstance(address, Mapping):
             address = {"address": str(address)}
         facts: dict[str, Any] = {
@@ -249,18 +254,14 @@ class CLIPSimilarityService:
         }
         if lat is not None and lon is not None:
             try:
-                facts |= {"lat": float(lat), "lon": float(lon), "provenance": self._provenance(method)}
+                facts |= {"lat": float(lat), "lon": float(lon)}
             except (TypeError, ValueError) as exc:
                 raise BadRequest(Code.BAD_COORDINATES, f"coordinates {lat!r}, {lon!r} are not numbers") from exc
+            facts["provenance"] = provenance_of(None if method is None else str(method), self._methods)
         return facts
 
-    def _provenance(self, method: Any) -> Provenance:
-        if method in set(Provenance):
-            return Provenance(method)
-        return Provenance(self._methods.get(str(method), Provenance.DERIVED))
-
     def _new_photo(self, number: int, row: dict[str, Any]) -> NewPhoto | Refused:
-        photo_id, path = row.get("id"), _take(row, PATH)
+        photo_id, path = row.get("id"), take(row, PATH)
         ref = f"photo {photo_id}" if photo_id is not None else f"row {number}: {path}"
         try:
             if photo_id is not None:
@@ -320,10 +321,17 @@ def match(hit: Hit) -> dict[str, Any]:
     return {"image_path": path, "similarity": hit.similarity, "metadata": known}
 
 
-def _take(row: dict[str, Any], names: tuple[str, ...]) -> Any:
-    """The first of these that is there; all of them leave the row."""
-    values = [row.pop(name, None) for name in names]
-    return next((value for value in values if value is not None), None)
+def first(row: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+    """The first of these that is there and not None."""
+    return next((row[name] for name in names if row.get(name) is not None), None)
+
+
+def take(row: dict[str, Any], names: tuple[str, ...]) -> Any:
+    """As `first`; all of them leave the row."""
+    found = first(row, names)
+    for name in names:
+        row.pop(name, None)
+    return found
 
 
 def _as_mapping(row: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import json
 import math
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
@@ -109,6 +110,24 @@ class Provenance(StrEnum):
     @property
     def trusted(self) -> bool:
         return self in (Provenance.EXIF_GPS, Provenance.SURVEYED, Provenance.CONFIRMED)
+
+
+#: What a backend's `location_method` means unless it says otherwise (SIGHTLINE_LOCATION_METHODS).
+LOCATION_METHODS: Mapping[str, Provenance] = {
+    "exif": Provenance.EXIF_GPS,
+    "gps": Provenance.EXIF_GPS,
+    "manual": Provenance.CONFIRMED,
+    "user": Provenance.CONFIRMED,
+    "city_center": Provenance.FALLBACK,
+    "default": Provenance.FALLBACK,
+}
+
+
+def provenance_of(location_method: str | None, methods: Mapping[str, Provenance]) -> Provenance:
+    """The provenance behind a `location_method`, which may be one itself; `derived` when it says nothing known."""
+    if location_method in set(Provenance):
+        return Provenance(location_method)
+    return methods.get(location_method or "", Provenance.DERIVED)
 
 
 class Reason(StrEnum):

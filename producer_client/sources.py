@@ -29,11 +29,12 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from producer_client.client import Sightline
-from producer_client.compat import LAT, LON, METHOD, SOURCE, match
-from producer_client.contract import Answer, Code, LocateReply, Provenance, check_coordinates
+from producer_client.compat import LAT, LON, METHOD, SOURCE, first, match
+from producer_client.contract import Answer, Code, LocateReply, Provenance, check_coordinates, provenance_of
 from producer_client.errors import BadRequest
 from producer_client.language import Language, explained
 
@@ -190,7 +191,7 @@ def sightline(client: Sightline, *, priority: int = 3, **options: Any) -> Source
     """Sightline itself, under the name that the guide gives this step. options: of `Sightline.locate`."""
     return Source(
         SOURCE,
-        lambda path: client.locate(path=os.path.abspath(path), **options),  # noqa: PTH100  # links stay as they are
+        lambda path: client.locate(path=str(Path(path).absolute()), **options),
         priority=priority,
         title="🖼️ CLIP Image Similarity",
     )
@@ -265,24 +266,20 @@ def _finding(source: Source, said: Any) -> Finding:
 
 def _from_mapping(source: Source, said: Mapping[str, Any]) -> Finding:
     inner = said.get("coordinates") or said
-    lat, lon = _first(inner, LAT), _first(inner, LON)
+    lat, lon = first(inner, LAT), first(inner, LON)
     if said.get("success") is False or lat is None or lon is None:
         return Finding(source.name, Status.NOTHING, message=str(said.get("message") or said.get("error") or ""))
-    confidence, method = inner.get("confidence"), _first(inner, METHOD)
+    confidence, method = inner.get("confidence"), first(inner, METHOD)
     return Finding(
         source.name,
         Status.FOUND,
         float(lat),
         float(lon),
         None if confidence is None else float(confidence),
-        Provenance(method) if method in set(Provenance) else Provenance.DERIVED,
+        provenance_of(None if method is None else str(method), {}),
         str(said.get("message") or ""),
         details=said,
     )
-
-
-def _first(values: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-    return next((values[name] for name in names if values.get(name) is not None), None)
 
 
 def _degrees(dms: Sequence[Any], reference: str, negative: str) -> float:

@@ -11,7 +11,7 @@ import io
 import math
 import pickle
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Never
@@ -19,6 +19,7 @@ from typing import Any, Never
 import numpy as np
 
 from producer_client.client import Sightline
+from producer_client.compat import LAT, LON, METHOD, take
 from producer_client.contract import Code, Embedded, EmbedItem, NewPhoto, Photo, Provenance
 from worker.core.geo import distance_m
 from worker.core.ports import Store
@@ -31,8 +32,6 @@ DEFAULT_POINT_PHOTOS = 5
 CONFLICT_M = 200.0
 #: Cosine of an old vector and a new one of the same file by the same model.
 SAME_MODEL = 0.999
-LAT, LON = ("lat", "latitude"), ("lon", "longitude", "lng")
-METHOD = ("provenance", "coordinate_source", "location_method")
 #: Old vectors that are compared with new ones before any is kept.
 SAMPLE = 16
 #: Rows of the backend's table that are read at once.
@@ -312,16 +311,11 @@ def _photo(
     number: int, path: str, facts: Any, vector: Vector, provenance_of: Callable[[str | None], Provenance]
 ) -> LegacyPhoto:
     known = dict(facts) if isinstance(facts, dict) else {}
-    lat, lon = _number(_take(known, LAT)), _number(_take(known, LON))
-    method = _take(known, METHOD)
+    lat, lon = _number(take(known, LAT)), _number(take(known, LON))
+    method = take(known, METHOD)
     if lat is None or lon is None:
         lat = lon = None
     return LegacyPhoto(number, path, lat, lon, provenance_of(None if method is None else str(method)), known, vector)
-
-
-def _take(facts: dict[str, Any], names: Iterable[str]) -> Any:
-    values = [facts.pop(name, None) for name in names]
-    return next((value for value in values if value is not None), None)
 
 
 def _number(value: Any) -> float | None:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from producer_client import contract
 from producer_client.contract import Provenance
 
 PREFIX = "SIGHTLINE_"
@@ -61,16 +62,7 @@ class Settings(BaseSettings):
     """The backend's photo table, `schema.table` or `table`. Created when it is absent, never altered."""
     db_schema: str = Field(default="sightline", pattern=r"^[A-Za-z_]\w*$")
     """Postgres schema of Sightline's own tables."""
-    location_methods: ProvenanceOf = Field(
-        default={
-            "exif": Provenance.EXIF_GPS,
-            "gps": Provenance.EXIF_GPS,
-            "manual": Provenance.CONFIRMED,
-            "user": Provenance.CONFIRMED,
-            "city_center": Provenance.FALLBACK,
-            "default": Provenance.FALLBACK,
-        }
-    )
+    location_methods: ProvenanceOf = Field(default=dict(contract.LOCATION_METHODS))
     """What the backend's `location_method` values mean, as `value=provenance` pairs. Values that are a provenance
     themselves need no pair; every other value counts as `derived`, which is never evidence."""
 
@@ -223,9 +215,7 @@ class Settings(BaseSettings):
 
     def provenance_of(self, location_method: str | None) -> Provenance:
         """The provenance behind a `location_method` of the backend's; `derived` when it says nothing known."""
-        if location_method in set(Provenance):
-            return Provenance(location_method)
-        return self.location_methods.get(location_method or "", Provenance.DERIVED)
+        return contract.provenance_of(location_method, self.location_methods)
 
     def as_env(self) -> dict[str, str]:
         """What another process needs in its environment to read these same settings."""
