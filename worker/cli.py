@@ -224,8 +224,10 @@ def import_legacy(
     except (OSError, Permanent) as exc:
         _fail(str(exc))
     report = examine(photos, lambda path: Path(path).is_file())
-    new = to_add(photos, report, trust=trust)
-    outcomes: list[Any] = []
+    to_send = to_add(photos, report, trust=trust)
+    new = [item for item in to_send if isinstance(item, NewPhoto)]
+    refused = [item for item in to_send if isinstance(item, Refused)]
+    stored = 0
     reused = 0
     if not dry_run and new:
         with _client() as client, _store() as store, progress_bar("importing") as progress:
@@ -233,7 +235,8 @@ def import_legacy(
             store.keep_vectors(vectors, model_key)
             reused = len(vectors)
             outcomes = client.add_many(new, timeout_s=timeout, progress=progress)
-    refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
+        refused += [outcome for outcome in outcomes if isinstance(outcome, Refused)]
+        stored = sum(not isinstance(outcome, Refused) for outcome in outcomes)
 
     def table() -> None:
         out.print(_report_table(str(file), report))
@@ -243,13 +246,13 @@ def import_legacy(
             out.print(f"[yellow]nothing was changed[/]; {len(new)} photos would be imported")
         else:
             kept = f"{reused} vectors kept" if reused else "all embedded again: its vectors are not of this model"
-            out.print(f"[green]{len(outcomes) - len(refused)} imported[/], {len(refused)} refused; {kept}")
+            out.print(f"[green]{stored} imported[/], {len(refused)} refused; {kept}")
 
     facts = {
         "report": dataclasses.asdict(report),
         "dry_run": dry_run,
         "to_import": len(new),
-        "imported": len(outcomes) - len(refused),
+        "imported": stored,
         "vectors_reused": reused,
         "refused": [outcome.to_wire() for outcome in refused],
     }

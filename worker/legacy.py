@@ -20,10 +20,11 @@ import numpy as np
 
 from producer_client.client import Sightline
 from producer_client.compat import LAT, LON, METHOD, take
-from producer_client.contract import Code, Embedded, EmbedItem, NewPhoto, Photo, Provenance
+from producer_client.contract import Code, Embedded, EmbedItem, NewPhoto, Photo, Provenance, Refused
+from producer_client.errors import BadRequest
 from worker.core.geo import distance_m
 from worker.core.ports import Store
-from worker.core.vectors import Vector, Vectors, unit_rows
+from worker.core.vectors import Vector, unit_rows
 from worker.errors import Permanent
 
 #: So many photos at exactly one point are a default, not a place: two cameras never agree to the last digit.
@@ -156,7 +157,9 @@ def reusable_vectors(
     vectors: dict[str, Vector] = {}
     doubtful: set[str] = set()
     for item in new:
-        vector = old[int(item.ref)]
+        vector = old.get(int(item.ref))
+        if vector is None:
+            continue
         try:
             content = hashlib.sha256(Path(photos[int(item.ref)].path).read_bytes()).hexdigest()
         except OSError:
@@ -190,8 +193,11 @@ def rows_of_table(store: Store, progress: Callable[[int, int], None], total: int
     return photos
 
 
-def to_add(photos: Sequence[LegacyPhoto], report: Report, *, trust: Provenance | None = None) -> list[NewPhoto]:
-    """What to send of them: each path once, no missing file; the ref is the photo's number.
+def to_add(
+    photos: Sequence[LegacyPhoto], report: Report, *, trust: Provenance | None = None
+) -> list[NewPhoto | Refused]:
+    """What to send of them: each path once, no missing file; the ref is the photo's number. One that no message can
+    carry is refused, and its neighbours are sent.
 
     Coordinates that contradict each other stay behind, those of a default point count as fallback. trust: what
     coordinates count as of which no rule says how they came to be; derived, which is never evidence, unless given.
@@ -199,30 +205,39 @@ def to_add(photos: Sequence[LegacyPhoto], report: Report, *, trust: Provenance |
     left_out = {*report.missing, *(number for group in report.duplicates for number in group[1:])}
     unknown = {*report.bad_coordinates, *(number for group in report.conflicts for number in group)}
     default = report.at_default_points
-    new: list[NewPhoto] = []
+    new: list[NewPhoto | Refused] = []
     for photo in photos:
         if photo.number in left_out:
             continue
-        address = photo.metadata.get("address")
-        rest = {name: value for name, value in photo.metadata.items() if name != "address"}
         known = photo.lat is not None and photo.number not in unknown
         provenance = photo.provenance
         if photo.number in default:
             provenance = Provenance.FALLBACK
         elif provenance is Provenance.DERIVED and trust is not None:
             provenance = trust
-        new.append(
-            NewPhoto(
-                ref=str(photo.number),
-                photo=Photo(path=photo.path),
-                lat=photo.lat if known else None,
-                lon=photo.lon if known else None,
-                provenance=provenance if known else None,
-                address=address if isinstance(address, dict) else {"address": address} if address else None,
-                metadata=rest or None,
-            )
-        )
+        place = (photo.lat, photo.lon, provenance) if known else (None, None, None)
+        new.append(_new_photo(photo, *place))
     return new
+
+
+def _new_photo(
+    photo: LegacyPhoto, lat: float | None, lon: float | None, provenance: Provenance | None
+) -> NewPhoto | Refused:
+    ref = str(photo.number)
+    address = photo.metadata.get("address")
+    rest = {name: value for name, value in photo.metadata.items() if name != "address"}
+    try:
+        return NewPhoto(
+            ref=ref,
+            photo=Photo(path=photo.path),
+            lat=lat,
+            lon=lon,
+            provenance=provenance,
+            address=address if isinstance(address, dict) else {"address": address} if address else None,
+            metadata=rest or None,
+        )
+    except BadRequest as exc:
+        return Refused(ref, exc.code, exc.message)
 
 
 class _Reader(pickle.Unpickler):
@@ -287,18 +302,22 @@ def _scalar(dtype: Any, content: bytes) -> float | int:
     return number
 
 
-def _vectors(embeddings: Any) -> Vectors:
+def _vectors(embeddings: Any) -> list[Vector | None]:
+    """Rows of length 1, None for one that is zero or not finite: its photo is embedded again."""
     try:
-        rows = np.asarray(embeddings, dtype=np.float32)
+        rows = np.array(embeddings, dtype=np.float32)
     except (ValueError, TypeError) as exc:
         raise NotThatPickle(f"its embeddings are no matrix of numbers: {exc}") from exc
     if rows.ndim == 3 and rows.shape[1] == 1:
         rows = rows[:, 0]  # a list of encode_image's [1, d]
     if len(rows) == 0:
-        return rows.reshape(0, 0)
+        return []
     if rows.ndim != 2:
         raise NotThatPickle(f"its embeddings are an array of shape {rows.shape}, not one vector a photo")
-    return unit_rows(rows)
+    lengths = np.linalg.norm(rows, axis=1)
+    usable = np.isfinite(lengths) & (lengths > 0)
+    rows[usable] = unit_rows(rows[usable])
+    return [row if good else None for row, good in zip(rows, usable, strict=True)]
 
 
 def _metadata(given: Any, paths: Sequence[Any]) -> list[Any]:
@@ -308,7 +327,7 @@ def _metadata(given: Any, paths: Sequence[Any]) -> list[Any]:
 
 
 def _photo(
-    number: int, path: str, facts: Any, vector: Vector, provenance_of: Callable[[str | None], Provenance]
+    number: int, path: str, facts: Any, vector: Vector | None, provenance_of: Callable[[str | None], Provenance]
 ) -> LegacyPhoto:
     known = dict(facts) if isinstance(facts, dict) else {}
     lat, lon = _number(take(known, LAT)), _number(take(known, LON))

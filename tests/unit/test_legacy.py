@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from producer_client.contract import Provenance
+from producer_client.contract import Code, NewPhoto, Provenance, Refused
 from worker.core.vectors import Vectors, unit_rows
 from worker.legacy import LegacyPhoto, NotThatPickle, examine, read_pickle, same_model, to_add
 from worker.settings import Settings
@@ -190,6 +190,32 @@ def test_one_vector_of_another_model_is_enough_to_doubt_all() -> None:
     assert not same_model(old, {})
 
 
+def sent(items: list[NewPhoto | Refused]) -> dict[int, NewPhoto]:
+    return {int(item.ref): item for item in items if isinstance(item, NewPhoto)}
+
+
+def test_an_entry_that_no_message_can_carry_is_refused_and_its_neighbours_are_sent() -> None:
+    odd: list[dict[str, Any]] = [{"score": float("nan")}, {"tags": {1, 2}}, {"note": "a\0b"}]
+    photos = [LegacyPhoto(n, f"/{n}.jpg", None, None, Provenance.DERIVED, facts) for n, facts in enumerate(odd)]
+    photos += [photo(3, "/with\0.jpg"), photo(4, "/good.jpg")]
+
+    items = to_add(photos, examine(photos, lambda path: True))
+
+    assert set(sent(items)) == {4}
+    assert [(item.ref, item.code) for item in items if isinstance(item, Refused)] == [
+        (str(n), Code.BAD_REQUEST) for n in range(4)
+    ]
+
+
+def test_a_vector_without_a_length_costs_its_own_photo_alone(write: Callable[..., Path]) -> None:
+    rows = vectors(4)
+    rows[1], rows[2, 0] = 0.0, np.nan
+
+    photos = read_pickle(write(as_the_guide(4) | {"embeddings": rows}), PROVENANCE)
+
+    assert [found.vector is None for found in photos] == [False, True, True, False]
+
+
 def test_what_is_odd_is_left_out_or_loses_its_coordinates_and_default_points_are_no_evidence() -> None:
     centre = [photo(10 + n, f"/c{n}.jpg", 55.7558, 37.6176) for n in range(5)]
     known = LegacyPhoto(6, "/known.jpg", 5.0, 6.0, Provenance.CONFIRMED, {"address": "Lund", "floor": 3})
@@ -205,8 +231,8 @@ def test_what_is_odd_is_left_out_or_loses_its_coordinates_and_default_points_are
     ]
     report = examine(photos, lambda path: path != "/gone.jpg")
 
-    plain = {int(new.ref): new for new in to_add(photos, report)}
-    trusted = {int(new.ref): new for new in to_add(photos, report, trust=Provenance.SURVEYED)}
+    plain = sent(to_add(photos, report))
+    trusted = sent(to_add(photos, report, trust=Provenance.SURVEYED))
 
     assert set(plain) == {0, 2, 5, 6, 10, 11, 12, 13, 14}
     assert (plain[2].lat, plain[5].lat) == (None, None)
