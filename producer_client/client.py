@@ -40,6 +40,18 @@ BULK_TIMEOUT_S = 300.0
 BULK_IN_FLIGHT = 8
 
 
+def read_reply(wire: Any, read: Callable[[Any], T]) -> T:
+    """What a Sightline task returned, as the next task of a Celery chain gets it: `read_reply(wire,
+    LocateReply.from_wire)`. Raises what Handle.wait raises, but TimedOut.
+    """
+    if not isinstance(wire, dict) or "ok" not in wire:
+        raise SightlineError(Code.INTERNAL, f"the worker answered outside the contract: {wire!r:.200}")
+    if not wire["ok"]:
+        failure = contract.Failure.from_wire(wire["error"])
+        raise (TryAgain if failure.code in contract.RETRYABLE else BadRequest)(failure.code, failure.message)
+    return read(wire["reply"])
+
+
 class Handle(Generic[T]):
     """A request on its way. It may be waited for again after TimedOut, in any thread."""
 
@@ -71,12 +83,7 @@ class Handle(Generic[T]):
             raise TimedOut(Code.TIMED_OUT, "no worker took the request before its caller's patience ended")
         if isinstance(wire, Exception):
             raise TryAgain(Code.UNAVAILABLE, f"the worker ended in the middle of it: {wire!r:.200}") from wire
-        if not isinstance(wire, dict) or "ok" not in wire:
-            raise SightlineError(Code.INTERNAL, f"the worker answered outside the contract: {wire!r:.200}")
-        if not wire["ok"]:
-            failure = contract.Failure.from_wire(wire["error"])
-            raise (TryAgain if failure.code in contract.RETRYABLE else BadRequest)(failure.code, failure.message)
-        return self._read(wire["reply"])
+        return read_reply(wire, self._read)
 
     def __await__(self) -> Generator[Any, None, T]:
         return asyncio.to_thread(self.wait).__await__()
@@ -308,6 +315,14 @@ class Sightline:
 
     def locate(self, *, timeout_s: float | None = None, **query: Any) -> contract.LocateReply:
         return self.submit_locate(timeout_s=timeout_s, **query).wait(timeout_s)
+
+    def locating(self, task_id: str) -> Handle[contract.LocateReply]:
+        """The handle of a `submit_locate` by its `task_id`, also in another process than the one that sent it.
+
+        Replies are kept for an hour (SIGHTLINE_RESULT_EXPIRES_S). An id that nobody sent looks like one that is still
+        on its way.
+        """
+        return Handle(self._app.AsyncResult(task_id), contract.LocateReply.from_wire, self.timeout_s)
 
     # ------------------------------------------------------------------------------------- the index
 

@@ -161,7 +161,9 @@ def migrate(as_json: AsJson = False) -> None:
 
     settings = _settings()
     with _store() as store, store.guard():
-        revision = run(store.engine, schema=settings.db_schema, photos_table=settings.photos_table)
+        revision = run(
+            store.engine, schema=settings.db_schema, photos_table=settings.photos_table, columns=settings.photos_columns
+        )
     _print(as_json, {"revision": revision}, lambda: out.print(f"the database is at revision [cyan]{revision}[/]"))
 
 

@@ -7,6 +7,7 @@ README. Lists are written with commas. While `sightline up` runs, its addresses 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -18,6 +19,8 @@ from producer_client import contract
 from producer_client.contract import Provenance
 
 PREFIX = "SIGHTLINE_"
+#: Columns of the backend's table that Sightline reads, by its own names for them.
+PHOTO_COLUMNS = ("id", "file_path", "lat", "lon", "address_data", "location_method", "created_at")
 #: Around the generated table in a page.
 TABLE_BEGINS, TABLE_ENDS = "<!-- settings begin -->", "<!-- settings end -->"
 
@@ -31,13 +34,14 @@ def _pairs(value: object) -> object:
         return value
     pairs = [part.partition("=") for part in value.split(",") if part.strip()]
     if any(not separator for _, separator, _ in pairs):
-        raise ValueError(f"{value!r} is not a list of value=provenance pairs")
+        raise ValueError(f"{value!r} is not a list of name=value pairs")
     return {name.strip(): meaning.strip() for name, _, meaning in pairs}
 
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_list)]
 Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_comma_list)]
 ProvenanceOf = Annotated[dict[str, Provenance], NoDecode, BeforeValidator(_pairs)]
+ColumnOf = Annotated[dict[str, str], NoDecode, BeforeValidator(_pairs)]
 
 
 class Settings(BaseSettings):
@@ -59,7 +63,10 @@ class Settings(BaseSettings):
 
     # -- the backend's table
     photos_table: str = Field(default="photos", pattern=r"^([A-Za-z_]\w*\.)?[A-Za-z_]\w*$")
-    """The backend's photo table, `schema.table` or `table`. Created when it is absent, never altered."""
+    """The backend's photo table or view, `schema.table` or `table`. Created when it is absent, never altered."""
+    photos_columns: ColumnOf = Field(default={})
+    """What that table calls its columns where it is not as above, as `ours=theirs` pairs:
+    `lat=latitude,lon=longitude`."""
     db_schema: str = Field(default="sightline", pattern=r"^[A-Za-z_]\w*$")
     """Postgres schema of Sightline's own tables."""
     location_methods: ProvenanceOf = Field(default=dict(contract.LOCATION_METHODS))
@@ -184,6 +191,18 @@ class Settings(BaseSettings):
             raise ValueError(f"not a URL: {exc}") from exc
         if value and not parts.scheme:
             raise ValueError("not a URL: it lacks scheme://")
+        return value
+
+    @field_validator("photos_columns")
+    @classmethod
+    def _of_the_table(cls, value: dict[str, str]) -> dict[str, str]:
+        if unknown := sorted(value.keys() - set(PHOTO_COLUMNS)):
+            raise ValueError(f"{', '.join(unknown)}: the columns to rename are {', '.join(PHOTO_COLUMNS)}")
+        if bad := [name for name in value.values() if not re.fullmatch(r"[A-Za-z_]\w*", name)]:
+            raise ValueError(f"{bad[0]!r} is not a column's name")
+        names = [value.get(column) or column for column in PHOTO_COLUMNS]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"{', '.join(twice)} would be two columns at once")
         return value
 
     @field_validator("url_hosts")

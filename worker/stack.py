@@ -162,4 +162,9 @@ class Stack:
         from worker.storage.store import PostgresStore
 
         with closing(PostgresStore(self.settings)) as store:
-            migrate(store.engine, schema=self.settings.db_schema, photos_table=self.settings.photos_table)
+            migrate(
+                store.engine,
+                schema=self.settings.db_schema,
+                photos_table=self.settings.photos_table,
+                columns=self.settings.photos_columns,
+            )

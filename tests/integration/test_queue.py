@@ -444,6 +444,18 @@ def test_a_question_that_expired_in_the_queue_is_timed_out(stack: Stack) -> None
     app.close()
 
 
+def test_an_answer_is_read_in_another_process_by_its_task_id(
+    stack: Stack, client: Sightline, scenes: list[Scene]
+) -> None:
+    asked = client.submit_locate(path=str(scenes[0].path))
+
+    with stack.client() as other:
+        answer = other.locating(asked.task_id).wait(30)
+
+    assert answer.answer.status in ("located", "abstained")
+    assert client.locating(asked.task_id).wait(30) == answer
+
+
 def test_a_broker_that_is_away_is_said_at_once() -> None:
     with Sightline("redis://127.0.0.1:1/0") as client, pytest.raises(TryAgain) as caught:
         client.stats(timeout_s=5)

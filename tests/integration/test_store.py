@@ -42,9 +42,9 @@ def entry(name: str, *, photo_id: int | None = None, **changed: object) -> NewEn
     return NewEntry(**(values | changed))  # type: ignore[arg-type]  # a test's own mix
 
 
-def rows_of(store: PostgresStore, settings: Settings, columns: str) -> list[tuple[object, ...]]:
+def rows_of(store: PostgresStore, settings: Settings, columns: str, order: str = "id") -> list[tuple[object, ...]]:
     with store.engine.connect() as connection:
-        found = connection.execute(text(f"SELECT {columns} FROM {settings.photos_table} ORDER BY id"))
+        found = connection.execute(text(f"SELECT {columns} FROM {settings.photos_table} ORDER BY {order}"))
         return [tuple(row) for row in found]
 
 
@@ -477,6 +477,82 @@ def test_a_row_that_the_backends_table_rejects_is_refused_with_what_to_do(
     assert caught.value.code is Code.ROW_REJECTED
     assert "photo_id" in caught.value.message
     assert store.counts(KEY).seq == 0
+
+
+def test_columns_of_other_names_are_read_and_written_by_the_mapping(
+    settings: Settings, make_store: Callable[..., PostgresStore]
+) -> None:
+    first = make_store()
+    with first.engine.begin() as connection:
+        connection.execute(
+            text(
+                """CREATE TABLE pictures (nr serial PRIMARY KEY, file varchar(500) NOT NULL, latitude float,
+                longitude float, lat text DEFAULT 'no latitude', address_data json, how text, created_at timestamp)"""
+            )
+        )
+        connection.execute(
+            text("INSERT INTO pictures (file, latitude, longitude, how) VALUES ('/old.jpg', 56.5, 14.5, 'manual')")
+        )
+    columns = {"id": "nr", "file_path": "file", "lat": "latitude", "lon": "longitude", "location_method": "how"}
+    try:
+        store = make_store(photos_table="pictures", photos_columns=columns)
+        old = store.rows([1])[1]
+        (missing,) = store.missing(KEY, after_id=-1, limit=10)
+        (again,) = store.put_many([entry("a", photo_id=1, given=None, path="/old.jpg")], KEY)
+        (new,) = store.put_many([entry("b")], KEY)
+
+        assert (old.path, old.lat, old.lon, old.provenance) == ("/old.jpg", 56.5, 14.5, Provenance.CONFIRMED)
+        assert missing.photo_id == again.entry.photo_id == 1
+        assert (again.entry.lat, again.entry.provenance) == (56.5, Provenance.CONFIRMED)
+        assert rows_of(
+            store, settings.model_copy(update={"photos_table": "pictures"}), "file, latitude, lat", order="nr"
+        ) == [("/old.jpg", 56.5, "no latitude"), ("/photos/b.jpg", new.entry.lat, "no latitude")]
+        assert [row.path for row in store.rows_after(0, 10)] == ["/old.jpg", "/photos/b.jpg"]
+        assert (store.counts(KEY).photos, store.counts(KEY).with_coordinates, store.follow_rows()) == (2, 2, 0)
+    finally:
+        with first.engine.begin() as connection:
+            connection.execute(text("DROP TABLE pictures"))
+
+
+def test_a_table_that_is_made_has_the_columns_of_the_mapping(settings: Settings) -> None:
+    columns = {"lat": "latitude", "lon": "longitude"}
+    store = PostgresStore(settings.model_copy(update={"photos_columns": columns}))
+    try:
+        migrate(store.engine, schema=settings.db_schema, photos_table=settings.photos_table, columns=columns)
+        (written,) = store.put_many([entry("a")], KEY)
+
+        assert rows_of(store, settings, "latitude, longitude") == [(written.entry.lat, written.entry.lon)]
+    finally:
+        store.close()
+
+
+def test_a_view_is_read_and_one_that_takes_no_rows_refuses_new_photos_at_once(
+    make_store: Callable[..., PostgresStore],
+) -> None:
+    first = make_store()
+    with first.engine.begin() as connection:
+        connection.execute(
+            text("CREATE TABLE shots (nr serial PRIMARY KEY, file text NOT NULL, at_lat float, at_lon float)")
+        )
+        connection.execute(text("INSERT INTO shots (file, at_lat, at_lon) VALUES ('/a.jpg', 55, 13)"))
+        connection.execute(
+            text(
+                """CREATE VIEW shots_for_sightline AS SELECT DISTINCT nr AS id, file AS file_path, at_lat AS lat,
+                at_lon AS lon, NULL::jsonb AS address_data, 'manual' AS location_method, now() AS created_at FROM shots"""
+            )
+        )
+    try:
+        store = make_store(photos_table="shots_for_sightline")
+        (known,) = store.put_many([entry("a", photo_id=1, given=None, path="/a.jpg")], KEY)
+
+        assert (known.entry.lat, known.entry.provenance) == (55.0, Provenance.CONFIRMED)
+        with pytest.raises(Permanent, match="send its photo_id") as caught:
+            store.put_many([entry("b")], KEY)
+        assert caught.value.code is Code.ROW_REJECTED
+    finally:
+        with first.engine.begin() as connection:
+            connection.execute(text("DROP VIEW shots_for_sightline"))
+            connection.execute(text("DROP TABLE shots"))
 
 
 def test_a_table_without_the_needed_columns_is_named(make_store: Callable[..., PostgresStore]) -> None:

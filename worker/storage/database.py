@@ -14,6 +14,9 @@ from worker.errors import Permanent, Transient, WorkerError
 from worker.settings import Settings
 from worker.storage import tables
 
+#: object_not_in_prerequisite_state and feature_not_supported: a view, or a column of one, that takes no rows.
+READ_ONLY_VIEW = ("55000", "0A000")
+
 
 class Database:
     """Raises Transient for a database that is away, Permanent(row_rejected) for a row that it will not take."""
@@ -47,26 +50,30 @@ class Database:
             yield
         except WorkerError:
             raise
-        except (OperationalError, InterfaceError, PoolTimeout) as exc:
+        except PoolTimeout as exc:
             raise Transient(Code.UNAVAILABLE, f"Postgres: {first_line(exc)}") from exc
         except NoSuchTableError as exc:
             raise Permanent(Code.NOT_READY, f"there is no table {exc}. Run `sightline migrate`.") from exc
         except DBAPIError as exc:
-            raise self._of_state(getattr(exc.orig, "pgcode", None) or "", first_line(exc)) from exc
+            state = getattr(exc.orig, "pgcode", None) or ""
+            # The driver counts a view that takes no rows among the errors of its operation.
+            if isinstance(exc, OperationalError | InterfaceError) and state not in READ_ONLY_VIEW:
+                raise Transient(Code.UNAVAILABLE, f"Postgres: {first_line(exc)}") from exc
+            raise self._of_state(state, first_line(exc)) from exc
 
     def _of_state(self, state: str, why: str) -> WorkerError:
-        # Read-only (a standby after a failover), connection, rollback, resources, lock, shutdown.
-        if state == "25006" or state[:2] in ("08", "40", "53", "55", "57"):
-            return Transient(Code.UNAVAILABLE, f"Postgres: {why}")
         if state == "42501":
             return Permanent(Code.NOT_READY, f"the database role lacks a right: {why}. Grant it to the role.")
-        # Data, constraints, and what triggers raise.
-        if state[:2] in ("22", "23", "P0"):
+        # Data, constraints, what triggers raise, and what a view does not let through.
+        if state[:2] in ("22", "23", "P0") or state in READ_ONLY_VIEW:
             return Permanent(
                 Code.ROW_REJECTED,
                 f"Postgres takes no such row in {self._settings.photos_table}: {why}. "
                 "Where the table needs more columns, insert the row yourself and send its photo_id.",
             )
+        # Read-only (a standby after a failover), connection, rollback, resources, lock, shutdown.
+        if state == "25006" or state[:2] in ("08", "40", "53", "55", "57"):
+            return Transient(Code.UNAVAILABLE, f"Postgres: {why}")
         return Permanent(Code.NOT_READY, f"the database is not ready: {why}. Run `sightline migrate`.")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -12,13 +14,16 @@ from sqlalchemy import Connection, Engine, text
 LOCK = 5_361_901
 
 
-def migrate(engine: Engine, *, schema: str, photos_table: str) -> str:
-    """Run what is missing; returns the revision reached. One transaction: it happens whole or not at all."""
+def migrate(engine: Engine, *, schema: str, photos_table: str, columns: Mapping[str, str] | None = None) -> str:
+    """Run what is missing; returns the revision reached. One transaction: it happens whole or not at all.
+
+    columns: what a photos table that must be made is to call its columns, by our names (Settings.photos_columns).
+    """
     with engine.begin() as connection:
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
         connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
         config = _config()
-        config.attributes.update(connection=connection, schema=schema, photos_table=photos_table)
+        config.attributes.update(connection=connection, schema=schema, photos_table=photos_table, columns=columns or {})
         command.upgrade(config, "head")
         return _current(connection, schema) or ""
 

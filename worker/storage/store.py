@@ -48,6 +48,7 @@ from worker.core.types import (
 )
 from worker.core.vectors import Ids, Vector, from_bytes, to_bytes
 from worker.errors import Permanent, Transient
+from worker.settings import PHOTO_COLUMNS
 from worker.storage.runs import SEQ_LOCK, Runs, concerns, served
 from worker.storage.snapshot import PostgresSnapshot
 from worker.storage.tables import (
@@ -64,8 +65,6 @@ from worker.storage.tables import (
 
 #: Locks of (this space, hash of a path): the same new path in two messages makes one row.
 PATH_LOCKS = 5_361_903
-
-PHOTO_COLUMNS = ("id", "file_path", "lat", "lon", "address_data", "location_method", "created_at")
 
 
 class PostgresStore(Runs):
@@ -414,16 +413,31 @@ class PostgresStore(Runs):
 
     @cached_property
     def _photos(self) -> Table:
-        """The backend's table as it is there, column types and all."""
+        """The backend's table or view as it is there, column types and all; columns by our names for them."""
         schema, _, name = self._settings.photos_table.rpartition(".")
+        theirs = self._settings.photos_columns
+        ours = {column: mine for mine, column in theirs.items()}
+
+        def rename(_inspector: object, _table: object, column: Any) -> None:
+            # A column that has one of our names and is not meant must not stand for the one that is.
+            own = column["name"]
+            column["key"] = ours.get(own) or (f"{own} of the backend" if own in theirs else own)
+
         with self.guard(), self.engine.connect() as connection:
-            table = Table(name, MetaData(), schema=schema or None, autoload_with=connection)
-        lacking = [column for column in PHOTO_COLUMNS if column not in table.c]
+            table = Table(
+                name,
+                MetaData(),
+                schema=schema or None,
+                autoload_with=connection,
+                listeners=[("column_reflect", rename)],
+            )
+        lacking = [theirs.get(column, column) for column in PHOTO_COLUMNS if column not in table.c]
         if lacking:
             raise Permanent(
                 Code.NOT_READY,
-                f"table {self._settings.photos_table} lacks {', '.join(lacking)}; "
-                f"Sightline needs {', '.join(PHOTO_COLUMNS)}",
+                f"table {self._settings.photos_table} lacks {', '.join(lacking)}; Sightline needs "
+                f"{', '.join(PHOTO_COLUMNS)}. Say in SIGHTLINE_PHOTOS_COLUMNS what the table calls them, or make a "
+                "view that has them",
             )
         return table
 
