@@ -69,6 +69,7 @@ class Finding:
     title: str = ""
     details: Mapping[str, Any] | None = None
     took_ms: float = 0.0
+    answer: Answer | None = None  #: Sightline's own, so that a card in any language can say what it means
 
     def __post_init__(self) -> None:
         if self.status is Status.FOUND:
@@ -133,13 +134,14 @@ class ChainResult:
 
     def card(self, language: Language | None = None) -> str:
         """The guide's card for people: what each source said, and the result."""
-        words = _WORDS[language or Language.chosen()]
+        language = language or Language.chosen()
+        words = _WORDS[language]
         lines = [f"📊 {words['all']}:", ""]
         for finding in self.findings:
             if finding.status is Status.NOT_ASKED:
                 continue
             lines.append("┌" + "─" * CARD_WIDTH + "┐")
-            lines += [_row(text, "│") for text in _said(finding, words)]
+            lines += [_row(text, "│") for text in _said(finding, language)]
             lines += ["└" + "─" * CARD_WIDTH + "┘", ""]
         lines.append("╔" + "═" * CARD_WIDTH + "╗")
         lines += [_row(text, "║") for text in _result(self.best, words)]
@@ -244,7 +246,7 @@ def _finding(source: Source, said: Any) -> Finding:
     if isinstance(said, Answer):
         details = {"all_matches": [match(hit) for hit in said.evidence], "radius_m": said.radius_m}
         if said.point is None:
-            return Finding(source.name, Status.NOTHING, message=explained(said), details=details)
+            return Finding(source.name, Status.NOTHING, message=explained(said), details=details, answer=said)
         return Finding(
             source.name,
             Status.FOUND,
@@ -254,6 +256,7 @@ def _finding(source: Source, said: Any) -> Finding:
             Provenance.DERIVED,
             explained(said),
             details=details,
+            answer=said,
         )
     if isinstance(said, Mapping):
         return _from_mapping(source, said)
@@ -318,13 +321,15 @@ _WORDS: Mapping[Language, Mapping[str, str]] = {
 }
 
 
-def _said(finding: Finding, words: Mapping[str, str]) -> list[str]:
+def _said(finding: Finding, language: Language) -> list[str]:
+    words = _WORDS[language]
+    message = finding.message if finding.answer is None else explained(finding.answer, language)
     lines = [finding.title or finding.source, words[finding.status.value]]
     matches = (finding.details or {}).get("all_matches")
     if finding.status is Status.FOUND and matches:
         lines += [words["similar"], f"(similarity: {matches[0]['similarity']:.2f})"]
-    elif finding.message:
-        lines += _wrapped(finding.message)
+    elif message:
+        lines += _wrapped(message)
     if finding.confidence is not None:
         lines.append(f"{words['confidence']}: {finding.confidence:.0%}")
     return lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import inspect
 import json
 import os
 import signal
@@ -40,12 +41,15 @@ from producer_client import (
     TimedOut,
 )
 from producer_client.contract import Hit, Message, Purged, RebuildReply, StatsReply
+from producer_client.language import Language, explained
 from worker.errors import EncoderUnavailable, Permanent, WorkerError
 from worker.settings import PREFIX, Settings
 from worker.settings import load as load_settings
+from worker.words import say, why
 
 if TYPE_CHECKING:
     from worker.legacy import Report
+    from worker.storage.source import PhotoFiles
     from worker.storage.store import PostgresStore
 
 #: Exit codes beside 0: the request failed, the settings are wrong, the model is missing, a check of `doctor` failed.
@@ -58,7 +62,7 @@ BACKFILL_PAGE = 512
 POLL_S = 0.3
 
 cli = typer.Typer(
-    help="Where was this photo taken, judging by the photos we already know?",
+    help=say("Where was this photo taken, judging by the photos we already know?"),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -66,8 +70,8 @@ cli = typer.Typer(
 out = Console()
 err = Console(stderr=True)
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
-TimeoutS = Annotated[float, typer.Option("--timeout", help="Seconds to wait for a reply.")]
+AsJson = Annotated[bool, typer.Option("--json", help=say("Print one JSON object instead of a table."))]
+TimeoutS = Annotated[float, typer.Option("--timeout", help=say("Seconds to wait for a reply."))]
 
 
 # ------------------------------------------------------------------------------------- run the service
@@ -84,19 +88,24 @@ def up() -> None:
     try:
         with Stack(settings) as stack:
             stack.start_all()
-            with err.status("starting: servers are up, the worker loads its model") as status:
-                stack.wait_ready(lambda seconds: status.update(f"the worker loads its model, {seconds:.0f} s"))
+            with err.status(say("starting: servers are up, the worker loads its model")) as status:
+                stack.wait_ready(
+                    lambda seconds: status.update(say("the worker loads its model, {seconds:.0f} s", seconds=seconds))
+                )
             _write_note(note, stack.settings)
             err.print(
-                f"[bold green]Sightline is up.[/] Broker [cyan]{stack.settings.broker_url}[/]; photos under "
-                f"[cyan]{', '.join(map(str, settings.photo_roots)) or 'no folder: set SIGHTLINE_PHOTO_ROOTS'}[/].\n"
-                "In another terminal of this folder: [bold]sightline stats[/]. Ctrl-C stops it."
+                say(
+                    "[bold green]Sightline is up.[/] Broker [cyan]{broker}[/]; photos under [cyan]{roots}[/].\n"
+                    "In another terminal of this folder: [bold]sightline stats[/]. Ctrl-C stops it.",
+                    broker=stack.settings.broker_url,
+                    roots=", ".join(map(str, settings.photo_roots)) or say("no folder: set SIGHTLINE_PHOTO_ROOTS"),
+                )
             )
             while True:
                 stack.check()
                 time.sleep(1)
     except KeyboardInterrupt:
-        err.print("stopped")
+        err.print(say("stopped"))
     except RuntimeError as exc:
         _fail(str(exc))
     finally:
@@ -105,8 +114,8 @@ def up() -> None:
 
 @cli.command()
 def worker(
-    role: Annotated[str, typer.Option(help="serve: photos and questions. index: rebuilds.")] = "serve",
-    queues: Annotated[str, typer.Option(help="Queues to serve, with commas, instead of the role's own.")] = "",
+    role: Annotated[str, typer.Option(help=say("serve: photos and questions. index: rebuilds."))] = "serve",
+    queues: Annotated[str, typer.Option(help=say("Queues to serve, with commas, instead of the role's own."))] = "",
 ) -> None:
     """Run one worker process. Start as many as you like, on as many machines."""
     from worker import logs
@@ -114,7 +123,7 @@ def worker(
 
     settings = _settings()
     if role not in ROLES:
-        _fail(f"--role is one of {', '.join(ROLES)}", BAD_SETTINGS)
+        _fail(say("--role is one of {roles}", roles=", ".join(ROLES)), BAD_SETTINGS)
     logs.configure(settings.log_level)
     app = create_app(settings)
     if role == "serve":
@@ -164,7 +173,11 @@ def migrate(as_json: AsJson = False) -> None:
         revision = run(
             store.engine, schema=settings.db_schema, photos_table=settings.photos_table, columns=settings.photos_columns
         )
-    _print(as_json, {"revision": revision}, lambda: out.print(f"the database is at revision [cyan]{revision}[/]"))
+    _print(
+        as_json,
+        {"revision": revision},
+        lambda: out.print(say("the database is at revision [cyan]{revision}[/]", revision=revision)),
+    )
 
 
 # ---------------------------------------------------------------------------------------- use it
@@ -172,10 +185,12 @@ def migrate(as_json: AsJson = False) -> None:
 
 @cli.command()
 def add(
-    photos: Annotated[list[Path], typer.Argument(help="Files, folders, or a manifest.csv with file, lat, lon.")],
-    lat: Annotated[float | None, typer.Option(help="Latitude of a single photo, degrees.")] = None,
-    lon: Annotated[float | None, typer.Option(help="Longitude of a single photo, degrees.")] = None,
-    provenance: Annotated[Provenance, typer.Option(help="How given coordinates came to be.")] = Provenance.SURVEYED,
+    photos: Annotated[list[Path], typer.Argument(help=say("Files, folders, or a manifest.csv with file, lat, lon."))],
+    lat: Annotated[float | None, typer.Option(help=say("Latitude of a single photo, degrees."))] = None,
+    lon: Annotated[float | None, typer.Option(help=say("Longitude of a single photo, degrees."))] = None,
+    provenance: Annotated[
+        Provenance, typer.Option(help=say("How given coordinates came to be."))
+    ] = Provenance.SURVEYED,
     as_json: AsJson = False,
     timeout: TimeoutS = 300.0,
 ) -> None:
@@ -185,18 +200,15 @@ def add(
     except (OSError, ValueError) as exc:
         _fail(str(exc))
     if not items:
-        _fail("no photo there")
-    with _client() as client, progress_bar("adding") as progress:
+        _fail(say("no photo there"))
+    with _client() as client, progress_bar(say("adding")) as progress:
         outcomes = client.add_many(items, timeout_s=timeout, progress=progress)
     refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
 
     def table() -> None:
-        if refused:
-            shown = Table("photo", "code", "why", title=f"{len(refused)} refused")
-            for outcome in refused:
-                shown.add_row(escape(outcome.ref), f"[red]{outcome.code}[/]", escape(outcome.message))
-            out.print(shown)
-        out.print(f"[green]{len(outcomes) - len(refused)} stored[/], {len(refused)} refused")
+        _print_refused(refused)
+        stored = len(outcomes) - len(refused)
+        out.print(say("[green]{stored} stored[/], {refused} refused", stored=stored, refused=len(refused)))
 
     _print(as_json, {"outcomes": [outcome.to_wire() for outcome in outcomes]}, table)
     raise typer.Exit(FAILED if refused else 0)
@@ -204,12 +216,13 @@ def add(
 
 @cli.command()
 def import_legacy(
-    file: Annotated[Path, typer.Argument(help="embeddings.pkl of the system before.")],
-    root: Annotated[Path, typer.Option(help="Folder that relative paths in it start from.")] = Path(),
+    file: Annotated[Path, typer.Argument(help=say("embeddings.pkl of the system before."))],
+    root: Annotated[Path, typer.Option(help=say("Folder that relative paths in it start from."))] = Path(),
     trust: Annotated[
-        Provenance | None, typer.Option(help="What coordinates count as of which it is not said how they came to be.")
+        Provenance | None,
+        typer.Option(help=say("What coordinates count as of which it is not said how they came to be.")),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Look and report; change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help=say("Look and report; change nothing."))] = False,
     as_json: AsJson = False,
     timeout: TimeoutS = 300.0,
 ) -> None:
@@ -232,7 +245,7 @@ def import_legacy(
     stored = 0
     reused = 0
     if not dry_run and new:
-        with _client() as client, _store() as store, progress_bar("importing") as progress:
+        with _client() as client, _store() as store, progress_bar(say("importing")) as progress:
             vectors, model_key = reusable_vectors(photos, new, client)
             store.keep_vectors(vectors, model_key)
             reused = len(vectors)
@@ -242,13 +255,18 @@ def import_legacy(
 
     def table() -> None:
         out.print(_report_table(str(file), report))
-        for outcome in refused:
-            out.print(f"[red]refused[/] {escape(photos[int(outcome.ref)].path)}: {escape(outcome.message)}")
+        _print_refused([dataclasses.replace(r, ref=photos[int(r.ref)].path) for r in refused])
         if dry_run:
-            out.print(f"[yellow]nothing was changed[/]; {len(new)} photos would be imported")
-        else:
-            kept = f"{reused} vectors kept" if reused else "all embedded again: its vectors are not of this model"
-            out.print(f"[green]{stored} imported[/], {len(refused)} refused; {kept}")
+            out.print(say("[yellow]nothing was changed[/]; photos to import: {count}", count=len(new)))
+            return
+        kept = say("all embedded again: its vectors are not of this model")
+        if reused:
+            kept = say("vectors kept: {count}", count=reused)
+        out.print(
+            say(
+                "[green]{stored} imported[/], {refused} refused; {kept}", stored=stored, refused=len(refused), kept=kept
+            )
+        )
 
     facts = {
         "report": dataclasses.asdict(report),
@@ -264,7 +282,7 @@ def import_legacy(
 
 @cli.command()
 def backfill(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Look and report; change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help=say("Look and report; change nothing."))] = False,
     as_json: AsJson = False,
     timeout: TimeoutS = 300.0,
 ) -> None:
@@ -272,22 +290,27 @@ def backfill(
 
     Photos that are indexed are passed over, so a run that was broken off goes on where it ended.
     """
-    from worker.legacy import examine, rows_of_table
-    from worker.storage.source import PhotoFiles
+    from worker.legacy import examine, rows_of_table, unreadable
 
     settings = _settings()
-    source = PhotoFiles(settings)
+    source = _photo_files(settings)
     with _client() as client, _store() as store:
         stats = client.stats()
-        with progress_bar("looking") as progress:
-            report = examine(rows_of_table(store, progress, stats.photos), source.is_there)
+        with progress_bar(say("looking")) as progress:
+            photos = rows_of_table(store, progress, stats.photos)
+            report = examine(photos, source.is_there)
+        if dry_run:
+            # A run that indexes meets these by itself.
+            with progress_bar(say("opening the files")) as progress:
+                read = _reader(source, settings)
+                report.unreadable = unreadable(photos, report.missing, read, progress, threads=settings.decode_threads)
         if not as_json:
-            out.print(_report_table(settings.photos_table, report))
+            out.print(_report_table(settings.photos_table, report, opened=dry_run))
         todo = store.missing_count(stats.model_key)
         stored = 0
         refused: list[Refused] = []
         if not dry_run:
-            with progress_bar("indexing") as progress:
+            with progress_bar(say("indexing")) as progress:
                 after_id = -1
                 while page := store.missing(stats.model_key, after_id=after_id, limit=BACKFILL_PAGE):
                     after_id = page[-1].photo_id
@@ -300,14 +323,20 @@ def backfill(
                         else:
                             stored += 1
                     progress(stored + len(refused), todo)
+            stats = client.stats()
 
     def table() -> None:
-        for outcome in refused:
-            out.print(f"[red]refused[/] {escape(outcome.ref)}: {escape(outcome.message)} [{outcome.code}]")
+        if report.default_points:
+            out.print(say("They count as `fallback` once the table says so:"))
+            for statement in _as_fallback(report, settings):
+                out.print(f"  {escape(statement)}", highlight=False, soft_wrap=True)
+        _print_refused(report.unreadable + refused)
         if dry_run:
-            out.print(f"[yellow]nothing was changed[/]; {todo} photos are not in the index yet")
-        else:
-            out.print(f"[green]{stored} indexed[/], {len(refused)} refused")
+            out.print(say("[yellow]nothing was changed[/]; photos not in the index yet: {count}", count=todo))
+            return
+        out.print(say("[green]{stored} indexed[/], {refused} refused", stored=stored, refused=len(refused)))
+        for line in statistics_lines(stats):
+            out.print(line)
 
     facts = {
         "report": dataclasses.asdict(report),
@@ -322,12 +351,12 @@ def backfill(
 
 @cli.command()
 def search(
-    photo: Annotated[Path | None, typer.Argument(help="A photo file.")] = None,
-    text: Annotated[str | None, typer.Option(help="Words instead of a photo.")] = None,
-    photo_id: Annotated[int | None, typer.Option(help="A known photo instead of a file.")] = None,
-    top_k: Annotated[int, typer.Option(help="Photos to show at the most.")] = 5,
-    threshold: Annotated[float | None, typer.Option(help="Least cosine similarity; 0.75 unless given.")] = None,
-    near: Annotated[str | None, typer.Option(help="LAT,LON,METRES: only photos in this circle.")] = None,
+    photo: Annotated[Path | None, typer.Argument(help=say("A photo file."))] = None,
+    text: Annotated[str | None, typer.Option(help=say("Words instead of a photo."))] = None,
+    photo_id: Annotated[int | None, typer.Option(help=say("A known photo instead of a file."))] = None,
+    top_k: Annotated[int, typer.Option(help=say("Photos to show at the most."))] = 5,
+    threshold: Annotated[float | None, typer.Option(help=say("Least cosine similarity; 0.75 unless given."))] = None,
+    near: Annotated[str | None, typer.Option(help=say("LAT,LON,METRES: only photos in this circle."))] = None,
     as_json: AsJson = False,
     timeout: TimeoutS = 60.0,
 ) -> None:
@@ -344,16 +373,17 @@ def search(
         )
 
     def table() -> None:
-        out.print(_hits_table(f"{len(reply.hits)} similar", reply.hits))
-        out.print(f"[dim]generation {reply.generation}, seq {reply.seq}, {reply.took_ms:.0f} ms[/]")
+        out.print(_hits_table(say("similar: {count}", count=len(reply.hits)), reply.hits))
+        generation, seq, ms = reply.generation, reply.seq, reply.took_ms
+        out.print(say("[dim]generation {generation}, seq {seq}, {ms:.0f} ms[/]", generation=generation, seq=seq, ms=ms))
 
     _print(as_json, reply, table)
 
 
 @cli.command()
 def locate(
-    photo: Annotated[Path, typer.Argument(help="A photo file.")],
-    near: Annotated[str | None, typer.Option(help="LAT,LON,METRES: only evidence in this circle.")] = None,
+    photo: Annotated[Path, typer.Argument(help=say("A photo file."))],
+    near: Annotated[str | None, typer.Option(help=say("LAT,LON,METRES: only evidence in this circle."))] = None,
     as_json: AsJson = False,
     timeout: TimeoutS = 60.0,
 ) -> None:
@@ -365,14 +395,20 @@ def locate(
     def table() -> None:
         if found.point is not None:
             out.print(
-                f"[bold green]located[/] {found.point.lat:.6f}, {found.point.lon:.6f} within {found.radius_m:.0f} m, "
-                f"vote share {found.confidence:.0%} (not calibrated)"
+                say(
+                    "[bold green]located[/] {lat:.6f}, {lon:.6f} within {radius_m:.0f} m, vote share {share:.0%} "
+                    "(not calibrated)",
+                    lat=found.point.lat,
+                    lon=found.point.lon,
+                    radius_m=found.radius_m,
+                    share=found.confidence,
+                )
             )
         else:
-            out.print(f"[bold yellow]abstained[/] {found.reason}")
-        out.print(escape(found.message))
+            out.print(say("[bold yellow]abstained[/] {reason}", reason=found.reason))
+        out.print(escape(found.message if Language.chosen() is Language.EN else explained(found)))
         if found.evidence:
-            out.print(_hits_table("evidence", found.evidence[:8]))
+            out.print(_hits_table(say("evidence"), found.evidence[:8]))
 
     _print(as_json, reply, table)
 
@@ -380,7 +416,7 @@ def locate(
 @cli.command()
 def rebuild(as_json: AsJson = False, timeout: TimeoutS = 3600.0) -> None:
     """Rebuild the index now, and show how far it is."""
-    with _client() as client, progress_bar("rebuilding") as progress:
+    with _client() as client, progress_bar(say("rebuilding")) as progress:
         reply = wait_for_rebuild(client, progress, timeout)
 
     def table() -> None:
@@ -392,7 +428,7 @@ def rebuild(as_json: AsJson = False, timeout: TimeoutS = 3600.0) -> None:
 
 @cli.command()
 def purge(
-    photo_ids: Annotated[list[int], typer.Argument(help="Ids of rows of the photos table.")],
+    photo_ids: Annotated[list[int], typer.Argument(help=say("Ids of rows of the photos table."))],
     as_json: AsJson = False,
     timeout: TimeoutS = 60.0,
 ) -> None:
@@ -401,15 +437,18 @@ def purge(
         reply = client.purge(photo_ids, timeout_s=timeout)
 
     def table() -> None:
-        shown = Table("photo", "seq", "was indexed", "generations that may still hold it")
+        shown = Table(say("photo"), "seq", say("was indexed"), say("generations that may still hold it"))
         for outcome in reply.outcomes:
             if isinstance(outcome, Purged):
-                held = ", ".join(map(str, outcome.generations)) or "none"
-                shown.add_row(str(outcome.photo_id), str(outcome.seq), "yes" if outcome.was_indexed else "no", held)
+                held = ", ".join(map(str, outcome.generations)) or say("none")
+                was = say("yes") if outcome.was_indexed else say("no")
+                shown.add_row(str(outcome.photo_id), str(outcome.seq), was, held)
         out.print(shown)
         out.print(
-            "erased from Postgres and from every answer now. Generations on disk go with the next rebuild, which the "
-            "beat starts by itself; `sightline stats` shows purges pending until then"
+            say(
+                "erased from Postgres and from every answer now. Generations on disk go with the next rebuild, which "
+                "the beat starts by itself; `sightline stats` shows purges pending until then"
+            )
         )
 
     _print(as_json, reply, table)
@@ -422,11 +461,14 @@ def generations(as_json: AsJson = False) -> None:
         kept = store.generations()
 
     def table() -> None:
-        shown = Table("generation", "", "photos", "kind", "recall@10", "MB", "seq", "published", "model")
+        shown = Table(
+            say("generation"), "", say("photos"), say("kind"), "recall@10", "MB", "seq", say("published"), say("model")
+        )
+        states = {"serving": say("[green]serving[/]"), "withdrawn": say("[yellow]withdrawn[/]")}
         for g in kept:
             shown.add_row(
                 str(g.number),
-                {"serving": "[green]serving[/]", "withdrawn": "[yellow]withdrawn[/]"}.get(g.state, g.state),
+                states.get(g.state, g.state),
                 str(g.count),
                 g.kind or "",
                 "" if g.recall_at_10 is None else f"{g.recall_at_10:.3f}",
@@ -435,14 +477,16 @@ def generations(as_json: AsJson = False) -> None:
                 g.published_at,
                 g.model_key,
             )
-        out.print(shown if kept else "no generation is published yet. Run `sightline rebuild`.")
+        out.print(shown if kept else say("no generation is published yet. Run `sightline rebuild`."))
 
     _print(as_json, {"generations": [dataclasses.asdict(g) for g in kept]}, table)
 
 
 @cli.command()
 def rollback(
-    number: Annotated[int, typer.Argument(min=1, max=2**63 - 1, help="One that is kept; see `sightline generations`.")],
+    number: Annotated[
+        int, typer.Argument(min=1, max=2**63 - 1, help=say("One that is kept; see `sightline generations`."))
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Let a kept generation serve again. No photo is lost: what came since is replayed from the log."""
@@ -452,9 +496,13 @@ def rollback(
         as_json,
         {"serving": number, "withdrawn": withdrawn},
         lambda: out.print(
-            f"generation [cyan]{number}[/] serves; workers take it over within "
-            f"{_settings().max_staleness_s:g} s and its reading. Withdrawn, and deleted by the next rebuild: "
-            f"{', '.join(map(str, withdrawn)) or 'none'}"
+            say(
+                "generation [cyan]{number}[/] serves; workers take it over within {seconds:g} s and its reading. "
+                "Withdrawn, and deleted by the next rebuild: {withdrawn}",
+                number=number,
+                seconds=_settings().max_staleness_s,
+                withdrawn=", ".join(map(str, withdrawn)) or say("none"),
+            )
         ),
     )
 
@@ -473,9 +521,9 @@ def doctor(as_json: AsJson = False) -> None:
     checks = [(name, *_checked(check)) for name, check in _checks(_settings())]
 
     def table() -> None:
-        shown = Table("check", "", "what it says")
+        shown = Table(say("check"), "", say("what it says"))
         for name, fine, words in checks:
-            shown.add_row(name, "[green]ok[/]" if fine else "[red]no[/]", escape(words))
+            shown.add_row(say(name), say("[green]ok[/]") if fine else say("[red]no[/]"), escape(words))
         out.print(shown)
 
     _print(as_json, {name: {"ok": fine, "message": words} for name, fine, words in checks}, table)
@@ -484,15 +532,17 @@ def doctor(as_json: AsJson = False) -> None:
 
 def main() -> None:
     """Entry point: every expected error is a sentence and an exit code, never a traceback."""
+    for command in cli.registered_commands:
+        command.help = say(inspect.cleandoc(getattr(command.callback, "__doc__", None) or ""))
     try:
         cli()
     except (SightlineError, WorkerError) as exc:
         if "--json" in sys.argv:
             sys.stdout.write(json.dumps({"error": {"code": exc.code, "message": exc.message}}) + "\n")
-        _fail(str(exc))
+        _fail(f"{why(exc.code)}{exc}")
     except ValidationError as exc:
         wrong = "; ".join(f"{PREFIX}{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in exc.errors())
-        _fail(f"the settings are wrong: {wrong}", BAD_SETTINGS)
+        _fail(say("the settings are wrong: {wrong}", wrong=wrong), BAD_SETTINGS)
 
 
 # ------------------------------------------------------------------------------------------- shared
@@ -518,15 +568,32 @@ def wait_for_rebuild(client: Sightline, progress: Callable[[int, int], None], ti
 
 def rebuild_lines(reply: RebuildReply) -> Iterator[str]:
     """What a rebuild did, as a person reads it."""
-    yield f"photos with coordinates: {reply.with_coordinates}"
-    yield f"valid files:             {reply.valid_files}" + (f" ({reply.refused} refused)" if reply.refused else "")
-    yield f"indexed:                 {reply.indexed} ({reply.embedded} embedded now)"
-    yield f"dimension:               {reply.dimension}"
-    yield f"model:                   {reply.model} ({reply.model_key})"
-    yield f"device:                  {reply.device}"
+    refused = say(" ({count} refused)", count=reply.refused) if reply.refused else ""
+    yield _line(say("photos with coordinates:"), reply.with_coordinates)
+    yield _line(say("valid files:"), f"{reply.valid_files}{refused}")
+    yield _line(say("indexed:"), say("{count} ({now} embedded now)", count=reply.indexed, now=reply.embedded))
+    yield _line(say("dimension:"), reply.dimension)
+    yield _line(say("model:"), f"{reply.model} ({reply.model_key})")
+    yield _line(say("device:"), reply.device)
     size_mb = reply.index_bytes / 1e6
-    yield f"index:                   {reply.kind}, recall@10 {reply.recall_at_10:.3f}, {size_mb:.1f} MB"
-    yield f"generation {reply.generation} at seq {reply.seq}, {reply.seconds:.1f} s"
+    yield _line(say("index:"), f"{reply.kind}, recall@10 {reply.recall_at_10:.3f}, {size_mb:.1f} MB")
+    number, seq, seconds = reply.generation, reply.seq, reply.seconds
+    yield say("generation {number} at seq {seq}, {seconds:.1f} s", number=number, seq=seq, seconds=seconds)
+
+
+def statistics_lines(reply: StatsReply) -> Iterator[str]:
+    """What build_clip_index.py printed at its end, in its order."""
+    yield say("index statistics:")
+    yield _line(say("photos in it:"), reply.indexed)
+    yield _line(say("dimension:"), reply.dimension)
+    yield _line(say("model:"), reply.model)
+    yield _line(say("device:"), reply.device)
+    waiting = say("none yet: tonight's rebuild makes it, or `sightline rebuild` now")
+    yield _line(say("generation on disk:"), waiting if reply.generation is None else reply.generation)
+
+
+def _line(label: str, value: object) -> str:
+    return f"{label:<24} {value}"
 
 
 @contextmanager
@@ -545,8 +612,44 @@ def _store() -> closing[PostgresStore]:
     return closing(PostgresStore(_settings()))
 
 
+def _as_fallback(report: Report, settings: Settings) -> Iterator[str]:
+    """SQL for the backend's own hands: its rows are never changed by what they look like."""
+    lat, lon, method = (settings.photos_columns.get(name, name) for name in ("lat", "lon", "location_method"))
+    for at_lat, at_lon, _ in report.default_points:
+        yield (
+            f"UPDATE {settings.photos_table} SET {method} = '{Provenance.FALLBACK}' "
+            f"WHERE {lat} = {at_lat} AND {lon} = {at_lon};"
+        )
+
+
+def _photo_files(settings: Settings) -> PhotoFiles:
+    from worker.storage.source import PhotoFiles
+
+    return PhotoFiles(settings)
+
+
+def _reader(source: PhotoFiles, settings: Settings) -> Callable[[str], object]:
+    """Opens a photo as a worker does, as small as can be."""
+    from worker.encoder.images import MIN_SIDE_PX, decode
+
+    def read(path: str) -> object:
+        content = source.fetch(Photo(path=path))
+        return decode(content, side=MIN_SIDE_PX, max_megapixels=settings.max_megapixels)
+
+    return read
+
+
+def _print_refused(refused: Sequence[Refused]) -> None:
+    if refused:
+        shown = Table(say("photo"), say("code"), say("why"), title=say("refused: {count}", count=len(refused)))
+        for outcome in refused:
+            words = f"{why(outcome.code)}{outcome.message}"
+            shown.add_row(escape(outcome.ref), f"[red]{outcome.code}[/]", escape(words))
+        out.print(shown)
+
+
 def _hits_table(title: str, hits: Sequence[Hit]) -> Table:
-    shown = Table("photo", "similarity", "lat", "lon", "provenance", "path", title=title)
+    shown = Table(say("photo"), say("similarity"), "lat", "lon", say("provenance"), say("path"), title=title)
     for hit in hits:
         shown.add_row(
             str(hit.photo_id),
@@ -559,17 +662,20 @@ def _hits_table(title: str, hits: Sequence[Hit]) -> Table:
     return shown
 
 
-def _report_table(title: str, report: Report) -> Table:
-    shown = Table("", "photos", title=title)
-    shown.add_row("in it", str(report.photos))
-    shown.add_row("with coordinates", str(report.with_coordinates))
-    shown.add_row("of these to be trusted", str(report.trusted))
-    shown.add_row("file missing", str(len(report.missing)))
-    shown.add_row("impossible coordinates", str(len(report.bad_coordinates)))
-    shown.add_row("paths that occur again", str(len(report.duplicates)))
-    shown.add_row("of these in contradiction", str(len(report.conflicts)))
+def _report_table(title: str, report: Report, *, opened: bool = False) -> Table:
+    shown = Table("", say("photos"), title=title)
+    shown.add_row(say("in it"), str(report.photos))
+    shown.add_row(say("with coordinates"), str(report.with_coordinates))
+    shown.add_row(say("of these with a file"), str(report.with_file))
+    shown.add_row(say("of these to be trusted"), str(report.trusted))
+    shown.add_row(say("file missing"), str(len(report.missing)))
+    shown.add_row(say("file unreadable"), str(len(report.unreadable)) if opened else say("not looked at"))
+    shown.add_row(say("impossible coordinates"), str(len(report.bad_coordinates)))
+    shown.add_row(say("paths that occur again"), str(len(report.duplicates)))
+    shown.add_row(say("of these in contradiction"), str(len(report.conflicts)))
     for lat, lon, numbers in report.default_points:
-        shown.add_row(f"[yellow]at exactly {lat}, {lon}: a default, not a place[/]", str(len(numbers)))
+        point = say("[yellow]at exactly {lat}, {lon}: a default, not a place[/]", lat=lat, lon=lon)
+        shown.add_row(point, str(len(numbers)))
     return shown
 
 
@@ -577,13 +683,14 @@ def _stats_table(reply: StatsReply) -> Table:
     shown = Table(show_header=False, title="Sightline")
     for name, value in dataclasses.asdict(reply).items():
         if name != "last_rebuild":
-            shown.add_row(name.replace("_", " "), escape(str(value)))
+            shown.add_row(say(name.replace("_", " ")), escape(str(value)))
     run = reply.last_rebuild
     if run is None:
-        shown.add_row("last rebuild", "none yet")
+        shown.add_row(say("last rebuild"), say("none yet"))
     else:
-        detail = run.error or (f"{run.done} of {run.total}" if run.state == "running" else "")
-        shown.add_row("last rebuild", f"{run.state} {run.phase} {detail} started {run.started_at}".replace("  ", " "))
+        detail = run.error or (f"{run.done}/{run.total}" if run.state == "running" else "")
+        words = f"{run.state} {run.phase} {detail}".strip().replace("  ", " ")
+        shown.add_row(say("last rebuild"), say("{run}, started {at}", run=escape(words), at=run.started_at))
     return shown
 
 
@@ -609,9 +716,9 @@ def _checked(check: Callable[[], str]) -> tuple[bool, str]:
 
 def _new_photos(given: list[Path], lat: float | None, lon: float | None, provenance: Provenance) -> Iterator[NewPhoto]:
     if (lat is None) != (lon is None):
-        _fail("give both --lat and --lon, or neither")
+        _fail(say("give both --lat and --lon, or neither"))
     if lat is not None and (len(given) != 1 or given[0].is_dir()):
-        _fail("--lat and --lon are for a single photo; use a manifest.csv for many")
+        _fail(say("--lat and --lon are for a single photo; use a manifest.csv for many"))
     for path in given:
         if path.suffix == ".csv":
             yield from read_manifest(path)
@@ -621,7 +728,8 @@ def _new_photos(given: list[Path], lat: float | None, lon: float | None, provena
                     yield NewPhoto(ref=str(found), photo=Photo(path=str(found.resolve())))
                 except BadRequest as exc:
                     # A name that is not UTF-8 cannot travel as JSON; it must not keep its neighbours back.
-                    err.print(f"[yellow]left out[/] {escape(repr(str(found)))}: {escape(exc.message)}")
+                    name, words = escape(repr(str(found))), escape(exc.message)
+                    err.print(say("[yellow]left out[/] {name}: {why}", name=name, why=words))
         else:
             yield NewPhoto(
                 ref=str(path),
@@ -666,7 +774,7 @@ def _circle(text: str | None) -> Near | None:
     try:
         lat, lon, radius_m = map(float, text.split(","))
     except ValueError:
-        _fail(f"--near wants LAT,LON,METRES, not {text!r}")
+        _fail(say("--near wants LAT,LON,METRES, not {text!r}", text=text))
     return Near(lat, lon, radius_m)
 
 

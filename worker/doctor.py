@@ -12,6 +12,7 @@ from producer_client.contract import Code
 from worker.errors import Permanent
 from worker.runtime import generation_folder, load
 from worker.settings import Settings
+from worker.words import say
 
 #: Seconds to wait for a server or a worker.
 PATIENCE_S = 5
@@ -23,8 +24,9 @@ def broker(settings: Settings) -> str:
         try:
             connection.ensure_connection(max_retries=1, timeout=PATIENCE_S)
         except OperationalError as exc:
-            raise _unwell(f"{shown}: {exc}. Start Redis, or set SIGHTLINE_BROKER_URL.") from exc
-    return f"{shown} answers"
+            words = say("{broker}: {why}. Start Redis, or set SIGHTLINE_BROKER_URL.", broker=shown, why=exc)
+            raise _unwell(words) from exc
+    return say("{broker} answers", broker=shown)
 
 
 def database(settings: Settings) -> str:
@@ -34,8 +36,9 @@ def database(settings: Settings) -> str:
     with closing(PostgresStore(settings)) as store, store.guard():
         there, wanted = revisions(store.engine, schema=settings.db_schema)
     if there != wanted:
-        raise _unwell(f"at revision {there}, this release needs {wanted}. Run `sightline migrate`.")
-    return f"answers, at revision {there}"
+        behind = "at revision {there}, this release needs {wanted}. Run `sightline migrate`."
+        raise _unwell(say(behind, there=there, wanted=wanted))
+    return say("answers, at revision {there}", there=there)
 
 
 def model(settings: Settings) -> str:
@@ -43,11 +46,19 @@ def model(settings: Settings) -> str:
 
     if not weights_at_hand(settings.encoder):
         raise _unwell(
-            f"the weights of {settings.encoder} are not on this machine. A worker downloads them at its start "
-            "if it can reach the model hub, and otherwise says how to bring them."
+            say(
+                "the weights of {encoder} are not on this machine. A worker downloads them at its start if it can "
+                "reach the model hub, and otherwise says how to bring them.",
+                encoder=settings.encoder,
+            )
         )
     encoder = load(settings)
-    return f"{encoder.model_key}, {encoder.dimension} numbers, on {encoder.device}"
+    return say(
+        "{model}, {dimension} numbers, on {device}",
+        model=encoder.model_key,
+        dimension=encoder.dimension,
+        device=encoder.device,
+    )
 
 
 def index(settings: Settings) -> str:
@@ -56,24 +67,30 @@ def index(settings: Settings) -> str:
     with closing(PostgresStore(settings)) as store:
         newest = store.newest_generation()
     if newest is None:
-        raise _unwell("no generation is published yet. Run `sightline rebuild`.")
+        raise _unwell(say("no generation is published yet. Run `sightline rebuild`."))
     opened = generation_folder(settings).open(newest[0], model_key=newest[1]).manifest
-    return f"generation {opened.number} of {opened.model_key}: {opened.count} photos at seq {opened.seq}, files whole"
+    return say(
+        "generation {number} of {model}: {count} photos at seq {seq}, files whole",
+        number=opened.number,
+        model=opened.model_key,
+        count=opened.count,
+        seq=opened.seq,
+    )
 
 
 def photo_roots(settings: Settings) -> str:
     lacking = [str(root) for root in settings.photo_roots if not root.is_dir()]
     if lacking:
-        raise _unwell(f"not there: {', '.join(lacking)} (SIGHTLINE_PHOTO_ROOTS)")
+        raise _unwell(say("not there: {roots} (SIGHTLINE_PHOTO_ROOTS)", roots=", ".join(lacking)))
     if not settings.photo_roots and not settings.url_hosts:
-        raise _unwell("no folder and no host is allowed. Set SIGHTLINE_PHOTO_ROOTS to where the photos lie.")
-    return ", ".join(map(str, settings.photo_roots)) or f"URLs of {', '.join(settings.url_hosts)}"
+        raise _unwell(say("no folder and no host is allowed. Set SIGHTLINE_PHOTO_ROOTS to where the photos lie."))
+    return ", ".join(map(str, settings.photo_roots)) or say("URLs of {hosts}", hosts=", ".join(settings.url_hosts))
 
 
 def workers(settings: Settings) -> str:
     with Sightline(settings.broker_url, result_backend=settings.replies_url, timeout_s=PATIENCE_S) as client:
         reply = client.stats()
-    return f"answer: {reply.indexed} photos indexed with {reply.model_key}"
+    return say("answer: {count} photos indexed with {model}", count=reply.indexed, model=reply.model_key)
 
 
 def _unwell(message: str) -> Permanent:

@@ -11,7 +11,8 @@ import io
 import math
 import pickle
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Never
@@ -25,7 +26,7 @@ from producer_client.errors import BadRequest
 from worker.core.geo import distance_m
 from worker.core.ports import Store
 from worker.core.vectors import Vector, unit_rows
-from worker.errors import Permanent
+from worker.errors import Permanent, WorkerError
 
 #: So many photos at exactly one point are a default, not a place: two cameras never agree to the last digit.
 DEFAULT_POINT_PHOTOS = 5
@@ -73,6 +74,8 @@ class Report:
     default_points: list[tuple[float, float, list[int]]] = field(default_factory=list)
     bad_coordinates: list[int] = field(default_factory=list)
     trusted: int = 0
+    with_file: int = 0  #: of those with coordinates
+    unreadable: list[Refused] = field(default_factory=list)  #: only where files are opened, see `unreadable`
 
     @property
     def at_default_points(self) -> set[int]:
@@ -113,11 +116,12 @@ def read_pickle(
 def examine(photos: Sequence[LegacyPhoto], is_there: Callable[[str], bool]) -> Report:
     """Duplicates, contradictions, default points and missing files among some photos."""
     report = Report(photos=len(photos))
+    there = {path: is_there(path) for path in {photo.path for photo in photos}}
     by_path: dict[str, list[LegacyPhoto]] = defaultdict(list)
     by_point: dict[tuple[float, float], list[LegacyPhoto]] = defaultdict(list)
     for photo in photos:
         by_path[photo.path].append(photo)
-        if not is_there(photo.path):
+        if not there[photo.path]:
             report.missing.append(photo.number)
         if photo.lat is None or photo.lon is None:
             continue
@@ -125,6 +129,7 @@ def examine(photos: Sequence[LegacyPhoto], is_there: Callable[[str], bool]) -> R
             report.bad_coordinates.append(photo.number)
             continue
         report.with_coordinates += 1
+        report.with_file += there[photo.path]
         report.trusted += photo.provenance.trusted
         by_point[photo.lat, photo.lon].append(photo)
     for group in by_path.values():
@@ -136,6 +141,33 @@ def examine(photos: Sequence[LegacyPhoto], is_there: Callable[[str], bool]) -> R
         if len({photo.path for photo in group}) >= DEFAULT_POINT_PHOTOS:
             report.default_points.append((lat, lon, [photo.number for photo in group]))
     return report
+
+
+def unreadable(
+    photos: Sequence[LegacyPhoto],
+    missing: Collection[int],
+    read: Callable[[str], object],
+    progress: Callable[[int, int], None],
+    *,
+    threads: int,
+) -> list[Refused]:
+    """Photos with coordinates that `read` refuses, as a worker would. URLs are not fetched; `missing` is known."""
+    absent = set(missing)
+    todo = [p for p in photos if p.lat is not None and p.number not in absent and "://" not in p.path]
+
+    def look(photo: LegacyPhoto) -> Refused | None:
+        try:
+            read(photo.path)
+        except WorkerError as exc:
+            return Refused(f"photo {photo.number}", exc.code, exc.message)
+        return None
+
+    refused: list[Refused] = []
+    with ThreadPoolExecutor(threads) as pool:
+        for done, outcome in enumerate(pool.map(look, todo), 1):
+            refused += [outcome] if outcome is not None else []
+            progress(done, len(todo))
+    return refused
 
 
 def reusable_vectors(

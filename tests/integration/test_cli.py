@@ -50,6 +50,20 @@ def as_json(*arguments: str, settings: Settings) -> Any:
     return json.loads(done.stdout)
 
 
+def test_people_who_read_russian_are_spoken_to_in_russian(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIGHTLINE_LANG", "ru")
+
+    help_page = sightline("backfill", "--help", settings=stack.settings)
+    stats = sightline("stats", settings=stack.settings)
+    refused = sightline("search", "/etc/passwd", settings=stack.settings)
+    as_data = as_json("stats", settings=stack.settings)
+
+    assert "прерванный проход продолжается" in help_page.stdout
+    assert "последнее перестроение" in stats.stdout
+    assert "файл вне разрешённых папок" in refused.stderr
+    assert "last_rebuild" in as_data
+
+
 def test_add_rebuild_search_locate_and_stats_from_the_command_line(
     stack: Stack, scenes: list[Scene], tmp_path: Path
 ) -> None:
@@ -445,6 +459,8 @@ def test_a_table_that_is_there_is_looked_at_and_indexed_and_not_twice(
     photos = fresh_copies(scenes[:7], photo_root / "table")
     rows: list[tuple[Any, ...]] = [(str(scene.path), scene.lat, scene.lon, "manual") for scene in photos[:2]]
     rows += [(str(scene.path), 55.7558, 37.6176, None) for scene in photos[2:]]
+    (photo_root / "table" / "no photo.jpg").write_text("no photo")
+    rows += [(str(photo_root / "table" / "no photo.jpg"), 1.0, 2.0, "exif")]
     rows += [(str(photo_root / "table" / "gone.jpg"), 1.0, 2.0, "exif"), (str(photos[0].path) + "x", None, None, None)]
     engine = create_engine(stack.settings.database_url)
     with engine.begin() as connection:
@@ -456,17 +472,20 @@ def test_a_table_that_is_there_is_looked_at_and_indexed_and_not_twice(
     engine.dispose()
 
     looked = as_json("backfill", "--dry-run", settings=stack.settings)
+    people = sightline("backfill", "--dry-run", settings=stack.settings)
     first = sightline("backfill", "--json", settings=stack.settings)
     second = sightline("backfill", "--json", settings=stack.settings)
 
     default = [group for group in looked["report"]["default_points"] if group[:2] == [55.7558, 37.6176]]
     assert [len(group[2]) for group in default] == [5]
     assert len(looked["report"]["missing"]) >= 2
+    assert [(refusal["code"]) for refusal in looked["report"]["unreadable"]] == ["not_an_image"]
     assert looked["indexed"] == 0
+    assert "WHERE lat = 55.7558 AND lon = 37.6176" in people.stdout
     # The rows' files that are gone are refused, by name, every time.
     assert (first.returncode, second.returncode) == (1, 1)
     assert json.loads(first.stdout)["indexed"] >= 7
     assert json.loads(second.stdout)["indexed"] == 0
-    assert {refusal["code"] for refusal in json.loads(second.stdout)["refused"]} == {"not_found"}
+    assert {refusal["code"] for refusal in json.loads(second.stdout)["refused"]} == {"not_found", "not_an_image"}
     found = client.search(path=str(scenes[8].path), threshold=-1.0, top_k=200, min_seq=client.stats().seq).hits
     assert {str(scene.path) for scene in photos} <= {hit.path for hit in found}

@@ -538,7 +538,8 @@ def test_a_view_is_read_and_one_that_takes_no_rows_refuses_new_photos_at_once(
         connection.execute(
             text(
                 """CREATE VIEW shots_for_sightline AS SELECT DISTINCT nr AS id, file AS file_path, at_lat AS lat,
-                at_lon AS lon, NULL::jsonb AS address_data, 'manual' AS location_method, now() AS created_at FROM shots"""
+                at_lon AS lon, NULL::jsonb AS address_data, 'manual' AS location_method, now() AS created_at
+                FROM shots"""
             )
         )
     try:

@@ -220,6 +220,8 @@ def test_the_card_says_in_english_that_nothing_is_known(monkeypatch: pytest.Monk
     assert "No source knows where it was taken" in result.card()
     monkeypatch.setenv("SIGHTLINE_LANG", "ru_RU.UTF-8")
     assert "Ни один источник не знает места" in result.card()
+    assert "similar photos lie in different" not in result.card()
+    assert "похожие фото сняты в разных" in result.card()
     assert result.to_json()["success"] is False
 
 
