@@ -10,6 +10,7 @@ ENCODER ?= auto
 TESTS ?= tests
 SIZE ?= 100000
 PEER_LIMIT_S ?= 60
+QUICK ?=
 
 # The venv is made again only when what it holds would change.
 STAMP := $(VENV)/.made-$(shell cat requirements.txt pyproject.toml worker/pyproject.toml | sha256sum | cut -c1-16)
@@ -18,10 +19,10 @@ STAMP := $(VENV)/.made-$(shell cat requirements.txt pyproject.toml worker/pyproj
 PEERS := .venv-bench
 PEERS_STAMP := $(PEERS)/.made-$(shell sha256sum benchmarks/requirements.txt | cut -c1-16)
 
-.PHONY: help setup demo test lint check format docs bench-index clean
+.PHONY: help setup demo test lint check format docs bench-index bench-dropin clean
 
 help:  ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(STAMP)  ## Make .venv with everything in it (minutes the first time, nothing after)
 
@@ -55,6 +56,9 @@ docs: $(STAMP)  ## Write the configuration table of the README from Settings
 
 bench-index: $(STAMP) $(PEERS_STAMP)  ## Measure the index beside its peers: SIZE="10000 100000", PEER_LIMIT_S=60; JSON on stdout
 	@$(BIN)/python -m benchmarks.index $(addprefix --size ,$(SIZE)) --peer-limit-s $(PEER_LIMIT_S)
+
+bench-dropin: $(STAMP)  ## Measure a located request, the old class's way and ours: PHOTOS=folder, QUICK=1; JSON on stdout
+	@$(BIN)/python -m benchmarks.dropin $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(QUICK),--quick)
 
 $(PEERS_STAMP):
 	@echo "setting up $(PEERS) with what the benchmark compares with" >&2

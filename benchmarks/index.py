@@ -16,20 +16,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -37,6 +33,7 @@ from benchmarks.measure import Ids, VectorFile, Vectors, exact_neighbours
 from benchmarks.peers import PEERS, Request
 from benchmarks.processes import alone
 from benchmarks.renderer import ENCODER, write_features
+from benchmarks.report import console, machine, step
 from benchmarks.service import connect, exact_search, fill, rebuild, rebuild_or_refusal, remove_added, search
 from benchmarks.traffic import WARM_UP_ADDS, add_to_visible, swap
 from benchmarks.vectors import ClusteredVectors
@@ -57,17 +54,15 @@ PEER_ANSWER_S = 300.0
 KINDS = ("exact", "ivf", "hnsw")
 ROOT = Path(__file__).parents[1]
 
-console = Console(stderr=True, width=None if sys.stderr.isatty() else 130)
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
-    machine = _machine()
+    about = machine("sightline-worker", "faiss-cpu", "numpy")
     drawn = _renderer(options.renderer_views) if options.renderer_views else {"skipped": "--renderer-views 0"}
     results = []
     for size in options.size or [100_000]:
-        result = _measure(size, options) | {"renderer": drawn, "machine": machine}
+        result = _measure(size, options) | {"renderer": drawn, "machine": about}
         results.append(result)
         console.print(_speed_table(result), _service_table(result))
     written = json.dumps(results[0] if len(results) == 1 else results, indent=2)
@@ -100,25 +95,25 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _measure(size: int, options: argparse.Namespace) -> dict[str, Any]:
     """Every figure of one size but the renderer's."""
     with _servers() as (folder, servers):
-        with _step(f"{size:,} vectors: generate, with exact neighbours"):
+        with step(f"{size:,} vectors: generate, with exact neighbours"):
             vectors, queries, truth, newcomers = alone(_generate, folder, size, options.seed, threads=CORES)
         settings = _settings(folder, servers.database_url, "clustered")
-        with _step("fill Postgres"):
+        with step("fill Postgres"):
             alone(fill, settings, vectors)
-        with _step("rebuild"):
+        with step("rebuild"):
             built = alone(rebuild, settings, DIMENSION, threads=CORES)
-        with _step(f"search, {built['kind']}"):
+        with step(f"search, {built['kind']}"):
             searched = alone(search, settings, built["generation"], queries, truth)
-        with _step("add to visible"):
+        with step("add to visible"):
             visible = alone(add_to_visible, settings, newcomers[: WARM_UP_ADDS + ADDS])
         known = np.random.default_rng(options.seed).choice(size, min(KNOWN, size), replace=False)
-        with _step("swap"):
+        with step("swap"):
             rows = np.array(np.memmap(vectors.path, dtype=np.float32, shape=(size, DIMENSION), mode="r")[known])
             swapped = alone(swap, settings, known + 1, rows, newcomers[WARM_UP_ADDS + ADDS :])
-        with _step("rebuild, told to be exact"):
+        with step("rebuild, told to be exact"):
             alone(remove_added, settings, size)
             exact = alone(rebuild, settings.model_copy(update={"index_kind": "exact"}), DIMENSION, threads=CORES)
-        with _step("search, exact"):
+        with step("search, exact"):
             exact |= alone(exact_search, settings, exact["generation"], queries, truth)
         peers = _peers(folder, servers, vectors, searched["recall_at_10"] - EQUAL_RECALL, options)
     return {
@@ -148,14 +143,14 @@ def _renderer(views: int) -> dict[str, Any]:
     """Recall and size of every kind of index on features of drawn photos; too few of them make exact ones alone."""
     kinds: dict[str, dict[str, Any]] = {}
     with _servers() as (folder, servers):
-        with _step(f"renderer: draw and encode {views} views of each place"):
+        with step(f"renderer: draw and encode {views} views of each place"):
             vectors, queries = write_features(folder / "features.f32", views)
         truth = exact_neighbours(vectors.chunks(vectors.count), queries)
         settings = _settings(folder, servers.database_url, "drawn")
         alone(fill, settings, vectors)
         for kind in KINDS:
             chosen = settings.model_copy(update={"index_kind": kind})
-            with _step(f"renderer: {kind}"):
+            with step(f"renderer: {kind}"):
                 built = alone(rebuild_or_refusal, chosen, vectors.dimension, threads=CORES)
                 if "refused" not in built:
                     if built["kind"] != kind:
@@ -187,7 +182,7 @@ def _peers(
             threads=CORES,
             database_url=database_url,
         )
-        with _step(f"peer: {name}"):
+        with step(f"peer: {name}"):
             figures[name] = _peer(options.peers_python, request, folder)
     return figures
 
@@ -241,30 +236,6 @@ def _settings(folder: Path, database_url: str, schema: str) -> Settings:
     return Settings(
         database_url=database_url, data_dir=folder, db_schema=schema, photos_table=f"photos_{schema}", encoder=ENCODER
     )
-
-
-@contextmanager
-def _step(name: str) -> Iterator[None]:
-    started = time.monotonic()
-    with console.status(name):
-        yield
-    console.print(f"{time.monotonic() - started:7.1f} s  {name}", highlight=False)
-
-
-def _machine() -> dict[str, Any]:
-    cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
-    return {
-        "cpu": cpu.partition(":")[2].strip() or platform.processor(),
-        "cores_present": os.cpu_count(),
-        "cores_used": len(os.sched_getaffinity(0)),
-        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
-        "load_1_min_before": round(os.getloadavg()[0], 2),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "sightline": version("sightline-worker"),
-        "faiss": version("faiss-cpu"),
-        "numpy": version("numpy"),
-    }
 
 
 def _speed_table(result: dict[str, Any]) -> Table:
