@@ -437,6 +437,19 @@ def test_vectors_of_another_model_are_left_and_its_photos_embedded_again(
     assert [hit.provenance for hit in mine] == [Provenance.DERIVED] * 4
 
 
+def test_one_vector_of_another_model_in_the_sample_is_enough_to_embed_all_again(
+    stack: Stack, client: Sightline, scenes: list[Scene], photo_root: Path, tmp_path: Path
+) -> None:
+    photos = fresh_copies(scenes[:4], photo_root / "legacy3")
+    vectors = [client.embed(path=str(scene.path), return_vector=True).vector or [] for scene in scenes[:4]]
+    vectors[2] = vectors[2][::-1]
+    file = old_pickle(tmp_path, photos, vectors)
+
+    done = as_json("import-legacy", str(file), settings=stack.settings)
+
+    assert (done["imported"], done["vectors_reused"]) == (4, 0)
+
+
 def test_a_pickle_that_runs_something_ends_with_a_sentence_and_runs_nothing(stack: Stack, tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> Any:
