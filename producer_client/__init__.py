@@ -1,6 +1,6 @@
 """What a photo backend installs to talk to Sightline: a client, its contract, its errors. Needs celery alone."""
 
-from producer_client.client import Handle, Sightline
+from producer_client.client import Handle, Sightline, read_reply
 from producer_client.contract import (
     Answer,
     Code,
@@ -35,4 +35,5 @@ __all__ = [
     "Stored",
     "TimedOut",
     "TryAgain",
+    "read_reply",
 ]

@@ -65,7 +65,9 @@ class Handle(Generic[T]):
         return str(self._result.id)
 
     def ready(self) -> bool:
-        return bool(self._result.ready())
+        """Whether `wait` would return at once. Raises TryAgain where Redis is away."""
+        with _connection_lost(self._result.app):
+            return bool(self._result.ready())
 
     def wait(self, timeout_s: float | None = None) -> T:
         """The reply. Raises BadRequest, PhotoRefused, TryAgain, or TimedOut after `timeout_s` seconds."""

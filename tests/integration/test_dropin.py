@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -166,6 +168,31 @@ def test_statistics_have_the_old_fields_and_the_new(service: CLIPSimilarityServi
     assert {"total_images", "dimension", "model", "device", "cache_exists"} <= set(stats)
     assert (stats["dimension"], stats["device"], stats["cache_exists"]) == (1280, "cpu", True)
     assert stats["total_images"] == stats["indexed"] > 0
+
+
+@pytest.mark.parametrize("page", ["guide.en.md", "guide.ru.md"])
+def test_the_code_of_the_guides_runs(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], scenes: list[Scene], page: str
+) -> None:
+    monkeypatch.setenv("SIGHTLINE_BROKER_URL", stack.settings.broker_url)
+    pages = Path(__file__).parents[2] / "docs"
+    blocks = re.findall(r"```python\n(.*?)```", (pages / page).read_text(), re.DOTALL)
+    told = {"redis://127.0.0.1:6399/0": stack.settings.broker_url, "/photos/2.jpg": str(scenes[0].path)}
+    with stack.client() as client:
+        backend: dict[str, Any] = {
+            "client": client,
+            "image_path": str(scenes[0].path),
+            "look_up_in_reference_db": lambda path: None,
+            "detect": lambda path: None,
+        }
+        for block in blocks:
+            for of_the_page, here in told.items():
+                block = block.replace(of_the_page, here)
+            exec(compile(block, page, "exec"), backend)
+
+    backend["clip_service"].close()
+    assert len(blocks) == 3
+    assert "EXIF GPS" in capsys.readouterr().out
 
 
 def test_the_service_is_a_source_among_others(

@@ -463,6 +463,11 @@ def test_a_broker_that_is_away_is_said_at_once() -> None:
     assert caught.value.code is Code.UNAVAILABLE
 
 
+def test_looking_for_a_reply_while_redis_is_away_says_to_try_again() -> None:
+    with Sightline("redis://127.0.0.1:1/0") as client, pytest.raises(TryAgain):
+        client.locating("some id").ready()
+
+
 def test_what_is_wrong_in_a_call_is_said_before_anything_is_sent() -> None:
     with Sightline("redis://127.0.0.1:1/0") as client:
         with pytest.raises(BadRequest, match="latitude"):
