@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
@@ -38,6 +39,8 @@ BULK_SIZE = 64
 BULK_TIMEOUT_S = 300.0
 #: Bulk messages on their way at once: enough to keep several workers busy, small enough to stop soon.
 BULK_IN_FLIGHT = 8
+#: Threads that wait for what is awaited. asyncio's own are cores + 4, and its caller needs them for other things.
+_waiters = ThreadPoolExecutor(64, thread_name_prefix="sightline-wait")
 
 
 def read_reply(wire: Any, read: Callable[[Any], T]) -> T:
@@ -50,6 +53,25 @@ def read_reply(wire: Any, read: Callable[[Any], T]) -> T:
         failure = contract.Failure.from_wire(wire["error"])
         raise (TryAgain if failure.code in contract.RETRYABLE else BadRequest)(failure.code, failure.message)
     return read(wire["reply"])
+
+
+class PinnedCelery(Celery):
+    """A Celery application at these addresses and no others.
+
+    Celery lets CELERY_BROKER_URL and CELERY_RESULT_BACKEND of the environment win over what is given (celery 5.7,
+    app/utils.py). They belong to the Celery of the backend around us, which may be at another Redis.
+    """
+
+    def __init__(self, name: str, *, broker: str, backend: str, set_as_current: bool) -> None:
+        super().__init__(name, broker=broker, backend=backend, set_as_current=set_as_current)
+        self._pinned_broker = broker
+        self.backend_cls = backend
+
+    def connection_for_read(self, url: str | None = None, **options: Any) -> Any:
+        return super().connection_for_read(url or self._pinned_broker, **options)
+
+    def connection_for_write(self, url: str | None = None, **options: Any) -> Any:
+        return super().connection_for_write(url or self._pinned_broker, **options)
 
 
 class Handle(Generic[T]):
@@ -88,7 +110,7 @@ class Handle(Generic[T]):
         return read_reply(wire, self._read)
 
     def __await__(self) -> Generator[Any, None, T]:
-        return asyncio.to_thread(self.wait).__await__()
+        return asyncio.get_running_loop().run_in_executor(_waiters, self.wait).__await__()
 
 
 class Sightline:
@@ -102,7 +124,7 @@ class Sightline:
         self, broker_url: str, *, result_backend: str | None = None, timeout_s: float = DEFAULT_TIMEOUT_S
     ) -> None:
         self.timeout_s = timeout_s
-        self._app = Celery(
+        self._app = PinnedCelery(
             "sightline-client", broker=broker_url, backend=result_backend or broker_url, set_as_current=False
         )
         self._app.conf.update(
@@ -303,7 +325,10 @@ class Sightline:
         min_seq: int = 0,
         timeout_s: float | None = None,
     ) -> Handle[contract.LocateReply]:
-        """Where was it taken? `.answer` is located with point, radius and evidence, or abstained with a reason."""
+        """Where was it taken? `.answer` is located with point, radius and evidence, or abstained with a reason.
+
+        timeout_s: a worker that comes to it later drops it. Give more than the default 60 where nobody waits.
+        """
         request = contract.Locate(
             photo=_photo(photo_id, path, url, content), threshold=threshold, near=near, min_seq=min_seq
         )
@@ -322,7 +347,7 @@ class Sightline:
         """The handle of a `submit_locate` by its `task_id`, also in another process than the one that sent it.
 
         Replies are kept for an hour (SIGHTLINE_RESULT_EXPIRES_S). An id that nobody sent looks like one that is still
-        on its way.
+        on its way. To look without waiting, ask `ready()`: `wait` takes a second at least when nothing is there.
         """
         return Handle(self._app.AsyncResult(task_id), contract.LocateReply.from_wire, self.timeout_s)
 

@@ -207,8 +207,11 @@ def exif_gps(*, priority: int = 1) -> Source:
     images = importlib.import_module("PIL.Image")
 
     def ask(path: str) -> Finding:
-        with images.open(path) as image:
-            gps = image.getexif().get_ifd(GPS_IFD)
+        try:
+            with images.open(path) as image:
+                gps = image.getexif().get_ifd(GPS_IFD)
+        except images.UnidentifiedImageError:
+            return Finding("exif_gps", Status.NOTHING, message="not an image")
         try:
             lat, lon = _degrees(gps[LAT_DMS], gps[LAT_REF], "S"), _degrees(gps[LON_DMS], gps[LON_REF], "W")
             # A camera without a fix writes zeros over zeros, or the point at which nobody is.

@@ -9,6 +9,7 @@ from celery.signals import setup_logging
 from kombu import Queue as KombuQueue
 
 from producer_client import contract
+from producer_client.client import PinnedCelery
 from producer_client.contract import Queue, TaskName
 from worker import logs
 from worker.runtime import Runtime
@@ -20,7 +21,7 @@ ROLES = {"serve": (Queue.INTERACTIVE, Queue.BULK), "index": (Queue.INDEX,)}
 
 def create_app(settings: Settings) -> Celery:
     """The app of one process, with its Runtime as `app.runtime`. Connects to nothing."""
-    app = Celery("sightline", broker=settings.broker_url, backend=settings.replies_url, set_as_current=True)
+    app = PinnedCelery("sightline", broker=settings.broker_url, backend=settings.replies_url, set_as_current=True)
     app.conf.update(
         imports=["worker.tasks.photos", "worker.tasks.search", "worker.tasks.index"],
         task_queues=[KombuQueue(queue.value) for queue in Queue],

@@ -6,10 +6,12 @@ import asyncio
 import io
 import os
 import struct
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -33,6 +35,7 @@ from producer_client import (
 )
 from producer_client.contract import TaskName
 from tests.conftest import Scene
+from worker.app import create_app
 from worker.stack import Stack
 
 Send = Callable[[str, Any], Any]
@@ -461,6 +464,45 @@ def test_a_broker_that_is_away_is_said_at_once() -> None:
         client.stats(timeout_s=5)
 
     assert caught.value.code is Code.UNAVAILABLE
+
+
+def test_the_celery_of_the_backend_around_does_not_move_the_client(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL", "CELERY_RESULT_BACKEND"):
+        monkeypatch.setenv(name, "redis://127.0.0.1:1/0")
+
+    with stack.client() as client:
+        stats = client.stats(timeout_s=30)
+    app = create_app(stack.settings)
+
+    assert stats.dimension == 1280
+    backend: Any = app.backend
+    for connection in (app.connection_for_read(), app.connection_for_write()):
+        assert connection.port == urlsplit(stack.settings.broker_url).port
+    assert backend.connparams["port"] == urlsplit(stack.settings.replies_url).port
+    app.close()
+
+
+def test_more_awaited_replies_than_asyncio_has_threads_leave_it_free(stack: Stack) -> None:
+    async def wait_for_many() -> float:
+        with stack.client() as client:
+            # Nobody answers these: their queue has no worker.
+            waits = [asyncio.ensure_future(_awaited(client.locating(f"nobody {n}"))) for n in range(40)]
+            await asyncio.sleep(0)
+            started = time.monotonic()
+            await asyncio.to_thread(lambda: None)
+            passed = time.monotonic() - started
+            for wait in waits:
+                with pytest.raises(TimedOut):
+                    await wait
+        return passed
+
+    async def _awaited(handle: Handle[Any]) -> Any:
+        handle._timeout_s = 3.0
+        return await handle
+
+    assert asyncio.run(wait_for_many()) < 2.0
 
 
 def test_looking_for_a_reply_while_redis_is_away_says_to_try_again() -> None:
