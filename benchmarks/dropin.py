@@ -304,6 +304,7 @@ def _measure(photos: Path | None, processes: int) -> dict[str, Any]:
         "old_request_ms": old.request_ms,
         "new_request_ms": new.request_ms,
         "ratio": round(old.request_ms / new.request_ms, 2),
+        "first_ratio": round(old.first_request_ms / new.first_request_ms, 2),
         "old_rss_mb": _median(old_rss),
         "new_rss_mb": _median(new_rss),
         "old_first_request_ms": old.first_request_ms,

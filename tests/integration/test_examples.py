@@ -27,7 +27,7 @@ from werkzeug.serving import make_server
 from demo.scenes import place_names, render, viewpoints
 from examples import answers, celery_chain, upload_fastapi, upload_flask
 from producer_client import Provenance, Sightline
-from producer_client.contract import Hit
+from producer_client.contract import Code, Hit, failed
 from tests.conftest import Scene
 from worker.stack import Stack
 
@@ -499,6 +499,23 @@ def test_a_refused_photo_and_a_broken_task_stop_no_chain_after_them(
         until(lambda: f"photo {broken} was not settled" in chain_log.read_text(), "the failure is in the log")
     assert "[not_an_image]" in chain_log.read_text()
     assert [row_of(engine, photo_id).location_method for photo_id in (refused, broken, good)] == [None, None, "derived"]
+
+
+def test_a_service_that_could_not_answer_is_asked_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, dict[str, Any]]] = []
+
+    class Sent:
+        def __init__(self, photo_id: int) -> None:
+            self.photo_id = photo_id
+
+        def apply_async(self, **options: Any) -> None:
+            asked.append((self.photo_id, options))
+
+    monkeypatch.setattr(celery_chain, "locate_photo", Sent)
+
+    celery_chain.store_location(failed(Code.UNAVAILABLE, "no worker"), 7)
+
+    assert asked == [(7, {"countdown": celery_chain.RETRY_S})]
 
 
 def test_a_chain_leaves_the_coordinates_that_a_person_set_meanwhile(
