@@ -232,13 +232,14 @@ def import_legacy(
     a sample, embedded again, shows that they are of the model that serves.
     """
     from worker.legacy import examine, read_pickle, reusable_vectors, to_add
+    from worker.storage.source import is_file
 
     settings = _settings()
     try:
         photos = read_pickle(file, settings.provenance_of, root=root.resolve())
     except (OSError, Permanent) as exc:
         _fail(str(exc))
-    report = examine(photos, lambda path: Path(path).is_file())
+    report = examine(photos, lambda path: is_file(Path(path)))
     to_send = to_add(photos, report, trust=trust)
     new = [item for item in to_send if isinstance(item, NewPhoto)]
     refused = [item for item in to_send if isinstance(item, Refused)]
@@ -291,9 +292,10 @@ def backfill(
     Photos that are indexed are passed over, so a run that was broken off goes on where it ended.
     """
     from worker.legacy import examine, rows_of_table, unreadable
+    from worker.storage.source import PhotoFiles
 
     settings = _settings()
-    source = _photo_files(settings)
+    source = PhotoFiles(settings)
     with _client() as client, _store() as store:
         stats = client.stats()
         with progress_bar(say("looking")) as progress:
@@ -620,12 +622,6 @@ def _as_fallback(report: Report, settings: Settings) -> Iterator[str]:
             f"UPDATE {settings.photos_table} SET {method} = '{Provenance.FALLBACK}' "
             f"WHERE {lat} = {at_lat} AND {lon} = {at_lon};"
         )
-
-
-def _photo_files(settings: Settings) -> PhotoFiles:
-    from worker.storage.source import PhotoFiles
-
-    return PhotoFiles(settings)
 
 
 def _reader(source: PhotoFiles, settings: Settings) -> Callable[[str], object]:

@@ -652,6 +652,11 @@ def test_every_spelling_of_a_file_ends_in_the_same_one(root: Path, tmp_path: Pat
     assert spelled[1][0] == ways[0], "a crooked path is kept straight"
 
 
+@pytest.mark.parametrize("path", ["a" * 5000, "/" + "a" * 300 + "/b.jpg", "no such file", ""])
+def test_a_path_that_no_file_system_takes_is_not_there(root: Path, path: str) -> None:
+    assert PhotoFiles(Settings(photo_roots=(root,))).is_there(path) is False
+
+
 @pytest.mark.parametrize("path", ["inline:0a1b", "https://photos.example/a/../b.jpg?x=1", "s3://bucket/a.jpg"])
 def test_what_is_no_file_has_one_spelling(path: str) -> None:
     assert PhotoFiles(Settings()).spellings(path) == (path,)

@@ -20,6 +20,14 @@ from worker.settings import Settings
 SCHEMES = ("http", "https", "s3", "gs", "file")
 
 
+def is_file(path: Path) -> bool:
+    """As Path.is_file, which raises for a name that is too long or a folder that may not be entered (Python 3.11)."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 class PhotoFiles:
     """See worker.core.ports.PhotoSource."""
 
@@ -41,7 +49,7 @@ class PhotoFiles:
 
     def is_there(self, path: str) -> bool:
         """Whether a path of the table names a file; URLs are not asked."""
-        return "://" in path or self._absolute(path).is_file()
+        return "://" in path or is_file(self._absolute(path))
 
     def spellings(self, path: str) -> tuple[str, ...]:
         """The ways in which a table may name this file; the last is the same for all of them. First the one to keep."""
