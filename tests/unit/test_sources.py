@@ -183,6 +183,16 @@ def test_exif_without_a_position_says_nothing(tmp_path: Path, gps: dict[int, Any
     assert statuses_of(with_gps(tmp_path / "a.jpg", gps)) == Status.NOTHING
 
 
+def test_what_is_no_image_has_no_position_and_is_no_trouble(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    photo = tmp_path / "diary"
+    photo.write_text("dear diary")
+
+    finding = Chain([exif_gps()]).locate(photo).findings[0]
+
+    assert (finding.status, finding.message) == (Status.NOTHING, "not an image")
+    assert "failed" not in caplog.text
+
+
 def statuses_of(photo: Path) -> Status:
     return Chain([exif_gps()]).locate(photo).findings[0].status
 
