@@ -5,11 +5,14 @@ Nothing here must be done once only: whoever sees an answer first settles the ro
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import text
-from sqlalchemy.orm import Session
+from itsdangerous import URLSafeTimedSerializer
+from sqlalchemy import JSON, DateTime, func, text
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from producer_client import Answer, Code, Provenance, Sightline, SightlineError, TimedOut, TryAgain
 from producer_client.compat import to_guide_json
@@ -19,6 +22,8 @@ from producer_client.sources import Chain, exif_gps
 PATIENCE_S = 900.0
 #: Seconds after which a reply is gone (SIGHTLINE_RESULT_EXPIRES_S), so that nobody can tell about its request.
 REPLIES_KEPT_S = 3600
+#: As SIGHTLINE_MAX_PHOTO_BYTES of the workers.
+MAX_PHOTO_BYTES = 50_000_000
 
 #: Never over coordinates that are there: a person or the camera knows better.
 SETTLE = text(
@@ -32,6 +37,48 @@ def by_camera(path: Path) -> dict[str, Any]:
     if found is None:
         return {}
     return {"lat": found.lat, "lon": found.lon, "location_method": Provenance.EXIF_GPS.value}
+
+
+class PhotoColumns:
+    """Your table, as a mixin for the models of SQLAlchemy and of Flask-SQLAlchemy alike."""
+
+    __tablename__ = "photos"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    file_path: Mapped[str]
+    lat: Mapped[float | None]
+    lon: Mapped[float | None]
+    address_data: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    location_method: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+
+
+def tickets(secret_key: str) -> URLSafeTimedSerializer:
+    """What addresses carry: [photo id, id of the request]. Signed, or a visitor could have one photo settled with the
+    answer about another."""
+    return URLSafeTimedSerializer(secret_key, salt="requests")
+
+
+def asked(
+    sightline: Sightline, signed: URLSafeTimedSerializer, url: Callable[..., str], photo_id: int
+) -> dict[str, Any]:
+    """Ask, and say where the answer will be. url: from the name of a view and its parameters.
+
+    Where Redis is away, photo and row stay as they are, and `locate_url` asks again.
+    """
+    try:
+        request_id = ask(sightline, photo_id)
+    except TryAgain as exc:
+        locate_url = url("locate", photo_id=photo_id)
+        return without_answer(photo_id, "try_again", exc.code, exc.message) | {"locate_url": locate_url}
+    ticket = signed.dumps([photo_id, request_id])
+    return {
+        "photo_id": photo_id,
+        "status": "waiting",
+        "request": request_id,
+        "status_url": url("status", ticket=ticket),
+        "events_url": url("events", ticket=ticket),
+    }
 
 
 def ask(sightline: Sightline, photo_id: int) -> str:

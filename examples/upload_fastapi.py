@@ -21,41 +21,30 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import uuid4
 
 from fastapi import Depends, FastAPI, HTTPException, Response, UploadFile
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from itsdangerous import BadData, URLSafeTimedSerializer
-from sqlalchemy import JSON, DateTime, create_engine, func
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from itsdangerous import BadData
+from sqlalchemy import create_engine
+from sqlalchemy.orm import DeclarativeBase, Session
 
-from examples.answers import REPLIES_KEPT_S, ask, by_camera, look, without_answer
-from producer_client import Sightline, TryAgain
+from examples.answers import MAX_PHOTO_BYTES, REPLIES_KEPT_S, PhotoColumns, asked, by_camera, look, tickets
+from producer_client import Sightline
 
 #: Seconds between two looks of an event stream. A look takes a thread for a millisecond. `await handle` is for one
 #: answer at a time: it takes a thread until the answer is there, and a client has 64 of them.
 LOOK_EVERY_S = 1.0
-#: As SIGHTLINE_MAX_PHOTO_BYTES of the workers.
-MAX_PHOTO_BYTES = 50_000_000
 
 
 class Base(DeclarativeBase):
     pass
 
 
-class Photo(Base):
-    __tablename__ = "photos"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    file_path: Mapped[str]
-    lat: Mapped[float | None]
-    lon: Mapped[float | None]
-    address_data: Mapped[dict[str, Any] | None] = mapped_column(JSON)
-    location_method: Mapped[str | None]
-    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+class Photo(PhotoColumns, Base):
+    pass
 
 
 def create_app(sightline: Sightline, *, database_url: str, photo_folder: Path, secret_key: str) -> FastAPI:
@@ -67,12 +56,11 @@ def create_app(sightline: Sightline, *, database_url: str, photo_folder: Path, s
         engine.dispose()
 
     app = FastAPI(lifespan=lifespan)
-    # Signed, or a visitor could have one photo settled with the answer about another.
-    tickets = URLSafeTimedSerializer(secret_key, salt="requests")
+    signed = tickets(secret_key)
 
     def opened(ticket: str) -> tuple[int, str]:
         try:
-            photo_id, request_id = tickets.loads(ticket, max_age=REPLIES_KEPT_S)
+            photo_id, request_id = signed.loads(ticket, max_age=REPLIES_KEPT_S)
         except BadData as exc:
             raise HTTPException(404, "No such request, or none of the last hour: POST /photos/<id>/locate") from exc
         return photo_id, request_id
@@ -93,14 +81,14 @@ def create_app(sightline: Sightline, *, database_url: str, photo_folder: Path, s
             session.add(row)
             session.commit()
             # 202 also where Redis is away: file and row are kept, and sending the file again would make a second photo.
-            return asked(row.id)
+            return asked(sightline, signed, app.url_path_for, row.id)
 
     @app.post("/photos/{photo_id}/locate", status_code=202)
     def locate(photo_id: int, response: Response) -> dict[str, Any]:
         with Session(engine) as session:
             if session.get(Photo, photo_id) is None:
                 raise HTTPException(404)
-        return answered(asked(photo_id), response)
+        return answered(asked(sightline, signed, app.url_path_for, photo_id), response)
 
     @app.get("/photos/requests/{ticket}/status")
     def status(request: Asked, response: Response) -> dict[str, Any]:
@@ -112,21 +100,6 @@ def create_app(sightline: Sightline, *, database_url: str, photo_folder: Path, s
             yield ServerSentEvent(event="waiting", data=state)
             await asyncio.sleep(LOOK_EVERY_S)
         yield ServerSentEvent(event=state["status"], data=state)
-
-    def asked(photo_id: int) -> dict[str, Any]:
-        try:
-            request_id = ask(sightline, photo_id)
-        except TryAgain as exc:
-            locate_url = app.url_path_for("locate", photo_id=photo_id)
-            return without_answer(photo_id, "try_again", exc.code, exc.message) | {"locate_url": locate_url}
-        ticket = tickets.dumps([photo_id, request_id])
-        return {
-            "photo_id": photo_id,
-            "status": "waiting",
-            "request": request_id,
-            "status_url": app.url_path_for("status", ticket=ticket),
-            "events_url": app.url_path_for("events", ticket=ticket),
-        }
 
     def looked(photo_id: int, request_id: str) -> dict[str, Any]:
         with Session(engine) as session:

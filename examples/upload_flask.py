@@ -21,24 +21,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from flask import Flask, Response, abort, request, stream_with_context, url_for
 from flask_sqlalchemy import SQLAlchemy
-from itsdangerous import BadData, URLSafeTimedSerializer
-from sqlalchemy import JSON, DateTime, func
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from itsdangerous import BadData
+from sqlalchemy.orm import DeclarativeBase
 
-from examples.answers import REPLIES_KEPT_S, ask, by_camera, look, without_answer
-from producer_client import Sightline, SightlineError, TryAgain
+from examples.answers import MAX_PHOTO_BYTES, REPLIES_KEPT_S, PhotoColumns, asked, by_camera, look, tickets
+from producer_client import Sightline, SightlineError
 
 #: Seconds between two `waiting` events: shorter than the patience of any proxy.
 KEEP_ALIVE_S = 3.0
-#: As SIGHTLINE_MAX_PHOTO_BYTES of the workers.
-MAX_PHOTO_BYTES = 50_000_000
 
 
 class Base(DeclarativeBase):
@@ -48,24 +44,15 @@ class Base(DeclarativeBase):
 db = SQLAlchemy(model_class=Base)
 
 
-class Photo(db.Model):  # type: ignore[name-defined, misc]  # made at run time (Flask-SQLAlchemy 3.1)
-    __tablename__ = "photos"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    file_path: Mapped[str]
-    lat: Mapped[float | None]
-    lon: Mapped[float | None]
-    address_data: Mapped[dict[str, Any] | None] = mapped_column(JSON)
-    location_method: Mapped[str | None]
-    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+class Photo(PhotoColumns, db.Model):  # type: ignore[name-defined, misc]  # made at run time (Flask-SQLAlchemy 3.1)
+    pass
 
 
 def create_app(sightline: Sightline, *, database_url: str, photo_folder: Path, secret_key: str) -> Flask:
     app = Flask(__name__)
     app.config.update(SQLALCHEMY_DATABASE_URI=database_url, MAX_CONTENT_LENGTH=MAX_PHOTO_BYTES)
     db.init_app(app)
-    # Signed, or a visitor could have one photo settled with the answer about another.
-    tickets = URLSafeTimedSerializer(secret_key, salt="requests")
+    signed = tickets(secret_key)
 
     @app.post("/photos")
     def upload() -> tuple[dict[str, Any], int]:
@@ -76,12 +63,12 @@ def create_app(sightline: Sightline, *, database_url: str, photo_folder: Path, s
         db.session.add(photo)
         db.session.commit()
         # 202 also where Redis is away: file and row are kept, and sending the file again would make a second photo.
-        return asked(photo.id), 202
+        return asked(sightline, signed, url_for, photo.id), 202
 
     @app.post("/photos/<int:photo_id>/locate")
     def locate(photo_id: int) -> tuple[dict[str, Any], int, dict[str, str]]:
         db.get_or_404(Photo, photo_id)
-        return answered(asked(photo_id), 202)
+        return answered(asked(sightline, signed, url_for, photo_id), 202)
 
     @app.get("/photos/requests/<ticket>/status")
     def status(ticket: str) -> tuple[dict[str, Any], int, dict[str, str]]:
@@ -102,24 +89,9 @@ def create_app(sightline: Sightline, *, database_url: str, photo_folder: Path, s
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         return Response(stream_with_context(stream()), mimetype="text/event-stream", headers=headers)
 
-    def asked(photo_id: int) -> dict[str, Any]:
-        try:
-            request_id = ask(sightline, photo_id)
-        except TryAgain as exc:
-            locate_url = url_for("locate", photo_id=photo_id)
-            return without_answer(photo_id, "try_again", exc.code, exc.message) | {"locate_url": locate_url}
-        ticket = tickets.dumps([photo_id, request_id])
-        return {
-            "photo_id": photo_id,
-            "status": "waiting",
-            "request": request_id,
-            "status_url": url_for("status", ticket=ticket),
-            "events_url": url_for("events", ticket=ticket),
-        }
-
     def opened(ticket: str) -> tuple[int, str]:
         try:
-            photo_id, request_id = tickets.loads(ticket, max_age=REPLIES_KEPT_S)
+            photo_id, request_id = signed.loads(ticket, max_age=REPLIES_KEPT_S)
         except BadData:
             abort(404, "No such request, or none of the last hour: POST /photos/<id>/locate asks again.")
         return photo_id, request_id
