@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -46,6 +47,22 @@ def rows_of(store: PostgresStore, settings: Settings, columns: str, order: str =
     with store.engine.connect() as connection:
         found = connection.execute(text(f"SELECT {columns} FROM {settings.photos_table} ORDER BY {order}"))
         return [tuple(row) for row in found]
+
+
+@contextmanager
+def on_the_database(store: PostgresStore, *statements: str, undo: tuple[str, ...]) -> Iterator[None]:
+    """What a backend has in its database besides."""
+
+    def run(these: tuple[str, ...]) -> None:
+        with store.engine.begin() as connection:
+            for statement in these:
+                connection.execute(text(statement))
+
+    run(statements)
+    try:
+        yield
+    finally:
+        run(undo)
 
 
 def test_a_put_photo_has_a_row_an_entry_a_vector_and_a_seq(store: PostgresStore, settings: Settings) -> None:
@@ -285,27 +302,19 @@ def test_a_removed_photo_stays_removed_unless_its_return_is_asked_for(store: Pos
 
 def test_methods_may_be_an_enum_of_the_backends(settings: Settings, make_store: Callable[..., PostgresStore]) -> None:
     first = make_store()
-    with first.engine.begin() as connection:
-        connection.execute(text("CREATE TYPE how AS ENUM ('exif', 'guess', 'surveyed')"))
-        connection.execute(
-            text(
-                """CREATE TABLE enum_photos (id serial PRIMARY KEY, file_path text, lat float, lon float,
-                address_data json, location_method how, created_at timestamp)"""
-            )
-        )
-        connection.execute(
-            text("INSERT INTO enum_photos (file_path, lat, lon, location_method) VALUES ('/x', 1, 2, 'exif')")
-        )
-    try:
+    with on_the_database(
+        first,
+        "CREATE TYPE how AS ENUM ('exif', 'guess', 'surveyed')",
+        """CREATE TABLE enum_photos (id serial PRIMARY KEY, file_path text, lat float, lon float,
+            address_data json, location_method how, created_at timestamp)""",
+        "INSERT INTO enum_photos (file_path, lat, lon, location_method) VALUES ('/x', 1, 2, 'exif')",
+        undo=("DROP TABLE enum_photos", "DROP TYPE how"),
+    ):
         store = make_store(photos_table="enum_photos")
         (written,) = store.put_many([entry("x", photo_id=1, given=None)], KEY)
 
         assert written.entry.provenance is Provenance.EXIF_GPS
         assert store.follow_rows() == 0
-    finally:
-        with first.engine.begin() as connection:
-            connection.execute(text("DROP TABLE enum_photos"))
-            connection.execute(text("DROP TYPE how"))
 
 
 @pytest.mark.parametrize(
@@ -442,15 +451,13 @@ def test_a_backends_own_table_with_text_addresses_and_numeric_coordinates_works(
     settings: Settings, make_store: Callable[..., PostgresStore]
 ) -> None:
     first = make_store()
-    with first.engine.begin() as connection:
-        connection.execute(
-            text(
-                """CREATE TABLE backend_photos (id serial PRIMARY KEY, file_path varchar(500) NOT NULL,
-                lat numeric(9, 6), lon numeric(9, 6), address_data text, location_method varchar(50),
-                created_at timestamp, owner text DEFAULT 'somebody')"""
-            )
-        )
-    try:
+    with on_the_database(
+        first,
+        """CREATE TABLE backend_photos (id serial PRIMARY KEY, file_path varchar(500) NOT NULL,
+            lat numeric(9, 6), lon numeric(9, 6), address_data text, location_method varchar(50),
+            created_at timestamp, owner text DEFAULT 'somebody')""",
+        undo=("DROP TABLE backend_photos",),
+    ):
         store = make_store(photos_table="backend_photos")
         (written,) = store.put_many([entry("a", address={"город": "Лунд"})], KEY)
 
@@ -459,9 +466,6 @@ def test_a_backends_own_table_with_text_addresses_and_numeric_coordinates_works(
             store, settings.model_copy(update={"photos_table": "backend_photos"}), "address_data, owner"
         ) == [('{"город": "Лунд"}', "somebody")]
         assert store.follow_rows() == 0
-    finally:
-        with first.engine.begin() as connection:
-            connection.execute(text("DROP TABLE backend_photos"))
 
 
 def test_a_row_that_the_backends_table_rejects_is_refused_with_what_to_do(
@@ -483,18 +487,14 @@ def test_columns_of_other_names_are_read_and_written_by_the_mapping(
     settings: Settings, make_store: Callable[..., PostgresStore]
 ) -> None:
     first = make_store()
-    with first.engine.begin() as connection:
-        connection.execute(
-            text(
-                """CREATE TABLE pictures (nr serial PRIMARY KEY, file varchar(500) NOT NULL, latitude float,
-                longitude float, lat text DEFAULT 'no latitude', address_data json, how text, created_at timestamp)"""
-            )
-        )
-        connection.execute(
-            text("INSERT INTO pictures (file, latitude, longitude, how) VALUES ('/old.jpg', 56.5, 14.5, 'manual')")
-        )
     columns = {"id": "nr", "file_path": "file", "lat": "latitude", "lon": "longitude", "location_method": "how"}
-    try:
+    with on_the_database(
+        first,
+        """CREATE TABLE pictures (nr serial PRIMARY KEY, file varchar(500) NOT NULL, latitude float,
+            longitude float, lat text DEFAULT 'no latitude', address_data json, how text, created_at timestamp)""",
+        "INSERT INTO pictures (file, latitude, longitude, how) VALUES ('/old.jpg', 56.5, 14.5, 'manual')",
+        undo=("DROP TABLE pictures",),
+    ):
         store = make_store(photos_table="pictures", photos_columns=columns)
         old = store.rows([1])[1]
         (missing,) = store.missing(KEY, after_id=-1, limit=10)
@@ -509,9 +509,6 @@ def test_columns_of_other_names_are_read_and_written_by_the_mapping(
         ) == [("/old.jpg", 56.5, "no latitude"), ("/photos/b.jpg", new.entry.lat, "no latitude")]
         assert [row.path for row in store.rows_after(0, 10)] == ["/old.jpg", "/photos/b.jpg"]
         assert (store.counts(KEY).photos, store.counts(KEY).with_coordinates, store.follow_rows()) == (2, 2, 0)
-    finally:
-        with first.engine.begin() as connection:
-            connection.execute(text("DROP TABLE pictures"))
 
 
 def test_a_table_that_is_made_has_the_columns_of_the_mapping(settings: Settings) -> None:
@@ -530,19 +527,15 @@ def test_a_view_is_read_and_one_that_takes_no_rows_refuses_new_photos_at_once(
     make_store: Callable[..., PostgresStore],
 ) -> None:
     first = make_store()
-    with first.engine.begin() as connection:
-        connection.execute(
-            text("CREATE TABLE shots (nr serial PRIMARY KEY, file text NOT NULL, at_lat float, at_lon float)")
-        )
-        connection.execute(text("INSERT INTO shots (file, at_lat, at_lon) VALUES ('/a.jpg', 55, 13)"))
-        connection.execute(
-            text(
-                """CREATE VIEW shots_for_sightline AS SELECT DISTINCT nr AS id, file AS file_path, at_lat AS lat,
-                at_lon AS lon, NULL::jsonb AS address_data, 'manual' AS location_method, now() AS created_at
-                FROM shots"""
-            )
-        )
-    try:
+    with on_the_database(
+        first,
+        "CREATE TABLE shots (nr serial PRIMARY KEY, file text NOT NULL, at_lat float, at_lon float)",
+        "INSERT INTO shots (file, at_lat, at_lon) VALUES ('/a.jpg', 55, 13)",
+        """CREATE VIEW shots_for_sightline AS SELECT DISTINCT nr AS id, file AS file_path, at_lat AS lat,
+            at_lon AS lon, NULL::jsonb AS address_data, 'manual' AS location_method, now() AS created_at
+            FROM shots""",
+        undo=("DROP VIEW shots_for_sightline", "DROP TABLE shots"),
+    ):
         store = make_store(photos_table="shots_for_sightline")
         (known,) = store.put_many([entry("a", photo_id=1, given=None, path="/a.jpg")], KEY)
 
@@ -550,25 +543,20 @@ def test_a_view_is_read_and_one_that_takes_no_rows_refuses_new_photos_at_once(
         with pytest.raises(Permanent, match="send its photo_id") as caught:
             store.put_many([entry("b")], KEY)
         assert caught.value.code is Code.ROW_REJECTED
-    finally:
-        with first.engine.begin() as connection:
-            connection.execute(text("DROP VIEW shots_for_sightline"))
-            connection.execute(text("DROP TABLE shots"))
 
 
 def test_a_table_without_the_needed_columns_is_named(make_store: Callable[..., PostgresStore]) -> None:
     first = make_store()
-    with first.engine.begin() as connection:
-        connection.execute(text("CREATE TABLE half_photos (id serial PRIMARY KEY, file_path text)"))
-    try:
+    with on_the_database(
+        first,
+        "CREATE TABLE half_photos (id serial PRIMARY KEY, file_path text)",
+        undo=("DROP TABLE half_photos",),
+    ):
         with pytest.raises(Permanent) as caught:
             make_store(photos_table="half_photos").rows([1])
 
         assert caught.value.code is Code.NOT_READY
         assert "lat, lon" in caught.value.message
-    finally:
-        with first.engine.begin() as connection:
-            connection.execute(text("DROP TABLE half_photos"))
 
 
 def test_a_database_that_is_not_migrated_says_so(settings: Settings) -> None:
