@@ -11,7 +11,6 @@ import argparse
 import hashlib
 import json
 import shutil
-import signal
 import statistics
 import sys
 import time
@@ -34,7 +33,7 @@ from worker.encoder.images import decode
 from worker.encoder.load import best_available
 from worker.errors import PhotoRefusal, WorkerError
 from worker.settings import load as load_settings
-from worker.stack import Stack
+from worker.stack import Stack, raise_on_signals
 
 #: Photos without a named place belong together when they lie this near to one another.
 SAME_PLACE_M = 500.0
@@ -89,9 +88,7 @@ class Asked:
 
 def main() -> int:
     arguments = _arguments()
-    # SIGINT as well: a process that a script starts in the background inherits it ignored.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    raise_on_signals()
     started = time.monotonic()
     try:
         result = _run(arguments, started)
@@ -321,10 +318,6 @@ def _hits(title: str, reply: SearchReply) -> Table:
             provenance.value,
         )
     return table
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _arguments() -> argparse.Namespace:

@@ -7,7 +7,6 @@ import dataclasses
 import inspect
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -80,10 +79,10 @@ TimeoutS = Annotated[float, typer.Option("--timeout", help=say("Seconds to wait 
 @cli.command()
 def up() -> None:
     """Run everything on this machine, with its own Postgres and Valkey, until Ctrl-C."""
-    from worker.stack import Stack
+    from worker.stack import Stack, raise_on_signals
 
     settings = _settings()
-    _stop_on_signals()
+    raise_on_signals()
     note = settings.data_dir / "up.env"
     try:
         with Stack(settings) as stack:
@@ -796,15 +795,6 @@ def _print(as_json: bool, value: Message | dict[str, Any], table: Callable[[], N
         sys.stdout.write(json.dumps(wire, ensure_ascii=False) + "\n")
     else:
         table()
-
-
-def _stop_on_signals() -> None:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    # SIGINT as well: a process that a script starts in the background inherits it ignored.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt)
 
 
 def _fail(message: str, code: int = FAILED) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +20,32 @@ from worker.settings import Settings
 STOP_TIMEOUT_S = 30.0
 #: Seconds for the first worker to answer: it loads the model first.
 READY_TIMEOUT_S = 120.0
+#: Seconds until an interrupt is raised again that Python could not pass on.
+AGAIN_S = 0.05
+
+
+def raise_on_signals() -> None:
+    """KeyboardInterrupt on SIGINT and SIGTERM, wherever it falls; for the main thread of who runs a Stack.
+
+    One that is raised within a finalizer or a weak reference's callback (an import has many) is printed and forgotten
+    by Python, and the process would go on: it is raised again a moment later.
+    """
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    # SIGINT as well: a process that a script starts in the background inherits it ignored.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+        signal.signal(number, interrupt)
+    told = sys.unraisablehook
+
+    def again(unraisable: sys.UnraisableHookArgs) -> None:
+        if unraisable.exc_type is KeyboardInterrupt:
+            signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
+        else:
+            told(unraisable)
+
+    sys.unraisablehook = again
 
 
 class Process:

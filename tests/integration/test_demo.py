@@ -89,6 +89,28 @@ def test_ctrl_c_stops_everything_that_the_demo_has_started(scenes: list[Scene]) 
         assert processes_of(folder) == []
 
 
+def test_an_interrupt_that_falls_within_a_finalizer_is_not_forgotten() -> None:
+    code = f"""
+import signal, time
+from worker.stack import raise_on_signals
+
+class Finalized:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+raise_on_signals()
+try:
+    Finalized()
+    time.sleep({PATIENCE_S})
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert done.stdout == "interrupted\n"
+
+
 @pytest.mark.real_photos
 def test_real_photos_of_known_places_are_located_and_a_place_never_seen_is_not(real_photos: Path) -> None:
     with server_dir() as folder:
