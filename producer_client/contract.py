@@ -89,13 +89,14 @@ class Code(StrEnum):
     STALE = "stale"
     ALREADY_RUNNING = "already_running"
     RECALL_TOO_LOW = "recall_too_low"
+    OVERLOADED = "overloaded"
     UNAVAILABLE = "unavailable"
     TIMED_OUT = "timed_out"
     INTERNAL = "internal"
 
 
 #: What may succeed when it is sent again unchanged. Everything else needs a change first.
-RETRYABLE = frozenset({Code.STALE, Code.ALREADY_RUNNING, Code.UNAVAILABLE, Code.TIMED_OUT})
+RETRYABLE = frozenset({Code.STALE, Code.ALREADY_RUNNING, Code.OVERLOADED, Code.UNAVAILABLE, Code.TIMED_OUT})
 
 
 class Provenance(StrEnum):

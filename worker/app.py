@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging
+from celery.signals import setup_logging, worker_shutdown
 from kombu import Queue as KombuQueue
 
 from producer_client import contract
@@ -73,6 +73,11 @@ def create_app(settings: Settings) -> Celery:
         },
     )
     app.runtime = Runtime(settings)  # type: ignore[attr-defined]  # tasks read it as self.runtime
+
+    @worker_shutdown.connect(weak=False)
+    def _end(**_: Any) -> None:
+        # Celery sends this after its pool has ended every task in hand.
+        app.runtime.close()  # type: ignore[attr-defined]
 
     @setup_logging.connect(weak=False)
     def _own_format(**_: Any) -> None:

@@ -22,8 +22,9 @@ import numpy as np
 from producer_client import contract
 from producer_client.contract import Code, NewPhoto, Photo, Refused
 from producer_client.errors import BadRequest
+from worker.core.batcher import Batcher
 from worker.core.ports import Decode, Encoder, Generations, LiveIndex, PhotoSource, Progress, Store
-from worker.core.types import INLINE, Decoded, Entry, Missing, NewEntry, PhotoRow, Pixels
+from worker.core.types import INLINE, Decoded, Entry, Missing, NewEntry, PhotoRow
 from worker.core.vectors import Ids, Vector, unit_query
 from worker.errors import Permanent, PhotoRefusal, Transient
 from worker.place.rule import Rule, answer, settled
@@ -44,6 +45,8 @@ MIN_SEQ_POLL_S = 0.01
 FILLERS, FILL_PHOTOS = 8, 64
 #: Seconds after which a chain that nobody prolonged has died with its worker. Longer than any message takes.
 FILLER_LEASE_S = 900.0
+#: Photos of one bulk pass on a CPU: below a second of work.
+CPU_BULK_BATCH = 8
 #: Times that a step tries to catch the moment in which no photo lacks a vector of the next model.
 TAKE_OVER_TRIES = 20
 #: Seconds between two looks at the change log by a process that nobody asks.
@@ -96,8 +99,21 @@ class Library:
         self._store = store
         self._live = live
         self._generations = generations
+        self._batcher = Batcher(
+            encoder.encode_images,
+            batch=settings.encode_batch,
+            bulk_batch=settings.encode_bulk_batch
+            or (CPU_BULK_BATCH if encoder.device == "cpu" else settings.encode_batch),
+            linger_s=settings.encode_linger_ms / 1000,
+            patience_s=settings.encode_patience_s,
+            capacity=settings.encode_queue,
+        )
         self._counters = threading.Lock()
         self._cache_hits = self._cache_misses = 0
+
+    def close(self) -> None:
+        """End the model's thread when what it has taken is done."""
+        self._batcher.close()
 
     # --------------------------------------------------------------------------------- embed and add
 
@@ -367,7 +383,8 @@ class Library:
                     for r in decoded
                     if r.decoded is not None and r.content_sha256 not in known
                 }
-                fresh, failures = self._encode(pixels)
+                fresh, failures = self._batcher.encode(pixels)
+                self._count(misses=len(fresh))
                 for r in decoded:
                     vector = known.get(r.content_sha256, fresh.get(r.content_sha256))
                     if vector is None:
@@ -406,22 +423,6 @@ class Library:
             return replace(reading, content=b"", decoded=self._decode(reading.content))
         except PhotoRefusal as exc:
             return Refused(reading.ref, exc.code, exc.message)
-
-    def _encode(self, pixels: dict[str, Pixels]) -> tuple[dict[str, Vector], dict[str, Permanent]]:
-        """Vectors by content; when the batch fails for good, each photo alone, so that only the culprit does."""
-        contents = list(pixels)
-        try:
-            vectors = self._encoder.encode_images([pixels[content] for content in contents])
-        except Permanent as exc:
-            if len(contents) == 1:
-                return {}, {contents[0]: exc}
-            alone = [self._encode({content: pixels[content]}) for content in contents]
-            return (
-                {content: vector for found, _ in alone for content, vector in found.items()},
-                {content: failure for _, failed in alone for content, failure in failed.items()},
-            )
-        self._count(misses=len(contents))
-        return dict(zip(contents, vectors, strict=True)), {}
 
     def _new_entry(self, item: NewPhoto, f: Fetched) -> NewEntry:
         given = None

@@ -69,6 +69,12 @@ class Runtime:
             if follow:
                 library.follow()
 
+    def close(self) -> None:
+        """When no task is in hand any more: end what the libraries have running."""
+        with self._lock:
+            for library in self._libraries.values():
+                library.close()
+
     def _loaded(self) -> dict[str, Library]:
         with self._lock:
             if not self._libraries:

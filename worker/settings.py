@@ -91,6 +91,16 @@ class Settings(BaseSettings):
     seen). torch and FAISS bring an OpenMP runtime each, so both are told."""
     encode_batch: int = Field(default=32, ge=1)
     """Photos in one forward pass. More of them need more memory."""
+    encode_bulk_batch: int = Field(default=0, ge=0)
+    """The same for photos of bulk messages. A search waits for the pass in hand, so short ones keep it quick; 0 takes
+    8 on a CPU and `SIGHTLINE_ENCODE_BATCH` on a GPU, where a pass is short anyway."""
+    encode_linger_ms: float = Field(default=2.0, ge=0)
+    """Milliseconds that an idle model waits for more photos of other requests before it begins."""
+    encode_patience_s: float = Field(default=1.0, gt=0)
+    """Seconds after which bulk photos get one pass although urgent ones wait."""
+    encode_queue: int = Field(default=256, ge=1)
+    """Photos that may wait for the model of one process. What comes then is answered `overloaded`, to be sent again;
+    writes go round by themselves."""
 
     # -- photos
     photo_roots: Paths = ()

@@ -50,6 +50,7 @@ CODES: Mapping[Code, str] = {
     Code.STALE: "индекс ещё не догнал запись, повторите",
     Code.ALREADY_RUNNING: "уже выполняется",
     Code.RECALL_TOO_LOW: "полнота нового индекса слишком мала",
+    Code.OVERLOADED: "слишком много запросов, повторите",
     Code.UNAVAILABLE: "сейчас недоступно, повторите",
     Code.TIMED_OUT: "ответ не пришёл вовремя",
     Code.INTERNAL: "внутренняя ошибка",

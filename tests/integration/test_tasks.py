@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from celery.exceptions import Retry
 
 from producer_client.contract import AddReply, Code, TaskName
 from worker.app import create_app
+from worker.core.request import Request, current
 from worker.errors import Permanent, Transient
 from worker.runtime import Runtime
 from worker.settings import Settings
@@ -50,6 +53,47 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
         return reply
 
     return apply
+
+
+@pytest.mark.parametrize(
+    ("routing_key", "expires_s", "urgent", "gives_up"),
+    [
+        ("interactive", None, True, False),
+        ("interactive", 30, True, True),
+        ("bulk", 30, False, False),
+        ("index", 30, False, False),
+    ],
+)
+def test_a_task_says_who_waits_for_it_and_how_long(
+    monkeypatch: pytest.MonkeyPatch, routing_key: str, expires_s: float | None, urgent: bool, gives_up: bool
+) -> None:
+    app: Celery = create_app(Settings(broker_url="memory://", result_backend="cache+memory://"))
+    app.loader.import_default_modules()
+    seen: list[Request] = []
+
+    class Library:
+        def search(self, *_: Any) -> AddReply:
+            seen.append(current.get())
+            return AddReply(outcomes=[], model_key="m@1")
+
+    monkeypatch.setattr(Runtime, "library", Library())
+    task = app.tasks[TaskName.SEARCH.value]
+    expires = None if expires_s is None else (datetime.now(UTC) + timedelta(seconds=expires_s)).isoformat()
+    task.push_request(delivery_info={"routing_key": routing_key}, expires=expires)
+    try:
+        task(SEARCH)
+    finally:
+        task.pop_request()
+
+    (request,) = seen
+    assert request.urgent is urgent
+    if not gives_up:
+        assert request.deadline is None
+    else:
+        assert expires_s is not None
+        assert request.deadline is not None
+        assert 0 < request.deadline - time.monotonic() <= expires_s
+    assert current.get() == Request(), "the next task of this thread begins anew"
 
 
 def test_a_permanent_error_is_answered_and_not_tried_again(run: Run) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
+from datetime import UTC, datetime
 from typing import Any, ClassVar, cast
 
 from celery import Task
 
 from producer_client import contract
-from producer_client.contract import Code, Message
+from producer_client.contract import Code, Message, Queue
 from producer_client.errors import BadRequest
+from worker.core.request import Request, current
 from worker.errors import Permanent, Transient
 from worker.runtime import Runtime
 
@@ -39,6 +41,7 @@ class ContractTask(Task):  # type: ignore[type-arg]  # celery's generic has no r
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         started = time.monotonic()
+        waiting = current.set(self._who_waits())
         try:
             if len(args) != 1 or kwargs:
                 raise BadRequest(Code.BAD_REQUEST, "a message is one JSON object as the task's only argument")
@@ -68,8 +71,21 @@ class ContractTask(Task):  # type: ignore[type-arg]  # celery's generic has no r
                 Code.INTERNAL,
                 f"{type(exc).__name__} in the worker; its log has the details under task {self.request.id}",
             )
+        finally:
+            current.reset(waiting)
         log.info("task done", extra={"task": self.name, "took_ms": round((time.monotonic() - started) * 1000, 1)})
         return envelope
+
+    def _who_waits(self) -> Request:
+        queue = (self.request.delivery_info or {}).get("routing_key")
+        if queue in (Queue.BULK.value, Queue.INDEX.value):
+            # A tick's expiry says when it is too late to begin, not when to give photos up.
+            return Request(urgent=False)
+        deadline = None
+        if self.request.expires:
+            left = datetime.fromisoformat(str(self.request.expires)) - datetime.now(UTC)
+            deadline = time.monotonic() + left.total_seconds()
+        return Request(deadline=deadline)
 
     def _came_back_too_often(self) -> bool:
         return self.runtime.library.came_back_too_often(str(self.request.id))

@@ -1,0 +1,198 @@
+"""One forward pass for all threads of a process: what they ask for at the same time goes through the model together.
+
+Knows no model and no queue: `run` is a function from pixels to vectors. One thread calls it, so that a model needs no
+lock and two passes never share the cores.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from producer_client.contract import Code
+from worker.core.request import current
+from worker.core.types import Pixels
+from worker.core.vectors import Vector, Vectors
+from worker.errors import Permanent, Transient, WorkerError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    key: str
+    pixels: Pixels
+    deadline: float | None
+    since: float
+    done: Future[Vector]
+
+    def prolong(self, deadline: float | None) -> None:
+        """Somebody else waits for it, too, and longer perhaps."""
+        if self.deadline is not None:
+            self.deadline = None if deadline is None else max(self.deadline, deadline)
+
+
+class Batcher:
+    """run: pixels to float32 [n, dimension], a row for each, in their order. batch, bulk_batch: photos of one pass, of
+    urgent requests and of others: an urgent one waits for the pass in hand, so bulk passes are kept short. linger_s:
+    how long a pass waits for company. patience_s: after that long without a pass, bulk goes before urgent once.
+    capacity: photos that may wait.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[Pixels]], Vectors],
+        *,
+        batch: int,
+        bulk_batch: int,
+        linger_s: float,
+        patience_s: float,
+        capacity: int,
+    ) -> None:
+        self._run = run
+        self._batch = batch
+        self._bulk_batch = bulk_batch
+        self._linger_s = linger_s
+        self._patience_s = patience_s
+        self._capacity = capacity
+        self._changed = threading.Condition()
+        self._urgent: deque[_Waiting] = deque()
+        self._bulk: deque[_Waiting] = deque()
+        self._in_hand: dict[str, _Waiting] = {}
+        self._last_bulk = float("-inf")
+        self._thread: threading.Thread | None = None
+        self._closing = False
+
+    def encode(self, pixels: Mapping[str, Pixels]) -> tuple[dict[str, Vector], dict[str, WorkerError]]:
+        """Vectors and failures by the photos' keys, when all are done. A key names the pixels: what another thread
+        waits for already is not computed twice.
+
+        Raises Transient(overloaded) when too many wait, Transient(unavailable) after `close`; nothing is taken then.
+        """
+        waiting = self._accept(pixels)
+        vectors: dict[str, Vector] = {}
+        failures: dict[str, WorkerError] = {}
+        for key, future in waiting.items():
+            try:
+                vectors[key] = future.result()
+            except WorkerError as exc:
+                failures[key] = exc
+        return vectors, failures
+
+    def close(self) -> None:
+        """Take nothing more, and end when all that was taken is done."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+            thread = self._thread
+        if thread is not None:
+            thread.join()
+
+    def _accept(self, pixels: Mapping[str, Pixels]) -> dict[str, Future[Vector]]:
+        request = current.get()
+        now = time.monotonic()
+        with self._changed:
+            if self._closing:
+                raise Transient(Code.UNAVAILABLE, "this worker is stopping")
+            new = pixels.keys() - self._in_hand.keys()
+            before = len(self._urgent) + len(self._bulk)
+            # What is larger than the queue is taken when it is empty, or it never would be.
+            if before and before + len(new) > self._capacity:
+                raise Transient(
+                    Code.OVERLOADED,
+                    f"{before} photos wait for the model already, the limit is {self._capacity} "
+                    "(SIGHTLINE_ENCODE_QUEUE). Start more workers, or send more slowly",
+                )
+            queue = self._urgent if request.urgent else self._bulk
+            for key in pixels:
+                item = self._in_hand.get(key)
+                if item is None:
+                    item = self._in_hand[key] = _Waiting(key, pixels[key], request.deadline, now, Future())
+                    queue.append(item)
+                    continue
+                item.prolong(request.deadline)
+                if request.urgent and item in self._bulk:
+                    self._bulk.remove(item)
+                    self._urgent.append(item)
+            if self._thread is None:
+                # A daemon: an interpreter that ends without `close` must not wait for it for ever.
+                self._thread = threading.Thread(target=self._work, name="model", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+            return {key: self._in_hand[key].done for key in pixels}
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not (self._urgent or self._bulk or self._closing):
+                    self._changed.wait()
+                if not (self._urgent or self._bulk):
+                    return
+                self._wait_for_company()
+                chosen = self._next_pass()
+            self._pass(chosen)
+
+    def _wait_for_company(self) -> None:
+        """What came while the pass before was running has waited long enough."""
+        while not self._closing:
+            oldest = min(queue[0].since for queue in (self._urgent, self._bulk) if queue)
+            left_s = oldest + self._linger_s - time.monotonic()
+            full = len(self._urgent) >= self._batch or len(self._bulk) >= self._bulk_batch
+            if full or left_s <= 0:
+                return
+            self._changed.wait(left_s)
+
+    def _next_pass(self) -> list[_Waiting]:
+        now = time.monotonic()
+        for queue in (self._urgent, self._bulk):
+            late = [item for item in queue if item.deadline is not None and item.deadline < now]
+            for item in late:
+                queue.remove(item)
+                self._settle(item, Transient(Code.TIMED_OUT, "the model did not get to it while somebody waited"))
+        bulk_is_due = bool(self._bulk) and now - max(self._last_bulk, self._bulk[0].since) > self._patience_s
+        if self._urgent and not bulk_is_due:
+            return [self._urgent.popleft() for _ in range(min(self._batch, len(self._urgent)))]
+        chosen = [self._bulk.popleft() for _ in range(min(self._bulk_batch, len(self._bulk)))]
+        self._last_bulk = now
+        return chosen
+
+    def _pass(self, items: list[_Waiting]) -> None:
+        """A pass that raises is halved until what is to blame is alone."""
+        if not items:
+            return
+        try:
+            vectors = self._run([item.pixels for item in items])
+            if len(vectors) != len(items):
+                raise RuntimeError(f"{len(items)} photos went into the model and {len(vectors)} vectors came out")
+        except Exception as exc:  # the model's own, of any kind; each photo's caller is told below
+            if len(items) > 1:
+                middle = len(items) // 2
+                self._pass(items[:middle])
+                self._pass(items[middle:])
+            else:
+                log.warning("the model failed on a photo", extra={"content": items[0].key}, exc_info=exc)
+                self._settle(items[0], _as_ours(exc))
+            return
+        for item, vector in zip(items, vectors, strict=True):
+            self._settle(item, vector)
+
+    def _settle(self, item: _Waiting, outcome: Vector | WorkerError) -> None:
+        with self._changed:
+            del self._in_hand[item.key]
+        if isinstance(outcome, WorkerError):
+            item.done.set_exception(outcome)
+        else:
+            item.done.set_result(outcome)
+
+
+def _as_ours(exc: Exception) -> WorkerError:
+    if isinstance(exc, WorkerError):
+        return exc
+    if isinstance(exc, MemoryError):
+        return Transient(Code.UNAVAILABLE, "the worker ran out of memory")
+    return Permanent(Code.INTERNAL, f"the model failed on this photo: {type(exc).__name__}: {exc}")
