@@ -60,6 +60,9 @@ class NoModel:
     input_side: int = 0
     has_text: bool = False
 
+    def prepare(self, pixels: Pixels) -> Pixels:
+        return pixels
+
     def encode_images(self, photos: Sequence[Pixels]) -> NoReturn:
         raise AssertionError("a photo of the benchmark has no vector")
 

@@ -420,7 +420,8 @@ class Library:
         if skip:
             return replace(reading, content=b"")
         try:
-            return replace(reading, content=b"", decoded=self._decode(reading.content))
+            decoded = self._decode(reading.content)
+            return replace(reading, content=b"", decoded=replace(decoded, pixels=self._encoder.prepare(decoded.pixels)))
         except PhotoRefusal as exc:
             return Refused(reading.ref, exc.code, exc.message)
 

@@ -464,6 +464,9 @@ class Bytes:
             raise PhotoRefusal(Code.DAMAGED_IMAGE, "torn")
         return Decoded(np.frombuffer(content, dtype=np.uint8), gps=None)
 
+    def prepare(self, pixels: Pixels) -> Pixels:
+        return pixels
+
     def encode_images(self, photos: Sequence[Pixels]) -> Vectors:
         contents = [pixels.tobytes() for pixels in photos]
         if any(content.startswith(b"poison") for content in contents):

@@ -190,7 +190,7 @@ def test_a_photo_that_the_model_cannot_take_fails_alone(
 ) -> None:
     from worker.encoder.images import decode
 
-    poison = decode(scenes[1].path.read_bytes(), side=224, max_megapixels=100).pixels
+    poison = encoder.prepare(decode(scenes[1].path.read_bytes(), side=224, max_megapixels=100).pixels)
     library = make_library(encoder=Counting(encoder, [poison]))
 
     outcomes = library.add_many([new(scene) for scene in scenes[:3]]).outcomes

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,17 @@ import open_clip
 import pytest
 import torch
 from open_clip.transformer import QuickGELU
+from PIL import Image, ImageOps
 
 from producer_client.contract import Code
 from worker.core.ports import Encoder
 from worker.core.types import Pixels
 from worker.core.vectors import Vectors
 from worker.encoder import clip, packaged
-from worker.encoder.base import choose_device, file_sha256, model_key
+from worker.encoder.base import ModelEncoder, Preprocessing, file_sha256, model_key
+from worker.encoder.images import decode
 from worker.encoder.load import best_available, load_encoder
-from worker.encoder.packaged import PackagedEncoder
+from worker.encoder.tower import TorchModel, TorchRun, Tower, choose_device
 from worker.errors import EncoderUnavailable, Permanent
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device here")
@@ -87,7 +90,7 @@ def test_a_batch_gives_the_vectors_of_its_photos_one_by_one_in_order(encoder: En
 
 
 def test_a_batch_larger_than_one_pass_keeps_its_order(encoder: Encoder) -> None:
-    in_twos = PackagedEncoder(device="cpu", batch=2)
+    in_twos = load_encoder(packaged.NAME, device="cpu", threads=2, batch=2)
 
     assert cosines(in_twos.encode_images(pictures()), encoder.encode_images(pictures())).min() > 0.9999
 
@@ -111,8 +114,77 @@ def test_text_is_refused_by_a_model_that_reads_none(encoder: Encoder) -> None:
 
 def test_the_key_of_the_packaged_model_is_the_same_every_time(encoder: Encoder) -> None:
     assert encoder.name == packaged.NAME
-    assert encoder.model_key == PackagedEncoder(device="cpu", batch=1).model_key
+    assert encoder.model_key == packaged.load(device="cpu").spec.model_key
     assert encoder.model_key.startswith("efficientnet-lite0@")
+
+
+# ---------------------------------------------------------------------------------------- preprocessing
+
+#: Of 255, mean over a photo's square: what decoding at 1/2, 1/4 or 1/8 size may change.
+REDUCED_TOLERANCE = 1.5
+MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("resize", ["shortest", "longest", "squash"])
+@pytest.mark.parametrize("size", [(640, 480), (481, 640), (224, 500), (225, 224), (100, 90), (90, 1500), (224, 224)])
+def test_the_model_sees_what_the_transform_of_open_clip_makes(
+    size: tuple[int, int], resize: Any, interpolation: Any
+) -> None:
+    pixels = np.random.default_rng(5).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    preprocessing = Preprocessing(side=224, mean=MEAN, std=STD, resize=resize, interpolation=interpolation)
+    theirs = open_clip.transform.image_transform(
+        224, is_train=False, mean=MEAN, std=STD, resize_mode=resize, interpolation=interpolation
+    )(Image.fromarray(pixels))
+
+    square = preprocessing.square(pixels)
+
+    tower = Tower(torch.nn.Identity(), lambda _, photos: photos, preprocessing)
+    seen = tower(torch.from_numpy(square.copy())[None])
+    assert square.shape == (224, 224, 3)
+    assert preprocessing.square(square) is square
+    np.testing.assert_allclose(seen[0], theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(4000, 3000), (3000, 4000), (1800, 1400)])
+def test_decoding_at_reduced_size_changes_little_of_what_the_model_sees(size: tuple[int, int]) -> None:
+    assert seen_otherwise(drawn_photo(size)) < REDUCED_TOLERANCE
+
+
+@pytest.mark.real_photos
+def test_decoding_at_reduced_size_changes_little_of_real_photos(real_photos: Path) -> None:
+    differences = [seen_otherwise(path.read_bytes()) for path in sorted(real_photos.glob("*/*.jpg"))]
+
+    assert len(differences) > 50
+    assert max(differences) < REDUCED_TOLERANCE
+
+
+def drawn_photo(size: tuple[int, int]) -> bytes:
+    """A JPEG with edges of every direction and some noise."""
+    width, height = size
+    across, down = np.meshgrid(np.arange(width), np.arange(height))
+    rings = 127 + 90 * np.sign(np.sin(np.hypot(across - width / 3, down - height / 2) / (width / 60)))
+    noise = np.random.default_rng(4).normal(0, 12, (height, width, 3))
+    pixels = np.clip(rings[..., None] * (1.0, 0.8, 0.6) + noise, 0, 255).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def seen_otherwise(content: bytes) -> float:
+    """Mean difference, of 255, between our square and that of the photo decoded whole."""
+    preprocessing = Preprocessing(side=224, mean=MEAN, std=STD)
+    whole = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB"))
+    ours = preprocessing.square(decode(content, side=224, max_megapixels=100).pixels)
+    return float(np.abs(ours.astype(int) - preprocessing.square(whole)).mean())
+
+
+def test_a_model_whose_input_is_no_square_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = open_clip.get_model_config("ViT-B-32")
+    wide = config | {"vision_cfg": config["vision_cfg"] | {"image_size": [224, 448], "layers": 1}}
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "ViT-B-32", wide)
+
+    assert "only models that see a square" in why_not("open_clip/ViT-B-32/random", device="cpu")
 
 
 # ------------------------------------------------------------------------------------------- model keys
@@ -258,7 +330,8 @@ TEXTS = ["a church with two towers", "a red door", ""]
 class Clip:
     """ViT-B-32 with random weights, and a checkpoint file of them."""
 
-    encoder: Any
+    model: TorchModel
+    encoder: ModelEncoder
     images: Vectors
     checkpoint: Path
     sha256: str
@@ -267,13 +340,20 @@ class Clip:
 @pytest.fixture(scope="module")
 def random_clip(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clip]:
     threads = torch.get_num_threads()
-    loaded = load_encoder("open_clip/ViT-B-32/random", device="cpu", threads=1, batch=2)
-    assert isinstance(loaded, clip.ClipEncoder)
+    torch.set_num_threads(1)
+    model = clip.load("ViT-B-32", "random", sha256="", device="cpu")
+    loaded = in_torch(model)
     checkpoint = tmp_path_factory.mktemp("clip") / "weights.pt"
-    torch.save(loaded._model.state_dict(), checkpoint)
-    yield Clip(loaded, loaded.encode_images(pictures()), checkpoint, file_sha256(checkpoint))
+    torch.save(model.tower.model.state_dict(), checkpoint)
+    yield Clip(model, loaded, loaded.encode_images(pictures()), checkpoint, file_sha256(checkpoint))
     checkpoint.unlink()
     torch.set_num_threads(threads)
+
+
+def in_torch(model: TorchModel) -> ModelEncoder:
+    return ModelEncoder(
+        model.spec, TorchRun(model.tower, backend="torch", device="cpu"), device="cpu", batch=2, texts=model.texts
+    )
 
 
 def test_clip_turns_photos_and_texts_into_vectors_of_one_space(random_clip: Clip) -> None:
@@ -313,18 +393,21 @@ def test_a_local_checkpoint_gives_the_vectors_of_the_model_it_came_from(random_c
 
 def test_weights_trained_with_quick_gelu_are_run_with_it(random_clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
     """open_clip #771: the tag `openai` needs another activation than the model's name says."""
-    plain, quick = (open_clip.get_model_config(name) for name in ("ViT-B-32", "ViT-B-32-quickgelu"))
-    assert quick == plain | {"quick_gelu": True}
+    plain, other = (open_clip.get_model_config(name) for name in ("ViT-B-32", "ViT-B-32-quickgelu"))
+    assert other == plain | {"quick_gelu": True}
     monkeypatch.setattr(clip, "cached_checkpoint", lambda model, tag: random_clip.checkpoint)
 
     loaded = load_encoder("open_clip/ViT-B-32/openai", device="cpu", threads=1)
 
     images, texts = loaded.encode_images(pictures()), loaded.encode_texts(TEXTS)
     assert np.abs(images - random_clip.images).max() > 1e-4
-    reference = copy.copy(random_clip.encoder)
-    reference._model = with_quick_gelu(copy.deepcopy(random_clip.encoder._model))
+    tower = copy.deepcopy(random_clip.model.tower)
+    quick: Any = with_quick_gelu(tower.model)
+    reference = in_torch(replace(random_clip.model, tower=tower))
     np.testing.assert_allclose(images, reference.encode_images(pictures()), atol=1e-5)
-    np.testing.assert_allclose(texts, reference.encode_texts(TEXTS), atol=1e-5)
+    with torch.inference_mode():
+        expected = quick.encode_text(open_clip.get_tokenizer("ViT-B-32")(TEXTS), normalize=True)
+    np.testing.assert_allclose(texts, expected, atol=1e-5)
     assert loaded.model_key.startswith("ViT-B-32-openai@")
 
 

@@ -1,79 +1,139 @@
-"""What the encoders share: preparing batches, one forward pass at a time, unit vectors, fingerprints."""
+"""What every encoder is made of, without torch: preprocessing, one forward pass at a time, unit vectors, fingerprints.
+
+A worker whose model lies exported on disk starts with this room alone and never imports torch.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import threading
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
-import torch
+from PIL import Image
 
 from producer_client.contract import Code
 from worker.core.types import Pixels
 from worker.core.vectors import Vectors, unit_rows
-from worker.errors import EncoderUnavailable, Permanent
+from worker.errors import Permanent
+
+T = TypeVar("T")
+
+_INTERPOLATION = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
-class TorchEncoder(ABC):
-    """A model in memory, shared by the threads of a process. See worker.core.ports.Encoder."""
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """How pixels become a model's input: resize, a square from the middle, (x / 255 - mean) / std for each channel.
+
+    The resizing is open_clip's and gives the same bytes; the arithmetic is part of the model (see tower.py), so that
+    a photo waits for it as bytes and not as floats.
+    """
+
+    side: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    resize: Literal["shortest", "longest", "squash"] = "shortest"
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+
+    def square(self, pixels: Pixels) -> Pixels:
+        """RGB uint8 [height, width, 3] to [side, side, 3]. A square of that size comes back as it is."""
+        side = self.side
+        if pixels.shape[:2] == (side, side):
+            return pixels
+        image = Image.fromarray(pixels)
+        width, height = image.size
+        if self.resize == "squash":
+            return np.asarray(image.resize((side, side), _INTERPOLATION[self.interpolation]))
+        if self.resize == "shortest":
+            # torchvision's rounding, down.
+            short = min(width, height)
+            size = (side * width // short, side * height // short)
+        else:
+            ratio = max(width, height) / side
+            size = (round(width / ratio), round(height / ratio))
+        resized = image.resize(size, _INTERPOLATION[self.interpolation])
+        if self.resize == "longest":
+            # What is lacking beside the photo is black; a crop beyond the picture gives that.
+            left, top = -((side - size[0]) // 2), -((side - size[1]) // 2)
+        else:
+            left, top = round((size[0] - side) / 2), round((size[1] - side) / 2)
+        return np.asarray(resized.crop((left, top, left + side, top + side)))
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What there is to know of a model besides its weights."""
 
     name: str
     model_key: str
     dimension: int
-    input_side: int
-    has_text: bool = False
+    preprocessing: Preprocessing
+    has_text: bool
 
-    def __init__(self, *, device: str, batch: int) -> None:
+
+class Run(Protocol):
+    """One forward pass of an image tower by one backend: uint8 [n, side, side, 3] to float32 [n, dimension] of any
+    length, with n of 1 and more."""
+
+    backend: str
+
+    def __call__(self, squares: Pixels) -> Vectors: ...
+
+
+#: Texts to float32 [n, dimension] of any length.
+RunTexts = Callable[[Sequence[str]], Vectors]
+
+
+class ModelEncoder:
+    """A model in memory, shared by the threads of a process. See worker.core.ports.Encoder.
+
+    texts: the text tower, where there is one.
+    """
+
+    def __init__(self, spec: Spec, run: Run, *, device: str, batch: int, texts: RunTexts | None = None) -> None:
+        self.name = spec.name
+        self.model_key = spec.model_key
+        self.dimension = spec.dimension
+        self.input_side = spec.preprocessing.side
+        self.has_text = spec.has_text
         self.device = device
-        self._dtype = torch.float16 if device == "cuda" else torch.float32
+        self.backend = run.backend
+        self._spec = spec
+        self._run = run
         self._batch = batch
+        self._run_texts = texts
         # One pass at a time uses all cores already; two would only share them, and double the memory.
         self._one_pass = threading.Lock()
 
+    def prepare(self, pixels: Pixels) -> Pixels:
+        """RGB pixels of any size to the square that the model sees: uint8 [input_side, input_side, 3]."""
+        return self._spec.preprocessing.square(pixels)
+
     def encode_images(self, photos: Sequence[Pixels]) -> Vectors:
-        """RGB pixels of any size to float32 [n, dimension], rows of length 1, in the same order."""
-        return self._encode([self._tensor(pixels) for pixels in photos], self._image_features)
+        """RGB pixels of any size, or prepared, to float32 [n, dimension], rows of length 1, in the same order."""
+        squares = [self.prepare(pixels) for pixels in photos]
+        with self._one_pass:
+            return self._in_passes(squares, lambda some: self._run(np.stack(some)))
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """float32 [n, dimension]. Raises Permanent(no_text_encoder) where the model reads no text."""
-        raise Permanent(
-            Code.NO_TEXT_ENCODER,
-            f"{self.name} has no text encoder; search by text needs a CLIP model, such as open_clip/ViT-B-32/openai",
-        )
+        if self._run_texts is None:
+            raise Permanent(
+                Code.NO_TEXT_ENCODER,
+                f"{self.name} has no text encoder; search by text needs a CLIP model, "
+                "such as open_clip/ViT-B-32/openai",
+            )
+        with self._one_pass:
+            return self._in_passes(texts, self._run_texts)
 
-    def _encode(self, tensors: list[torch.Tensor], features: Callable[[torch.Tensor], torch.Tensor]) -> Vectors:
-        if not tensors:
-            return np.zeros((0, self.dimension), dtype=np.float32)
-        rows = []
-        with self._one_pass, torch.inference_mode():
-            for start in range(0, len(tensors), self._batch):
-                batch = torch.stack(tensors[start : start + self._batch]).to(self.device)
-                rows.append(features(batch).float().cpu().numpy())
-        return unit_rows(np.concatenate(rows))
-
-    @abstractmethod
-    def _tensor(self, pixels: Pixels) -> torch.Tensor:
-        """Preprocess one photo: float32 [3, side, side]."""
-
-    @abstractmethod
-    def _image_features(self, batch: torch.Tensor) -> torch.Tensor:
-        """[n, 3, side, side] to [n, dimension], any length."""
-
-
-def choose_device(wanted: str) -> str:
-    """`auto` to `cuda` where there is one, else `cpu`. Raises EncoderUnavailable for a device that is not there."""
-    available = torch.cuda.is_available()
-    if wanted == "auto":
-        return "cuda" if available else "cpu"
-    if wanted == "cuda" and not available:
-        raise EncoderUnavailable("SIGHTLINE_DEVICE=cuda, but torch sees no CUDA device; use cpu or auto")
-    if wanted not in ("cpu", "cuda"):
-        raise EncoderUnavailable(f"SIGHTLINE_DEVICE={wanted!r} is not one of auto, cpu, cuda")
-    return wanted
+    def _in_passes(self, items: Sequence[T], run: Callable[[Sequence[T]], Vectors]) -> Vectors:
+        rows = [run(items[start : start + self._batch]) for start in range(0, len(items), self._batch)]
+        return unit_rows(np.concatenate(rows)) if rows else np.zeros((0, self.dimension), dtype=np.float32)
 
 
 def model_key(name: str, *, weights_sha256: str, preprocessing: str, pooling: str) -> str:

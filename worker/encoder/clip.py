@@ -10,11 +10,10 @@ from typing import Any
 import open_clip
 import torch
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg
-from PIL import Image
 
-from worker.core.types import Pixels
 from worker.core.vectors import Vectors
-from worker.encoder.base import TorchEncoder, file_sha256, model_key
+from worker.encoder.base import Preprocessing, Spec, file_sha256, model_key
+from worker.encoder.tower import TorchModel, Tower
 from worker.errors import EncoderUnavailable
 
 #: The word that asks for random weights. Never a default: such vectors mean nothing.
@@ -23,62 +22,63 @@ RANDOM = "random"
 RANDOM_SEED = 0
 
 
-class ClipEncoder(TorchEncoder):
+def load(model: str, weights: str, *, sha256: str, device: str) -> TorchModel:
     """`model` is an open_clip architecture; `weights` a tag, the path of a checkpoint, or `random`."""
-
-    has_text = True
-
-    def __init__(self, model: str, weights: str, *, sha256: str, device: str, batch: int) -> None:
-        super().__init__(device=device, batch=batch)
-        self.name = f"open_clip/{model}/{weights if '/' not in weights else Path(weights).name}"
-        if model not in open_clip.list_models():
-            raise EncoderUnavailable(f"open_clip knows no model {model!r}; open_clip.list_models() names them")
-        tag = get_pretrained_cfg(model, weights)
-        path = None if weights == RANDOM else _checkpoint(model, weights, tag, sha256)
-        if path is None:
-            torch.manual_seed(RANDOM_SEED)
-        # A tag says which activation its weights were trained with; a mismatch only warns and is silently wrong
-        # (open_clip #771). For a local file, the model's name says it: ViT-B-32-quickgelu.
-        quick_gelu = bool(tag.get("quick_gelu", False))
-        try:
-            clip, _, preprocess = open_clip.create_model_and_transforms(
-                model,
-                pretrained=None if path is None else str(path),
-                precision="fp16" if device == "cuda" else "fp32",
-                device=device,
-                force_quick_gelu=quick_gelu,
-                image_mean=tag.get("mean"),
-                image_std=tag.get("std"),
-                image_interpolation=tag.get("interpolation"),
-                image_resize_mode=tag.get("resize_mode"),
-            )
-        except (RuntimeError, OSError, ValueError, KeyError, pickle.UnpicklingError) as exc:
-            raise EncoderUnavailable(f"{path} cannot be loaded as weights of {model}: {exc}") from exc
-        self._model: Any = clip.eval()
-        self._preprocess: Any = preprocess
-        self._tokenize: Any = open_clip.get_tokenizer(model)
-        self.input_side = _side(clip.visual.image_size)
-        with torch.inference_mode():
-            probe = torch.zeros(1, 3, self.input_side, self.input_side, device=device, dtype=self._dtype)
-            self.dimension = int(self._model.encode_image(probe).shape[1])
-        self.model_key = model_key(
+    if model not in open_clip.list_models():
+        raise EncoderUnavailable(f"open_clip knows no model {model!r}; open_clip.list_models() names them")
+    tag = get_pretrained_cfg(model, weights)
+    path = None if weights == RANDOM else _checkpoint(model, weights, tag, sha256)
+    if path is None:
+        torch.manual_seed(RANDOM_SEED)
+    # A tag says which activation its weights were trained with; a mismatch only warns and is silently wrong
+    # (open_clip #771). For a local file, the model's name says it: ViT-B-32-quickgelu.
+    quick_gelu = bool(tag.get("quick_gelu", False))
+    half = device == "cuda"
+    try:
+        clip, _, preprocess = open_clip.create_model_and_transforms(
+            model,
+            pretrained=None if path is None else str(path),
+            precision="fp16" if half else "fp32",
+            device=device,
+            force_quick_gelu=quick_gelu,
+            image_mean=tag.get("mean"),
+            image_std=tag.get("std"),
+            image_interpolation=tag.get("interpolation"),
+            image_resize_mode=tag.get("resize_mode"),
+        )
+    except (RuntimeError, OSError, ValueError, KeyError, pickle.UnpicklingError) as exc:
+        raise EncoderUnavailable(f"{path} cannot be loaded as weights of {model}: {exc}") from exc
+    preprocessing = _preprocessing(model, clip.visual.preprocess_cfg)
+    dtype = torch.float16 if half else torch.float32
+    tower = Tower(clip.eval(), _image_features, preprocessing, dtype=dtype).to(device)
+    with torch.inference_mode():
+        side = preprocessing.side
+        dimension = int(tower(torch.zeros(1, side, side, 3, device=device, dtype=torch.uint8)).shape[1])
+    spec = Spec(
+        name=f"open_clip/{model}/{weights if '/' not in weights else Path(weights).name}",
+        model_key=model_key(
             f"{model}-{weights}" if "/" not in weights else model,
             weights_sha256=f"seed {RANDOM_SEED}" if path is None else file_sha256(path),
             preprocessing=repr(preprocess),
             pooling=f"model's own, quick_gelu={quick_gelu or 'quickgelu' in model}",
-        )
+        ),
+        dimension=dimension,
+        preprocessing=preprocessing,
+        has_text=True,
+    )
+    tokenize: Any = open_clip.get_tokenizer(model)
 
-    def encode_texts(self, texts: Sequence[str]) -> Vectors:
-        tokens = self._tokenize(list(texts))
-        return self._encode(list(tokens), self._model.encode_text)
+    def texts(texts: Sequence[str]) -> Vectors:
+        with torch.inference_mode():
+            vectors: Vectors = clip.encode_text(tokenize(list(texts)).to(device)).float().cpu().numpy()
+        return vectors
 
-    def _tensor(self, pixels: Pixels) -> torch.Tensor:
-        tensor: torch.Tensor = self._preprocess(Image.fromarray(pixels))
-        return tensor
+    return TorchModel(spec, tower, texts)
 
-    def _image_features(self, batch: torch.Tensor) -> torch.Tensor:
-        features: torch.Tensor = self._model.encode_image(batch.to(self._dtype))
-        return features
+
+def _image_features(clip: Any, photos: torch.Tensor) -> torch.Tensor:
+    features: torch.Tensor = clip.encode_image(photos)
+    return features
 
 
 def is_tag(model: str, tag: str) -> bool:
@@ -131,5 +131,15 @@ def _download(model: str, weights: str, tag: dict[str, Any]) -> Path:
         ) from exc
 
 
-def _side(image_size: int | tuple[int, int]) -> int:
-    return image_size if isinstance(image_size, int) else max(image_size)
+def _preprocessing(model: str, config: dict[str, Any]) -> Preprocessing:
+    size = config["size"]
+    width, height = (size, size) if isinstance(size, int) else size
+    if width != height:
+        raise EncoderUnavailable(f"{model} sees {width} x {height} pixels; only models that see a square are supported")
+    return Preprocessing(
+        side=width,
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        resize=config["resize_mode"],
+        interpolation=config["interpolation"],
+    )

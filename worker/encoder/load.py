@@ -6,7 +6,8 @@ import torch
 
 from worker.core.ports import Encoder
 from worker.encoder import packaged
-from worker.encoder.base import choose_device
+from worker.encoder.base import ModelEncoder
+from worker.encoder.tower import TorchModel, TorchRun, choose_device
 from worker.errors import EncoderUnavailable
 
 
@@ -16,16 +17,26 @@ def load_encoder(name: str, *, sha256: str = "", device: str = "auto", threads: 
     threads: of one forward pass, for the whole process. There is no fallback: what is named is what is loaded.
     """
     torch.set_num_threads(threads)
+    device = choose_device(device)
+    model = _model(name, sha256, device)
+    return ModelEncoder(
+        model.spec,
+        TorchRun(model.tower, backend="torch", device=device),
+        device=device,
+        batch=batch,
+        texts=model.texts,
+    )
+
+
+def _model(name: str, sha256: str, device: str) -> TorchModel:
     family, _, rest = name.partition("/")
     if name == packaged.NAME:
-        return packaged.PackagedEncoder(device=choose_device(device), batch=batch)
+        return packaged.load(device=device)
     model, _, weights = rest.partition("/")
     if family == "open_clip" and model and weights:
-        from worker.encoder.clip import (
-            ClipEncoder,
-        )  # imports that the packaged encoder does without
+        from worker.encoder import clip  # imports that the packaged encoder does without
 
-        return ClipEncoder(model, weights, sha256=sha256, device=choose_device(device), batch=batch)
+        return clip.load(model, weights, sha256=sha256, device=device)
     raise EncoderUnavailable(
         f"SIGHTLINE_ENCODER={name!r} is neither open_clip/<model>/<tag or file> nor {packaged.NAME}"
     )

