@@ -57,6 +57,7 @@ class NoModel:
     name: str = "benchmark"
     model_key: str = MODEL_KEY
     device: str = "cpu"
+    backend: str = "none"
     input_side: int = 0
     has_text: bool = False
 

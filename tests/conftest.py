@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from demo.scenes import write_scenes
 from producer_client import Sightline
 from worker.core.ports import Encoder
 from worker.embedded import EmbeddedServers
+from worker.encoder.choice import REFERENCE
 from worker.encoder.images import decode
 from worker.encoder.load import load_encoder
 from worker.index.generation import GenerationFolder
@@ -33,6 +35,8 @@ from worker.storage.store import PostgresStore
 
 REAL_PHOTOS = Path(__file__).parents[2] / "shared" / "photos"
 ENCODER = "packaged/efficientnet-lite0"
+# Measuring what runs a model takes half a minute for every new folder. test_backends.py and the demo do it.
+os.environ["SIGHTLINE_BACKEND"] = REFERENCE
 
 _numbers = itertools.count(1)
 
@@ -106,6 +110,7 @@ def settings(servers: EmbeddedServers, photo_root: Path, tmp_path: Path) -> Sett
         db_schema=f"test_{number}",
         photos_table=f"photos_{number}",
         encoder=ENCODER,
+        backend=REFERENCE,
         max_staleness_s=0,
     )
 
@@ -165,7 +170,9 @@ def library(make_library: Callable[..., Library]) -> Library:
 def stack(photo_root: Path) -> Iterator[Stack]:
     """Servers, a worker, the index process and the beat, as `sightline up` starts them."""
     with server_dir() as data_dir:
-        settings = Settings(data_dir=data_dir, photo_roots=(photo_root,), encoder=ENCODER, tick_every_s=2.0)
+        settings = Settings(
+            data_dir=data_dir, photo_roots=(photo_root,), encoder=ENCODER, backend=REFERENCE, tick_every_s=2.0
+        )
         with Stack(settings, log_dir=data_dir / "logs", port=0) as running:
             running.start_all()
             running.wait_ready()

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -47,6 +48,7 @@ from worker.settings import load as load_settings
 from worker.words import say, why
 
 if TYPE_CHECKING:
+    from worker.encoder.choice import Measured
     from worker.legacy import Report
     from worker.storage.source import PhotoFiles
     from worker.storage.store import PostgresStore
@@ -519,15 +521,23 @@ def stats(as_json: AsJson = False, timeout: TimeoutS = 30.0) -> None:
 @cli.command()
 def doctor(as_json: AsJson = False) -> None:
     """Check settings, broker, database, model, index and workers, and say what to do."""
-    checks = [(name, *_checked(check)) for name, check in _checks(_settings())]
+    from worker.doctor import backends
+
+    settings = _settings()
+    checks = [(name, *_checked(check)) for name, check in _checks(settings)]
+    rows = backends(settings)
 
     def table() -> None:
         shown = Table(say("check"), "", say("what it says"))
         for name, fine, words in checks:
             shown.add_row(say(name), say("[green]ok[/]") if fine else say("[red]no[/]"), escape(words))
         out.print(shown)
+        if rows:
+            out.print(_backends(rows))
 
-    _print(as_json, {name: {"ok": fine, "message": words} for name, fine, words in checks}, table)
+    told: dict[str, dict[str, Any]] = {name: {"ok": fine, "message": words} for name, fine, words in checks}
+    told["model"]["backends"] = [asdict(row) for row in rows]
+    _print(as_json, told, table)
     raise typer.Exit(0 if all(fine for _, fine, _ in checks) else UNWELL)
 
 
@@ -698,6 +708,25 @@ def _checks(settings: Settings) -> Iterator[tuple[str, Callable[[], str]]]:
     yield "index", lambda: index(settings)
     yield "photo folders", lambda: photo_roots(settings)
     yield "workers", lambda: workers(settings)
+
+
+def _backends(rows: Sequence[Measured]) -> Table:
+    shown = Table(
+        say("backend"), say("ms a photo"), say("in a batch"), say("cosine to float32"), say("same neighbours"), ""
+    )
+    for row in rows:
+        figures = [
+            "" if figure is None else f"{figure:{form}}"
+            for figure, form in (
+                (row.ms_alone, ".1f"),
+                (row.ms_in_batch, ".1f"),
+                (row.cosine, ".5f"),
+                (row.neighbours, ".1%"),
+            )
+        ]
+        verdict = say("[green]ok[/]") if row.why is None else escape(row.why)
+        shown.add_row(row.backend, *figures, verdict)
+    return shown
 
 
 def _checked(check: Callable[[], str]) -> tuple[bool, str]:

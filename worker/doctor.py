@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 from kombu import Connection
 from kombu.exceptions import OperationalError
@@ -13,6 +14,9 @@ from worker.errors import Permanent
 from worker.runtime import generation_folder, load
 from worker.settings import Settings
 from worker.words import say
+
+if TYPE_CHECKING:
+    from worker.encoder.choice import Measured
 
 #: Seconds to wait for a server or a worker.
 PATIENCE_S = 5
@@ -54,10 +58,24 @@ def model(settings: Settings) -> str:
         )
     encoder = load(settings)
     return say(
-        "{model}, {dimension} numbers, on {device}",
+        "{model}, {dimension} numbers, on {device} by {backend}",
         model=encoder.model_key,
         dimension=encoder.dimension,
         device=encoder.device,
+        backend=encoder.backend,
+    )
+
+
+def backends(settings: Settings) -> list[Measured]:
+    """What can run the model here, as a worker has measured it; nothing where none has yet."""
+    from worker.encoder.load import measured
+
+    return measured(
+        settings.encoder,
+        sha256=settings.encoder_sha256,
+        device=settings.device,
+        threads=settings.threads,
+        models=settings.exports_dir,
     )
 
 

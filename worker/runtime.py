@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from producer_client.contract import Code
+from producer_client.contract import Code, Photo
+from producer_client.errors import BadRequest
 from worker.core.ports import Encoder
-from worker.errors import Permanent, Transient
+from worker.core.types import Pixels
+from worker.errors import Permanent, PhotoRefusal, Transient
 from worker.library import Library
 from worker.settings import Settings
 
 if TYPE_CHECKING:
     from worker.index.generation import GenerationFolder
     from worker.storage.store import PostgresStore
+
+
+#: Known photos that the backends of a model are compared on.
+PARITY_PHOTOS = 48
 
 
 class Runtime:
@@ -104,7 +111,7 @@ class Runtime:
         store = self._store = PostgresStore(settings, pool_size=settings.concurrency + 4)
         generations = generation_folder(settings)
         for name, sha256 in names:
-            encoder = load(settings, name, sha256)
+            encoder = load(settings, name, sha256, known_photos=partial(known_photos, settings, store))
             yield Library(
                 settings,
                 encoder=encoder,
@@ -116,8 +123,10 @@ class Runtime:
             )
 
 
-def load(settings: Settings, name: str = "", sha256: str = "") -> Encoder:
-    """An encoder by name; the one of the settings unless given."""
+def load(
+    settings: Settings, name: str = "", sha256: str = "", *, known_photos: Callable[[int], list[Pixels]] | None = None
+) -> Encoder:
+    """An encoder by name; the one of the settings unless given. known_photos: see worker.encoder.load."""
     from worker.encoder.load import load_encoder
 
     return load_encoder(
@@ -126,7 +135,27 @@ def load(settings: Settings, name: str = "", sha256: str = "") -> Encoder:
         device=settings.device,
         threads=settings.threads,
         batch=settings.encode_batch,
+        backend=settings.backend,
+        models=settings.exports_dir,
+        **({} if known_photos is None else {"known_photos": known_photos}),
     )
+
+
+def known_photos(settings: Settings, store: PostgresStore, side: int) -> list[Pixels]:
+    """Some photos of the backend's, decoded for an encoder of this input side; none where its table is empty."""
+    from worker.encoder.images import decode
+    from worker.storage.source import PhotoFiles
+
+    source = PhotoFiles(settings)
+    found: list[Pixels] = []
+    for path in store.some_paths(2 * PARITY_PHOTOS):
+        # What cannot be had is told where it is wanted: a photo less to compare with is no reason not to start.
+        with suppress(PhotoRefusal, BadRequest, Transient):
+            content = source.fetch(Photo(path=path))
+            found.append(decode(content, side=side, max_megapixels=settings.max_megapixels).pixels)
+        if len(found) == PARITY_PHOTOS:
+            break
+    return found
 
 
 def generation_folder(settings: Settings) -> GenerationFolder:

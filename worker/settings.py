@@ -86,6 +86,12 @@ class Settings(BaseSettings):
     """SHA-256 of a local checkpoint of it."""
     device: str = "auto"
     """`auto`, `cpu` or `cuda`. `auto` takes CUDA (half precision) where there is a device."""
+    backend: str = "auto"
+    """What runs the image tower: `auto` measures once what this machine has and takes the fastest whose vectors are
+    those of torch in float32; or `torch-float32`, `torch-bfloat16`, `torch-float16` (CUDA), `onnxruntime-float32`,
+    `onnxruntime-int8`, `openvino-float32`, `openvino-bfloat16`. `sightline doctor` shows the table."""
+    models_dir: Path | None = None
+    """Folder of exported models and of what was measured with them; `<data_dir>/models` unless set."""
     model_threads: int = Field(default=0, ge=0)
     """Threads of one forward pass; 0 takes the cores that this process may run on (a container's CPU limit is not
     seen). torch and FAISS bring an OpenMP runtime each, so both are told."""
@@ -228,6 +234,10 @@ class Settings(BaseSettings):
     @property
     def generations_dir(self) -> Path:
         return self.index_dir if self.index_dir is not None else self.data_dir / "index"
+
+    @property
+    def exports_dir(self) -> Path:
+        return self.models_dir if self.models_dir is not None else self.data_dir / "models"
 
     @property
     def index_memory_bytes(self) -> float:

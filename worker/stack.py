@@ -18,8 +18,8 @@ from worker.settings import Settings
 
 #: Seconds for a process to end after it was asked to, before it is killed: tasks in hand are ended first.
 STOP_TIMEOUT_S = 30.0
-#: Seconds for the first worker to answer: it loads the model first.
-READY_TIMEOUT_S = 120.0
+#: Seconds for the first worker to answer: it loads the model first, and at its very first start measures what runs it.
+READY_TIMEOUT_S = 300.0
 #: Seconds until an interrupt is raised again that Python could not pass on.
 AGAIN_S = 0.05
 

@@ -250,6 +250,11 @@ RUSSIAN: Mapping[str, str] = {
     "none": "нет",
     "none yet": "ещё не было",
     # -- doctor
+    "backend": "исполнитель",
+    "ms a photo": "мс на фото",
+    "in a batch": "в пачке",
+    "cosine to float32": "косинус к float32",
+    "same neighbours": "те же соседи",
     "[green]ok[/]": "[green]да[/]",
     "[red]no[/]": "[red]нет[/]",
     "broker": "брокер",
@@ -270,7 +275,9 @@ RUSSIAN: Mapping[str, str] = {
         "весов {encoder} на этой машине нет. Воркер скачает их при запуске, если хранилище моделей доступно, а иначе "
         "скажет, как их принести."
     ),
-    "{model}, {dimension} numbers, on {device}": "{model}, чисел: {dimension}, на {device}",
+    "{model}, {dimension} numbers, on {device} by {backend}": (
+        "{model}, чисел: {dimension}, на {device}, исполняет {backend}"
+    ),
     "generation {number} of {model}: {count} photos at seq {seq}, files whole": (
         "поколение {number} модели {model}: фото {count}, seq {seq}, файлы целы"
     ),

@@ -117,6 +117,8 @@ def test_doctor_finds_a_healthy_stack_healthy(stack: Stack, client: Any) -> None
 
     assert {name: check["ok"] for name, check in checks.items()} == dict.fromkeys(checks, True)
     assert set(checks) == {"broker", "database", "model", "index", "photo folders", "workers"}
+    assert checks["model"]["message"].endswith("on cpu by torch-float32")
+    assert checks["model"]["backends"] == []
 
 
 def test_doctor_says_what_to_do_where_nothing_runs(tmp_path: Path) -> None:

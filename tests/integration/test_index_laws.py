@@ -445,7 +445,7 @@ def vector_of(content: bytes) -> Vector:
 class Bytes:
     """Photos without pixels: what a file holds decides its vector, and whether there is one."""
 
-    name, model_key, dimension, device, input_side, has_text = "bytes", KEY, DIM, "cpu", 8, False
+    name, model_key, dimension, device, backend, input_side, has_text = "bytes", KEY, DIM, "cpu", "none", 8, False
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}

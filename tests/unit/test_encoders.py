@@ -26,7 +26,7 @@ from worker.core.ports import Encoder
 from worker.core.types import Pixels
 from worker.core.vectors import Vectors
 from worker.encoder import clip, packaged
-from worker.encoder.base import ModelEncoder, Preprocessing, file_sha256, model_key
+from worker.encoder.base import PACKAGED, ModelEncoder, Preprocessing, file_sha256, model_key
 from worker.encoder.images import decode
 from worker.encoder.load import best_available, load_encoder
 from worker.encoder.tower import TorchModel, TorchRun, Tower, choose_device
@@ -90,7 +90,7 @@ def test_a_batch_gives_the_vectors_of_its_photos_one_by_one_in_order(encoder: En
 
 
 def test_a_batch_larger_than_one_pass_keeps_its_order(encoder: Encoder) -> None:
-    in_twos = load_encoder(packaged.NAME, device="cpu", threads=2, batch=2)
+    in_twos = load_encoder(PACKAGED, device="cpu", threads=2, batch=2)
 
     assert cosines(in_twos.encode_images(pictures()), encoder.encode_images(pictures())).min() > 0.9999
 
@@ -113,7 +113,7 @@ def test_text_is_refused_by_a_model_that_reads_none(encoder: Encoder) -> None:
 
 
 def test_the_key_of_the_packaged_model_is_the_same_every_time(encoder: Encoder) -> None:
-    assert encoder.name == packaged.NAME
+    assert encoder.name == PACKAGED
     assert encoder.model_key == packaged.load(device="cpu").spec.model_key
     assert encoder.model_key.startswith("efficientnet-lite0@")
 
@@ -235,7 +235,7 @@ def test_an_unknown_name_is_refused_with_the_names_that_there_are(name: str) -> 
 
     assert "SIGHTLINE_ENCODER" in message
     assert "open_clip/<model>/<tag or file>" in message
-    assert packaged.NAME in message
+    assert PACKAGED in message
 
 
 def test_an_unknown_model_is_refused() -> None:
@@ -279,13 +279,13 @@ def test_a_checkpoint_that_holds_something_else_is_refused(tmp_path: Path) -> No
 
 @no_cuda
 def test_a_device_that_is_not_there_is_refused() -> None:
-    assert "SIGHTLINE_DEVICE=cuda" in why_not(packaged.NAME, device="cuda")
+    assert "SIGHTLINE_DEVICE=cuda" in why_not(PACKAGED, device="cuda")
     assert choose_device("auto") == "cpu"
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:1", "", "CPU"])
 def test_an_unknown_device_is_refused(device: str) -> None:
-    assert "auto, cpu, cuda" in why_not(packaged.NAME, device=device)
+    assert "auto, cpu, cuda" in why_not(PACKAGED, device=device)
 
 
 @pytest.fixture
@@ -300,13 +300,13 @@ def empty_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_weights_that_cannot_be_downloaded_are_refused_with_what_to_do(empty_hub: Path) -> None:
     message = why_not("open_clip/ViT-B-32/openai")
 
-    for advice in ("HF_HOME", "SIGHTLINE_ENCODER_SHA256", packaged.NAME):
+    for advice in ("HF_HOME", "SIGHTLINE_ENCODER_SHA256", PACKAGED):
         assert advice in message
 
 
 def test_without_clip_weights_the_demo_takes_the_packaged_encoder(empty_hub: Path) -> None:
     assert clip.cached_checkpoint("ViT-B-32", "openai") is None
-    assert best_available() == packaged.NAME
+    assert best_available() == PACKAGED
 
 
 def test_clip_weights_in_the_local_cache_are_found_and_preferred_by_the_demo(empty_hub: Path) -> None:
@@ -428,7 +428,7 @@ def with_quick_gelu(model: torch.nn.Module) -> torch.nn.Module:
 
 @pytest.mark.gpu
 @cuda
-@pytest.mark.parametrize("name", [packaged.NAME, "open_clip/ViT-B-32/random"])
+@pytest.mark.parametrize("name", [PACKAGED, "open_clip/ViT-B-32/random"])
 def test_half_precision_on_cuda_gives_the_vectors_of_the_cpu(name: str) -> None:
     on_cpu = load_encoder(name, device="cpu", threads=1)
     on_cuda = load_encoder(name, device="auto", threads=1)

@@ -37,6 +37,7 @@ class Encoder(Protocol):
     model_key: str
     dimension: int
     device: str
+    backend: str
     input_side: int
     has_text: bool
 

@@ -23,6 +23,9 @@ from worker.errors import Permanent
 
 T = TypeVar("T")
 
+#: The encoder that comes out of wheels.
+PACKAGED = "packaged/efficientnet-lite0"
+
 _INTERPOLATION = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 

@@ -20,9 +20,11 @@ from worker.errors import EncoderUnavailable
 RANDOM = "random"
 #: Random weights are the same in every process, so that test processes agree on the model key.
 RANDOM_SEED = 0
+#: open_clip's words.
+_PRECISION = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 
-def load(model: str, weights: str, *, sha256: str, device: str) -> TorchModel:
+def load(model: str, weights: str, *, sha256: str, device: str, dtype: torch.dtype = torch.float32) -> TorchModel:
     """`model` is an open_clip architecture; `weights` a tag, the path of a checkpoint, or `random`."""
     if model not in open_clip.list_models():
         raise EncoderUnavailable(f"open_clip knows no model {model!r}; open_clip.list_models() names them")
@@ -33,12 +35,11 @@ def load(model: str, weights: str, *, sha256: str, device: str) -> TorchModel:
     # A tag says which activation its weights were trained with; a mismatch only warns and is silently wrong
     # (open_clip #771). For a local file, the model's name says it: ViT-B-32-quickgelu.
     quick_gelu = bool(tag.get("quick_gelu", False))
-    half = device == "cuda"
     try:
         clip, _, preprocess = open_clip.create_model_and_transforms(
             model,
             pretrained=None if path is None else str(path),
-            precision="fp16" if half else "fp32",
+            precision=_PRECISION[dtype],
             device=device,
             force_quick_gelu=quick_gelu,
             image_mean=tag.get("mean"),
@@ -49,7 +50,6 @@ def load(model: str, weights: str, *, sha256: str, device: str) -> TorchModel:
     except (RuntimeError, OSError, ValueError, KeyError, pickle.UnpicklingError) as exc:
         raise EncoderUnavailable(f"{path} cannot be loaded as weights of {model}: {exc}") from exc
     preprocessing = _preprocessing(model, clip.visual.preprocess_cfg)
-    dtype = torch.float16 if half else torch.float32
     tower = Tower(clip.eval(), _image_features, preprocessing, dtype=dtype).to(device)
     with torch.inference_mode():
         side = preprocessing.side

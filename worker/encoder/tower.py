@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ import torch
 from worker.core.types import Pixels
 from worker.core.vectors import Vectors
 from worker.encoder.base import Preprocessing, RunTexts, Spec
+from worker.encoder.exported import INPUT, INT8_SEVEN_BITS, OUTPUT, int8_file
 from worker.errors import EncoderUnavailable
 
 
@@ -32,10 +34,12 @@ class Tower(torch.nn.Module):
         self.model = model
         self.features = features
         self.dtype = dtype
+        self.preprocessing = preprocessing
         self.mean: torch.Tensor
         self.std: torch.Tensor
         self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1), persistent=False)
+        self.eval()
 
     def forward(self, squares: torch.Tensor) -> torch.Tensor:
         photos = squares.permute(0, 3, 1, 2).float().div(255.0)
@@ -68,6 +72,44 @@ class TorchRun:
             photos = photos.pin_memory().to(self._device, non_blocking=True)
         with torch.inference_mode():
             return self._tower(photos).cpu().numpy()  # type: ignore[no-any-return]
+
+
+def export(tower: Tower, path: Path) -> None:
+    """Write a float32 tower as ONNX, for any number of photos at once."""
+    side = tower.preprocessing.side
+    squares = torch.zeros(2, side, side, 3, dtype=torch.uint8)
+    # Attention's fast path is one opaque operator that no exporter knows.
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.inference_mode():
+            torch.onnx.export(
+                tower,
+                (squares,),
+                path,
+                dynamo=True,
+                verbose=False,
+                external_data=False,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=({0: torch.export.Dim("photos")},),
+            )
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def quantize(exported: Path, path: Path) -> None:
+    """Write an exported tower with int8 weights; its activations are quantised as they come."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(
+        exported,
+        path,
+        op_types_to_quantize=["MatMul", "Gemm"],
+        per_channel=True,
+        reduce_range=int8_file() == INT8_SEVEN_BITS,
+        weight_type=QuantType.QInt8,
+    )
 
 
 def choose_device(wanted: str) -> str:

@@ -86,6 +86,13 @@ class PostgresStore(Runs):
         with self._begin() as connection:
             return [self._photo_row(row) for row in connection.execute(query)]
 
+    def some_paths(self, limit: int) -> list[str]:
+        """Files of the backend's newest photos."""
+        p = self._photos
+        query = self._rows_of_photos().where(p.c.file_path.is_not(None)).order_by(p.c.id.desc()).limit(limit)
+        with self._begin() as connection:
+            return [path for row in connection.execute(query) if (path := self._photo_row(row).path)]
+
     def put_many(
         self, new: Sequence[NewEntry], model_key: str, *, revive: bool = True, filling: bool = False
     ) -> list[Written]:

@@ -1,0 +1,217 @@
+"""An image tower exported once, kept on disk with its facts and checksums, and run without torch."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from worker.core.types import Pixels
+from worker.core.vectors import Vectors
+from worker.encoder.base import Preprocessing, Run, Spec, file_sha256
+from worker.errors import EncoderUnavailable
+
+log = logging.getLogger(__name__)
+
+#: Raised when what is exported changes its meaning: older exports are then made again.
+FORMAT = 1
+MANIFEST = "manifest.json"
+#: The names of the exported tower's input and output.
+INPUT, OUTPUT = "squares", "vectors"
+#: What an export depends on besides the weights.
+_MADE_WITH = ("torch", "open-clip-torch", "efficientnet-lite-pytorch", "onnx", "onnxscript", "onnxruntime")
+
+FLOAT32, INT8, INT8_SEVEN_BITS = "float32.onnx", "int8.onnx", "int8-seven-bits.onnx"
+
+
+class Export:
+    """The folder of one encoder below `root`, by its name in the settings and its checkpoint's SHA-256 there.
+
+    Made aside and renamed, under a lock of the folder, so that processes that start together make it once.
+    """
+
+    def __init__(self, root: Path, name: str, sha256: str) -> None:
+        facts = [FORMAT, name, sha256.lower(), {package: _version(package) for package in _MADE_WITH}]
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        readable = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join((*Path(name).parts[:2], Path(name).name)))
+        self.folder = root / f"{readable}-{digest[:16]}"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def spec(self) -> Spec | None:
+        """What the exported model is, None where nothing is exported yet."""
+        manifest = self._manifest()
+        if not manifest:
+            return None
+        facts = manifest["spec"]
+        preprocessing = facts["preprocessing"]
+        for channels in ("mean", "std"):
+            preprocessing[channels] = tuple(preprocessing[channels])
+        return Spec(**(facts | {"preprocessing": Preprocessing(**preprocessing)}))
+
+    def file(self, name: str) -> Path:
+        """The path of an exported file whose bytes are those that were written.
+
+        Raises EncoderUnavailable for one that is not there, or is another.
+        """
+        wanted = self._manifest().get("files", {}).get(name)
+        path = self.folder / name
+        if wanted is None or not path.is_file() or file_sha256(path) != wanted:
+            raise EncoderUnavailable(f"{path} is not what was exported; delete {self.folder} to have it made again")
+        return path
+
+    def has(self, name: str) -> bool:
+        return name in self._manifest().get("files", {})
+
+    def check(self) -> None:
+        """Raises EncoderUnavailable where a file is not what was written."""
+        for name in self._manifest().get("files", {}):
+            self.file(name)
+
+    def describe(self, spec: Spec) -> None:
+        """Say what model it is. Call it under the lock."""
+        write_json(self.folder / MANIFEST, {"spec": asdict(spec), "files": self._manifest().get("files", {})})
+
+    def add(self, name: str, write: Callable[[Path], None]) -> None:
+        """Have `write` make a file of this name, after `describe`. Call it under the lock."""
+        aside = self.folder / f".{name}.{os.getpid()}"
+        aside.unlink(missing_ok=True)
+        try:
+            write(aside)
+            digest = file_sha256(aside)
+            aside.rename(self.folder / name)
+        finally:
+            aside.unlink(missing_ok=True)
+        manifest = self._manifest()
+        write_json(self.folder / MANIFEST, manifest | {"files": manifest["files"] | {name: digest}})
+
+    def forget(self) -> None:
+        """Delete what is exported, and all that was measured with it. Call it under the lock."""
+        for path in self.folder.iterdir():
+            if path.name != "lock":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def _manifest(self) -> dict[str, Any]:
+        return read_json(self.folder / MANIFEST)
+
+
+class OnnxRun:
+    """The exported tower by ONNX Runtime on the CPU. See worker.encoder.base.Run."""
+
+    def __init__(self, path: Path, *, backend: str, threads: int) -> None:
+        import onnxruntime
+
+        self.backend = backend
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, squares: Pixels) -> Vectors:
+        (vectors,) = self._session.run([OUTPUT], {INPUT: squares})
+        return np.asarray(vectors, dtype=np.float32)
+
+
+class OpenVinoRun:
+    """The exported tower by OpenVINO on the CPU. See worker.encoder.base.Run."""
+
+    def __init__(self, path: Path, *, backend: str, threads: int, precision: str) -> None:
+        import openvino
+
+        self.backend = backend
+        options = {
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": precision,
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+        }
+        self._model = openvino.Core().compile_model(str(path), "CPU", options)
+
+    def __call__(self, squares: Pixels) -> Vectors:
+        # Copied: the result is memory of the model's own, which the next pass writes over.
+        return np.array(self._model(squares)[0], dtype=np.float32)
+
+
+def open_run(export: Export, backend: str, *, threads: int) -> Run:
+    """A backend that needs no torch. Raises EncoderUnavailable where its file or its library is not in order."""
+    library, _, precision = backend.partition("-")
+    try:
+        if library == "openvino":
+            hint = {"float32": "f32", "bfloat16": "bf16"}[precision]
+            return OpenVinoRun(export.file(FLOAT32), backend=backend, threads=threads, precision=hint)
+        path = export.file(FLOAT32 if precision == "float32" else int8_file())
+        return OnnxRun(path, backend=backend, threads=threads)
+    except EncoderUnavailable:
+        raise
+    except Exception as exc:  # onnxruntime's are children of Exception alone
+        raise EncoderUnavailable(f"{backend} cannot be started: {exc}") from exc
+
+
+def int8_file() -> str:
+    """Products of int8 overflow the 16 bits that a CPU without VNNI adds them in (measured: cosine 0.976 to float32,
+    ONNX Runtime 1.32), so weights have 7 bits there."""
+    return INT8 if {"avx512_vnni", "avx_vnni", "asimddp"} & cpu_flags() else INT8_SEVEN_BITS
+
+
+def computes_bfloat16() -> bool:
+    """Whether this CPU multiplies in bfloat16; others convert, and are many times slower with it than without."""
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & cpu_flags())
+
+
+def cpu_name() -> str:
+    return _cpuinfo("model name") or _cpuinfo("CPU part") or "unknown CPU"
+
+
+def cpu_flags() -> set[str]:
+    return set((_cpuinfo("flags") or _cpuinfo("Features")).split())
+
+
+def _cpuinfo(key: str) -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == key:
+            return value.strip()
+    return ""
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(json.dumps(content, indent=1))
+    aside.rename(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Nothing where the file is not there, or is not whole: what it holds can be made again."""
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as exc:
+        log.warning("a file cannot be read and is made again", extra={"path": str(path), "why": str(exc)})
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
