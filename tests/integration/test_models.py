@@ -35,7 +35,7 @@ def make_runtime(
 ) -> Callable[..., Runtime]:
     """Processes with one model or two, on this test's schema."""
 
-    def load(settings: Settings, name: str = "", sha256: str = "") -> Model:
+    def load(settings: Settings, name: str = "", sha256: str = "", **_: Any) -> Model:
         return Model(encoder, name)
 
     monkeypatch.setattr(runtime, "load", load)
