@@ -34,7 +34,6 @@ import json
 import math
 import os
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -61,7 +60,7 @@ from worker.core.geo import distance_m
 from worker.encoder.images import decode
 from worker.errors import PhotoRefusal
 from worker.settings import Settings
-from worker.stack import Stack
+from worker.stack import Stack, raise_on_signals
 
 ARCHITECTURE = "ViT-B-32"
 #: Processes of each side, by default and with --quick.
@@ -213,7 +212,7 @@ class WebProcess:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)
+    raise_on_signals()
     try:
         result = _measure(options.photos, QUICK_PROCESSES if options.quick else PROCESSES)
     except KeyboardInterrupt:
@@ -458,10 +457,6 @@ def _shown(value: Any) -> str:
 
 def _median(values: Any) -> float:
     return round(float(statistics.median(values)), 1)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

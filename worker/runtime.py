@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from worker.storage.store import PostgresStore
 
 
-#: Known photos that the backends of a model are compared on.
-PARITY_PHOTOS = 48
-
-
 class Runtime:
     """Cheap to construct; nothing heavy is imported before the first use.
 
@@ -137,23 +133,24 @@ def load(
         batch=settings.encode_batch,
         backend=settings.backend,
         models=settings.exports_dir,
-        **({} if known_photos is None else {"known_photos": known_photos}),
+        known_photos=known_photos,
     )
 
 
 def known_photos(settings: Settings, store: PostgresStore, side: int) -> list[Pixels]:
     """Some photos of the backend's, decoded for an encoder of this input side; none where its table is empty."""
+    from worker.encoder.choice import SAMPLE
     from worker.encoder.images import decode
     from worker.storage.source import PhotoFiles
 
     source = PhotoFiles(settings)
     found: list[Pixels] = []
-    for path in store.some_paths(2 * PARITY_PHOTOS):
+    for path in store.some_paths(2 * SAMPLE):
         # What cannot be had is told where it is wanted: a photo less to compare with is no reason not to start.
         with suppress(PhotoRefusal, BadRequest, Transient):
             content = source.fetch(Photo(path=path))
             found.append(decode(content, side=side, max_megapixels=settings.max_megapixels).pixels)
-        if len(found) == PARITY_PHOTOS:
+        if len(found) == SAMPLE:
             break
     return found
 

@@ -136,7 +136,9 @@ def test_an_export_that_has_changed_on_disk_is_made_again(tmp_path: Path, loads:
 
     assert loads != []
     assert row(choice, EXPORTED[0]).why is None
-    assert Export(tmp_path, "small", "").file(FLOAT32).stat().st_size == len(content)
+    made_again = Export(tmp_path, "small", "")
+    made_again.check()
+    assert made_again.file(FLOAT32).stat().st_size == len(content)
 
 
 def test_drawn_pictures_give_way_to_photos_once_there_are_enough(tmp_path: Path, loads: list[str]) -> None:
@@ -167,6 +169,21 @@ def test_doctor_shows_the_table_that_a_worker_has_chosen_from(tmp_path: Path) ->
     for row in rows:
         (line,) = [line for line in shown.getvalue().splitlines() if row.backend in line]
         assert (row.why or "ok") in line
+
+
+@pytest.mark.usefixtures("loads")
+def test_known_photos_are_read_once_for_a_measurement(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def known_photos(side: int) -> list[Pixels]:
+        asked.append(side)
+        return drawn_pictures(LEAST_SAMPLE)
+
+    table(tmp_path)
+    choice = load.table("small", device="cpu", threads=1, models=tmp_path, known_photos=known_photos)
+
+    assert choice.known_photos == LEAST_SAMPLE
+    assert asked == [SIDE]
 
 
 @pytest.mark.usefixtures("loads")

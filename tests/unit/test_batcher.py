@@ -92,12 +92,18 @@ def until(holds: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
+def occupied(pool: ThreadPoolExecutor, model: Model, shared: Batcher) -> Future[Any]:
+    """Photo 1 is in the model, which holds it until its gate is set: what is asked for now has to wait."""
+    model.hold()
+    first = pool.submit(ask, shared, 1)
+    assert model.entered.wait(PATIENCE_S)
+    return first
+
+
 def test_photos_of_many_threads_go_through_the_model_together(pool: ThreadPoolExecutor) -> None:
     model = Model()
-    model.hold()
     with batcher(model) as shared:
-        first = pool.submit(ask, shared, 1)
-        model.entered.wait(PATIENCE_S)
+        first = occupied(pool, model, shared)
         others = [pool.submit(ask, shared, number) for number in range(2, 8)]
         waiting(shared, 6)
         model.gate.set()
@@ -147,10 +153,8 @@ def test_a_model_that_loses_a_row_gives_nobody_another_ones_vector() -> None:
 
 def test_urgent_photos_go_before_bulk_that_came_earlier(pool: ThreadPoolExecutor) -> None:
     model = Model()
-    model.hold()
     with batcher(model) as shared:
-        first = pool.submit(ask, shared, 1)
-        model.entered.wait(PATIENCE_S)
+        first = occupied(pool, model, shared)
         bulk = pool.submit(ask, shared, 10, 11, 12, urgent=False)
         waiting(shared, 3)
         urgent = pool.submit(ask, shared, 2)
@@ -164,10 +168,8 @@ def test_urgent_photos_go_before_bulk_that_came_earlier(pool: ThreadPoolExecutor
 
 def test_bulk_that_has_waited_long_gets_one_pass_and_urgent_ones_go_on(pool: ThreadPoolExecutor) -> None:
     model = Model()
-    model.hold()
     with batcher(model, batch=1, patience_s=0.3) as shared:
-        first = pool.submit(ask, shared, 1)
-        model.entered.wait(PATIENCE_S)
+        first = occupied(pool, model, shared)
         bulk = pool.submit(ask, shared, 20, 21, 22, urgent=False)
         waiting(shared, 3)
         urgent = [pool.submit(ask, shared, number) for number in range(2, 12)]
@@ -185,10 +187,8 @@ def test_bulk_that_has_waited_long_gets_one_pass_and_urgent_ones_go_on(pool: Thr
 
 def test_what_does_not_fit_the_queue_is_turned_away_whole_with_a_code_of_its_own(pool: ThreadPoolExecutor) -> None:
     model = Model()
-    model.hold()
     with batcher(model, capacity=3) as shared:
-        first = pool.submit(ask, shared, 1)
-        model.entered.wait(PATIENCE_S)
+        first = occupied(pool, model, shared)
         two = pool.submit(ask, shared, 2, 3)
         waiting(shared, 2)
 
@@ -206,10 +206,8 @@ def test_what_does_not_fit_the_queue_is_turned_away_whole_with_a_code_of_its_own
 
 def test_a_photo_that_nobody_waits_for_any_more_costs_no_pass(pool: ThreadPoolExecutor) -> None:
     model = Model()
-    model.hold()
     with batcher(model) as shared:
-        first = pool.submit(ask, shared, 1)
-        model.entered.wait(PATIENCE_S)
+        first = occupied(pool, model, shared)
         late = pool.submit(ask, shared, 2, deadline=time.monotonic() + 0.01)
         also_for_somebody_else = pool.submit(ask, shared, 3, deadline=time.monotonic() + 0.01)
         waiting(shared, 2)
@@ -230,10 +228,8 @@ def test_one_content_that_two_wait_for_goes_through_once_and_as_urgently_as_the_
     pool: ThreadPoolExecutor,
 ) -> None:
     model = Model()
-    model.hold()
     with batcher(model) as shared:
-        first = pool.submit(ask, shared, 1)
-        model.entered.wait(PATIENCE_S)
+        first = occupied(pool, model, shared)
         bulk = pool.submit(ask, shared, 10, 11, 12, urgent=False)
         waiting(shared, 3)
         urgent = pool.submit(ask, shared, 12)

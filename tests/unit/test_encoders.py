@@ -28,8 +28,8 @@ from worker.core.vectors import Vectors
 from worker.encoder import clip, packaged
 from worker.encoder.base import PACKAGED, ModelEncoder, Preprocessing, file_sha256, model_key
 from worker.encoder.images import decode
-from worker.encoder.load import best_available, load_encoder
-from worker.encoder.tower import TorchModel, TorchRun, Tower, choose_device
+from worker.encoder.load import best_available, choose_device, load_encoder
+from worker.encoder.tower import TorchModel, TorchRun, Tower
 from worker.errors import EncoderUnavailable, Permanent
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device here")

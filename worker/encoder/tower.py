@@ -13,7 +13,6 @@ from worker.core.types import Pixels
 from worker.core.vectors import Vectors
 from worker.encoder.base import Preprocessing, RunTexts, Spec
 from worker.encoder.exported import INPUT, INT8_SEVEN_BITS, OUTPUT, int8_file
-from worker.errors import EncoderUnavailable
 
 
 class Tower(torch.nn.Module):
@@ -110,13 +109,3 @@ def quantize(exported: Path, path: Path) -> None:
         reduce_range=int8_file() == INT8_SEVEN_BITS,
         weight_type=QuantType.QInt8,
     )
-
-
-def choose_device(wanted: str) -> str:
-    """`auto` to `cuda` where there is one, else `cpu`. Raises EncoderUnavailable for a device that is not there."""
-    if wanted not in ("auto", "cpu", "cuda"):
-        raise EncoderUnavailable(f"SIGHTLINE_DEVICE={wanted!r} is not one of auto, cpu, cuda")
-    available = wanted != "cpu" and torch.cuda.is_available()
-    if wanted == "cuda" and not available:
-        raise EncoderUnavailable("SIGHTLINE_DEVICE=cuda, but torch sees no CUDA device; use cpu or auto")
-    return "cuda" if available else "cpu"
