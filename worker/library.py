@@ -9,7 +9,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -18,6 +18,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
+from cachetools import TTLCache
 
 from producer_client import contract
 from producer_client.contract import Code, NewPhoto, Photo, Refused
@@ -51,13 +52,17 @@ CPU_BULK_BATCH = 8
 TAKE_OVER_TRIES = 20
 #: Seconds between two looks at the change log by a process that nobody asks.
 LEAST_PAUSE_S = 0.2
+#: Seconds that vectors outside Postgres are remembered: an upload is located, then added. No longer, because what is
+#: purged should be gone everywhere.
+REMEMBER_S = 900.0
 #: Seconds between two notes of a rebuild's progress.
 PROGRESS_EVERY_S = 0.3
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """One photo with its vector. `row` is its row of `photos` where one was named; `fresh`: the model ran for it."""
+    """One photo with its vector. `row` is its row of `photos` where one was named; `fresh`: the model ran for it;
+    `kept`: Postgres has it already."""
 
     ref: str
     content_sha256: str
@@ -65,6 +70,7 @@ class Fetched:
     gps: tuple[float, float] | None
     row: PhotoRow | None
     fresh: bool
+    kept: bool
 
 
 @dataclass(slots=True)
@@ -108,6 +114,8 @@ class Library:
             patience_s=settings.encode_patience_s,
             capacity=settings.encode_queue,
         )
+        self._recent: TTLCache[str, Vector] = TTLCache(settings.recent_vectors, REMEMBER_S)
+        #: Guards what stands above and below.
         self._counters = threading.Lock()
         self._cache_hits = self._cache_misses = 0
 
@@ -123,8 +131,8 @@ class Library:
         """Compute and keep vectors, without adding photos to the index."""
         wanted = {item.ref: item.photo for item in items if not isinstance(item, Refused)}
         fetched, refused = self._vectors(wanted, need_gps=set())
-        fresh = {f.content_sha256: f.vector for f in fetched.values() if f.fresh}
-        self._store.keep_vectors(fresh, self._encoder.model_key)
+        new = {f.content_sha256: f.vector for f in fetched.values() if not f.kept}
+        self._store.keep_vectors(new, self._encoder.model_key)
         done = {
             f.ref: contract.Embedded(
                 ref=f.ref,
@@ -373,8 +381,10 @@ class Library:
         with ThreadPoolExecutor(self._settings.decode_threads, thread_name_prefix="decode") as pool:
             for some in _chunks(photos.items(), self._settings.encode_batch):
                 read = _sort_out(refused, pool.map(lambda item: self._read(item[0], item[1], rows), some))
-                known = self._store.known_vectors({r.content_sha256 for r in read}, self._encoder.model_key)
-                self._count(hits=sum(r.content_sha256 in known for r in read))
+                kept = self._store.known_vectors({r.content_sha256 for r in read}, self._encoder.model_key)
+                known = self._remembered(read) | kept
+                with self._counters:
+                    self._cache_hits += sum(r.content_sha256 in known for r in read)
                 skip = [r.content_sha256 in known and r.ref not in need_gps for r in read]
                 decoded = _sort_out(refused, pool.map(self._decode_one, read, skip))
                 read.clear()  # the files' bytes: up to encode_batch times max_photo_bytes
@@ -384,7 +394,7 @@ class Library:
                     if r.decoded is not None and r.content_sha256 not in known
                 }
                 fresh, failures = self._batcher.encode(pixels)
-                self._count(misses=len(fresh))
+                self._remember(fresh)
                 for r in decoded:
                     vector = known.get(r.content_sha256, fresh.get(r.content_sha256))
                     if vector is None:
@@ -392,10 +402,22 @@ class Library:
                         refused[r.ref] = Refused(r.ref, failure.code, failure.message)
                         continue
                     gps = None if r.decoded is None else r.decoded.gps
+                    content = r.content_sha256
                     fetched[r.ref] = Fetched(
-                        r.ref, r.content_sha256, vector, gps, r.row, fresh=r.content_sha256 in fresh
+                        r.ref, content, vector, gps, r.row, fresh=content in fresh, kept=content in kept
                     )
         return fetched, refused
+
+    def _remembered(self, photos: Iterable[_Reading]) -> dict[str, Vector]:
+        with self._counters:
+            return {
+                p.content_sha256: self._recent[p.content_sha256] for p in photos if p.content_sha256 in self._recent
+            }
+
+    def _remember(self, fresh: Mapping[str, Vector]) -> None:
+        with self._counters:
+            self._cache_misses += len(fresh)
+            self._recent.update(fresh)
 
     def _read(self, ref: str, photo: Photo, rows: dict[int, PhotoRow]) -> _Reading | Refused:
         try:
@@ -438,7 +460,7 @@ class Library:
             path=path if path is not None and f.row is not None else spellings[0],
             spellings=spellings,
             content_sha256=f.content_sha256,
-            vector=f.vector if f.fresh else None,
+            vector=None if f.kept else f.vector,
             given=given,
             exif=f.gps,
             address=item.address,
@@ -645,11 +667,6 @@ class Library:
             if isinstance(outcome, Refused):
                 self._store.refuse(int(outcome.ref), outcome.code, outcome.message)
         return reply.outcomes
-
-    def _count(self, *, hits: int = 0, misses: int = 0) -> None:
-        with self._counters:
-            self._cache_hits += hits
-            self._cache_misses += misses
 
 
 class _Throttled:

@@ -108,6 +108,10 @@ class Settings(BaseSettings):
     """Photos that may wait for the model of one process. What comes then is answered `overloaded`, to be sent again;
     writes go round by themselves."""
 
+    recent_vectors: int = Field(default=4096, ge=1)
+    """Photos whose vectors a process remembers for a quarter of an hour although Postgres does not have them: a photo
+    that is located and then added goes through the model once. 2 kB each."""
+
     # -- photos
     photo_roots: Paths = ()
     """Folders that `path` may point into, after links are followed. Empty allows no path at all."""

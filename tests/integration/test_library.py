@@ -219,6 +219,49 @@ def test_a_known_content_costs_no_forward_pass(
     assert library.stats(rss_mb=0).cache_hits == 2
 
 
+def test_a_photo_that_is_located_and_then_added_goes_through_the_model_once(
+    make_library: Callable[..., Library], store: PostgresStore, scenes: list[Scene], encoder: Encoder
+) -> None:
+    counting = Counting(encoder)
+    library, scene = make_library(encoder=counting), scenes[0]
+    photo = Photo(path=str(scene.path))
+
+    library.locate(Locate(photo=photo))
+    library.search(Search(photo=photo))
+    (added,) = stored(library, [new(scene)])
+
+    assert counting.photos == 1
+    assert not added.embedded
+    assert library.stats(rss_mb=0).cache_hits == 2
+    assert library.stats(rss_mb=0).cache_misses == 1
+    assert store.known_vectors([added.content_sha256], encoder.model_key), "its vector lies in Postgres all the same"
+
+
+def test_a_process_remembers_no_more_vectors_than_it_is_told(
+    make_library: Callable[..., Library], settings: Settings, scenes: list[Scene], encoder: Encoder
+) -> None:
+    counting = Counting(encoder)
+    library = make_library(encoder=counting, settings=settings.model_copy(update={"recent_vectors": 1}))
+
+    for scene in (scenes[0], scenes[1], scenes[0]):
+        library.locate(Locate(photo=Photo(path=str(scene.path))))
+
+    assert counting.photos == 3
+
+
+def test_what_a_process_remembers_is_forgotten_in_a_while(
+    make_library: Callable[..., Library], scenes: list[Scene], encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.library.REMEMBER_S", 0.0)
+    counting = Counting(encoder)
+    library = make_library(encoder=counting)
+
+    for _ in range(2):
+        library.locate(Locate(photo=Photo(path=str(scenes[0].path))))
+
+    assert counting.photos == 2, "what is purged must not live on in a worker's memory"
+
+
 def test_a_row_of_the_backend_is_added_by_its_id_and_not_rewritten(
     library: Library, store: PostgresStore, settings: Settings, scenes: list[Scene]
 ) -> None:
