@@ -31,6 +31,7 @@ from rich.table import Table
 
 from producer_client import (
     BadRequest,
+    EmbedItem,
     Near,
     NewPhoto,
     Photo,
@@ -40,7 +41,7 @@ from producer_client import (
     SightlineError,
     TimedOut,
 )
-from producer_client.contract import Hit, Message, Purged, RebuildReply, StatsReply
+from producer_client.contract import Embedded, Hit, Message, Purged, RebuildReply, StatsReply
 from producer_client.language import Language, explained
 from worker.errors import EncoderUnavailable, Permanent, WorkerError
 from worker.settings import PREFIX, Settings
@@ -57,8 +58,8 @@ if TYPE_CHECKING:
 FAILED, BAD_SETTINGS, NO_MODEL, UNWELL = 1, 2, 3, 4
 #: Suffixes that `sightline add FOLDER` takes for photos; the content decides in the end.
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif", ".tif", ".tiff", ".gif"}
-#: Photos that `sightline backfill` sends for before it looks what else is missing: eight messages.
-BACKFILL_PAGE = 512
+#: Photos that lack a vector are sent for in pages of this many, 64 messages.
+MISSING_PAGE = 4096
 #: Seconds between two looks at a running rebuild.
 POLL_S = 0.3
 
@@ -313,19 +314,7 @@ def backfill(
         stored = 0
         refused: list[Refused] = []
         if not dry_run:
-            with progress_bar(say("indexing")) as progress:
-                after_id = -1
-                while page := store.missing(stats.model_key, after_id=after_id, limit=BACKFILL_PAGE):
-                    after_id = page[-1].photo_id
-                    new = [
-                        NewPhoto(ref=f"photo {photo.photo_id}", photo=Photo(photo_id=photo.photo_id)) for photo in page
-                    ]
-                    for outcome in client.add_many(new, timeout_s=timeout):
-                        if isinstance(outcome, Refused):
-                            refused.append(outcome)
-                        else:
-                            stored += 1
-                    progress(stored + len(refused), todo)
+            stored, refused = _embed_missing(client, store, stats.model_key, todo, timeout)
             stats = client.stats()
 
     def table() -> None:
@@ -349,6 +338,44 @@ def backfill(
         "refused": [outcome.to_wire() for outcome in refused],
     }
     _print(as_json, facts, table)
+    raise typer.Exit(FAILED if refused else 0)
+
+
+@cli.command()
+def embed(
+    photos: Annotated[list[Path] | None, typer.Argument(help=say("Photo files."))] = None,
+    missing: Annotated[
+        bool, typer.Option("--missing", help=say("Every photo of the table that lacks a vector of the model."))
+    ] = False,
+    as_json: AsJson = False,
+    timeout: TimeoutS = 300.0,
+) -> None:
+    """Compute vectors: of photo files, to be had with --json, or with --missing of the photos table.
+
+    With --missing photos are indexed as `backfill` does, without its report. A run that was broken off goes on where
+    it ended.
+    """
+    if missing == bool(photos):
+        _fail(say("give photo files, or --missing"))
+    if missing:
+        with _client() as client, _store() as store:
+            model_key = client.stats().model_key
+            todo = store.missing_count(model_key)
+            stored, refused = _embed_missing(client, store, model_key, todo, timeout)
+        facts: dict[str, Any] = {"missing_before": todo, "embedded": stored}
+    else:
+        items = [EmbedItem(ref=str(path), photo=Photo(path=str(path.resolve()))) for path in photos or ()]
+        with _client() as client, progress_bar(say("embedding")) as progress:
+            outcomes = client.embed_many(items, return_vectors=True, timeout_s=timeout, progress=progress)
+        refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
+        stored = len(outcomes) - len(refused)
+        facts = {"embedded": [outcome.to_wire() for outcome in outcomes if isinstance(outcome, Embedded)]}
+
+    def table() -> None:
+        _print_refused(refused)
+        out.print(say("[green]{stored} embedded[/], {refused} refused", stored=stored, refused=len(refused)))
+
+    _print(as_json, facts | {"refused": [outcome.to_wire() for outcome in refused]}, table)
     raise typer.Exit(FAILED if refused else 0)
 
 
@@ -621,6 +648,31 @@ def _store() -> closing[PostgresStore]:
     from worker.storage.store import PostgresStore
 
     return closing(PostgresStore(_settings()))
+
+
+def _embed_missing(
+    client: Sightline, store: PostgresStore, model_key: str, todo: int, timeout_s: float
+) -> tuple[int, list[Refused]]:
+    """Send for every photo that lacks a vector, with progress; returns how many have one now, and the refusals.
+
+    What is done is seen in Postgres, a message's photos at once, so that nothing has to be noted here.
+    """
+    stored = 0
+    refused: list[Refused] = []
+    after_id = -1
+    with progress_bar(say("embedding")) as progress:
+        while page := store.missing(model_key, after_id=after_id, limit=MISSING_PAGE):
+            after_id = page[-1].photo_id
+            done = stored + len(refused)
+            new = [NewPhoto(ref=f"photo {photo.photo_id}", photo=Photo(photo_id=photo.photo_id)) for photo in page]
+
+            def further(now: int, _: int, before: int = done) -> None:
+                progress(before + now, todo)
+
+            outcomes = client.add_many(new, timeout_s=timeout_s, progress=further)
+            refused += [outcome for outcome in outcomes if isinstance(outcome, Refused)]
+            stored += sum(not isinstance(outcome, Refused) for outcome in outcomes)
+    return stored, refused
 
 
 def _as_fallback(report: Report, settings: Settings) -> Iterator[str]:

@@ -9,7 +9,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -18,7 +18,6 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
-from cachetools import TTLCache
 
 from producer_client import contract
 from producer_client.contract import Code, NewPhoto, Photo, Refused
@@ -113,11 +112,11 @@ class Library:
             linger_s=settings.encode_linger_ms / 1000,
             patience_s=settings.encode_patience_s,
             capacity=settings.encode_queue,
+            remembered=settings.recent_vectors,
+            remember_s=REMEMBER_S,
         )
-        self._recent: TTLCache[str, Vector] = TTLCache(settings.recent_vectors, REMEMBER_S)
-        #: Guards what stands above and below.
         self._counters = threading.Lock()
-        self._cache_hits = self._cache_misses = 0
+        self._cache_hits = 0
 
     def close(self) -> None:
         """End the model's thread when what it has taken is done."""
@@ -364,7 +363,7 @@ class Library:
             purges_pending=counts.purges_pending,
             seq=counts.seq,
             cache_hits=self._cache_hits,
-            cache_misses=self._cache_misses,
+            cache_misses=self._batcher.computed,
             rss_mb=rss_mb,
             last_rebuild=self._store.last_run(),
         )
@@ -382,7 +381,7 @@ class Library:
             for some in _chunks(photos.items(), self._settings.encode_batch):
                 read = _sort_out(refused, pool.map(lambda item: self._read(item[0], item[1], rows), some))
                 kept = self._store.known_vectors({r.content_sha256 for r in read}, self._encoder.model_key)
-                known = self._remembered(read) | kept
+                known = self._batcher.recent(r.content_sha256 for r in read) | kept
                 with self._counters:
                     self._cache_hits += sum(r.content_sha256 in known for r in read)
                 skip = [r.content_sha256 in known and r.ref not in need_gps for r in read]
@@ -394,7 +393,6 @@ class Library:
                     if r.decoded is not None and r.content_sha256 not in known
                 }
                 fresh, failures = self._batcher.encode(pixels)
-                self._remember(fresh)
                 for r in decoded:
                     vector = known.get(r.content_sha256, fresh.get(r.content_sha256))
                     if vector is None:
@@ -407,17 +405,6 @@ class Library:
                         r.ref, content, vector, gps, r.row, fresh=content in fresh, kept=content in kept
                     )
         return fetched, refused
-
-    def _remembered(self, photos: Iterable[_Reading]) -> dict[str, Vector]:
-        with self._counters:
-            return {
-                p.content_sha256: self._recent[p.content_sha256] for p in photos if p.content_sha256 in self._recent
-            }
-
-    def _remember(self, fresh: Mapping[str, Vector]) -> None:
-        with self._counters:
-            self._cache_misses += len(fresh)
-            self._recent.update(fresh)
 
     def _read(self, ref: str, photo: Photo, rows: dict[int, PhotoRow]) -> _Reading | Refused:
         try:

@@ -111,6 +111,14 @@ RUSSIAN: Mapping[str, str] = {
         "Проиндексировать фото существующей таблицы (SIGHTLINE_PHOTOS_TABLE) на месте.\n\n"
         "Уже проиндексированные пропускаются, поэтому прерванный проход продолжается с того же места."
     ),
+    "Compute vectors: of photo files, to be had with --json, or with --missing of the photos table.\n\n"
+    "With --missing photos are indexed as `backfill` does, without its report. A run that was broken off goes on "
+    "where\n"
+    "it ended.": (
+        "Посчитать векторы: файлов фото (сами векторы даёт --json) или, с --missing, таблицы фото.\n\n"
+        "С --missing фото индексируются так же, как в `backfill`, но без его отчёта. Прерванный проход продолжается с "
+        "того же места."
+    ),
     "Show photos that look like this one.": "Показать фото, похожие на это.",
     "Say where a photo was taken, or why that cannot be said.": (
         "Сказать, где снято фото, или почему этого сказать нельзя."
@@ -150,7 +158,11 @@ RUSSIAN: Mapping[str, str] = {
     "importing": "перенос",
     "looking": "осмотр",
     "opening the files": "чтение файлов",
-    "indexing": "индексация",
+    "embedding": "вычисление векторов",
+    "[green]{stored} embedded[/], {refused} refused": "[green]векторов посчитано: {stored}[/], отклонено: {refused}",
+    "give photo files, or --missing": "укажите файлы фото или --missing",
+    "Photo files.": "Файлы фото.",
+    "Every photo of the table that lacks a vector of the model.": "Все фото таблицы, у которых нет вектора модели.",
     "[green]{stored} stored[/], {refused} refused": "[green]сохранено: {stored}[/], отклонено: {refused}",
     "[green]{stored} indexed[/], {refused} refused": "[green]проиндексировано: {stored}[/], отклонено: {refused}",
     "[green]{stored} imported[/], {refused} refused; {kept}": (

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from PIL import Image
 from sqlalchemy import create_engine, text
 
 from producer_client import Provenance, Sightline
@@ -48,6 +49,11 @@ def as_json(*arguments: str, settings: Settings) -> Any:
     done = sightline(*arguments, "--json", settings=settings)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout)
+
+
+def as_json_whatever(*arguments: str, settings: Settings) -> Any:
+    """Also where other tests' photos are refused, and the exit code says so."""
+    return json.loads(sightline(*arguments, "--json", settings=settings).stdout)
 
 
 def test_people_who_read_russian_are_spoken_to_in_russian(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,6 +103,56 @@ def test_people_get_tables(stack: Stack, scenes: list[Scene]) -> None:
     assert "located" in located.stdout.split() or "abstained" in located.stdout.split()
     assert "last rebuild" in stats.stdout
     assert {done.returncode for done in (added, rebuilt, found, located, stats)} == {0}
+
+
+def test_vectors_of_files_from_the_command_line(stack: Stack, scenes: list[Scene], tmp_path: Path) -> None:
+    done = sightline("embed", str(scenes[0].path), str(tmp_path / "no such.jpg"), "--json", settings=stack.settings)
+    nothing = sightline("embed", settings=stack.settings)
+
+    said = json.loads(done.stdout)
+    (embedded,) = said["embedded"]
+    assert embedded["ref"] == str(scenes[0].path)
+    assert np.linalg.norm(embedded["vector"]) == pytest.approx(1, abs=1e-4)
+    assert [refusal["code"] for refusal in said["refused"]] == ["outside_roots"]
+    assert done.returncode == 1
+    assert "give photo files, or --missing" in nothing.stderr
+
+
+def test_embedding_what_is_missing_goes_on_where_it_was_broken_off(
+    stack: Stack, client: Sightline, photo_root: Path
+) -> None:
+    folder = photo_root / "many"
+    folder.mkdir()
+    random = np.random.default_rng(5)
+    paths = [folder / f"{number}.png" for number in range(320)]
+    for path in paths:
+        Image.fromarray(random.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
+    engine = create_engine(stack.settings.database_url)
+    with engine.begin() as connection:
+        statement = text("INSERT INTO photos (file_path, lat, lon, location_method) VALUES (:p, 1, 2, 'manual')")
+        connection.execute(statement, [{"p": str(path)} for path in paths])
+    before = client.stats()
+    env = {**os.environ, **stack.settings.as_env(), "COLUMNS": "300", "NO_COLOR": "1"}
+    broken_off = subprocess.Popen([sys.executable, "-m", "worker.cli", "embed", "--missing"], env=env, cwd=ROOT)
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while client.stats().indexed == before.indexed and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        broken_off.kill()
+        broken_off.wait()
+
+    done = as_json_whatever("embed", "--missing", settings=stack.settings)
+    again = as_json_whatever("embed", "--missing", settings=stack.settings)
+
+    seq = client.stats().seq
+    assert client.search(vector=client.embed(path=str(paths[0]), return_vector=True).vector, min_seq=seq).hits
+    after = client.stats()
+    # Photos of other tests whose files are gone may be refused, by name.
+    assert after.indexed - before.indexed >= len(paths)
+    assert after.cache_misses - before.cache_misses == len(paths), "none of them went through the model twice"
+    assert done["embedded"] < len(paths)
+    assert again["embedded"] == 0
 
 
 def test_a_refused_photo_is_a_table_row_and_an_exit_code(stack: Stack, photo_root: Path) -> None:

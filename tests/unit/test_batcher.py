@@ -65,6 +65,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 @contextmanager
 def batcher(model: Model, **changed: Any) -> Iterator[Batcher]:
     given = {"batch": 4, "bulk_batch": 2, "linger_s": 0.0, "patience_s": 60.0, "capacity": 64}
+    given |= {"remembered": 64, "remember_s": 60.0}
     made = Batcher(model, **(given | changed))
     yield made
     model.gate.set()
@@ -243,7 +244,8 @@ def test_one_content_that_two_wait_for_goes_through_once_and_as_urgently_as_the_
 
 def test_a_stop_under_load_drops_nothing_that_was_taken(pool: ThreadPoolExecutor) -> None:
     model = Model()
-    shared = Batcher(model, batch=4, bulk_batch=2, linger_s=0.001, patience_s=0.01, capacity=1000)
+    given = {"batch": 4, "bulk_batch": 2, "linger_s": 0.001, "patience_s": 0.01, "capacity": 1000}
+    shared = Batcher(model, **given, remembered=1, remember_s=60.0)  # type: ignore[arg-type]  # mypy sees object
     outcomes: list[Future[Any]] = []
     taken = threading.Semaphore(0)
 
@@ -268,3 +270,25 @@ def test_a_stop_under_load_drops_nothing_that_was_taken(pool: ThreadPoolExecutor
     assert after.result() == "unavailable"
     assert shared._thread is not None
     assert not shared._thread.is_alive()
+
+
+def test_what_was_done_a_moment_ago_is_not_done_again() -> None:
+    model = Model()
+    with batcher(model) as asked:
+        first = ask(asked, 1, 2)
+        again = ask(asked, 2, 3, 1)
+
+        assert first == ({1: 1, 2: 2}, {})
+        assert again == ({1: 1, 2: 2, 3: 3}, {})
+        assert sorted(model.seen) == [1, 2, 3]
+        assert asked.computed == 3
+        assert asked.recent(["1", "4"]).keys() == {"1"}
+
+
+def test_a_failure_is_not_remembered() -> None:
+    model = Model(poison=ValueError("once"), poisoned=2)
+    with batcher(model) as asked:
+        assert ask(asked, 2)[1].keys() == {"2"}
+        model.poison = None
+
+        assert ask(asked, 2) == ({2: 2}, {})

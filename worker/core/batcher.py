@@ -10,9 +10,11 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+
+from cachetools import TTLCache
 
 from producer_client.contract import Code
 from worker.core.request import current
@@ -41,7 +43,7 @@ class Batcher:
     """run: pixels to float32 [n, dimension], a row for each, in their order. batch, bulk_batch: photos of one pass, of
     urgent requests and of others: an urgent one waits for the pass in hand, so bulk passes are kept short. linger_s:
     how long a pass waits for company. patience_s: after that long without a pass, bulk goes before urgent once.
-    capacity: photos that may wait.
+    capacity: photos that may wait. remembered, remember_s: vectors that are kept at hand, and for how long.
     """
 
     def __init__(
@@ -53,6 +55,8 @@ class Batcher:
         linger_s: float,
         patience_s: float,
         capacity: int,
+        remembered: int,
+        remember_s: float,
     ) -> None:
         self._run = run
         self._batch = batch
@@ -64,13 +68,16 @@ class Batcher:
         self._urgent: deque[_Waiting] = deque()
         self._bulk: deque[_Waiting] = deque()
         self._in_hand: dict[str, _Waiting] = {}
+        self._recent: TTLCache[str, Vector] = TTLCache(remembered, remember_s)
+        #: Photos that went through the model.
+        self.computed = 0
         self._last_bulk = float("-inf")
         self._thread: threading.Thread | None = None
         self._closing = False
 
     def encode(self, pixels: Mapping[str, Pixels]) -> tuple[dict[str, Vector], dict[str, WorkerError]]:
         """Vectors and failures by the photos' keys, when all are done. A key names the pixels: what another thread
-        waits for already is not computed twice.
+        waits for already, or what is remembered, is not computed twice.
 
         Raises Transient(overloaded) when too many wait, Transient(unavailable) after `close`; nothing is taken then.
         """
@@ -83,6 +90,11 @@ class Batcher:
             except WorkerError as exc:
                 failures[key] = exc
         return vectors, failures
+
+    def recent(self, keys: Iterable[str]) -> dict[str, Vector]:
+        """Those of these photos' vectors that are still remembered."""
+        with self._changed:
+            return {key: self._recent[key] for key in keys if key in self._recent}
 
     def close(self) -> None:
         """Take nothing more, and end when all that was taken is done."""
@@ -99,7 +111,9 @@ class Batcher:
         with self._changed:
             if self._closing:
                 raise Transient(Code.UNAVAILABLE, "this worker is stopping")
-            new = pixels.keys() - self._in_hand.keys()
+            # Done by another thread since this one has asked for `recent`.
+            done = {key: self._recent[key] for key in pixels if key in self._recent}
+            new = pixels.keys() - self._in_hand.keys() - done.keys()
             before = len(self._urgent) + len(self._bulk)
             # What is larger than the queue is taken when it is empty, or it never would be.
             if before and before + len(new) > self._capacity:
@@ -109,7 +123,7 @@ class Batcher:
                     "(SIGHTLINE_ENCODE_QUEUE). Start more workers, or send more slowly",
                 )
             queue = self._urgent if request.urgent else self._bulk
-            for key in pixels:
+            for key in (key for key in pixels if key not in done):
                 item = self._in_hand.get(key)
                 if item is None:
                     item = self._in_hand[key] = _Waiting(key, pixels[key], request.deadline, now, Future())
@@ -124,7 +138,7 @@ class Batcher:
                 self._thread = threading.Thread(target=self._work, name="model", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
-            return {key: self._in_hand[key].done for key in pixels}
+            return {key: _already(done[key]) if key in done else self._in_hand[key].done for key in pixels}
 
     def _work(self) -> None:
         while True:
@@ -184,10 +198,19 @@ class Batcher:
     def _settle(self, item: _Waiting, outcome: Vector | WorkerError) -> None:
         with self._changed:
             del self._in_hand[item.key]
+            if not isinstance(outcome, WorkerError):
+                self._recent[item.key] = outcome
+                self.computed += 1
         if isinstance(outcome, WorkerError):
             item.done.set_exception(outcome)
         else:
             item.done.set_result(outcome)
+
+
+def _already(vector: Vector) -> Future[Vector]:
+    done: Future[Vector] = Future()
+    done.set_result(vector)
+    return done
 
 
 def _as_ours(exc: Exception) -> WorkerError:
