@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import simplejpeg
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -686,3 +687,60 @@ def test_flipped_bytes_give_a_photo_or_a_refusal_and_nothing_else(kind: str) -> 
 @given(st.binary(max_size=300), st.sampled_from(sorted(GOOD)))
 def test_a_true_beginning_with_a_wrong_rest_is_refused(rest: bytes, kind: str) -> None:
     assert outcome(GOOD[kind]()[:24] + rest) in DAMAGED | WRONG_SIZE
+
+
+# ------------------------------------------------------------------------------------------ the two decoders of JPEG
+
+
+def by_pillow(content: bytes, monkeypatch: pytest.MonkeyPatch) -> npt.NDArray[np.uint8]:
+    with monkeypatch.context() as patched:
+        patched.setattr(images, "_jpeg", lambda *_: None)
+        return decode(content).pixels
+
+
+def soft_picture(width: int, height: int) -> Image.Image:
+    random = np.random.default_rng(width * height)
+    small = Image.fromarray(random.integers(0, 256, (height // 16, width // 16, 3), dtype=np.uint8))
+    return small.resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("size", [(640, 480), (1801, 1203), (3601, 2403), (4001, 6007), (8009, 6001)])
+@pytest.mark.parametrize("options", [{"quality": 92}, {"quality": 75, "progressive": True}, {"subsampling": 0}])
+def test_both_decoders_of_jpeg_give_the_same_pixels(
+    size: tuple[int, int], options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = written(soft_picture(*size), "JPEG", **options)
+
+    ours, pillows = decode(content).pixels, by_pillow(content, monkeypatch)
+
+    assert ours.shape == pillows.shape
+    # Both are libjpeg-turbo, which rounds differently in its code for vector units.
+    assert np.abs(ours.astype(int) - pillows).max() <= 3
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_grey_and_printers_jpegs_come_out_alike(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = written(soft_picture(1200, 900).convert(mode), "JPEG")
+
+    assert np.abs(decode(content).pixels.astype(int) - by_pillow(content, monkeypatch)).max() <= 3
+
+
+def test_a_jpeg_that_the_quick_decoder_does_not_like_is_pillows_to_judge() -> None:
+    content = written(soft_picture(640, 480), "JPEG")
+    # Bytes that belong to nothing before a table: a warning of libjpeg's, and a photo all the same.
+    table = content.index(b"\xff\xc4")
+    odd = content[:table] + b"\x01\x02" + content[table:]
+
+    with pytest.raises(ValueError, match="extraneous"):
+        simplejpeg.decode_jpeg(odd, "RGB")
+    assert decode(odd).pixels.shape == (480, 640, 3)
+
+
+def test_jpegs_do_not_go_through_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = written(soft_picture(640, 480), "JPEG", exif=exif(6, position()))
+    monkeypatch.setattr(Image.Image, "draft", lambda *_: pytest.fail("decoded twice"))
+
+    decoded = decode(content)
+
+    assert decoded.pixels.shape == (640, 480, 3), "upright by its tag"
+    assert decoded.gps is not None

@@ -1,7 +1,9 @@
 """File bytes to upright RGB pixels, small enough for an encoder. Knows nothing of models, files or messages.
 
 The size is checked on the header, before anything is decoded. JPEGs are decoded at 1/2, 1/4 or 1/8 size by libjpeg
-itself where that is still larger than the encoder needs (`draft`): five times faster for an 8 MP photo.
+itself where that is still larger than the encoder needs: five times faster for an 8 MP photo. libjpeg-turbo is called
+directly for them (simplejpeg), which is several times faster than through Pillow where no such step is possible;
+whatever it does not like is Pillow's to judge. docs/benchmarks.md has the figures.
 """
 
 from __future__ import annotations
@@ -13,10 +15,11 @@ import warnings
 
 import numpy as np
 import pillow_heif
-from PIL import ExifTags, Image, UnidentifiedImageError
+import simplejpeg
+from PIL import ExifTags, Image, JpegImagePlugin, UnidentifiedImageError
 
 from producer_client.contract import Code
-from worker.core.types import Decoded
+from worker.core.types import Decoded, Pixels
 from worker.errors import PhotoRefusal
 
 #: What people upload. A closed list keeps Pillow's rare and old parsers away from strangers' bytes.
@@ -77,10 +80,13 @@ def decode(content: bytes, *, side: int, max_megapixels: float) -> Decoded:
         _check_size(image.size, max_megapixels)
         _check_shape(image.size)
         try:
-            image.draft("RGB", (KEEP_FACTOR * side, KEEP_FACTOR * side))
-            image.load()
+            pixels = _jpeg(image, content, KEEP_FACTOR * side)
+            if pixels is None:
+                image.draft("RGB", (KEEP_FACTOR * side, KEEP_FACTOR * side))
+                image.load()
+            # After loading: Pillow turns some formats by itself, and takes the tag away.
             gps, turn = _gps(image), _turn(image)
-            small = _rgb(_reduced(image, KEEP_FACTOR * side))
+            small = _rgb(_reduced(image if pixels is None else Image.fromarray(pixels), KEEP_FACTOR * side))
         except _BROKEN as exc:
             raise PhotoRefusal(Code.DAMAGED_IMAGE, f"the photo cannot be decoded: {exc}") from exc
         upright = small if turn is None else small.transpose(turn)
@@ -118,6 +124,24 @@ def _check_shape(size: tuple[int, int]) -> None:
         raise PhotoRefusal(
             Code.TOO_THIN, f"{size[0]} x {size[1]} is a stripe; one side may be {MAX_ASPECT} times the other"
         )
+
+
+def _jpeg(image: Image.Image, content: bytes, side: int) -> Pixels | None:
+    """A JPEG's RGB pixels, as small as Pillow's `draft` would make them; None where Pillow should decode it."""
+    if not isinstance(image, JpegImagePlugin.JpegImageFile) or image.mode not in ("RGB", "L"):
+        return None
+    width, height = image.size
+    step = max(step for step in (1, 2, 4, 8) if step == 1 or min(width, height) // step >= side)
+    try:
+        # What was checked is what Pillow has read of the header.
+        if simplejpeg.decode_jpeg_header(content)[:2] != (height, width):
+            return None
+        least = {} if step == 1 else {"min_height": -(-height // step), "min_width": -(-width // step)}
+        pixels: Pixels = simplejpeg.decode_jpeg(content, "RGB", **least)
+    except ValueError:
+        # Damaged, or odd in a way that Pillow forgives.
+        return None
+    return pixels
 
 
 def _reduced(image: Image.Image, side: int) -> Image.Image:
