@@ -10,8 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
+from PIL import Image
 from sqlalchemy import create_engine, text
 
 from producer_client import Stored
@@ -119,6 +121,39 @@ def test_kill_9_of_a_worker_loses_no_photo_and_doubles_none(frail: Stack, gate: 
     assert sorted(hit.photo_id for hit in hits) == sorted(s.photo_id for s in stored)
     assert len({s.photo_id for s in stored}) == len(stored) == 8
     assert (stats.photos, stats.indexed) == (8, 8)
+
+
+def test_a_worker_that_is_told_to_stop_under_load_ends_what_it_has_taken_and_leaves_the_rest(
+    frail: Stack, photo_root: Path
+) -> None:
+    folder, random = photo_root / "load", np.random.default_rng(9)
+    folder.mkdir()
+    paths = [folder / f"{number}.png" for number in range(120)]
+    for path in paths:
+        Image.fromarray(random.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
+    worker = frail.start("worker")
+    frail.wait_ready()
+    with frail.client(timeout_s=PATIENCE_S) as client:
+        handles = [
+            client.submit_add_to_index(path=str(path), lat=1.0, lon=2.0, provenance="surveyed") for path in paths
+        ]
+        until(lambda: handles[4].ready(), "some photos are done")
+
+        worker.ask_to_stop()
+        worker.wait()
+        frail.processes.remove(worker)
+        done = sum(handle.ready() for handle in handles)
+        frail.start("worker")
+        stored = [handle.wait() for handle in handles]
+        stats = client.stats()
+
+    assert worker.exit_code == 0
+    assert 5 <= done < len(paths)
+    assert len({s.photo_id for s in stored}) == len(paths) == stats.photos
+    assert stats.cache_misses == len(paths) - done, (
+        "the second worker did what the first had not taken, and nothing twice"
+    )
+    assert stats.cache_hits == 0
 
 
 def test_kill_9_of_a_rebuild_leaves_a_service_that_rebuilds(frail: Stack, gate: Gate, scenes: list[Scene]) -> None:

@@ -26,7 +26,14 @@ from worker.core.ports import Encoder
 from worker.core.types import Pixels
 from worker.core.vectors import Vectors
 from worker.encoder import clip, packaged
-from worker.encoder.base import PACKAGED, ModelEncoder, Preprocessing, file_sha256, model_key
+from worker.encoder.base import (
+    PACKAGED,
+    ModelEncoder,
+    Preprocessing,
+    batch_that_fits,
+    file_sha256,
+    model_key,
+)
 from worker.encoder.images import decode
 from worker.encoder.load import best_available, choose_device, load_encoder
 from worker.encoder.tower import TorchModel, TorchRun, Tower
@@ -424,6 +431,23 @@ def with_quick_gelu(model: torch.nn.Module) -> torch.nn.Module:
 
 
 # ----------------------------------------------------------------------------------------------- CUDA
+
+
+@pytest.mark.parametrize(
+    ("most", "free_bytes", "photo_bytes", "batch"),
+    [(256, 2000, 1, 256), (256, 511, 1, 128), (256, 512, 1, 256), (100, 100, 10, 4), (32, 1, 10, 1), (1, 0, 1, 1)],
+)
+def test_a_pass_takes_half_of_the_free_memory_at_most(most: int, free_bytes: int, photo_bytes: int, batch: int) -> None:
+    assert batch_that_fits(most, free_bytes=free_bytes, photo_bytes=photo_bytes) == batch
+
+
+@pytest.mark.gpu
+@cuda
+def test_a_gpu_has_memory_for_some_photos_and_not_for_any_number() -> None:
+    encoder = load_encoder("open_clip/ViT-B-32/random", device="cuda", threads=1, batch=10_000_000)
+
+    assert isinstance(encoder, ModelEncoder)
+    assert 32 <= encoder.batch < 10_000_000
 
 
 @pytest.mark.gpu

@@ -108,7 +108,7 @@ class ModelEncoder:
         self.backend = run.backend
         self._spec = spec
         self._run = run
-        self._batch = batch
+        self.batch = batch
         self._run_texts = texts
         # One pass at a time uses all cores already; two would only share them, and double the memory.
         self._one_pass = threading.Lock()
@@ -135,8 +135,19 @@ class ModelEncoder:
             return self._in_passes(texts, self._run_texts)
 
     def _in_passes(self, items: Sequence[T], run: Callable[[Sequence[T]], Vectors]) -> Vectors:
-        rows = [run(items[start : start + self._batch]) for start in range(0, len(items), self._batch)]
+        rows = [run(items[start : start + self.batch]) for start in range(0, len(items), self.batch)]
         return unit_rows(np.concatenate(rows)) if rows else np.zeros((0, self.dimension), dtype=np.float32)
+
+
+def batch_that_fits(most: int, *, free_bytes: int, photo_bytes: int) -> int:
+    """Photos of one pass, `most` or the largest power of two that takes half of the free memory at the most.
+
+    photo_bytes: what a pass needs for each photo. At least 1: whether that fits is said by the pass.
+    """
+    if most * photo_bytes <= free_bytes // 2:
+        return most
+    fitting = free_bytes // 2 // photo_bytes
+    return 1 << (fitting.bit_length() - 1) if fitting else 1
 
 
 def model_key(name: str, *, weights_sha256: str, preprocessing: str, pooling: str) -> str:

@@ -135,10 +135,12 @@ def _measure(
 
 
 def _in_torch(name: str, sha256: str, device: str, backend: str, *, threads: int, batch: int) -> ModelEncoder:
-    from worker.encoder.tower import TorchRun
+    from worker.encoder.tower import TorchRun, batch_on_cuda
 
     model = _torch_model(name, sha256, device, backend, threads)
     run = TorchRun(model.tower, backend=backend, device=device)
+    if device == "cuda":
+        batch = batch_on_cuda(run, model.spec.preprocessing.side, batch)
     return ModelEncoder(model.spec, run, device=device, batch=batch, texts=model.texts)
 
 

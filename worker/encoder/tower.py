@@ -11,7 +11,7 @@ import torch
 
 from worker.core.types import Pixels
 from worker.core.vectors import Vectors
-from worker.encoder.base import Preprocessing, RunTexts, Spec
+from worker.encoder.base import Preprocessing, RunTexts, Spec, batch_that_fits
 from worker.encoder.exported import INPUT, INT8_SEVEN_BITS, OUTPUT, int8_file
 
 
@@ -71,6 +71,17 @@ class TorchRun:
             photos = photos.pin_memory().to(self._device, non_blocking=True)
         with torch.inference_mode():
             return self._tower(photos).cpu().numpy()  # type: ignore[no-any-return]
+
+
+def batch_on_cuda(run: TorchRun, side: int, most: int) -> int:
+    """Photos of one pass that this GPU has memory for, as a trial pass shows."""
+    trial = 8
+    run(np.zeros((trial, side, side, 3), dtype=np.uint8))
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    run(np.zeros((trial, side, side, 3), dtype=np.uint8))
+    photo_bytes = max(1, (torch.cuda.max_memory_allocated() - before) // trial)
+    return batch_that_fits(most, free_bytes=torch.cuda.mem_get_info()[0], photo_bytes=photo_bytes)
 
 
 def export(tower: Tower, path: Path) -> None:
