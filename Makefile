@@ -19,7 +19,11 @@ STAMP := $(VENV)/.made-$(shell cat requirements.txt pyproject.toml worker/pyproj
 PEERS := .venv-bench
 PEERS_STAMP := $(PEERS)/.made-$(shell sha256sum benchmarks/requirements.txt | cut -c1-16)
 
-.PHONY: help setup demo test lint check format docs bench-index bench-dropin clean
+# Beside the encoder, each in .venv-bench-NAME by benchmarks/requirements-NAME.txt: they do not go together.
+ENCODER_PEERS := decoders sentence-transformers infinity-emb rclip imgbeddings
+ENCODER_STAMPS := $(foreach name,$(ENCODER_PEERS),$(PEERS)-$(name)/.made)
+
+.PHONY: help setup demo test lint check format docs bench-index bench-dropin bench-embed clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -60,6 +64,16 @@ bench-index: $(STAMP) $(PEERS_STAMP)  ## Measure the index beside its peers: SIZ
 bench-dropin: $(STAMP)  ## Measure a located request, the old class's way and ours: PHOTOS=folder, QUICK=1; JSON on stdout
 	@$(BIN)/python -m benchmarks.dropin $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(QUICK),--quick)
 
+bench-embed: $(STAMP) $(ENCODER_STAMPS)  ## Measure photos a second, from the limit to the queue and peers: QUICK=1, PHOTOS=folder; JSON on stdout
+	@$(BIN)/python -m benchmarks.encoder $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(QUICK),--quick)
+
+$(PEERS)-%/.made: benchmarks/requirements-%.txt
+	@echo "setting up $(@D), once" >&2
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $< >&2 \
+		|| { echo "$* cannot be installed here: it will be left out" >&2; rm -f $(@D)/bin/python; }
+	@touch $@
+
 $(PEERS_STAMP):
 	@echo "setting up $(PEERS) with what the benchmark compares with" >&2
 	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
@@ -69,4 +83,4 @@ $(PEERS_STAMP):
 	@rm -f $(PEERS)/.made-* && touch $@
 
 clean:  ## Remove what the commands above have made
-	rm -rf $(VENV) $(PEERS) .sightline build *.egg-info worker/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(PEERS)-* .sightline build *.egg-info worker/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
