@@ -112,7 +112,8 @@ def test_a_broken_export_is_refused_and_torch_runs_the_model(tmp_path: Path, mon
         assert row(choice, backend).ms_alone is not None
         with pytest.raises(EncoderUnavailable, match=r"its vectors are others.*Use auto"):
             load_encoder("small", device="cpu", threads=1, backend=backend, models=tmp_path)
-    assert load_encoder("small", device="cpu", threads=1, backend="auto", models=tmp_path).backend == REFERENCE
+    # In bfloat16 perhaps, on a CPU that computes it.
+    assert load_encoder("small", device="cpu", threads=1, backend="auto", models=tmp_path).backend.startswith("torch-")
 
 
 def test_a_model_is_exported_and_measured_once(tmp_path: Path, loads: list[str]) -> None:
