@@ -176,7 +176,7 @@ class _Run:
         return fastest
 
     def _compiled(self) -> dict[str, Any]:
-        """What torch.compile makes of torch-float32: photos/s by batch, and the seconds it takes before."""
+        """What torch.compile makes of the quick form: photos/s by batch, and the seconds it takes before."""
         with step("torch.compile"):
             began = time.monotonic()
             try:
@@ -397,24 +397,18 @@ def _pass_ms(backend: str, checkpoint: Path, models: Path, pictures: list[Path],
     """Batch to milliseconds of the fastest pass."""
     from worker.encoder.exported import Export, open_run
     from worker.encoder.images import decode
+    from worker.encoder.load import torch_run
 
     threads, digest = len(os.sched_getaffinity(0)), hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    export = Export(models, f"open_clip/{ARCHITECTURE}/{checkpoint}", digest)
+    name = f"open_clip/{ARCHITECTURE}/{checkpoint}"
+    export = Export(models, name, digest)
     spec = export.spec()
     assert spec is not None
     run: Callable[[Any], Any]
-    if backend.startswith("torch"):
-        import torch
-
-        from worker.encoder import clip
-        from worker.encoder.tower import TorchRun
-
-        torch.set_num_threads(threads)
-        kind = "float32" if backend == COMPILED else backend.partition("-")[2]
-        dtype = getattr(torch, kind)
-        tower = clip.load(ARCHITECTURE, str(checkpoint), sha256=digest, device="cpu", dtype=dtype).tower
-        compiled: Any = torch.compile(tower, dynamic=False) if backend == COMPILED else tower
-        run = TorchRun(compiled, backend=backend, device="cpu")
+    if backend == COMPILED:
+        run = _compiled(name, digest, threads)
+    elif backend.startswith("torch"):
+        run = torch_run(name, digest, "cpu", backend, threads=threads)[1]
     else:
         run = open_run(export, backend, threads=threads)
     side = spec.preprocessing.side
@@ -435,6 +429,22 @@ def _pass_ms(backend: str, checkpoint: Path, models: Path, pictures: list[Path],
             times.append((time.perf_counter() - started) * 1000)
         fastest[batch] = min(times)
     return fastest
+
+
+def _compiled(name: str, digest: str, threads: int) -> Callable[[Any], Any]:
+    """torch.compile with weights frozen into it, of what torch runs fastest here. Compiles again for every batch."""
+    import torch
+    import torch._inductor.config
+
+    from worker.encoder.exported import computes_bfloat16
+    from worker.encoder.load import torch_run
+    from worker.encoder.tower import TorchRun
+
+    precision = "bfloat16" if computes_bfloat16() else "float32"
+    model, _ = torch_run(name, digest, "cpu", f"torch-{precision}", threads=threads)
+    torch._inductor.config.freezing = True
+    compiled: Any = torch.compile(model.quick(), dynamic=False)
+    return TorchRun(compiled, backend=f"{COMPILED}-{precision}", device="cpu")
 
 
 def _decode_ms(files: list[Path]) -> dict[str, Any]:

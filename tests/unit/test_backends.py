@@ -103,7 +103,7 @@ def test_every_backend_that_is_accepted_gives_the_vectors_of_torch(tmp_path: Pat
 @pytest.mark.usefixtures("loads")
 def test_a_broken_export_is_refused_and_torch_runs_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     export = tower.export
-    monkeypatch.setattr(tower, "export", lambda right, path: export(small(noise=0.05), path))
+    monkeypatch.setattr(tower, "export", lambda right, side, path: export(small(noise=0.05), side, path))
 
     choice = table(tmp_path)
 

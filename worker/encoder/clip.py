@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 from worker.core.vectors import Vectors
 from worker.encoder.base import Preprocessing, Spec, file_sha256, model_key
 from worker.encoder.tower import TorchModel, Tower
+from worker.encoder.vit import lean
 from worker.errors import EncoderUnavailable
 
 #: The word that asks for random weights. Never a default: such vectors mean nothing.
@@ -73,7 +75,7 @@ def load(model: str, weights: str, *, sha256: str, device: str, dtype: torch.dty
             vectors: Vectors = clip.encode_text(tokenize(list(texts)).to(device)).float().cpu().numpy()
         return vectors
 
-    return TorchModel(spec, tower, texts)
+    return TorchModel(spec, tower, texts, rewrite=partial(lean, clip.visual, preprocessing))
 
 
 def _image_features(clip: Any, photos: torch.Tensor) -> torch.Tensor:

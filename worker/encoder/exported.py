@@ -25,7 +25,7 @@ from worker.errors import EncoderUnavailable
 log = logging.getLogger(__name__)
 
 #: Raised when what is exported changes its meaning: older exports are then made again.
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 #: The names of the exported tower's input and output.
 INPUT, OUTPUT = "squares", "vectors"

@@ -20,7 +20,7 @@ from worker.encoder.exported import FLOAT32, Export, computes_bfloat16, int8_fil
 from worker.errors import EncoderUnavailable
 
 if TYPE_CHECKING:
-    from worker.encoder.tower import TorchModel
+    from worker.encoder.tower import TorchModel, TorchRun
 
 log = logging.getLogger(__name__)
 
@@ -117,10 +117,10 @@ def _measure(
         if backend == REFERENCE:
             return torch_side.TorchRun(model.tower, backend=backend, device="cpu")
         if library == "torch":
-            other = _torch_model(name, sha256, device, backend, threads)
-            return torch_side.TorchRun(other.tower, backend=backend, device=device)
+            return torch_run(name, sha256, device, backend, threads=threads)[1]
         if not export.has(FLOAT32):
-            export.add(FLOAT32, lambda path: torch_side.export(model.tower, path))
+            side = model.spec.preprocessing.side
+            export.add(FLOAT32, lambda path: torch_side.export(model.quick(), side, path))
         if precision == "int8":
             whole = export.file(FLOAT32)
             if not export.has(int8_file()):
@@ -134,11 +134,20 @@ def _measure(
     choice.keep(measure(ON_CPU if device == "cpu" else ON_CUDA, open_backend, sample), sample)
 
 
-def _in_torch(name: str, sha256: str, device: str, backend: str, *, threads: int, batch: int) -> ModelEncoder:
-    from worker.encoder.tower import TorchRun, batch_on_cuda
+def torch_run(name: str, sha256: str, device: str, backend: str, *, threads: int) -> tuple[TorchModel, TorchRun]:
+    """A model loaded by torch, and what of it runs as this backend."""
+    from worker.encoder.tower import TorchRun
 
     model = _torch_model(name, sha256, device, backend, threads)
-    run = TorchRun(model.tower, backend=backend, device=device)
+    # torch's own attention is made for GPUs; how the quick form does there was never measured.
+    as_it_is = backend == REFERENCE or device == "cuda"
+    return model, TorchRun(model.tower if as_it_is else model.quick(), backend=backend, device=device)
+
+
+def _in_torch(name: str, sha256: str, device: str, backend: str, *, threads: int, batch: int) -> ModelEncoder:
+    from worker.encoder.tower import batch_on_cuda
+
+    model, run = torch_run(name, sha256, device, backend, threads=threads)
     if device == "cuda":
         batch = batch_on_cuda(run, model.spec.preprocessing.side, batch)
     return ModelEncoder(model.spec, run, device=device, batch=batch, texts=model.texts)
