@@ -228,7 +228,7 @@ class _Run:
             worker.wait()
             stack.processes.remove(worker)
             with step("searches without batching"):
-                single = {"encode_batch": 1, "encode_bulk_batch": 1, "encode_linger_ms": 0.0}
+                single = {"encode_batch": 1, "encode_bulk_batch": 1}
                 stack.start("worker", settings=stack.settings.model_copy(update=single))
                 stack.wait_ready()
                 with stack.client() as client:

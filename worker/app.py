@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from celery import Celery
 from celery.signals import setup_logging, worker_shutdown
+from celery.worker.state import reserved_requests
 from kombu import Queue as KombuQueue
+from kombu.utils.scheduling import round_robin_cycle
 
 from producer_client import contract
 from producer_client.client import PinnedCelery
@@ -17,6 +20,27 @@ from worker.settings import Settings
 
 #: Queues of the two kinds of worker process.
 ROLES = {"serve": (Queue.INTERACTIVE, Queue.BULK), "index": (Queue.INDEX,)}
+
+
+class BulkCapped(round_robin_cycle):  # type: ignore[type-arg]  # generic in its stubs alone
+    """The queues that a worker asks the broker for next: bulk only while it has less than its share of the threads.
+
+    Otherwise four messages of 64 photos would hold every thread for seconds, and a search would wait for the first of
+    them to end, whatever the order at the model. kombu asks again after every message, and after `polling_interval`.
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+
+    def consume(self, n: int) -> Any:
+        """At most n names, in order."""
+        queues: list[str] = list(super().consume(n))
+        in_hand = sum(
+            (request.delivery_info or {}).get("routing_key") == Queue.BULK for request in tuple(reserved_requests)
+        )
+        # A worker that serves nothing else keeps no thread free.
+        return [queue for queue in queues if queue != Queue.BULK or in_hand < self._most or len(queues) == 1]
 
 
 def create_app(settings: Settings) -> Celery:
@@ -43,6 +67,9 @@ def create_app(settings: Settings) -> Celery:
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
             "health_check_interval": 25,
+            "queue_order_strategy": partial(BulkCapped, max(1, settings.concurrency // 2)),
+            # Seconds until a bulk thread that has become free is given work.
+            "polling_interval": 0.05,
         },
         result_backend_transport_options={"visibility_timeout": settings.visibility_timeout_s},
         redis_socket_timeout=30,

@@ -307,7 +307,7 @@ def backfill(
             # A run that indexes meets these by itself.
             with progress_bar(say("opening the files")) as progress:
                 read = _reader(source, settings)
-                report.unreadable = unreadable(photos, report.missing, read, progress, threads=settings.decode_threads)
+                report.unreadable = unreadable(photos, report.missing, read, progress, threads=settings.decoders)
         if not as_json:
             out.print(_report_table(settings.photos_table, report, opened=dry_run))
         todo = store.missing_count(stats.model_key)

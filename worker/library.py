@@ -9,9 +9,10 @@ import hashlib
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
@@ -22,8 +23,9 @@ import numpy as np
 from producer_client import contract
 from producer_client.contract import Code, NewPhoto, Photo, Refused
 from producer_client.errors import BadRequest
-from worker.core.batcher import Batcher
+from worker.core.batcher import Batcher, Expected
 from worker.core.ports import Decode, Encoder, Generations, LiveIndex, PhotoSource, Progress, Store
+from worker.core.request import current
 from worker.core.types import INLINE, Decoded, Entry, Missing, NewEntry, PhotoRow
 from worker.core.vectors import Ids, Vector, unit_query
 from worker.errors import Permanent, PhotoRefusal, Transient
@@ -47,6 +49,10 @@ FILLERS, FILL_PHOTOS = 8, 64
 FILLER_LEASE_S = 900.0
 #: Photos of one bulk pass on a CPU: below a second of work.
 CPU_BULK_BATCH = 8
+#: Longest wait of a pass for photos that are being decoded.
+CPU_LINGER_MS, GPU_LINGER_MS = 100.0, 2.0
+#: Photos of one message that are read while those before are decoded and encoded: their files are in memory.
+READ_AHEAD = 16
 #: Times that a step tries to catch the moment in which no photo lacks a vector of the next model.
 TAKE_OVER_TRIES = 20
 #: Seconds between two looks at the change log by a process that nobody asks.
@@ -72,15 +78,26 @@ class Fetched:
     kept: bool
 
 
-@dataclass(slots=True)
-class _Reading:
-    """A photo on its way from reference to pixels."""
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A photo's file, and its row where one was named."""
 
     ref: str
     row: PhotoRow | None
     content: bytes
     content_sha256: str
-    decoded: Decoded | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """Some photos of a request between being read and being done. known: vectors that are there; kept: of those, the
+    ones that Postgres has. decoding: by ref, those that are decoded."""
+
+    photos: list[tuple[str, str, PhotoRow | None]]  #: ref, content, row
+    known: dict[str, Vector]
+    kept: dict[str, Vector]
+    expected: Expected
+    decoding: dict[str, Future[Decoded]]
 
 
 class Library:
@@ -104,22 +121,29 @@ class Library:
         self._store = store
         self._live = live
         self._generations = generations
+        on_cpu = encoder.device == "cpu"
         self._batcher = Batcher(
             encoder.encode_images,
             batch=settings.encode_batch,
-            bulk_batch=settings.encode_bulk_batch
-            or (CPU_BULK_BATCH if encoder.device == "cpu" else settings.encode_batch),
-            linger_s=settings.encode_linger_ms / 1000,
+            bulk_batch=settings.encode_bulk_batch or (CPU_BULK_BATCH if on_cpu else settings.encode_batch),
+            linger_s=(settings.encode_linger_ms or (CPU_LINGER_MS if on_cpu else GPU_LINGER_MS)) / 1000,
             patience_s=settings.encode_patience_s,
             capacity=settings.encode_queue,
             remembered=settings.recent_vectors,
             remember_s=REMEMBER_S,
         )
+        #: For photos of messages with more than one, by whether somebody waits for them: these are not held up by bulk.
+        self._pools = {
+            urgent: ThreadPoolExecutor(settings.decoders, thread_name_prefix=f"decode-{name}")
+            for urgent, name in ((True, "urgent"), (False, "bulk"))
+        }
         self._counters = threading.Lock()
         self._cache_hits = 0
 
     def close(self) -> None:
-        """End the model's thread when what it has taken is done."""
+        """End the threads when what they have taken is done."""
+        for pool in self._pools.values():
+            pool.shutdown()
         self._batcher.close()
 
     # --------------------------------------------------------------------------------- embed and add
@@ -373,40 +397,62 @@ class Library:
     def _vectors(
         self, photos: dict[str, Photo], *, need_gps: set[str]
     ) -> tuple[dict[str, Fetched], dict[str, Refused]]:
-        """Every photo's vector by ref, and the refusals. A known content costs no forward pass."""
+        """Every photo's vector by ref, and the refusals. A known content costs no forward pass.
+
+        While the model works on some photos the next ones are read and decoded.
+        """
         fetched: dict[str, Fetched] = {}
         refused: dict[str, Refused] = {}
-        rows = self._store.rows([p.photo_id for p in photos.values() if p.photo_id is not None])
-        with ThreadPoolExecutor(self._settings.decode_threads, thread_name_prefix="decode") as pool:
-            for some in _chunks(photos.items(), self._settings.encode_batch):
-                read = _sort_out(refused, pool.map(lambda item: self._read(item[0], item[1], rows), some))
-                kept = self._store.known_vectors({r.content_sha256 for r in read}, self._encoder.model_key)
-                known = self._batcher.recent(r.content_sha256 for r in read) | kept
-                with self._counters:
-                    self._cache_hits += sum(r.content_sha256 in known for r in read)
-                skip = [r.content_sha256 in known and r.ref not in need_gps for r in read]
-                decoded = _sort_out(refused, pool.map(self._decode_one, read, skip))
-                read.clear()  # the files' bytes: up to encode_batch times max_photo_bytes
-                pixels = {
-                    r.content_sha256: r.decoded.pixels
-                    for r in decoded
-                    if r.decoded is not None and r.content_sha256 not in known
-                }
-                fresh, failures = self._batcher.encode(pixels)
-                for r in decoded:
-                    vector = known.get(r.content_sha256, fresh.get(r.content_sha256))
-                    if vector is None:
-                        failure = failures[r.content_sha256]
-                        refused[r.ref] = Refused(r.ref, failure.code, failure.message)
-                        continue
-                    gps = None if r.decoded is None else r.decoded.gps
-                    content = r.content_sha256
-                    fetched[r.ref] = Fetched(
-                        r.ref, content, vector, gps, r.row, fresh=content in fresh, kept=content in kept
-                    )
+        ids = [photo.photo_id for photo in photos.values() if photo.photo_id is not None]
+        rows = self._store.rows(ids) if ids else {}
+        # One photo is done by the thread that asks for it.
+        pool = _here if len(photos) == 1 else self._pools[current.get().urgent]
+        steps: deque[_Step] = deque()
+        with ExitStack() as stack:
+            for some in _chunks(photos.items(), READ_AHEAD):
+                read = _sort_out(refused, [pool.submit(self._read, ref, photo, rows) for ref, photo in some])
+                steps.append(self._begin(read, need_gps, pool, stack))
+                if len(steps) > 1:
+                    self._end(steps.popleft(), fetched, refused)
+            while steps:
+                self._end(steps.popleft(), fetched, refused)
         return fetched, refused
 
-    def _read(self, ref: str, photo: Photo, rows: dict[int, PhotoRow]) -> _Reading | Refused:
+    def _begin(self, read: list[_Read], need_gps: set[str], pool: Executor, stack: ExitStack) -> _Step:
+        """Look up which vectors are there, and have the other photos decoded and sent to the model."""
+        contents = {r.content_sha256 for r in read}
+        kept = self._store.known_vectors(contents, self._encoder.model_key)
+        known = self._batcher.recent(contents) | kept
+        expected = stack.enter_context(self._batcher.expect(contents - known.keys()))
+        with self._counters:
+            self._cache_hits += sum(r.content_sha256 in known for r in read)
+        to_bring = set(expected.mine)
+        decoding: dict[str, Future[Decoded]] = {}
+        for r in read:
+            mine = r.content_sha256 in to_bring
+            to_bring.discard(r.content_sha256)  # a second ref of the same content
+            if mine or r.ref in need_gps:
+                decoding[r.ref] = pool.submit(self._decode_one, r, expected if mine else None)
+        # Before `expected` gives up what is not there.
+        stack.callback(wait, decoding.values())
+        return _Step([(r.ref, r.content_sha256, r.row) for r in read], known, kept, expected, decoding)
+
+    def _end(self, step: _Step, fetched: dict[str, Fetched], refused: dict[str, Refused]) -> None:
+        fresh, failures = step.expected.vectors()
+        for ref, content, row in step.photos:
+            try:
+                gps = step.decoding[ref].result().gps if ref in step.decoding else None
+            except PhotoRefusal as exc:
+                refused[ref] = Refused(ref, exc.code, exc.message)
+                continue
+            vector = step.known.get(content, fresh.get(content))
+            if vector is None:
+                failure = failures[content]
+                refused[ref] = Refused(ref, failure.code, failure.message)
+                continue
+            fetched[ref] = Fetched(ref, content, vector, gps, row, fresh=content in fresh, kept=content in step.kept)
+
+    def _read(self, ref: str, photo: Photo, rows: dict[int, PhotoRow]) -> _Read | Refused:
         try:
             row = None
             if photo.photo_id is not None:
@@ -423,16 +469,20 @@ class Library:
         # again with. What Postgres raises goes on and sends the whole message round.
         except (PhotoRefusal, BadRequest, Transient) as exc:
             return Refused(ref, exc.code, exc.message)
-        return _Reading(ref, row, content, hashlib.sha256(content).hexdigest())
+        return _Read(ref, row, content, hashlib.sha256(content).hexdigest())
 
-    def _decode_one(self, reading: _Reading, skip: bool) -> _Reading | Refused:
-        if skip:
-            return replace(reading, content=b"")
+    def _decode_one(self, read: _Read, expected: Expected | None) -> Decoded:
+        """The photo as the model sees it; goes on to the model where it is expected."""
         try:
-            decoded = self._decode(reading.content)
-            return replace(reading, content=b"", decoded=replace(decoded, pixels=self._encoder.prepare(decoded.pixels)))
+            decoded = self._decode(read.content)
+            decoded = replace(decoded, pixels=self._encoder.prepare(decoded.pixels))
         except PhotoRefusal as exc:
-            return Refused(reading.ref, exc.code, exc.message)
+            if expected is not None:
+                expected.supply(read.content_sha256, exc)
+            raise
+        if expected is not None:
+            expected.supply(read.content_sha256, decoded.pixels)
+        return decoded
 
     def _new_entry(self, item: NewPhoto, f: Fetched) -> NewEntry:
         given = None
@@ -684,14 +734,30 @@ def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield chunk
 
 
-def _sort_out(refused: dict[str, Refused], outcomes: Iterable[_Reading | Refused]) -> list[_Reading]:
+def _sort_out(refused: dict[str, Refused], outcomes: Iterable[Future[_Read | Refused]]) -> list[_Read]:
     going_on = []
     for outcome in outcomes:
-        if isinstance(outcome, Refused):
-            refused[outcome.ref] = outcome
-        else:
-            going_on.append(outcome)
+        match outcome.result():
+            case Refused() as no:
+                refused[no.ref] = no
+            case read:
+                going_on.append(read)
     return going_on
+
+
+class _InThisThread(Executor):
+    """Runs what it is given at once."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        done: Future[T] = Future()
+        try:
+            done.set_result(fn(*args, **kwargs))
+        except Exception as exc:  # noqa: BLE001  # whose `result()` is asked for raises it
+            done.set_exception(exc)
+        return done
+
+
+_here = _InThisThread()
 
 
 def _in_order(items: Sequence[object], done: dict[str, T], refused: dict[str, Refused]) -> list[T | Refused]:

@@ -9,6 +9,8 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
+from threadpoolctl import threadpool_limits
+
 from producer_client.contract import Code, Photo
 from producer_client.errors import BadRequest
 from worker.core.ports import Encoder
@@ -67,8 +69,12 @@ class Runtime:
         return libraries[model_key]
 
     def start(self, *, follow: bool) -> None:
-        """Load the models now. follow: keep their indexes up to date without being asked."""
-        for library in self._loaded().values():
+        """Load the models now, to answer with. follow: keep their indexes up to date without being asked."""
+        libraries = self._loaded().values()
+        # What numpy and FAISS multiply for one search is small, and their BLAS's helpers wait for the next one by
+        # spinning: a search every 20 ms kept a core busy that the model wants (OpenBLAS in numpy 2.4).
+        threadpool_limits(1, user_api="blas")
+        for library in libraries:
             if follow:
                 library.follow()
 

@@ -100,13 +100,14 @@ class Settings(BaseSettings):
     encode_bulk_batch: int = Field(default=0, ge=0)
     """The same for photos of bulk messages. A search waits for the pass in hand, so short ones keep it quick; 0 takes
     8 on a CPU and `SIGHTLINE_ENCODE_BATCH` on a GPU, where a pass is short anyway."""
-    encode_linger_ms: float = Field(default=2.0, ge=0)
-    """Milliseconds that an idle model waits for more photos of other requests before it begins."""
+    encode_linger_ms: float = Field(default=0, ge=0)
+    """Milliseconds that an idle model waits at the most for photos that are being decoded, to take them along. A
+    request that is alone never waits. 0 takes 100 on a CPU, whose cores decode meanwhile, and 2 on a GPU."""
     encode_patience_s: float = Field(default=1.0, gt=0)
     """Seconds after which bulk photos get one pass although urgent ones wait."""
     encode_queue: int = Field(default=256, ge=1)
-    """Photos that may wait for the model of one process. What comes then is answered `overloaded`, to be sent again;
-    writes go round by themselves."""
+    """Photos of searches, and as many of bulk messages, that may wait for the model of one process. What comes then is
+    answered `overloaded`, to be sent again; writes go round by themselves."""
 
     recent_vectors: int = Field(default=4096, ge=1)
     """Photos whose vectors a process remembers for a quarter of an hour although Postgres does not have them: a photo
@@ -129,8 +130,9 @@ class Settings(BaseSettings):
     """Largest inline photo: messages lie in the broker's memory."""
     max_megapixels: float = Field(default=100.0, gt=0)
     """Largest photo in megapixels, known from its header before anything is decoded."""
-    decode_threads: int = Field(default=2, ge=1)
-    """Photos of one message that are read and decoded side by side."""
+    decode_threads: int = Field(default=0, ge=0)
+    """Photos of bulk messages that one process reads and decodes side by side; 0 takes two for each core. More of them
+    where files come from far away."""
 
     # -- the index
     index_kind: Literal["auto", "exact", "ivf", "hnsw"] = "auto"
@@ -179,8 +181,9 @@ class Settings(BaseSettings):
     """Times that a photo, or a message, may take its worker down before it is left alone as `quarantined`."""
 
     # -- the queue
-    concurrency: int = Field(default=4, ge=1)
-    """Tasks at once in one worker process. They share one model, so more only overlaps reading and decoding."""
+    concurrency: int = Field(default=8, ge=1)
+    """Tasks at once in one worker process. They share one model, which gets larger batches from more of them. Bulk
+    messages take half of them at the most, so that a search does not wait for one to end."""
     visibility_timeout_s: int = Field(default=900, ge=5)
     """Seconds after which a message whose worker died is handed out again. Longer than any task but a rebuild."""
     result_expires_s: int = Field(default=3600, ge=1)
@@ -255,6 +258,10 @@ class Settings(BaseSettings):
     @property
     def threads(self) -> int:
         return self.model_threads or len(os.sched_getaffinity(0))
+
+    @property
+    def decoders(self) -> int:
+        return self.decode_threads or 2 * len(os.sched_getaffinity(0))
 
     def provenance_of(self, location_method: str | None) -> Provenance:
         """The provenance behind a `location_method` of the backend's; `derived` when it says nothing known."""

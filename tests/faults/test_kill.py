@@ -2,98 +2,17 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
-import pytest
 from PIL import Image
 from sqlalchemy import create_engine, text
 
 from producer_client import Stored
-from tests.conftest import ENCODER, Scene, server_dir
-from worker.settings import Settings
+from tests.conftest import Scene
+from tests.faults.conftest import PATIENCE_S, Gate, until
 from worker.stack import Stack
-
-#: Seconds that anything may take here before the test fails.
-PATIENCE_S = 90.0
-
-
-class Gate:
-    """A photo server on loopback that lets requests wait: so a test knows that a task is in the middle of its work."""
-
-    def __init__(self, scenes: list[Scene]) -> None:
-        self.open = threading.Event()
-        self.asked: Counter[str] = Counter()
-        self._photos = {f"/{number}.jpg": scene.path for number, scene in enumerate(scenes)}
-        gate = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:  # http.server's name
-                gate.asked[self.path] += 1
-                gate.open.wait(PATIENCE_S)
-                content = gate._photos[self.path].read_bytes()
-                try:
-                    self.send_response(200)
-                    self.send_header("Content-Length", str(len(content)))
-                    self.end_headers()
-                    self.wfile.write(content)
-                except OSError:
-                    pass  # the process that asked was killed
-
-            def log_message(self, *args: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def url(self, number: int) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}/{number}.jpg"
-
-    def close(self) -> None:
-        self.open.set()
-        self._server.shutdown()
-        self._server.server_close()
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {PATIENCE_S:.0f} s for: {what}"
-        time.sleep(0.05)
-
-
-@pytest.fixture
-def gate(scenes: list[Scene]) -> Iterator[Gate]:
-    gate = Gate(scenes)
-    yield gate
-    gate.close()
-
-
-@pytest.fixture
-def frail(photo_root: Path) -> Iterator[Stack]:
-    """Servers alone, with settings under which a dead worker's messages come back within seconds."""
-    with server_dir() as data_dir:
-        settings = Settings(
-            data_dir=data_dir,
-            photo_roots=(photo_root,),
-            encoder=ENCODER,
-            concurrency=2,
-            visibility_timeout_s=5,
-            retry_pause_s=0.2,
-            url_hosts=("127.0.0.1",),
-            url_schemes=("http",),
-            url_private=True,
-        )
-        with Stack(settings, log_dir=data_dir / "logs", port=0) as running:
-            yield running
 
 
 def test_kill_9_of_a_worker_loses_no_photo_and_doubles_none(frail: Stack, gate: Gate, scenes: list[Scene]) -> None:

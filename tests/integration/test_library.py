@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -31,16 +33,21 @@ from producer_client.contract import (
     Stored,
 )
 from tests.conftest import Scene
+from worker.core.batcher import Expected
 from worker.core.ports import Encoder
-from worker.core.types import Built, Pixels
-from worker.core.vectors import BadVector, Vectors
+from worker.core.types import Built, Decoded, Pixels
+from worker.core.vectors import BadVector, Vector, Vectors
+from worker.encoder.images import decode
 from worker.encoder.load import load_encoder
 from worker.errors import Permanent, PhotoRefusal, Transient
 from worker.index.generation import GenerationFolder
-from worker.library import Library
+from worker.library import READ_AHEAD, Library
 from worker.settings import Settings
 from worker.storage.source import PhotoFiles
 from worker.storage.store import PostgresStore
+
+#: Seconds that anything may take here before its test fails.
+PATIENCE_S = 20.0
 
 
 def new(scene: Scene, provenance: Provenance | None = Provenance.SURVEYED, **changed: Any) -> NewPhoto:
@@ -69,6 +76,21 @@ def held_back(scenes: list[Scene]) -> tuple[Scene, list[Scene]]:
     """One photo from the middle of a walk, and the others of that place."""
     photos = of_place(scenes, 0)
     return photos[2], [photo for photo in photos if photo != photos[2]]
+
+
+def counting_decode(decoded: list[bytes]) -> Callable[[bytes], Decoded]:
+    def count(content: bytes) -> Decoded:
+        decoded.append(content)
+        return decode(content, side=224, max_megapixels=100)
+
+    return count
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def insert_rows(store: PostgresStore, settings: Settings, rows: list[tuple[str, float | None, float | None]]) -> None:
@@ -174,8 +196,6 @@ def test_every_vector_is_its_own_photos_whatever_fails_beside_it(
 
     outcomes = library.add_many(items).outcomes
 
-    from worker.encoder.images import decode
-
     for outcome in outcomes:
         if isinstance(outcome, Stored):
             own = decode(Path(outcome.ref).read_bytes(), side=224, max_megapixels=100).pixels
@@ -188,8 +208,6 @@ def test_every_vector_is_its_own_photos_whatever_fails_beside_it(
 def test_a_photo_that_the_model_cannot_take_fails_alone(
     make_library: Callable[..., Library], scenes: list[Scene], encoder: Encoder
 ) -> None:
-    from worker.encoder.images import decode
-
     poison = encoder.prepare(decode(scenes[1].path.read_bytes(), side=224, max_megapixels=100).pixels)
     library = make_library(encoder=Counting(encoder, [poison]))
 
@@ -217,6 +235,97 @@ def test_a_known_content_costs_no_forward_pass(
     assert other.photo_id != first.photo_id
     assert other.content_sha256 == first.content_sha256
     assert library.stats(rss_mb=0).cache_hits == 2
+
+
+def test_one_content_is_decoded_once_in_a_message(
+    make_library: Callable[..., Library], scenes: list[Scene], encoder: Encoder, photo_root: Path
+) -> None:
+    decoded: list[bytes] = []
+    library = make_library(decode=counting_decode(decoded), encoder=Counting(encoder))
+    copy = photo_root / "the same under another name.jpg"
+    shutil.copyfile(scenes[0].path, copy)
+
+    first, other = stored(library, [new(scenes[0]), new(scenes[0], ref="copy", photo=Photo(path=str(copy)))])
+
+    assert first.content_sha256 == other.content_sha256
+    assert len(decoded) == 1
+    assert library.stats(rss_mb=0).cache_misses == 1
+
+
+def test_what_two_ask_for_at_the_same_time_is_decoded_by_one_of_them(
+    make_library: Callable[..., Library], scenes: list[Scene], encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[bytes] = []
+    expected: list[Expected] = []
+    begun, both = threading.Event(), threading.Event()
+
+    def decode_slowly(content: bytes) -> Decoded:
+        begun.set()
+        assert both.wait(PATIENCE_S)
+        return counting_decode(decoded)(content)
+
+    def expect(keys: Iterable[str]) -> Expected:
+        expected.append(asked(keys))
+        return expected[-1]
+
+    library = make_library(decode=decode_slowly, encoder=Counting(encoder))
+    asked = library._batcher.expect
+    monkeypatch.setattr(library._batcher, "expect", expect)
+    embed = EmbedItem("one", Photo(path=str(scenes[0].path)))
+    with ThreadPoolExecutor(2) as callers:
+        first = callers.submit(library.embed_many, [embed], return_vectors=True)
+        assert begun.wait(PATIENCE_S)
+        second = callers.submit(library.embed_many, [embed], return_vectors=True)
+        until(lambda: len(expected) == 2)
+        both.set()
+        replies = [first.result(), second.result()]
+
+    vectors = [outcome.vector for reply in replies for outcome in reply.outcomes if isinstance(outcome, Embedded)]
+    assert vectors[0] == vectors[1]
+    assert len(decoded) == 1
+
+
+def test_the_model_works_on_some_photos_while_the_next_ones_are_read(
+    make_library: Callable[..., Library], settings: Settings, scenes: list[Scene], encoder: Encoder
+) -> None:
+    entered = threading.Event()
+
+    class Entered(Counting):
+        def encode_images(self, photos: Sequence[Pixels]) -> Vectors:
+            entered.set()
+            return super().encode_images(photos)
+
+    class Waits(PhotoFiles):
+        def fetch(self, photo: Photo) -> bytes:
+            if photo.path == str(scenes[READ_AHEAD].path):
+                assert entered.wait(PATIENCE_S), "the last one is read before the model has seen the first"
+            return super().fetch(photo)
+
+    library = make_library(encoder=Entered(encoder), source=Waits(settings))
+
+    assert len(stored(library, [new(scene) for scene in scenes[: READ_AHEAD + 1]])) == READ_AHEAD + 1
+
+
+def test_a_message_that_breaks_off_leaves_none_of_its_photos_waiting(
+    make_library: Callable[..., Library], store: PostgresStore, scenes: list[Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = make_library(store=store)
+    known, calls = store.known_vectors, list[int]()
+
+    def fails_once(contents: Collection[str], model_key: str) -> dict[str, Vector]:
+        calls.append(len(contents))
+        if len(calls) == 2:
+            raise Transient(Code.UNAVAILABLE, "Postgres: no route to host")
+        return known(contents, model_key)
+
+    monkeypatch.setattr(store, "known_vectors", fails_once)
+
+    with pytest.raises(Transient):
+        library.add_many([new(scene) for scene in scenes])
+
+    assert calls == [READ_AHEAD, len(scenes) - READ_AHEAD]
+    until(lambda: not library._batcher._in_hand)
+    assert len(stored(library, [new(scene) for scene in scenes])) == len(scenes)
 
 
 def test_a_photo_that_is_located_and_then_added_goes_through_the_model_once(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -186,3 +189,20 @@ def test_every_task_of_the_contract_is_there_and_acknowledges_late_but_the_rebui
     late = {name: app.tasks[name.value].acks_late for name in TaskName}
 
     assert late == {name: name not in (TaskName.REBUILD_INDEX, TaskName.TICK) for name in TaskName}
+
+
+def test_a_process_that_answers_lets_no_helpers_of_its_search_spin_on_the_cores(settings: Settings) -> None:
+    """numpy's BLAS waits for its next product by spinning: a search now and then took a core from the model."""
+    code = """
+from threadpoolctl import threadpool_info
+from worker.runtime import Runtime
+from worker.settings import load
+Runtime(load()).start(follow=False)
+print(sorted({library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}))
+"""
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | settings.as_env(), capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == "[1]\n"

@@ -13,13 +13,23 @@ import numpy as np
 import pytest
 
 from producer_client.contract import Code
-from worker.core.batcher import Batcher
+from worker.core.batcher import Batcher, Expected
 from worker.core.request import Request, current
 from worker.core.types import Pixels
 from worker.core.vectors import Vectors
 from worker.errors import Permanent, Transient
 
 PATIENCE_S = 10.0
+#: A pass that waits for photos on their way would fail its test by time.
+GIVEN: dict[str, Any] = {
+    "batch": 4,
+    "bulk_batch": 2,
+    "linger_s": 60.0,
+    "patience_s": 60.0,
+    "capacity": 64,
+    "remembered": 64,
+    "remember_s": 60.0,
+}
 
 
 def photo(number: int) -> Pixels:
@@ -64,21 +74,35 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 @contextmanager
 def batcher(model: Model, **changed: Any) -> Iterator[Batcher]:
-    given = {"batch": 4, "bulk_batch": 2, "linger_s": 0.0, "patience_s": 60.0, "capacity": 64}
-    given |= {"remembered": 64, "remember_s": 60.0}
-    made = Batcher(model, **(given | changed))
+    made = Batcher(model, **(GIVEN | changed))
     yield made
     model.gate.set()
     made.close()
 
 
-def ask(asked: Batcher, *numbers: int, urgent: bool = True, deadline: float | None = None) -> tuple[Any, Any]:
-    """As a task does, which says who waits; vectors and failures by number."""
+def expect(asked: Batcher, *numbers: int, urgent: bool = True, deadline: float | None = None) -> Expected:
+    """As a task does, which says who waits."""
     token = current.set(Request(urgent, deadline))
     try:
-        vectors, failures = asked.encode({str(number): photo(number) for number in numbers})
+        return asked.expect(map(str, numbers))
     finally:
         current.reset(token)
+
+
+def bring(expected: Expected, *numbers: int) -> None:
+    for number in numbers:
+        expected.supply(str(number), photo(number))
+
+
+def ask(asked: Batcher, *numbers: int, urgent: bool = True, deadline: float | None = None) -> tuple[Any, Any]:
+    """Vectors and failures by number."""
+    with expect(asked, *numbers, urgent=urgent, deadline=deadline) as expected:
+        bring(expected, *(number for number in numbers if str(number) in expected.mine))
+        return outcome(expected)
+
+
+def outcome(expected: Expected) -> tuple[Any, Any]:
+    vectors, failures = expected.vectors()
     return {int(key): int(vector[0]) for key, vector in vectors.items()}, failures
 
 
@@ -115,13 +139,80 @@ def test_photos_of_many_threads_go_through_the_model_together(pool: ThreadPoolEx
     assert len(model.threads) == 1
 
 
-def test_an_idle_model_waits_a_moment_for_company(pool: ThreadPoolExecutor) -> None:
+def test_a_pass_waits_for_those_that_are_on_their_way_and_no_longer() -> None:
     model = Model()
-    with batcher(model, linger_s=60.0, batch=3) as shared:
-        asked = [pool.submit(ask, shared, number) for number in (1, 2, 3)]
+    with batcher(model) as shared, expect(shared, 1, 2) as one, expect(shared, 3) as other:
+        bring(one, 1)
+        time.sleep(0.05)
+        bring(other, 3)
+        bring(one, 2)
 
-        assert [one.result(PATIENCE_S) for one in asked] == [({number: number}, {}) for number in (1, 2, 3)]
-    assert [sorted(numbers) for numbers in model.passes] == [[1, 2, 3]], "full, it did not wait to the end"
+        assert outcome(one) == ({1: 1, 2: 2}, {})
+        assert outcome(other) == ({3: 3}, {})
+    assert model.passes == [[1, 3, 2]]
+
+
+def test_a_full_pass_waits_for_nobody() -> None:
+    model = Model()
+    with batcher(model, batch=3) as shared, expect(shared, 1, 2, 3) as full, expect(shared, 4) as late:
+        bring(full, 1, 2, 3)
+
+        assert outcome(full)[1] == {}
+        bring(late, 4)
+        assert outcome(late)[1] == {}
+    assert model.passes == [[1, 2, 3], [4]]
+
+
+def test_those_that_do_not_come_are_waited_for_a_moment() -> None:
+    model = Model()
+    with batcher(model, linger_s=0.02) as shared, expect(shared, 1) as one, expect(shared, 2) as other:
+        bring(one, 1)
+
+        assert outcome(one) == ({1: 1}, {})
+        bring(other, 2)
+
+
+def test_an_urgent_photo_does_not_wait_for_bulk_on_its_way() -> None:
+    model = Model()
+    with batcher(model) as shared, expect(shared, 10, 11, urgent=False) as bulk:
+        bring(bulk, 10)
+
+        assert ask(shared, 1) == ({1: 1}, {})
+        bring(bulk, 11)
+        assert outcome(bulk)[1] == {}
+    assert model.passes == [[1], [10, 11]]
+
+
+def test_what_another_request_brings_is_not_brought_again() -> None:
+    model = Model()
+    with batcher(model) as shared, expect(shared, 1, 2) as first, expect(shared, 2, 3) as second:
+        assert (sorted(first.mine), sorted(second.mine)) == (["1", "2"], ["3"])
+        bring(first, 1, 2)
+        bring(second, 3)
+
+        assert outcome(second) == ({2: 2, 3: 3}, {})
+    assert sorted(model.seen) == [1, 2, 3]
+
+
+def test_what_cannot_be_decoded_is_said_to_all_that_wait_for_it() -> None:
+    with batcher(Model()) as shared, expect(shared, 1, 2) as first, expect(shared, 2) as second:
+        first.supply("2", Permanent(Code.DAMAGED_IMAGE, "no"))
+        bring(first, 1)
+
+        for each in (first, second):
+            assert each.vectors()[1]["2"].code is Code.DAMAGED_IMAGE
+        assert outcome(first)[0] == {1: 1}
+
+
+def test_a_request_that_gives_up_leaves_nobody_waiting() -> None:
+    with batcher(Model()) as shared:
+        with expect(shared, 1, 2) as first:
+            bring(first, 1)
+            second = expect(shared, 2)
+
+        failures = second.vectors()[1]
+        assert isinstance(failures["2"], Transient)
+        assert ask(shared, 2) == ({2: 2}, {}), "the next one brings it anew"
 
 
 @pytest.mark.parametrize(
@@ -188,21 +279,46 @@ def test_bulk_that_has_waited_long_gets_one_pass_and_urgent_ones_go_on(pool: Thr
 
 def test_what_does_not_fit_the_queue_is_turned_away_whole_with_a_code_of_its_own(pool: ThreadPoolExecutor) -> None:
     model = Model()
-    with batcher(model, capacity=3) as shared:
+    with batcher(model, capacity=4) as shared:
         first = occupied(pool, model, shared)
         two = pool.submit(ask, shared, 2, 3)
         waiting(shared, 2)
 
         with pytest.raises(Transient) as turned_away:
             ask(shared, 4, 5)
+        same = pool.submit(ask, shared, 2, 3)
         fits = pool.submit(ask, shared, 6)
         waiting(shared, 3)
         model.gate.set()
 
         assert turned_away.value.code is Code.OVERLOADED
-        assert [each.result()[1] for each in (first, two, fits)] == [{}, {}, {}]
+        assert [each.result()[1] for each in (first, two, same, fits)] == [{}, {}, {}, {}]
         assert sorted(model.seen) == [1, 2, 3, 6]
         assert ask(shared, *range(20, 30))[1] == {}, "more than fit are taken when nobody waits"
+
+
+def test_what_is_on_its_way_has_its_place_in_the_queue_already() -> None:
+    with batcher(Model(), capacity=2) as shared, expect(shared, 1, 2) as first:
+        with pytest.raises(Transient) as turned_away:
+            expect(shared, 3)
+
+        assert turned_away.value.code is Code.OVERLOADED
+        bring(first, 1, 2)
+
+
+def test_bulk_that_fills_its_queue_turns_away_no_search(pool: ThreadPoolExecutor) -> None:
+    model = Model()
+    with batcher(model, capacity=3) as shared:
+        first = occupied(pool, model, shared)
+        bulk = pool.submit(ask, shared, 10, 11, 12, urgent=False)
+        waiting(shared, 3)
+        urgent = pool.submit(ask, shared, 2)
+        waiting(shared, 4)
+
+        with pytest.raises(Transient):
+            ask(shared, 13, urgent=False)
+        model.gate.set()
+        assert [each.result()[1] for each in (first, bulk, urgent)] == [{}, {}, {}]
 
 
 def test_a_photo_that_nobody_waits_for_any_more_costs_no_pass(pool: ThreadPoolExecutor) -> None:
@@ -244,8 +360,7 @@ def test_one_content_that_two_wait_for_goes_through_once_and_as_urgently_as_the_
 
 def test_a_stop_under_load_drops_nothing_that_was_taken(pool: ThreadPoolExecutor) -> None:
     model = Model()
-    given = {"batch": 4, "bulk_batch": 2, "linger_s": 0.001, "patience_s": 0.01, "capacity": 1000}
-    shared = Batcher(model, **given, remembered=1, remember_s=60.0)  # type: ignore[arg-type]  # mypy sees object
+    shared = Batcher(model, **(GIVEN | {"patience_s": 0.01, "capacity": 1000, "remembered": 1}))
     outcomes: list[Future[Any]] = []
     taken = threading.Semaphore(0)
 

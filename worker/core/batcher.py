@@ -10,14 +10,15 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Self
 
 from cachetools import TTLCache
 
 from producer_client.contract import Code
-from worker.core.request import current
+from worker.core.request import Request, current
 from worker.core.types import Pixels
 from worker.core.vectors import Vector, Vectors
 from worker.errors import Permanent, Transient, WorkerError
@@ -27,23 +28,29 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    key: str
-    pixels: Pixels
-    deadline: float | None
-    since: float
-    done: Future[Vector]
+    """A photo that somebody waits for. `pixels`, and `since` when, only once it is `here`."""
 
-    def prolong(self, deadline: float | None) -> None:
-        """Somebody else waits for it, too, and longer perhaps."""
+    key: str
+    urgent: bool
+    deadline: float | None
+    done: Future[Vector] = field(default_factory=Future)
+    here: bool = False
+    pixels: Pixels = field(init=False)
+    since: float = field(init=False)
+
+    def wanted_too(self, request: Request) -> None:
+        """Somebody else waits for it, longer perhaps, or more urgently."""
+        self.urgent = self.urgent or request.urgent
         if self.deadline is not None:
-            self.deadline = None if deadline is None else max(self.deadline, deadline)
+            self.deadline = None if request.deadline is None else max(self.deadline, request.deadline)
 
 
 class Batcher:
     """run: pixels to float32 [n, dimension], a row for each, in their order. batch, bulk_batch: photos of one pass, of
-    urgent requests and of others: an urgent one waits for the pass in hand, so bulk passes are kept short. linger_s:
-    how long a pass waits for company. patience_s: after that long without a pass, bulk goes before urgent once.
-    capacity: photos that may wait. remembered, remember_s: vectors that are kept at hand, and for how long.
+    urgent requests and of others: an urgent one waits for the pass in hand, so bulk passes are kept short. linger_s: a
+    pass that is not full waits for photos that are on their way, but so long at the most. patience_s: after that long
+    without a pass, bulk goes before urgent once. capacity: photos, of each of the two kinds, that may be on their way
+    or wait. remembered, remember_s: vectors that are kept at hand, and for how long.
     """
 
     def __init__(
@@ -65,9 +72,10 @@ class Batcher:
         self._patience_s = patience_s
         self._capacity = capacity
         self._changed = threading.Condition()
+        #: All of them by key, and those whose pixels are there, in the order in which they came.
+        self._in_hand: dict[str, _Waiting] = {}
         self._urgent: deque[_Waiting] = deque()
         self._bulk: deque[_Waiting] = deque()
-        self._in_hand: dict[str, _Waiting] = {}
         self._recent: TTLCache[str, Vector] = TTLCache(remembered, remember_s)
         #: Photos that went through the model.
         self.computed = 0
@@ -75,21 +83,45 @@ class Batcher:
         self._thread: threading.Thread | None = None
         self._closing = False
 
-    def encode(self, pixels: Mapping[str, Pixels]) -> tuple[dict[str, Vector], dict[str, WorkerError]]:
-        """Vectors and failures by the photos' keys, when all are done. A key names the pixels: what another thread
-        waits for already, or what is remembered, is not computed twice.
+    def expect(self, keys: Iterable[str]) -> Expected:
+        """Say what is on its way, before it is decoded. A key names the pixels: what another thread has in hand
+        already, or what is remembered, is not computed twice.
 
         Raises Transient(overloaded) when too many wait, Transient(unavailable) after `close`; nothing is taken then.
         """
-        waiting = self._accept(pixels)
-        vectors: dict[str, Vector] = {}
-        failures: dict[str, WorkerError] = {}
-        for key, future in waiting.items():
-            try:
-                vectors[key] = future.result()
-            except WorkerError as exc:
-                failures[key] = exc
-        return vectors, failures
+        request = current.get()
+        with self._changed:
+            if self._closing:
+                raise Transient(Code.UNAVAILABLE, "this worker is stopping")
+            wanted = list(dict.fromkeys(keys))
+            futures = {key: _already(self._recent[key]) for key in wanted if key in self._recent}
+            new = [key for key in wanted if key not in self._in_hand and key not in futures]
+            before = sum(item.urgent == request.urgent for item in self._in_hand.values())
+            # What is larger than the queue is taken when it is empty, or it never would be.
+            if new and before and before + len(new) > self._capacity:
+                raise Transient(
+                    Code.OVERLOADED,
+                    f"{before} photos wait for the model already, the limit is {self._capacity} "
+                    "(SIGHTLINE_ENCODE_QUEUE). Start more workers, or send more slowly",
+                )
+            for key in wanted:
+                if key in futures:
+                    continue
+                item = self._in_hand.get(key)
+                if item is None:
+                    item = self._in_hand[key] = _Waiting(key, request.urgent, request.deadline)
+                else:
+                    item.wanted_too(request)
+                    if item.urgent and item in self._bulk:
+                        self._bulk.remove(item)
+                        self._urgent.append(item)
+                futures[key] = item.done
+            if self._thread is None:
+                # A daemon: an interpreter that ends without `close` must not wait for it for ever.
+                self._thread = threading.Thread(target=self._work, name="model", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+        return Expected(futures, new, self._supply)
 
     def recent(self, keys: Iterable[str]) -> dict[str, Vector]:
         """Those of these photos' vectors that are still remembered."""
@@ -105,45 +137,20 @@ class Batcher:
         if thread is not None:
             thread.join()
 
-    def _accept(self, pixels: Mapping[str, Pixels]) -> dict[str, Future[Vector]]:
-        request = current.get()
-        now = time.monotonic()
+    def _supply(self, key: str, pixels: Pixels | WorkerError) -> None:
         with self._changed:
-            if self._closing:
-                raise Transient(Code.UNAVAILABLE, "this worker is stopping")
-            # Done by another thread since this one has asked for `recent`.
-            done = {key: self._recent[key] for key in pixels if key in self._recent}
-            new = pixels.keys() - self._in_hand.keys() - done.keys()
-            before = len(self._urgent) + len(self._bulk)
-            # What is larger than the queue is taken when it is empty, or it never would be.
-            if before and before + len(new) > self._capacity:
-                raise Transient(
-                    Code.OVERLOADED,
-                    f"{before} photos wait for the model already, the limit is {self._capacity} "
-                    "(SIGHTLINE_ENCODE_QUEUE). Start more workers, or send more slowly",
-                )
-            queue = self._urgent if request.urgent else self._bulk
-            for key in (key for key in pixels if key not in done):
-                item = self._in_hand.get(key)
-                if item is None:
-                    item = self._in_hand[key] = _Waiting(key, pixels[key], request.deadline, now, Future())
-                    queue.append(item)
-                    continue
-                item.prolong(request.deadline)
-                if request.urgent and item in self._bulk:
-                    self._bulk.remove(item)
-                    self._urgent.append(item)
-            if self._thread is None:
-                # A daemon: an interpreter that ends without `close` must not wait for it for ever.
-                self._thread = threading.Thread(target=self._work, name="model", daemon=True)
-                self._thread.start()
+            item = self._in_hand[key]
+            if isinstance(pixels, WorkerError):
+                self._settle(item, pixels)
+                return
+            item.here, item.pixels, item.since = True, pixels, time.monotonic()
+            (self._urgent if item.urgent else self._bulk).append(item)
             self._changed.notify_all()
-            return {key: _already(done[key]) if key in done else self._in_hand[key].done for key in pixels}
 
     def _work(self) -> None:
         while True:
             with self._changed:
-                while not (self._urgent or self._bulk or self._closing):
+                while not (self._urgent or self._bulk) and not (self._closing and not self._in_hand):
                     self._changed.wait()
                 if not (self._urgent or self._bulk):
                     return
@@ -152,12 +159,14 @@ class Batcher:
             self._pass(chosen)
 
     def _wait_for_company(self) -> None:
-        """What came while the pass before was running has waited long enough."""
-        while not self._closing:
-            oldest = min(queue[0].since for queue in (self._urgent, self._bulk) if queue)
-            left_s = oldest + self._linger_s - time.monotonic()
-            full = len(self._urgent) >= self._batch or len(self._bulk) >= self._bulk_batch
-            if full or left_s <= 0:
+        """For those of the same urgency that will be here soon: decoding them keeps the cores busy meanwhile."""
+        while True:
+            queue, batch = (self._urgent, self._batch) if self._urgent else (self._bulk, self._bulk_batch)
+            on_their_way = any(not i.here and i.urgent == bool(self._urgent) for i in self._in_hand.values())
+            if not queue or len(queue) >= batch or not on_their_way:
+                return
+            left_s = queue[0].since + self._linger_s - time.monotonic()
+            if left_s <= 0:
                 return
             self._changed.wait(left_s)
 
@@ -201,10 +210,53 @@ class Batcher:
             if not isinstance(outcome, WorkerError):
                 self._recent[item.key] = outcome
                 self.computed += 1
+            self._changed.notify_all()
         if isinstance(outcome, WorkerError):
             item.done.set_exception(outcome)
         else:
             item.done.set_result(outcome)
+
+
+class Expected:
+    """Photos that one request wants. `mine`: those that it has to bring, because nobody else does.
+
+    As a context, it gives up at the end what was not brought, so that nobody waits for it. No thread may bring anything
+    after that.
+    """
+
+    def __init__(
+        self,
+        futures: dict[str, Future[Vector]],
+        mine: Iterable[str],
+        supply: Callable[[str, Pixels | WorkerError], None],
+    ) -> None:
+        self._futures = futures
+        self._supply = supply
+        self._left = set(mine)
+        self.mine = frozenset(self._left)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for key in tuple(self._left):
+            self.supply(key, Transient(Code.UNAVAILABLE, "who was to decode this photo gave up; send it again"))
+
+    def supply(self, key: str, pixels: Pixels | WorkerError) -> None:
+        """The pixels of one of `mine`, or why there are none. Once for each; any thread may."""
+        self._left.remove(key)
+        self._supply(key, pixels)
+
+    def vectors(self) -> tuple[dict[str, Vector], dict[str, WorkerError]]:
+        """Vectors and failures by key, when all are done."""
+        vectors: dict[str, Vector] = {}
+        failures: dict[str, WorkerError] = {}
+        for key, future in self._futures.items():
+            try:
+                vectors[key] = future.result()
+            except WorkerError as exc:
+                failures[key] = exc
+        return vectors, failures
 
 
 def _already(vector: Vector) -> Future[Vector]:
