@@ -134,7 +134,9 @@ MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("resize", ["shortest", "longest", "squash"])
-@pytest.mark.parametrize("size", [(640, 480), (481, 640), (224, 500), (225, 224), (100, 90), (90, 1500), (224, 224)])
+@pytest.mark.parametrize(
+    "size", [(640, 480), (481, 640), (613, 817), (224, 500), (225, 224), (100, 90), (90, 1500), (224, 224)]
+)
 def test_the_model_sees_what_the_transform_of_open_clip_makes(
     size: tuple[int, int], resize: Any, interpolation: Any
 ) -> None:
@@ -150,7 +152,9 @@ def test_the_model_sees_what_the_transform_of_open_clip_makes(
     seen = tower(torch.from_numpy(square.copy())[None])
     assert square.shape == (224, 224, 3)
     assert preprocessing.square(square) is square
-    np.testing.assert_allclose(seen[0], theirs, atol=1e-5)
+    steps = 255 * (seen[0] - theirs).abs() * torch.tensor(STD).view(3, 1, 1)
+    assert float(steps.max()) < 1.01, "one step of 255 at the most"
+    assert float(steps.mean()) < 0.01, "in hardly a pixel"
 
 
 @pytest.mark.parametrize("size", [(4000, 3000), (3000, 4000), (1800, 1400)])

@@ -33,8 +33,8 @@ _INTERPOLATION = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampl
 class Preprocessing:
     """How pixels become a model's input: resize, a square from the middle, (x / 255 - mean) / std for each channel.
 
-    The resizing is open_clip's and gives the same bytes; the arithmetic is part of the model (see tower.py), so that
-    a photo waits for it as bytes and not as floats.
+    The resizing is open_clip's, to one of 255 in a few pixels of a photo; the arithmetic is part of the model (see
+    tower.py), so that a photo waits for it as bytes and not as floats.
     """
 
     side: int
@@ -56,15 +56,18 @@ class Preprocessing:
             # torchvision's rounding, down.
             short = min(width, height)
             size = (side * width // short, side * height // short)
+            left, top = round((size[0] - side) / 2), round((size[1] - side) / 2)
         else:
             ratio = max(width, height) / side
             size = (round(width / ratio), round(height / ratio))
-        resized = image.resize(size, _INTERPOLATION[self.interpolation])
-        if self.resize == "longest":
             # What is lacking beside the photo is black; a crop beyond the picture gives that.
             left, top = -((side - size[0]) // 2), -((side - size[1]) // 2)
-        else:
-            left, top = round((size[0] - side) / 2), round((size[1] - side) / 2)
+        if min(size) == side < min(width, height):
+            # Only what stays is computed: a quarter less of a 4:3 photo.
+            across, down = width / size[0], height / size[1]
+            middle = (left * across, top * down, (left + side) * across, (top + side) * down)
+            return np.asarray(image.resize((side, side), _INTERPOLATION[self.interpolation], box=middle))
+        resized = image.resize(size, _INTERPOLATION[self.interpolation])
         return np.asarray(resized.crop((left, top, left + side, top + side)))
 
 
