@@ -11,6 +11,7 @@ TESTS ?= tests
 SIZE ?= 100000
 PEER_LIMIT_S ?= 60
 QUICK ?=
+MEGAPIXELS ?=
 
 # The venv is made again only when what it holds would change.
 STAMP := $(VENV)/.made-$(shell cat requirements.txt pyproject.toml worker/pyproject.toml | sha256sum | cut -c1-16)
@@ -64,8 +65,9 @@ bench-index: $(STAMP) $(PEERS_STAMP)  ## Measure the index beside its peers: SIZ
 bench-dropin: $(STAMP)  ## Measure a located request, the old class's way and ours: PHOTOS=folder, QUICK=1; JSON on stdout
 	@$(BIN)/python -m benchmarks.dropin $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(QUICK),--quick)
 
-bench-embed: $(STAMP) $(ENCODER_STAMPS)  ## Measure photos a second, from the limit to the queue and peers: QUICK=1, PHOTOS=folder; JSON on stdout
-	@$(BIN)/python -m benchmarks.encoder $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(QUICK),--quick)
+bench-embed: $(STAMP) $(ENCODER_STAMPS)  ## Measure photos a second, to the queue and beside peers: QUICK=1, PHOTOS=folder, MEGAPIXELS=8; JSON on stdout
+	@$(BIN)/python -m benchmarks.encoder $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(QUICK),--quick) \
+		$(if $(MEGAPIXELS),--megapixels $(MEGAPIXELS))
 
 $(PEERS)-%/.made: benchmarks/requirements-%.txt
 	@echo "setting up $(@D), once" >&2

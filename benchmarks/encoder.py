@@ -10,9 +10,11 @@ process's affinity, one thing after the other, each in processes of its own.
 - *Backends*: the exported tower alone, squares in memory to vectors. The fastest pass counts: whatever else runs on a
   machine only adds to a time. Two rounds (one with --quick), so that a slow minute does not meet one backend alone.
 - *Decode*: decoders.py on one core, and the service's own `decode` with its resizing.
+- *Profile*: the CPU time that a photo costs in each stage, measured alone, beside what the worker takes in all, and
+  what a pass consists of, as the backend's own profiler says.
 - *Queue*: client, Valkey, a worker process, Postgres. Bulk ends when the last photo is committed. Interactive is one
   search by photo after the other for every caller, of photos that were never seen. `unbatched` is the same with
-  passes of one photo.
+  passes of one photo, `beside_bulk` one caller's while lists are added.
 - *Guide*: its way of one request (guide.py) with the model in memory, and with a model for every request.
 - *Peers*: encoder_peers.py.
 """
@@ -28,6 +30,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -41,6 +44,8 @@ from PIL import Image
 from rich.markup import escape
 from rich.table import Table
 
+from benchmarks import encoder_parts as parts
+from benchmarks.encoder_parts import ARCHITECTURE, BATCHES, COMPILED
 from benchmarks.encoder_peers import PEERS, Request
 from benchmarks.measure import percentile_ms
 from benchmarks.processes import alone
@@ -50,10 +55,8 @@ from producer_client import NewPhoto, Photo, Provenance, Refused, Sightline
 from worker.settings import Settings
 from worker.stack import Process, Stack, raise_on_signals
 
-ARCHITECTURE = "ViT-B-32"
 #: Of one photo: twice the multiplications of the image tower.
 GFLOP = 8.7
-BATCHES = (1, 8, 32)
 #: Of the photos; smaller ones with --quick.
 MEGAPIXELS, QUICK_MEGAPIXELS = 8.0, 3.0
 #: Sizes that decoding is measured on.
@@ -63,14 +66,15 @@ PICTURES = 12
 NOISE = 5.0
 JPEG_QUALITY = 90
 CALLERS = 8
-COMPILED = "torch-compiled"
 ROUNDS, QUICK_ROUNDS = 2, 1
+PRECISIONS = ("float32", "bfloat16", "int8")
 ROOT = Path(__file__).parents[1]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.encoder", description="Measure photos a second.")
     parser.add_argument("--photos", type=Path, help="a folder of JPEG files of yours (drawn ones)")
+    parser.add_argument("--megapixels", type=float, help="size of the drawn photos")
     parser.add_argument("--quick", action="store_true", help="shorter passes, fewer and smaller photos")
     options = parser.parse_args(arguments)
     raise_on_signals()
@@ -78,28 +82,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Postgres runs as a user of its own when started by root.
     folder.chmod(0o755)
     try:
-        result = _Run(folder, quick=options.quick).measure(options.photos)
+        result = _Run(folder, quick=options.quick, megapixels=options.megapixels).measure(options.photos)
     except KeyboardInterrupt:
         sys.exit("stopped; everything that the benchmark started is stopped, too")
     except (RuntimeError, OSError, ValueError) as exc:
         sys.exit(f"the benchmark failed: {exc}")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    console.print(_backends_table(result), _queue_table(result), _decode_table(result))
+    console.print(_backends_table(result), _queue_table(result), _profile_table(result), _decode_table(result))
     sys.stdout.write(json.dumps(result, indent=2) + "\n")
 
 
 class _Run:
     """One run of all parts, in a folder of its own."""
 
-    def __init__(self, folder: Path, *, quick: bool) -> None:
+    def __init__(self, folder: Path, *, quick: bool, megapixels: float | None = None) -> None:
         self._folder = folder
         self._quick = quick
         self._threads = len(os.sched_getaffinity(0))
         self._seconds = 0.6 if quick else 2.5
         self._rounds = QUICK_ROUNDS if quick else ROUNDS
         self._bulk = 192 if quick else 1024
-        self._megapixels = QUICK_MEGAPIXELS if quick else MEGAPIXELS
+        self._megapixels = megapixels or (QUICK_MEGAPIXELS if quick else MEGAPIXELS)
         self._asked = 40 if quick else 200
 
     def measure(self, given: Path | None) -> dict[str, Any]:
@@ -111,7 +115,10 @@ class _Run:
                 self._pictures = _drawn(self._folder / "pictures", self._megapixels)
             if not self._pictures:
                 raise RuntimeError(f"no JPEG file under {given}")
-            self._copies = self._fresh()
+            # A stored copy of a searched photo is passed over, which takes time and is not what is asked here.
+            half = max(1, len(self._pictures) // 2)
+            self._stored = self._fresh(self._pictures[:half], "stored")
+            self._searched = self._fresh(self._pictures[half:] or self._pictures, "searched")
         peers_root = self._folder / "peers"
         with step("checkpoint, exports, and the table that `backend=auto` chooses from"):
             self._checkpoint = self._folder / "model" / f"{ARCHITECTURE}.safetensors"
@@ -122,6 +129,9 @@ class _Run:
         times = self._backends([row["backend"] for row in rows if row["ms_in_batch"] is not None])
         compiled = {"skipped": "--quick"} if self._quick else self._compiled()
         limits = {name: max(limits[name], again) for name, again in self._limits().items()}
+        with step("where the time goes"):
+            stages = self._alone(parts.stages_cpu_ms, chosen, *self._given, self._seconds)
+            operators = self._alone(parts.operators_ms, chosen, *self._given)
         with step("decoding"):
             decode = self._decode()
         queue = self._queue()
@@ -149,6 +159,8 @@ class _Run:
             "ratio_to_limit": raw["share_of_limit"],
             "gemm_gflop_s": {name: round(gflop_s, 1) for name, gflop_s in limits.items()},
             "queue_bulk": queue["bulk"],
+            "profile": _profile(stages, queue["bulk"]["cpu_ms_per_photo"]),
+            "operators_ms": operators,
             "start": queue["start"],
             "weights": f"{ARCHITECTURE}, random",
             "megapixels": round(statistics.median(_megapixels(path) for path in self._pictures), 2),
@@ -162,7 +174,7 @@ class _Run:
 
     def _limits(self) -> dict[str, float]:
         with step("the limit: products of matrices"):
-            return {name: self._alone(_gemm_gflop_s, name, self._seconds) for name in ("float32", "bfloat16", "int8")}
+            return {name: self._alone(parts.gemm_gflop_s, name, self._seconds) for name in PRECISIONS}
 
     def _backends(self, names: list[str]) -> dict[str, dict[int, float]]:
         """Backend to batch to the fastest milliseconds of a pass."""
@@ -170,7 +182,9 @@ class _Run:
         for number in range(self._rounds):
             with step(f"backends, round {number + 1} of {self._rounds}"):
                 for name in names:
-                    now = self._alone(_pass_ms, name, self._checkpoint, self._models, self._pictures, self._seconds)
+                    now = self._alone(
+                        parts.pass_ms, name, self._checkpoint, self._models, self._pictures, self._seconds
+                    )
                     before = fastest.get(name, now)
                     fastest[name] = {batch: min(before[batch], now[batch]) for batch in now}
         return fastest
@@ -180,7 +194,7 @@ class _Run:
         with step("torch.compile"):
             began = time.monotonic()
             try:
-                ms = self._alone(_pass_ms, COMPILED, self._checkpoint, self._models, self._pictures, self._seconds)
+                ms = self._alone(parts.pass_ms, COMPILED, *self._given, self._seconds)
             except RuntimeError as exc:
                 return {"skipped": str(exc).splitlines()[0]}
             took = time.monotonic() - began - self._seconds * len(BATCHES)
@@ -194,7 +208,7 @@ class _Run:
             (drawn,) = _drawn(self._folder / f"decoded-{megapixels}", megapixels, count=1)
             files.append(drawn.rename(self._folder / f"{megapixels} MP.jpg"))
         found: dict[str, Any] = self._other("decoders", "benchmarks.decoders", *map(str, files))
-        found["the service's decode and resize"] = self._alone(_decode_ms, files, threads=1)
+        found["the service's decode and resize"] = self._alone(parts.decode_ms, files, threads=1)
         return found
 
     def _queue(self) -> dict[str, Any]:
@@ -222,6 +236,7 @@ class _Run:
                 with step("searches through the queue"):
                     client.rebuild_index(timeout_s=120)
                     interactive = {"batched": self._interactive(client)}
+                    interactive["beside_bulk"] = self._beside_bulk(client)
             processes = {"worker": worker, "index": others[0], "beat": others[1]}
             start["rss_mb"] = {name: _rss_mb(process) for name, process in processes.items()}
             worker.ask_to_stop()
@@ -242,8 +257,28 @@ class _Run:
         }
 
     def _interactive(self, client: Sightline) -> dict[str, Any]:
-        _searches(client, self._paths(2 * CALLERS), CALLERS)
-        return {f"callers_{callers}": _searches(client, self._paths(self._asked), callers) for callers in (1, CALLERS)}
+        _searches(client, list(islice(self._searched, 2 * CALLERS)), CALLERS)
+        return {
+            f"callers_{callers}": _searches(client, list(islice(self._searched, self._asked)), callers)
+            for callers in (1, CALLERS)
+        }
+
+    def _beside_bulk(self, client: Sightline) -> dict[str, float]:
+        """One caller's searches while lists are being added."""
+        done = threading.Event()
+
+        def add() -> None:
+            while not done.is_set():
+                _add(client, self._paths(self._bulk))
+
+        with ThreadPoolExecutor(1) as bulk:
+            adding = bulk.submit(add)
+            # The first messages are in hand.
+            time.sleep(2.0)
+            found = _searches(client, list(islice(self._searched, self._asked // 4)), 1)
+            done.set()
+            adding.result()
+        return found
 
     def _peer(self, name: str, root: Path) -> dict[str, Any]:
         from benchmarks import clip_folder
@@ -270,6 +305,10 @@ class _Run:
     # ------------------------------------------------------------------------------------ shared
 
     @property
+    def _given(self) -> tuple[Path, Path, list[Path]]:
+        return self._checkpoint, self._models, self._pictures
+
+    @property
     def _models(self) -> Path:
         return self._folder / "models"
 
@@ -294,13 +333,13 @@ class _Run:
         found: dict[str, Any] = json.loads(done.stdout)
         return found
 
-    def _fresh(self) -> Iterator[str]:
+    def _fresh(self, pictures: list[Path], name: str) -> Iterator[str]:
         """Paths of files that nobody has seen, without end."""
-        folder = self._folder / "photos"
+        folder = self._folder / name
         folder.mkdir()
         number = 0
         while True:
-            for picture in self._pictures:
+            for picture in pictures:
                 content = picture.read_bytes()
                 comment = f"copy {number}".encode()
                 path = folder / f"{number:06d}.jpg"
@@ -311,7 +350,7 @@ class _Run:
                 yield str(path)
 
     def _paths(self, count: int) -> list[str]:
-        return list(islice(self._copies, count))
+        return list(islice(self._stored, count))
 
 
 # ------------------------------------------------------------------- in processes of their own
@@ -349,119 +388,6 @@ def _prepare(
         known_photos=known,
     )
     return choice.backend("auto"), [asdict(row) for row in choice.rows]
-
-
-def _gemm_gflop_s(precision: str, seconds: float) -> float:
-    """The fastest of products of the tower's own shapes at a batch of 32, and of a square one."""
-    best = 0.0
-    for rows, inner, columns in ((1600, 768, 3072), (1600, 3072, 768), (2048, 2048, 2048)):
-        multiply = _product(precision, rows, inner, columns)
-        until, calls = time.perf_counter() + seconds / 3, 0
-        while calls < 3 or time.perf_counter() < until:
-            started = time.perf_counter()
-            multiply()
-            best = max(best, 2e-9 * rows * inner * columns / (time.perf_counter() - started))
-            calls += 1
-    return best
-
-
-def _product(precision: str, rows: int, inner: int, columns: int) -> Callable[[], Any]:
-    threads = len(os.sched_getaffinity(0))
-    if precision == "int8":
-        import onnx
-        import onnxruntime
-        from onnx import TensorProto, helper
-
-        random = np.random.default_rng(0)
-        weights = random.integers(-64, 64, (inner, columns), dtype=np.int8)
-        node = helper.make_node("MatMulInteger", ["a", "b"], ["c"])
-        given = [helper.make_tensor_value_info("a", TensorProto.UINT8, [rows, inner])]
-        told = [helper.make_tensor_value_info("c", TensorProto.INT32, [rows, columns])]
-        graph = helper.make_graph([node], "product", given, told, [onnx.numpy_helper.from_array(weights, "b")])
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        left = random.integers(0, 256, (rows, inner), dtype=np.uint8)
-        return lambda: session.run(None, {"a": left})
-    import torch
-
-    torch.set_num_threads(threads)
-    dtype = getattr(torch, precision)
-    a, b = torch.rand(rows, inner).to(dtype), torch.rand(inner, columns).to(dtype)
-    result = torch.empty(rows, columns, dtype=dtype)
-    return lambda: torch.mm(a, b, out=result)
-
-
-def _pass_ms(backend: str, checkpoint: Path, models: Path, pictures: list[Path], seconds: float) -> dict[int, float]:
-    """Batch to milliseconds of the fastest pass."""
-    from worker.encoder.exported import Export, open_run
-    from worker.encoder.images import decode
-    from worker.encoder.load import torch_run
-
-    threads, digest = len(os.sched_getaffinity(0)), hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    name = f"open_clip/{ARCHITECTURE}/{checkpoint}"
-    export = Export(models, name, digest)
-    spec = export.spec()
-    assert spec is not None
-    run: Callable[[Any], Any]
-    if backend == COMPILED:
-        run = _compiled(name, digest, threads)
-    elif backend.startswith("torch"):
-        run = torch_run(name, digest, "cpu", backend, threads=threads)[1]
-    else:
-        run = open_run(export, backend, threads=threads)
-    side = spec.preprocessing.side
-    squares = np.stack(
-        [
-            spec.preprocessing.square(decode(path.read_bytes(), side=side, max_megapixels=100).pixels)
-            for path in (pictures * BATCHES[-1])[: BATCHES[-1]]
-        ]
-    )
-    fastest = {}
-    for batch in BATCHES:
-        some = np.ascontiguousarray(squares[:batch])
-        run(some)
-        until, times = time.perf_counter() + seconds, list[float]()
-        while len(times) < 2 or time.perf_counter() < until:
-            started = time.perf_counter()
-            run(some)
-            times.append((time.perf_counter() - started) * 1000)
-        fastest[batch] = min(times)
-    return fastest
-
-
-def _compiled(name: str, digest: str, threads: int) -> Callable[[Any], Any]:
-    """torch.compile with weights frozen into it, of what torch runs fastest here. Compiles again for every batch."""
-    import torch
-    import torch._inductor.config
-
-    from worker.encoder.exported import computes_bfloat16
-    from worker.encoder.load import torch_run
-    from worker.encoder.tower import TorchRun
-
-    precision = "bfloat16" if computes_bfloat16() else "float32"
-    model, _ = torch_run(name, digest, "cpu", f"torch-{precision}", threads=threads)
-    torch._inductor.config.freezing = True
-    compiled: Any = torch.compile(model.quick(), dynamic=False)
-    return TorchRun(compiled, backend=f"{COMPILED}-{precision}", device="cpu")
-
-
-def _decode_ms(files: list[Path]) -> dict[str, Any]:
-    from worker.encoder.base import Preprocessing
-    from worker.encoder.images import decode
-
-    preprocessing = Preprocessing(side=224, mean=(0, 0, 0), std=(1, 1, 1))
-    found: dict[str, Any] = {}
-    for path in files:
-        content, times = path.read_bytes(), list[float]()
-        until = time.perf_counter() + 0.6
-        while time.perf_counter() < until or not times:
-            started = time.perf_counter()
-            preprocessing.square(decode(content, side=224, max_megapixels=100).pixels)
-            times.append((time.perf_counter() - started) * 1000)
-        found[path.stem] = {"reduced": round(min(times), 1)}
-    return found
 
 
 def _guide(checkpoint: Path, paths: list[str], seconds: float) -> tuple[float, float]:
@@ -602,6 +528,34 @@ def _judged(row: dict[str, Any], times: dict[int, float] | None, limit: dict[str
     return {"accepted": row["why"] is None, "why": row["why"], "batches": batches, **known}
 
 
+def _profile(stages: dict[str, float], spent: dict[str, float]) -> dict[str, float]:
+    """CPU milliseconds of a bulk photo: the stages as measured alone, and what else the processes took."""
+    of_bulk = {name: ms for name, ms in stages.items() if name != parts.ALONE}
+    rest = spent["worker"] - sum(of_bulk.values())
+    others = sum(ms for name, ms in spent.items() if name != "worker")
+    return (
+        of_bulk
+        | {
+            "the rest of the worker": round(rest, 2),
+            "Postgres, Valkey and client": round(others, 2),
+            "in all": round(sum(spent.values()), 2),
+        }
+        | {f"for comparison: {parts.ALONE}": stages[parts.ALONE]}
+    )
+
+
+def _profile_table(result: dict[str, Any]) -> Table:
+    table = Table(title="A photo through the queue in bulk, CPU ms of all cores together")
+    table.add_column("stage")
+    table.add_column("ms", justify="right")
+    for name, ms in result["profile"].items():
+        table.add_row(name, f"{ms:.1f}")
+    spent = result["operators_ms"]
+    for name, ms in spent.items():
+        table.add_row(f"  operator {name}, of a pass of {parts.BULK_PASS}", f"{ms / sum(spent.values()):.0%}")
+    return table
+
+
 def _backends_table(result: dict[str, Any]) -> Table:
     limits = ", ".join(f"{name} {photos_s:g}" for name, photos_s in result["limit_photos_s"].items())
     table = Table(title=f"The encoder alone, photos/s and share of the limit ({limits})")
@@ -636,6 +590,10 @@ def _queue_table(result: dict[str, Any]) -> Table:
         f"p50 {many['p50']:.0f} ms, p99 {many['p99']:.0f}; unbatched {single[f'callers_{CALLERS}']['photos_s']:.1f}/s"
     )
     table.add_row(f"  {CALLERS} callers", "", f"{many['photos_s']:.1f}", words)
+    beside = interactive["beside_bulk"]
+    table.add_row(
+        "  beside bulk", "", f"{beside['photos_s']:.1f}", f"p50 {beside['p50']:.0f} ms, p99 {beside['p99']:.0f}"
+    )
     words = f"with a model for every request {result['guide_model_per_request_photos_s']:.2f}"
     table.add_row("the guide's way", "", f"{result['guide_photos_s']:.1f}", words)
     for name, peer in result["peers"].items():

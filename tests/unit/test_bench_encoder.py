@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from benchmarks.decoders import divisor_of
-from benchmarks.encoder import _judged, _least_cosine, _Run
+from benchmarks.encoder import _judged, _least_cosine, _profile, _Run
+from benchmarks.encoder_parts import ALONE
 from worker.encoder.images import decode
 
 
@@ -20,9 +21,8 @@ def test_copies_of_a_picture_are_other_contents_with_the_same_pixels(tmp_path: P
     random = np.random.default_rng(1)
     Image.fromarray(random.integers(0, 256, (300, 400, 3), dtype=np.uint8)).save(picture, "JPEG", exif=b"Exif\0\0MM\0*")
     run = _Run(tmp_path, quick=True)
-    run._pictures = [picture]
 
-    contents = [Path(path).read_bytes() for path in islice(run._fresh(), 3)]
+    contents = [Path(path).read_bytes() for path in islice(run._fresh([picture], "copies"), 3)]
 
     assert len({*contents, picture.read_bytes()}) == 4
     for content in contents:
@@ -40,6 +40,15 @@ def test_a_share_of_the_limit_is_that_of_the_backends_own_precision() -> None:
     assert entry["batches"]["32"] == {"photos_s": 80.0, "ms": 400.0, "share_of_limit": 0.8}
     assert entry["accepted"]
     assert entry["cosine"] == 0.9999
+
+
+def test_a_profile_adds_up_to_what_the_processes_took() -> None:
+    stages = {"read and hash": 1.0, "decode": 20.0, ALONE: 30.0}
+
+    profile = _profile(stages, {"worker": 50.0, "postgres": 2.0, "valkey": 0.5, "client": 0.5})
+
+    assert profile["the rest of the worker"] == 29.0
+    assert profile["in all"] == 53.0 == sum(list(profile.values())[:4])
 
 
 def test_peers_vectors_of_any_length_are_compared_by_direction() -> None:
