@@ -285,23 +285,23 @@ def test_what_two_ask_for_at_the_same_time_is_decoded_by_one_of_them(
     assert len(decoded) == 1
 
 
-def test_the_model_works_on_some_photos_while_the_next_ones_are_read(
+def test_the_next_photos_are_read_while_the_model_works_on_some(
     make_library: Callable[..., Library], settings: Settings, scenes: list[Scene], encoder: Encoder
 ) -> None:
-    entered = threading.Event()
+    last_is_read = threading.Event()
 
-    class Entered(Counting):
+    class Waits(Counting):
         def encode_images(self, photos: Sequence[Pixels]) -> Vectors:
-            entered.set()
+            assert last_is_read.wait(PATIENCE_S), "the model holds up the reading"
             return super().encode_images(photos)
 
-    class Waits(PhotoFiles):
+    class Tells(PhotoFiles):
         def fetch(self, photo: Photo) -> bytes:
             if photo.path == str(scenes[READ_AHEAD].path):
-                assert entered.wait(PATIENCE_S), "the last one is read before the model has seen the first"
+                last_is_read.set()
             return super().fetch(photo)
 
-    library = make_library(encoder=Entered(encoder), source=Waits(settings))
+    library = make_library(encoder=Waits(encoder), source=Tells(settings))
 
     assert len(stored(library, [new(scene) for scene in scenes[: READ_AHEAD + 1]])) == READ_AHEAD + 1
 
