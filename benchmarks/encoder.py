@@ -30,7 +30,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -263,22 +262,17 @@ class _Run:
             for callers in (1, CALLERS)
         }
 
-    def _beside_bulk(self, client: Sightline) -> dict[str, float]:
-        """One caller's searches while lists are being added."""
-        done = threading.Event()
-
-        def add() -> None:
-            while not done.is_set():
-                _add(client, self._paths(self._bulk))
-
+    def _beside_bulk(self, client: Sightline) -> dict[str, Any]:
+        """One caller's searches while a list is being added. bulk_to_the_end: it was not done before they were."""
+        paths, searched = self._paths(self._bulk), list(islice(self._searched, self._asked // 4))
         with ThreadPoolExecutor(1) as bulk:
-            adding = bulk.submit(add)
+            adding = bulk.submit(_add, client, paths)
             # The first messages are in hand.
-            time.sleep(2.0)
-            found = _searches(client, list(islice(self._searched, self._asked // 4)), 1)
-            done.set()
+            time.sleep(1.0)
+            found = _searches(client, searched, 1)
+            still = not adding.done()
             adding.result()
-        return found
+        return found | {"bulk_to_the_end": still}
 
     def _peer(self, name: str, root: Path) -> dict[str, Any]:
         from benchmarks import clip_folder

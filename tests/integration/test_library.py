@@ -306,18 +306,29 @@ def test_the_next_photos_are_read_while_the_model_works_on_some(
     assert len(stored(library, [new(scene) for scene in scenes[: READ_AHEAD + 1]])) == READ_AHEAD + 1
 
 
-def test_a_message_that_breaks_off_leaves_none_of_its_photos_waiting(
-    make_library: Callable[..., Library], store: PostgresStore, scenes: list[Scene], monkeypatch: pytest.MonkeyPatch
+def test_a_message_that_breaks_off_ends_what_it_has_begun_and_leaves_nothing_waiting(
+    make_library: Callable[..., Library],
+    settings: Settings,
+    store: PostgresStore,
+    scenes: list[Scene],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    library = make_library(store=store)
+    broken_off = threading.Event()
     known, calls = store.known_vectors, list[int]()
+
+    def decode_late(content: bytes) -> Decoded:
+        assert broken_off.wait(PATIENCE_S)
+        return counting_decode([])(content)
 
     def fails_once(contents: Collection[str], model_key: str) -> dict[str, Vector]:
         calls.append(len(contents))
         if len(calls) == 2:
+            broken_off.set()
             raise Transient(Code.UNAVAILABLE, "Postgres: no route to host")
         return known(contents, model_key)
 
+    threads = settings.model_copy(update={"decode_threads": len(scenes)})  # reading waits behind decoding
+    library = make_library(settings=threads, store=store, decode=decode_late)
     monkeypatch.setattr(store, "known_vectors", fails_once)
 
     with pytest.raises(Transient):
@@ -325,7 +336,9 @@ def test_a_message_that_breaks_off_leaves_none_of_its_photos_waiting(
 
     assert calls == [READ_AHEAD, len(scenes) - READ_AHEAD]
     until(lambda: not library._batcher._in_hand)
+    assert library._batcher.computed == READ_AHEAD
     assert len(stored(library, [new(scene) for scene in scenes])) == len(scenes)
+    assert library._batcher.computed == len(scenes), "nothing twice"
 
 
 def test_a_photo_that_is_located_and_then_added_goes_through_the_model_once(

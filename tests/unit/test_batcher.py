@@ -172,6 +172,15 @@ def test_those_that_do_not_come_are_waited_for_a_moment() -> None:
         bring(other, 2)
 
 
+def test_one_that_turns_out_to_be_broken_is_not_waited_for_any_more(pool: ThreadPoolExecutor) -> None:
+    with batcher(Model()) as shared, expect(shared, 1) as one, expect(shared, 2) as other:
+        bring(one, 1)
+        time.sleep(0.05)
+        other.supply("2", Permanent(Code.DAMAGED_IMAGE, "no"))
+
+        assert pool.submit(outcome, one).result(PATIENCE_S) == ({1: 1}, {})
+
+
 def test_an_urgent_photo_does_not_wait_for_bulk_on_its_way() -> None:
     model = Model()
     with batcher(model) as shared, expect(shared, 10, 11, urgent=False) as bulk:
@@ -385,6 +394,17 @@ def test_a_stop_under_load_drops_nothing_that_was_taken(pool: ThreadPoolExecutor
     assert after.result() == "unavailable"
     assert shared._thread is not None
     assert not shared._thread.is_alive()
+
+
+def test_a_stop_waits_for_what_is_on_its_way(pool: ThreadPoolExecutor) -> None:
+    shared = Batcher(Model(), **GIVEN)
+    with expect(shared, 1) as one:
+        stopping = pool.submit(shared.close)
+        until(lambda: shared._closing)
+        bring(one, 1)
+
+        assert pool.submit(outcome, one).result(PATIENCE_S) == ({1: 1}, {})
+        stopping.result(PATIENCE_S)
 
 
 def test_what_was_done_a_moment_ago_is_not_done_again() -> None:
