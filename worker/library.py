@@ -5,17 +5,12 @@ Many at once is a list of outcomes that carry their refs. One photo's failure is
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import datetime
-from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,11 +18,10 @@ import numpy as np
 from producer_client import contract
 from producer_client.contract import Code, NewPhoto, Photo, Refused
 from producer_client.errors import BadRequest
-from worker.core.batcher import Batcher, Expected
 from worker.core.ports import Decode, Encoder, Generations, LiveIndex, PhotoSource, Progress, Store
-from worker.core.request import current
-from worker.core.types import INLINE, Decoded, Entry, Missing, NewEntry, PhotoRow
+from worker.core.types import INLINE, Entry, Missing, NewEntry
 from worker.core.vectors import Ids, Vector, unit_query
+from worker.embedding import Embedding, Fetched
 from worker.errors import Permanent, PhotoRefusal, Transient
 from worker.place.rule import Rule, answer, settled
 from worker.settings import Settings
@@ -47,57 +41,12 @@ MIN_SEQ_POLL_S = 0.01
 FILLERS, FILL_PHOTOS = 8, 64
 #: Seconds after which a chain that nobody prolonged has died with its worker. Longer than any message takes.
 FILLER_LEASE_S = 900.0
-#: Photos of one bulk pass on a CPU: below a second of work.
-CPU_BULK_BATCH = 8
-#: Longest wait of a pass for photos that are being decoded.
-CPU_LINGER_MS, GPU_LINGER_MS = 100.0, 2.0
-#: Photos of one message that are read while those before are decoded and encoded: their files are in memory.
-READ_AHEAD = 16
 #: Times that a step tries to catch the moment in which no photo lacks a vector of the next model.
 TAKE_OVER_TRIES = 20
 #: Seconds between two looks at the change log by a process that nobody asks.
 LEAST_PAUSE_S = 0.2
-#: Seconds that vectors outside Postgres are remembered: an upload is located, then added. No longer, because what is
-#: purged should be gone everywhere.
-REMEMBER_S = 900.0
 #: Seconds between two notes of a rebuild's progress.
 PROGRESS_EVERY_S = 0.3
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """One photo with its vector. `row` is its row of `photos` where one was named; `fresh`: the model ran for it;
-    `kept`: Postgres has it already."""
-
-    ref: str
-    content_sha256: str
-    vector: Vector
-    gps: tuple[float, float] | None
-    row: PhotoRow | None
-    fresh: bool
-    kept: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """A photo's file, and its row where one was named."""
-
-    ref: str
-    row: PhotoRow | None
-    content: bytes
-    content_sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """Some photos of a request between being read and being done. known: vectors that are there; kept: of those, the
-    ones that Postgres has. decoding: by ref, those that are decoded."""
-
-    photos: list[tuple[str, str, PhotoRow | None]]  #: ref, content, row
-    known: dict[str, Vector]
-    kept: dict[str, Vector]
-    expected: Expected
-    decoding: dict[str, Future[Decoded]]
 
 
 class Library:
@@ -116,35 +65,15 @@ class Library:
     ) -> None:
         self._settings = settings
         self._encoder = encoder
-        self._decode = decode
         self._source = source
         self._store = store
         self._live = live
         self._generations = generations
-        on_cpu = encoder.device == "cpu"
-        self._batcher = Batcher(
-            encoder.encode_images,
-            batch=settings.encode_batch,
-            bulk_batch=settings.encode_bulk_batch or (CPU_BULK_BATCH if on_cpu else settings.encode_batch),
-            linger_s=(settings.encode_linger_ms or (CPU_LINGER_MS if on_cpu else GPU_LINGER_MS)) / 1000,
-            patience_s=settings.encode_patience_s,
-            capacity=settings.encode_queue,
-            remembered=settings.recent_vectors,
-            remember_s=REMEMBER_S,
-        )
-        #: For photos of messages with more than one, by whether somebody waits for them: these are not held up by bulk.
-        self._pools = {
-            urgent: ThreadPoolExecutor(settings.decoders, thread_name_prefix=f"decode-{name}")
-            for urgent, name in ((True, "urgent"), (False, "bulk"))
-        }
-        self._counters = threading.Lock()
-        self._cache_hits = 0
+        self._embedding = Embedding(settings, encoder=encoder, decode=decode, source=source, store=store)
 
     def close(self) -> None:
         """End the threads when what they have taken is done."""
-        for pool in self._pools.values():
-            pool.shutdown()
-        self._batcher.close()
+        self._embedding.close()
 
     # --------------------------------------------------------------------------------- embed and add
 
@@ -153,7 +82,7 @@ class Library:
     ) -> contract.EmbedReply:
         """Compute and keep vectors, without adding photos to the index."""
         wanted = {item.ref: item.photo for item in items if not isinstance(item, Refused)}
-        fetched, refused = self._vectors(wanted, need_gps=set())
+        fetched, refused = self._embedding.vectors(wanted, need_gps=set())
         new = {f.content_sha256: f.vector for f in fetched.values() if not f.kept}
         self._store.keep_vectors(new, self._encoder.model_key)
         done = {
@@ -187,7 +116,7 @@ class Library:
         """
         started = time.monotonic()
         new = {item.ref: item for item in items if not isinstance(item, Refused)}
-        fetched, refused = self._vectors(
+        fetched, refused = self._embedding.vectors(
             {ref: item.photo for ref, item in new.items()},
             need_gps={ref for ref, item in new.items() if item.lat is None},
         )
@@ -386,103 +315,13 @@ class Library:
             removed=counts.removed,
             purges_pending=counts.purges_pending,
             seq=counts.seq,
-            cache_hits=self._cache_hits,
-            cache_misses=self._batcher.computed,
+            cache_hits=self._embedding.cache_hits,
+            cache_misses=self._embedding.computed,
             rss_mb=rss_mb,
             last_rebuild=self._store.last_run(),
         )
 
-    # ------------------------------------------------------------------------------ photos to vectors
-
-    def _vectors(
-        self, photos: dict[str, Photo], *, need_gps: set[str]
-    ) -> tuple[dict[str, Fetched], dict[str, Refused]]:
-        """Every photo's vector by ref, and the refusals. A known content costs no forward pass.
-
-        While the model works on some photos the next ones are read and decoded.
-        """
-        fetched: dict[str, Fetched] = {}
-        refused: dict[str, Refused] = {}
-        ids = [photo.photo_id for photo in photos.values() if photo.photo_id is not None]
-        rows = self._store.rows(ids) if ids else {}
-        # One photo is done by the thread that asks for it.
-        pool = _here if len(photos) == 1 else self._pools[current.get().urgent]
-        steps: deque[_Step] = deque()
-        with ExitStack() as stack:
-            for some in _chunks(photos.items(), READ_AHEAD):
-                read = _sort_out(refused, [pool.submit(self._read, ref, photo, rows) for ref, photo in some])
-                steps.append(self._begin(read, need_gps, pool, stack))
-                if len(steps) > 1:
-                    self._end(steps.popleft(), fetched, refused)
-            while steps:
-                self._end(steps.popleft(), fetched, refused)
-        return fetched, refused
-
-    def _begin(self, read: list[_Read], need_gps: set[str], pool: Executor, stack: ExitStack) -> _Step:
-        """Look up which vectors are there, and have the other photos decoded and sent to the model."""
-        contents = {r.content_sha256 for r in read}
-        kept = self._store.known_vectors(contents, self._encoder.model_key)
-        known = self._batcher.recent(contents) | kept
-        expected = stack.enter_context(self._batcher.expect(contents - known.keys()))
-        with self._counters:
-            self._cache_hits += sum(r.content_sha256 in known for r in read)
-        to_bring = set(expected.mine)
-        decoding: dict[str, Future[Decoded]] = {}
-        for r in read:
-            mine = r.content_sha256 in to_bring
-            to_bring.discard(r.content_sha256)  # a second ref of the same content
-            if mine or r.ref in need_gps:
-                decoding[r.ref] = pool.submit(self._decode_one, r, expected if mine else None)
-        # Before `expected` gives up what is not there.
-        stack.callback(wait, decoding.values())
-        return _Step([(r.ref, r.content_sha256, r.row) for r in read], known, kept, expected, decoding)
-
-    def _end(self, step: _Step, fetched: dict[str, Fetched], refused: dict[str, Refused]) -> None:
-        fresh, failures = step.expected.vectors()
-        for ref, content, row in step.photos:
-            try:
-                gps = step.decoding[ref].result().gps if ref in step.decoding else None
-            except PhotoRefusal as exc:
-                refused[ref] = Refused(ref, exc.code, exc.message)
-                continue
-            vector = step.known.get(content, fresh.get(content))
-            if vector is None:
-                failure = failures[content]
-                refused[ref] = Refused(ref, failure.code, failure.message)
-                continue
-            fetched[ref] = Fetched(ref, content, vector, gps, row, fresh=content in fresh, kept=content in step.kept)
-
-    def _read(self, ref: str, photo: Photo, rows: dict[int, PhotoRow]) -> _Read | Refused:
-        try:
-            row = None
-            if photo.photo_id is not None:
-                row = rows.get(photo.photo_id)
-                if row is None:
-                    raise PhotoRefusal(
-                        Code.UNKNOWN_PHOTO, f"photo {photo.photo_id} is not in {self._settings.photos_table}"
-                    )
-                if not row.path:
-                    raise PhotoRefusal(Code.NOT_FOUND, f"photo {photo.photo_id} has no file_path")
-                photo = Photo(path=row.path)
-            content = self._source.fetch(photo)
-        # A source that does not answer is its own photo's trouble, not that of the others in the message: a code to try
-        # again with. What Postgres raises goes on and sends the whole message round.
-        except (PhotoRefusal, BadRequest, Transient) as exc:
-            return Refused(ref, exc.code, exc.message)
-        return _Read(ref, row, content, hashlib.sha256(content).hexdigest())
-
-    def _decode_one(self, read: _Read, expected: Expected | None) -> Decoded:
-        """The photo as the model sees it; goes on to the model where it is expected."""
-        try:
-            decoded = self._decode(read.content)
-            decoded = replace(decoded, pixels=self._encoder.prepare(decoded.pixels))
-        except PhotoRefusal as exc:
-            if expected is not None:
-                expected.supply(read.content_sha256, exc)
-            raise
-        if expected is not None:
-            expected.supply(read.content_sha256, decoded.pixels)
-        return decoded
+    # --------------------------------------------------------------------------------------- storing
 
     def _new_entry(self, item: NewPhoto, f: Fetched) -> NewEntry:
         given = None
@@ -546,7 +385,7 @@ class Library:
             known = self._store.known_vectors([entry.content_sha256], self._encoder.model_key) if entry else {}
             if entry is not None and entry.content_sha256 in known:
                 return known[entry.content_sha256], entry.content_sha256, photo.photo_id
-        fetched, refused = self._vectors({"query": photo}, need_gps=set())
+        fetched, refused = self._embedding.vectors({"query": photo}, need_gps=set())
         if refused:
             raise PhotoRefusal(refused["query"].code, refused["query"].message)
         found = fetched["query"]
@@ -726,38 +565,6 @@ def _apart(page: list[Missing]) -> list[list[Missing]]:
     """What a process has not survived before goes alone, so that it takes no neighbour with it again."""
     calm = [photo for photo in page if photo.attempts == 0]
     return ([calm] if calm else []) + [[photo] for photo in page if photo.attempts > 0]
-
-
-def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    rest = iter(items)
-    while chunk := list(islice(rest, size)):
-        yield chunk
-
-
-def _sort_out(refused: dict[str, Refused], outcomes: Iterable[Future[_Read | Refused]]) -> list[_Read]:
-    going_on = []
-    for outcome in outcomes:
-        match outcome.result():
-            case Refused() as no:
-                refused[no.ref] = no
-            case read:
-                going_on.append(read)
-    return going_on
-
-
-class _InThisThread(Executor):
-    """Runs what it is given at once."""
-
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        done: Future[T] = Future()
-        try:
-            done.set_result(fn(*args, **kwargs))
-        except Exception as exc:  # noqa: BLE001  # whose `result()` is asked for raises it
-            done.set_exception(exc)
-        return done
-
-
-_here = _InThisThread()
 
 
 def _in_order(items: Sequence[object], done: dict[str, T], refused: dict[str, Refused]) -> list[T | Refused]:

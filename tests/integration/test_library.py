@@ -37,11 +37,12 @@ from worker.core.batcher import Expected
 from worker.core.ports import Encoder
 from worker.core.types import Built, Decoded, Pixels
 from worker.core.vectors import BadVector, Vector, Vectors
+from worker.embedding import READ_AHEAD
 from worker.encoder.images import decode
 from worker.encoder.load import load_encoder
 from worker.errors import Permanent, PhotoRefusal, Transient
 from worker.index.generation import GenerationFolder
-from worker.library import READ_AHEAD, Library
+from worker.library import Library
 from worker.settings import Settings
 from worker.storage.source import PhotoFiles
 from worker.storage.store import PostgresStore
@@ -218,6 +219,26 @@ def test_a_photo_that_the_model_cannot_take_fails_alone(
     assert outcomes[1].code is Code.BAD_VECTOR
 
 
+def test_a_photo_on_which_the_decoder_itself_breaks_fails_alone(
+    make_library: Callable[..., Library], scenes: list[Scene]
+) -> None:
+    poison = scenes[1].path.read_bytes()
+
+    def breaks(content: bytes) -> Decoded:
+        if content == poison:
+            raise ZeroDivisionError("a case that its authors did not think of")
+        return decode(content, side=224, max_megapixels=100)
+
+    library = make_library(decode=breaks)
+
+    outcomes = library.add_many([new(scene) for scene in scenes[:3]]).outcomes
+
+    assert [o.status for o in outcomes] == ["stored", "refused", "stored"]
+    assert isinstance(outcomes[1], Refused)
+    assert outcomes[1].code is Code.INTERNAL
+    assert "decoding failed on this photo: ZeroDivisionError" in outcomes[1].message
+
+
 def test_a_known_content_costs_no_forward_pass(
     make_library: Callable[..., Library], scenes: list[Scene], encoder: Encoder, photo_root: Path
 ) -> None:
@@ -269,8 +290,8 @@ def test_what_two_ask_for_at_the_same_time_is_decoded_by_one_of_them(
         return expected[-1]
 
     library = make_library(decode=decode_slowly, encoder=Counting(encoder))
-    asked = library._batcher.expect
-    monkeypatch.setattr(library._batcher, "expect", expect)
+    asked = library._embedding._batcher.expect
+    monkeypatch.setattr(library._embedding._batcher, "expect", expect)
     embed = EmbedItem("one", Photo(path=str(scenes[0].path)))
     with ThreadPoolExecutor(2) as callers:
         first = callers.submit(library.embed_many, [embed], return_vectors=True)
@@ -335,10 +356,10 @@ def test_a_message_that_breaks_off_ends_what_it_has_begun_and_leaves_nothing_wai
         library.add_many([new(scene) for scene in scenes])
 
     assert calls == [READ_AHEAD, len(scenes) - READ_AHEAD]
-    until(lambda: not library._batcher._in_hand)
-    assert library._batcher.computed == READ_AHEAD
+    until(lambda: not library._embedding._batcher._in_hand)
+    assert library._embedding._batcher.computed == READ_AHEAD
     assert len(stored(library, [new(scene) for scene in scenes])) == len(scenes)
-    assert library._batcher.computed == len(scenes), "nothing twice"
+    assert library._embedding._batcher.computed == len(scenes), "nothing twice"
 
 
 def test_a_photo_that_is_located_and_then_added_goes_through_the_model_once(
@@ -374,7 +395,7 @@ def test_a_process_remembers_no_more_vectors_than_it_is_told(
 def test_what_a_process_remembers_is_forgotten_in_a_while(
     make_library: Callable[..., Library], scenes: list[Scene], encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.library.REMEMBER_S", 0.0)
+    monkeypatch.setattr("worker.embedding.REMEMBER_S", 0.0)
     counting = Counting(encoder)
     library = make_library(encoder=counting)
 

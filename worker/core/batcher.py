@@ -199,7 +199,7 @@ class Batcher:
                 self._pass(items[middle:])
             else:
                 log.warning("the model failed on a photo", extra={"content": items[0].key}, exc_info=exc)
-                self._settle(items[0], _as_ours(exc))
+                self._settle(items[0], as_ours(exc, "the model"))
             return
         for item, vector in zip(items, vectors, strict=True):
             self._settle(item, vector)
@@ -265,9 +265,10 @@ def _already(vector: Vector) -> Future[Vector]:
     return done
 
 
-def _as_ours(exc: Exception) -> WorkerError:
+def as_ours(exc: Exception, what: str) -> WorkerError:
+    """What is said of a photo on which `what` failed."""
     if isinstance(exc, WorkerError):
         return exc
     if isinstance(exc, MemoryError):
         return Transient(Code.UNAVAILABLE, "the worker ran out of memory")
-    return Permanent(Code.INTERNAL, f"the model failed on this photo: {type(exc).__name__}: {exc}")
+    return Permanent(Code.INTERNAL, f"{what} failed on this photo: {type(exc).__name__}: {exc}")

@@ -1,0 +1,235 @@
+"""Photos to vectors: read, looked up, decoded, sent through the model. Joins ports; knows no SQL, file or model.
+
+Many at once is a list of outcomes by ref. One photo's failure is its own outcome.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, TypeVar
+
+from producer_client.contract import Code, Photo, Refused
+from producer_client.errors import BadRequest
+from worker.core.batcher import Batcher, Expected, as_ours
+from worker.core.ports import Decode, Encoder, PhotoSource, Store
+from worker.core.request import current
+from worker.core.types import Decoded, PhotoRow
+from worker.core.vectors import Vector
+from worker.errors import PhotoRefusal, Transient, WorkerError
+from worker.settings import Settings
+
+T = TypeVar("T")
+#: Photos of one bulk pass on a CPU: below a second of work.
+CPU_BULK_BATCH = 8
+#: Longest wait of a pass for photos that are being decoded.
+CPU_LINGER_MS, GPU_LINGER_MS = 100.0, 2.0
+#: Photos of one message that are read while those before are decoded and encoded: their files are in memory.
+READ_AHEAD = 16
+#: Seconds that vectors outside Postgres are remembered: an upload is located, then added. No longer, because what is
+#: purged should be gone everywhere.
+REMEMBER_S = 900.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """One photo with its vector. `row` is its row of `photos` where one was named; `fresh`: the model ran for it;
+    `kept`: Postgres has it already."""
+
+    ref: str
+    content_sha256: str
+    vector: Vector
+    gps: tuple[float, float] | None
+    row: PhotoRow | None
+    fresh: bool
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A photo's file, and its row where one was named."""
+
+    ref: str
+    row: PhotoRow | None
+    content: bytes
+    content_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """Some photos of a request between being read and being done. known: vectors that are there; kept: of those, the
+    ones that Postgres has. decoding: by ref, those that are decoded."""
+
+    photos: list[tuple[str, str, PhotoRow | None]]  #: ref, content, row
+    known: dict[str, Vector]
+    kept: dict[str, Vector]
+    expected: Expected
+    decoding: dict[str, Future[Decoded]]
+
+
+class Embedding:
+    """One per process and model, shared by its threads."""
+
+    def __init__(
+        self, settings: Settings, *, encoder: Encoder, decode: Decode, source: PhotoSource, store: Store
+    ) -> None:
+        self._photos_table = settings.photos_table
+        self._encoder = encoder
+        self._decode = decode
+        self._source = source
+        self._store = store
+        on_cpu = encoder.device == "cpu"
+        self._batcher = Batcher(
+            encoder.encode_images,
+            batch=settings.encode_batch,
+            bulk_batch=settings.encode_bulk_batch or (CPU_BULK_BATCH if on_cpu else settings.encode_batch),
+            linger_s=(settings.encode_linger_ms or (CPU_LINGER_MS if on_cpu else GPU_LINGER_MS)) / 1000,
+            patience_s=settings.encode_patience_s,
+            capacity=settings.encode_queue,
+            remembered=settings.recent_vectors,
+            remember_s=REMEMBER_S,
+        )
+        #: For photos of messages with more than one, by whether somebody waits for them: these are not held up by bulk.
+        self._pools = {
+            urgent: ThreadPoolExecutor(settings.decoders, thread_name_prefix=f"decode-{name}")
+            for urgent, name in ((True, "urgent"), (False, "bulk"))
+        }
+        self._counters = threading.Lock()
+        #: Photos that needed no pass.
+        self.cache_hits = 0
+
+    @property
+    def computed(self) -> int:
+        """Photos that went through the model."""
+        return self._batcher.computed
+
+    def close(self) -> None:
+        """End the threads when what they have taken is done."""
+        for pool in self._pools.values():
+            pool.shutdown()
+        self._batcher.close()
+
+    def vectors(self, photos: dict[str, Photo], *, need_gps: set[str]) -> tuple[dict[str, Fetched], dict[str, Refused]]:
+        """Every photo's vector by ref, and the refusals. A known content costs no forward pass.
+
+        While the model works on some photos the next ones are read and decoded.
+        """
+        fetched: dict[str, Fetched] = {}
+        refused: dict[str, Refused] = {}
+        ids = [photo.photo_id for photo in photos.values() if photo.photo_id is not None]
+        rows = self._store.rows(ids) if ids else {}
+        # One photo is done by the thread that asks for it.
+        pool = _here if len(photos) == 1 else self._pools[current.get().urgent]
+        steps: deque[_Step] = deque()
+        with ExitStack() as stack:
+            for some in _chunks(photos.items(), READ_AHEAD):
+                read = _sort_out(refused, [pool.submit(self._read, ref, photo, rows) for ref, photo in some])
+                steps.append(self._begin(read, need_gps, pool, stack))
+                if len(steps) > 1:
+                    self._end(steps.popleft(), fetched, refused)
+            while steps:
+                self._end(steps.popleft(), fetched, refused)
+        return fetched, refused
+
+    def _begin(self, read: list[_Read], need_gps: set[str], pool: Executor, stack: ExitStack) -> _Step:
+        """Look up which vectors are there, and have the other photos decoded and sent to the model."""
+        contents = {r.content_sha256 for r in read}
+        kept = self._store.known_vectors(contents, self._encoder.model_key)
+        known = self._batcher.recent(contents) | kept
+        expected = stack.enter_context(self._batcher.expect(contents - known.keys()))
+        with self._counters:
+            self.cache_hits += sum(r.content_sha256 in known for r in read)
+        to_bring = set(expected.mine)
+        decoding: dict[str, Future[Decoded]] = {}
+        for r in read:
+            mine = r.content_sha256 in to_bring
+            to_bring.discard(r.content_sha256)  # a second ref of the same content
+            if mine or r.ref in need_gps:
+                decoding[r.ref] = pool.submit(self._decode_one, r, expected if mine else None)
+        # Before `expected` gives up what is not there.
+        stack.callback(wait, decoding.values())
+        return _Step([(r.ref, r.content_sha256, r.row) for r in read], known, kept, expected, decoding)
+
+    def _end(self, step: _Step, fetched: dict[str, Fetched], refused: dict[str, Refused]) -> None:
+        fresh, failures = step.expected.vectors()
+        for ref, content, row in step.photos:
+            try:
+                gps = step.decoding[ref].result().gps if ref in step.decoding else None
+            except WorkerError as exc:
+                refused[ref] = Refused(ref, exc.code, exc.message)
+                continue
+            vector = step.known.get(content, fresh.get(content))
+            if vector is None:
+                failure = failures[content]
+                refused[ref] = Refused(ref, failure.code, failure.message)
+                continue
+            fetched[ref] = Fetched(ref, content, vector, gps, row, fresh=content in fresh, kept=content in step.kept)
+
+    def _read(self, ref: str, photo: Photo, rows: dict[int, PhotoRow]) -> _Read | Refused:
+        try:
+            row = None
+            if photo.photo_id is not None:
+                row = rows.get(photo.photo_id)
+                if row is None:
+                    raise PhotoRefusal(Code.UNKNOWN_PHOTO, f"photo {photo.photo_id} is not in {self._photos_table}")
+                if not row.path:
+                    raise PhotoRefusal(Code.NOT_FOUND, f"photo {photo.photo_id} has no file_path")
+                photo = Photo(path=row.path)
+            content = self._source.fetch(photo)
+        # A source that does not answer is its own photo's trouble, not that of the others in the message: a code to try
+        # again with. What Postgres raises goes on and sends the whole message round.
+        except (PhotoRefusal, BadRequest, Transient) as exc:
+            return Refused(ref, exc.code, exc.message)
+        return _Read(ref, row, content, hashlib.sha256(content).hexdigest())
+
+    def _decode_one(self, read: _Read, expected: Expected | None) -> Decoded:
+        """The photo as the model sees it; goes on to the model where it is expected. Raises WorkerError."""
+        try:
+            decoded = self._decode(read.content)
+            decoded = replace(decoded, pixels=self._encoder.prepare(decoded.pixels))
+        except Exception as exc:  # a library's own, of any kind: this photo's trouble, and nobody may wait for it
+            failure = as_ours(exc, "decoding")
+            if expected is not None:
+                expected.supply(read.content_sha256, failure)
+            raise failure from exc
+        if expected is not None:
+            expected.supply(read.content_sha256, decoded.pixels)
+        return decoded
+
+
+def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    rest = iter(items)
+    while chunk := list(islice(rest, size)):
+        yield chunk
+
+
+def _sort_out(refused: dict[str, Refused], outcomes: Iterable[Future[_Read | Refused]]) -> list[_Read]:
+    going_on = []
+    for outcome in outcomes:
+        match outcome.result():
+            case Refused() as no:
+                refused[no.ref] = no
+            case read:
+                going_on.append(read)
+    return going_on
+
+
+class _InThisThread(Executor):
+    """Runs what it is given at once."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        done: Future[T] = Future()
+        try:
+            done.set_result(fn(*args, **kwargs))
+        except Exception as exc:  # noqa: BLE001  # whose `result()` is asked for raises it
+            done.set_exception(exc)
+        return done
+
+
+_here = _InThisThread()
