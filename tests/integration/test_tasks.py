@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from celery import Celery
 from celery.exceptions import Retry
 
 from producer_client.contract import AddReply, Code, TaskName
-from worker.app import create_app
+from worker.app import BulkCapped, create_app
 from worker.core.request import Request, current
 from worker.errors import Permanent, Transient
 from worker.runtime import Runtime
@@ -189,6 +190,21 @@ def test_every_task_of_the_contract_is_there_and_acknowledges_late_but_the_rebui
     late = {name: app.tasks[name.value].acks_late for name in TaskName}
 
     assert late == {name: name not in (TaskName.REBUILD_INDEX, TaskName.TICK) for name in TaskName}
+
+
+def test_bulk_is_asked_for_while_less_than_its_share_is_in_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    in_hand: list[Any] = [SimpleNamespace(delivery_info={"routing_key": queue}) for queue in ("bulk", "interactive")]
+    monkeypatch.setattr("worker.app.reserved_requests", in_hand)
+    both, alone = BulkCapped(2), BulkCapped(2)
+    both.update(["interactive", "bulk"])
+    alone.update(["bulk"])
+
+    assert both.consume(2) == ["interactive", "bulk"]
+    in_hand.append(in_hand[0])
+    assert both.consume(2) == ["interactive"]
+    assert alone.consume(1) == ["bulk"], "a worker of bulk alone keeps no thread free"
+    del in_hand[0]
+    assert sorted(both.consume(2)) == ["bulk", "interactive"]
 
 
 def test_a_process_that_answers_lets_no_helpers_of_its_search_spin_on_the_cores(settings: Settings) -> None:
