@@ -181,9 +181,7 @@ class _Run:
         for number in range(self._rounds):
             with step(f"backends, round {number + 1} of {self._rounds}"):
                 for name in names:
-                    now = self._alone(
-                        parts.pass_ms, name, self._checkpoint, self._models, self._pictures, self._seconds
-                    )
+                    now = self._alone(parts.pass_ms, name, *self._given, self._seconds)
                     before = fastest.get(name, now)
                     fastest[name] = {batch: min(before[batch], now[batch]) for batch in now}
         return fastest

@@ -7,6 +7,7 @@ import itertools
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,6 +68,14 @@ def scenes(photo_root: Path) -> list[Scene]:
             Scene((folder / row["file"]).resolve(), row["place"], float(row["lat"]), float(row["lon"]))
             for row in csv.DictReader(file)
         ]
+
+
+def until(holds: Callable[[], bool], patience_s: float = 10.0) -> None:
+    """Wait on a condition of this process; the test fails where it never holds."""
+    deadline = time.monotonic() + patience_s
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 @contextmanager

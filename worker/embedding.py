@@ -129,8 +129,9 @@ class Embedding:
         steps: deque[_Step] = deque()
         with ExitStack() as stack:
             for some in _chunks(photos.items(), READ_AHEAD):
-                read = _sort_out(refused, [pool.submit(self._read, ref, photo, rows) for ref, photo in some])
-                steps.append(self._begin(read, need_gps, pool, stack))
+                reading = [pool.submit(self._read, ref, photo, rows) for ref, photo in some]
+                steps.append(self._begin(_sort_out(refused, reading), need_gps, pool, stack))
+                reading.clear()  # the files' bytes: up to READ_AHEAD times max_photo_bytes
                 if len(steps) > 1:
                     self._end(steps.popleft(), fetched, refused)
             while steps:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import threading
-import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -32,7 +31,7 @@ from producer_client.contract import (
     Search,
     Stored,
 )
-from tests.conftest import Scene
+from tests.conftest import Scene, until
 from worker.core.batcher import Expected
 from worker.core.ports import Encoder
 from worker.core.types import Built, Decoded, Pixels
@@ -85,13 +84,6 @@ def counting_decode(decoded: list[bytes]) -> Callable[[bytes], Decoded]:
         return decode(content, side=224, max_megapixels=100)
 
     return count
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 def insert_rows(store: PostgresStore, settings: Settings, rows: list[tuple[str, float | None, float | None]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from producer_client.contract import Code
+from tests.conftest import until
 from worker.core.batcher import Batcher, Expected
 from worker.core.request import Request, current
 from worker.core.types import Pixels
@@ -108,13 +109,6 @@ def outcome(expected: Expected) -> tuple[Any, Any]:
 
 def waiting(asked: Batcher, count: int) -> None:
     until(lambda: len(asked._urgent) + len(asked._bulk) == count)
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 def occupied(pool: ThreadPoolExecutor, model: Model, shared: Batcher) -> Future[Any]:
