@@ -86,7 +86,7 @@ def service(settings: Settings, dimension: int) -> Iterator[Service]:
     """The service as `worker.runtime` joins it, without a model."""
     store = PostgresStore(settings, pool_size=settings.concurrency + 4)
     folder = generation_folder(settings)
-    live = FaissLiveIndex(store, folder, model_key=MODEL_KEY, dimension=dimension)
+    live = FaissLiveIndex(store.log, folder, model_key=MODEL_KEY, dimension=dimension)
     library = Library(
         settings,
         encoder=NoModel(dimension),
@@ -111,7 +111,7 @@ def connect(database_url: str) -> Any:
 def fill(settings: Settings, vectors: VectorFile) -> None:
     """Make the tables and put every vector in, as if each photo had been added once; change log and all."""
     with closing(PostgresStore(settings)) as store:
-        migrate(store.engine, schema=settings.db_schema, photos_table=settings.photos_table)
+        migrate(store.database.engine, schema=settings.db_schema, photos_table=settings.photos_table)
     with connect(settings.database_url) as connection, connection.cursor() as cursor:
         cursor.execute(f"SET search_path = {settings.db_schema}, public")
         for ids, rows in vectors.chunks(COPY_ROWS):
@@ -172,7 +172,7 @@ def remove_added(settings: Settings, count: int) -> None:
         added = [photo_id for (photo_id,) in cursor.fetchall()]
     connection.close()
     with closing(PostgresStore(settings)) as store:
-        store.remove_many(added)
+        store.entries.remove_many(added)
 
 
 def search(settings: Settings, generation: int, queries: Vectors, truth: Ids) -> dict[str, Any]:

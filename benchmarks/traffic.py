@@ -59,7 +59,7 @@ def add_to_visible(settings: Settings, vectors: Vectors) -> dict[str, Any]:
         reader.recv()
         for number, vector in enumerate(vectors):
             started = time.monotonic()
-            [written] = store.put_many([_new_entry(f"visible/{number}", vector)], MODEL_KEY)
+            [written] = store.entries.put_many([_new_entry(f"visible/{number}", vector)], MODEL_KEY)
             reader.send((written.entry.photo_id, written.seq, vector))
             found_at: float | None = reader.recv()
             if found_at is None:
@@ -222,7 +222,7 @@ def _add_steadily(connection: Connection, settings: Settings, newcomers: Vectors
     try:
         for number in itertools.count():
             vector = newcomers[number % len(newcomers)]
-            store.put_many([_new_entry(f"swap/{number}", vector)], MODEL_KEY)
+            store.entries.put_many([_new_entry(f"swap/{number}", vector)], MODEL_KEY)
             if connection.poll(ADD_EVERY_S):
                 connection.recv()
     except EOFError:

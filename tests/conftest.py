@@ -132,7 +132,7 @@ def make_store(settings: Settings) -> Iterator[Callable[..., PostgresStore]]:
     def make(**changed: Any) -> PostgresStore:
         store = PostgresStore(settings.model_copy(update=changed))
         if not made:
-            migrate(store.engine, schema=settings.db_schema, photos_table=settings.photos_table)
+            migrate(store.database.engine, schema=settings.db_schema, photos_table=settings.photos_table)
         made.append(store)
         return store
 
@@ -162,7 +162,7 @@ def make_library(
             "decode": partial(decode, side=model.input_side, max_megapixels=chosen.max_megapixels),
             "source": PhotoFiles(chosen),
             "store": store,
-            "live": FaissLiveIndex(store, folder, model_key=model.model_key, dimension=model.dimension),
+            "live": FaissLiveIndex(store.log, folder, model_key=model.model_key, dimension=model.dimension),
             "generations": folder,
         }
         return Library(chosen, **(joined | parts))

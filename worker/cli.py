@@ -171,9 +171,12 @@ def migrate(as_json: AsJson = False) -> None:
     from worker.storage.migrate import migrate as run
 
     settings = _settings()
-    with _store() as store, store.guard():
+    with _store() as store, store.database.guard():
         revision = run(
-            store.engine, schema=settings.db_schema, photos_table=settings.photos_table, columns=settings.photos_columns
+            store.database.engine,
+            schema=settings.db_schema,
+            photos_table=settings.photos_table,
+            columns=settings.photos_columns,
         )
     _print(
         as_json,
@@ -250,7 +253,7 @@ def import_legacy(
     if not dry_run and new:
         with _client() as client, _store() as store, progress_bar(say("importing")) as progress:
             vectors, model_key = reusable_vectors(photos, new, client)
-            store.keep_vectors(vectors, model_key)
+            store.vectors.keep(vectors, model_key)
             reused = len(vectors)
             outcomes = client.add_many(new, timeout_s=timeout, progress=progress)
         refused += [outcome for outcome in outcomes if isinstance(outcome, Refused)]
@@ -301,7 +304,7 @@ def backfill(
     with _client() as client, _store() as store:
         stats = client.stats()
         with progress_bar(say("looking")) as progress:
-            photos = rows_of_table(store, progress, stats.photos)
+            photos = rows_of_table(store.rows, progress, stats.photos)
             report = examine(photos, source.is_there)
         if dry_run:
             # A run that indexes meets these by itself.
@@ -310,7 +313,7 @@ def backfill(
                 report.unreadable = unreadable(photos, report.missing, read, progress, threads=settings.decoders)
         if not as_json:
             out.print(_report_table(settings.photos_table, report, opened=dry_run))
-        todo = store.missing_count(stats.model_key)
+        todo = store.vectors.missing_count(stats.model_key)
         stored = 0
         refused: list[Refused] = []
         if not dry_run:
@@ -360,7 +363,7 @@ def embed(
     if missing:
         with _client() as client, _store() as store:
             model_key = client.stats().model_key
-            todo = store.missing_count(model_key)
+            todo = store.vectors.missing_count(model_key)
             stored, refused = _embed_missing(client, store, model_key, todo, timeout)
         facts: dict[str, Any] = {"missing_before": todo, "embedded": stored}
     else:
@@ -488,7 +491,7 @@ def purge(
 def generations(as_json: AsJson = False) -> None:
     """Show the index generations that are kept, and which one serves."""
     with _store() as store:
-        kept = store.generations()
+        kept = store.generations.kept()
 
     def table() -> None:
         shown = Table(
@@ -521,7 +524,7 @@ def rollback(
 ) -> None:
     """Let a kept generation serve again. No photo is lost: what came since is replayed from the log."""
     with _store() as store:
-        withdrawn = store.roll_back(number)
+        withdrawn = store.generations.roll_back(number)
     _print(
         as_json,
         {"serving": number, "withdrawn": withdrawn},
@@ -661,7 +664,7 @@ def _embed_missing(
     refused: list[Refused] = []
     after_id = -1
     with progress_bar(say("embedding")) as progress:
-        while page := store.missing(model_key, after_id=after_id, limit=MISSING_PAGE):
+        while page := store.vectors.missing(model_key, after_id=after_id, limit=MISSING_PAGE):
             after_id = page[-1].photo_id
             done = stored + len(refused)
             new = [NewPhoto(ref=f"photo {photo.photo_id}", photo=Photo(photo_id=photo.photo_id)) for photo in page]

@@ -37,8 +37,8 @@ def database(settings: Settings) -> str:
     from worker.storage.migrate import revisions
     from worker.storage.store import PostgresStore
 
-    with closing(PostgresStore(settings)) as store, store.guard():
-        there, wanted = revisions(store.engine, schema=settings.db_schema)
+    with closing(PostgresStore(settings)) as store, store.database.guard():
+        there, wanted = revisions(store.database.engine, schema=settings.db_schema)
     if there != wanted:
         behind = "at revision {there}, this release needs {wanted}. Run `sightline migrate`."
         raise _unwell(say(behind, there=there, wanted=wanted))
@@ -83,7 +83,7 @@ def index(settings: Settings) -> str:
     from worker.storage.store import PostgresStore
 
     with closing(PostgresStore(settings)) as store:
-        newest = store.newest_generation()
+        newest = store.generations.newest()
     if newest is None:
         raise _unwell(say("no generation is published yet. Run `sightline rebuild`."))
     opened = generation_folder(settings).open(newest[0], model_key=newest[1]).manifest

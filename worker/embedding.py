@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from producer_client.contract import Code, Photo, Refused
 from producer_client.errors import BadRequest
 from worker.core.batcher import Batcher, Expected, as_ours
-from worker.core.ports import Decode, Encoder, PhotoSource, Store
+from worker.core.ports import Decode, Encoder, PhotoSource, Rows, StoredVectors
 from worker.core.request import current
 from worker.core.types import Decoded, PhotoRow
 from worker.core.vectors import Vector
@@ -77,13 +77,21 @@ class Embedding:
     """One per process and model, shared by its threads."""
 
     def __init__(
-        self, settings: Settings, *, encoder: Encoder, decode: Decode, source: PhotoSource, store: Store
+        self,
+        settings: Settings,
+        *,
+        encoder: Encoder,
+        decode: Decode,
+        source: PhotoSource,
+        rows: Rows,
+        vectors: StoredVectors,
     ) -> None:
         self._photos_table = settings.photos_table
         self._encoder = encoder
         self._decode = decode
         self._source = source
-        self._store = store
+        self._rows = rows
+        self._stored = vectors
         on_cpu = encoder.device == "cpu"
         self._batcher = Batcher(
             encoder.encode_images,
@@ -123,7 +131,7 @@ class Embedding:
         fetched: dict[str, Fetched] = {}
         refused: dict[str, Refused] = {}
         ids = [photo.photo_id for photo in photos.values() if photo.photo_id is not None]
-        rows = self._store.rows(ids) if ids else {}
+        rows = self._rows.get(ids) if ids else {}
         # One photo is done by the thread that asks for it.
         pool = _here if len(photos) == 1 else self._pools[current.get().urgent]
         steps: deque[_Step] = deque()
@@ -141,7 +149,7 @@ class Embedding:
     def _begin(self, read: list[_Read], need_gps: set[str], pool: Executor, stack: ExitStack) -> _Step:
         """Look up which vectors are there, and have the other photos decoded and sent to the model."""
         contents = {r.content_sha256 for r in read}
-        kept = self._store.known_vectors(contents, self._encoder.model_key)
+        kept = self._stored.known(contents, self._encoder.model_key)
         known = self._batcher.recent(contents) | kept
         expected = stack.enter_context(self._batcher.expect(contents - known.keys()))
         with self._counters:

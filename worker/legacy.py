@@ -24,7 +24,7 @@ from producer_client.compat import LAT, LON, METHOD, take
 from producer_client.contract import Code, Embedded, EmbedItem, NewPhoto, Photo, Provenance, Refused
 from producer_client.errors import BadRequest
 from worker.core.geo import distance_m
-from worker.core.ports import Store
+from worker.core.ports import Rows
 from worker.core.vectors import Vector, unit_rows
 from worker.errors import Permanent, WorkerError
 
@@ -214,11 +214,11 @@ def same_model(old: Mapping[int, Vector], new: Mapping[int, Vector]) -> bool:
     )
 
 
-def rows_of_table(store: Store, progress: Callable[[int, int], None], total: int) -> list[LegacyPhoto]:
+def rows_of_table(rows: Rows, progress: Callable[[int, int], None], total: int) -> list[LegacyPhoto]:
     """The backend's table as it is, numbered by its ids. It is held in memory: some hundred bytes a row."""
     photos: list[LegacyPhoto] = []
     after_id = -(2**63)
-    while page := store.rows_after(after_id, PAGE):
+    while page := rows.after(after_id, PAGE):
         after_id = page[-1].photo_id
         photos += [LegacyPhoto(r.photo_id, r.path or "", r.lat, r.lon, r.provenance, {}) for r in page]
         progress(len(photos), total)

@@ -69,7 +69,9 @@ class Library:
         self._store = store
         self._live = live
         self._generations = generations
-        self._embedding = Embedding(settings, encoder=encoder, decode=decode, source=source, store=store)
+        self._embedding = Embedding(
+            settings, encoder=encoder, decode=decode, source=source, rows=store.rows, vectors=store.vectors
+        )
 
     def close(self) -> None:
         """End the threads when what they have taken is done."""
@@ -84,7 +86,7 @@ class Library:
         wanted = {item.ref: item.photo for item in items if not isinstance(item, Refused)}
         fetched, refused = self._embedding.vectors(wanted, need_gps=set())
         new = {f.content_sha256: f.vector for f in fetched.values() if not f.kept}
-        self._store.keep_vectors(new, self._encoder.model_key)
+        self._store.vectors.keep(new, self._encoder.model_key)
         done = {
             f.ref: contract.Embedded(
                 ref=f.ref,
@@ -132,7 +134,7 @@ class Library:
     def remove_many(self, photo_ids: Sequence[int]) -> contract.RemoveReply:
         """Out of the index at once and for good. Removing twice is no error."""
         _check_ids(photo_ids)
-        removed = self._store.remove_many(photo_ids)
+        removed = self._store.entries.remove_many(photo_ids)
         return contract.RemoveReply(
             outcomes=[
                 contract.Removed(ref=f"photo {photo_id}", photo_id=photo_id, seq=seq, was_indexed=was)
@@ -143,8 +145,8 @@ class Library:
     def purge_many(self, photo_ids: Sequence[int]) -> contract.PurgeReply:
         """Remove, and erase every trace: at once from Postgres, with the next rebuild from the generations on disk."""
         _check_ids(photo_ids)
-        purged = self._store.purge_many(photo_ids)
-        generations = [generation.number for generation in self._store.generations()]
+        purged = self._store.entries.purge_many(photo_ids)
+        generations = [generation.number for generation in self._store.generations.kept()]
         log.info("photos purged", extra={"photos": len(purged), "generations": len(generations)})
         return contract.PurgeReply(
             outcomes=[
@@ -201,22 +203,22 @@ class Library:
 
         One at a time in the cluster: raises Permanent(already_running). Any failure leaves the old generation.
         """
-        with self._store.exclusive("rebuild") as mine:
+        with self._store.runs.exclusive("rebuild") as mine:
             if not mine:
                 raise Permanent(
                     Code.ALREADY_RUNNING,
                     "a rebuild is running already; `sightline stats` shows how far it is",
                 )
-            run_id = self._store.start_run()
-            note = _Throttled(lambda *facts: self._store.note_progress(run_id, *facts), progress)
+            run_id = self._store.runs.start()
+            note = _Throttled(lambda *facts: self._store.runs.note_progress(run_id, *facts), progress)
             try:
                 reply = self._rebuild(note, filling)
             except BaseException as exc:
                 # Postgres may be what failed; the next run closes this one then.
                 with suppress(Transient):
-                    self._store.finish_run(run_id, summary=None, error=f"{type(exc).__name__}: {exc}")
+                    self._store.runs.finish(run_id, summary=None, error=f"{type(exc).__name__}: {exc}")
                 raise
-            self._store.finish_run(run_id, summary=reply.to_wire(), error=None)
+            self._store.runs.finish(run_id, summary=reply.to_wire(), error=None)
         log.info("index rebuilt", extra={"generation": reply.generation, "indexed": reply.indexed})
         return reply
 
@@ -227,16 +229,16 @@ class Library:
     def catch_up_generations(self, *, claims: int, claim_s: float) -> bool:
         """Rebuild if so much has changed that searches pay for it, or a purged photo is still in a generation."""
         settings = self._settings
-        asked = self._store.rebuild_asked(
+        asked = self._store.runs.asked(
             self._encoder.model_key, share=settings.compact_share, least=settings.compact_least
         )
         return any(self._due(name, moment, claims=claims, claim_s=claim_s, first_counts=True) for name, moment in asked)
 
     def _due(self, name: str, slot: datetime, *, claims: int, claim_s: float, first_counts: bool = False) -> bool:
-        if not self._store.due(name, slot, max_attempts=claims, retry_after_s=claim_s, first_counts=first_counts):
+        if not self._store.runs.due(name, slot, max_attempts=claims, retry_after_s=claim_s, first_counts=first_counts):
             return False
         self.rebuild()
-        self._store.slot_done(name, slot)
+        self._store.runs.slot_done(name, slot)
         return True
 
     # --------------------------------------------------------------------------- the change of the model
@@ -251,10 +253,10 @@ class Library:
         Returns the id to go on after, so that no page looks through those before it again; None at the end of the
         share. What came in behind is met by the chain that the next tick starts.
         """
-        self._store.hold_filler(self.model_key, slot, FILLER_LEASE_S, new=False)
-        page = self._store.missing(self.model_key, after_id=after_id, limit=FILL_PHOTOS, share=(slot, FILLERS))
+        self._store.models.hold_filler(self.model_key, slot, FILLER_LEASE_S, new=False)
+        page = self._store.vectors.missing(self.model_key, after_id=after_id, limit=FILL_PHOTOS, share=(slot, FILLERS))
         if not page:
-            self._store.end_filler(self.model_key, slot)
+            self._store.models.end_filler(self.model_key, slot)
             return None
         for group in _apart(page):
             self._fill_some(group, filling=True)
@@ -265,19 +267,19 @@ class Library:
 
         Returns whether it serves. To be called again and again; every state lies in Postgres.
         """
-        if self._store.missing_count(self.model_key, refused_too=False) > FILL_PHOTOS:
+        if self._store.vectors.missing_count(self.model_key, refused_too=False) > FILL_PHOTOS:
             for slot in range(FILLERS):
-                if self._store.hold_filler(self.model_key, slot, FILLER_LEASE_S, new=True):
+                if self._store.models.hold_filler(self.model_key, slot, FILLER_LEASE_S, new=True):
                     start_filler(slot)
             return False
-        if self._store.serving_generation(self.model_key) is None:
+        if self._store.generations.serving(self.model_key) is None:
             # Workers map it before the next step, so that the first search with this model does not wait for it.
             self.rebuild(filling=True)
             return False
         for _ in range(TAKE_OVER_TRIES):
             # What was added a moment ago by the model that still serves.
             self._fill(_Throttled(None), filling=True)
-            if self._store.switch_model(self.model_key):
+            if self._store.models.switch(self.model_key):
                 log.info("model serves", extra={"model_key": self.model_key})
                 return True
         return False
@@ -288,10 +290,10 @@ class Library:
 
     def came_back_too_often(self, task_id: str) -> bool:
         """Whether a message that was handed out again has taken its worker down too often to be tried once more."""
-        return self._store.count_delivery(task_id) >= self._settings.quarantine_after
+        return self._store.attempts.count_delivery(task_id) >= self._settings.quarantine_after
 
     def stats(self, *, rss_mb: float, next_model_key: str | None = None) -> contract.StatsReply:
-        counts = self._store.counts(self._encoder.model_key)
+        counts = self._store.entries.counts(self._encoder.model_key)
         self._live.settle()
         number = self._live.generation
         return contract.StatsReply(
@@ -308,17 +310,17 @@ class Library:
             generation_count=self._live.count - self._live.delta_count,
             kind=self._live.kind,
             recall_at_10=self._live.recall_at_10,
-            generation_published_at=None if number is None else self._store.published_at(number),
+            generation_published_at=None if number is None else self._store.generations.published_at(number),
             delta=self._live.delta_count,
             next_model_key=next_model_key,
-            next_model_missing=None if next_model_key is None else self._store.missing_count(next_model_key),
+            next_model_missing=None if next_model_key is None else self._store.vectors.missing_count(next_model_key),
             removed=counts.removed,
             purges_pending=counts.purges_pending,
             seq=counts.seq,
             cache_hits=self._embedding.cache_hits,
             cache_misses=self._embedding.computed,
             rss_mb=rss_mb,
-            last_rebuild=self._store.last_run(),
+            last_rebuild=self._store.runs.last(),
         )
 
     # --------------------------------------------------------------------------------------- storing
@@ -350,7 +352,7 @@ class Library:
         if not rows:
             return {}, {}
         try:
-            written = self._store.put_many(rows, self._encoder.model_key, revive=revive, filling=filling)
+            written = self._store.entries.put_many(rows, self._encoder.model_key, revive=revive, filling=filling)
         except Permanent as exc:
             if exc.code is not Code.ROW_REJECTED:
                 raise
@@ -381,8 +383,8 @@ class Library:
         photo = request.photo
         assert photo is not None
         if photo.photo_id is not None:
-            entry = self._store.entries([photo.photo_id]).get(photo.photo_id)
-            known = self._store.known_vectors([entry.content_sha256], self._encoder.model_key) if entry else {}
+            entry = self._store.entries.get([photo.photo_id]).get(photo.photo_id)
+            known = self._store.vectors.known([entry.content_sha256], self._encoder.model_key) if entry else {}
             if entry is not None and entry.content_sha256 in known:
                 return known[entry.content_sha256], entry.content_sha256, photo.photo_id
         fetched, refused = self._embedding.vectors({"query": photo}, need_gps=set())
@@ -406,7 +408,7 @@ class Library:
 
     def _copies(self, content: str | None, own_id: int | None) -> Ids:
         """Ids that are the searched photo itself: a hundred uploads of one file are passed over in one search."""
-        ids = self._store.ids_with_content(content) if content is not None else np.zeros(0, dtype=np.int64)
+        ids = self._store.entries.ids_with_content(content) if content is not None else np.zeros(0, dtype=np.int64)
         return ids if own_id is None else np.append(ids, np.int64(own_id))
 
     def _wait_for(self, min_seq: int) -> None:
@@ -435,11 +437,11 @@ class Library:
     ) -> tuple[list[contract.Hit], int | None, int]:
         """The index proposes, Postgres decides: similarities are those of the stored vectors, and a photo that is not
         there any more is gone, whatever this process has seen of it."""
-        only = self._store.ids_where(near, where) if near is not None or where else None
+        only = self._store.entries.ids_where(near, where) if near is not None or where else None
         caught_up = False
         while True:
             found = self._live.search(query, k + CANDIDATES, only=only, exclude=exclude)
-            known = self._store.known_entries(found.ids.tolist(), self._encoder.model_key)
+            known = self._store.entries.known(found.ids.tolist(), self._encoder.model_key)
             similarity = {photo_id: float(vector @ query) for photo_id, (_, vector) in known.items()}
             copies = [photo_id for photo_id, cosine in similarity.items() if drop_copies and cosine >= SAME_PIXELS]
             if copies:
@@ -458,27 +460,27 @@ class Library:
 
     def _rebuild(self, note: _Throttled, filling: bool) -> contract.RebuildReply:
         started = time.monotonic()
-        self._store.follow_rows()
+        self._store.entries.follow_rows()
         with ThreadPoolExecutor(1, thread_name_prefix="train") as ahead:
             training = ahead.submit(self._train)
             embedded, refused = self._fill(note, filling)
             trained = training.result()
         model_key = self._encoder.model_key
-        number = self._store.reserve_generation()
-        with self._store.snapshot(model_key, self._encoder.dimension) as snapshot:
+        number = self._store.generations.reserve()
+        with self._store.log.snapshot(model_key, self._encoder.dimension) as snapshot:
             seq = snapshot.seq
             built = self._generations.write(
                 number,
                 snapshot,
                 model_key=model_key,
                 dimension=self._encoder.dimension,
-                previous=self._store.serving_generation(model_key),
+                previous=self._store.generations.serving(model_key),
                 trained=trained,
                 progress=note,
             )
-        kept = self._store.publish_generation(number, model_key, seq, built, self._settings.keep_generations)
+        kept = self._store.generations.publish(number, model_key, seq, built, self._settings.keep_generations)
         self._generations.keep_only(kept, everywhere=True)
-        counts = self._store.counts(self._encoder.model_key)
+        counts = self._store.entries.counts(self._encoder.model_key)
         return contract.RebuildReply(
             generation=number,
             seq=seq,
@@ -499,17 +501,17 @@ class Library:
 
     def _train(self) -> Any:
         """Learn from the vectors that are there, while the encoder makes those that lack."""
-        with self._store.snapshot(self._encoder.model_key, self._encoder.dimension) as snapshot:
+        with self._store.log.snapshot(self._encoder.model_key, self._encoder.dimension) as snapshot:
             return self._generations.prepare(snapshot, dimension=self._encoder.dimension)
 
     def _fill(self, note: _Throttled, filling: bool) -> tuple[int, int]:
         """Embed every photo that has no vector of this model; returns (embedded, refused)."""
         # A model that is to take over waits for no photo that was refused; the nightly rebuild tries those again.
-        total = self._store.missing_count(self._encoder.model_key, refused_too=not filling)
+        total = self._store.vectors.missing_count(self._encoder.model_key, refused_too=not filling)
         embedded = refused = 0
         after_id = -1
         note("embed", 0, total)
-        while page := self._store.missing(
+        while page := self._store.vectors.missing(
             self._encoder.model_key,
             after_id=after_id,
             limit=self._settings.encode_batch,
@@ -526,10 +528,10 @@ class Library:
     def _fill_some(self, photos: list[Missing], filling: bool) -> Iterable[contract.Stored | Refused]:
         if photos[0].attempts >= self._settings.quarantine_after:
             message = f"{photos[0].path} took its worker down {photos[0].attempts} times; add it by hand to try again"
-            self._store.refuse(photos[0].photo_id, Code.QUARANTINED, message)
+            self._store.attempts.refuse(photos[0].photo_id, Code.QUARANTINED, message)
             return [Refused(str(photos[0].photo_id), Code.QUARANTINED, message)]
         ids = [photo.photo_id for photo in photos]
-        self._store.begin_attempt(ids)
+        self._store.attempts.begin(ids)
         try:
             reply = self.add_many(
                 [NewPhoto(ref=str(i), photo=Photo(photo_id=i)) for i in ids], revive=False, filling=filling
@@ -537,11 +539,11 @@ class Library:
         except Transient:
             # Nobody's fault among these photos. If Postgres is what is away, the counts stay, one too high.
             with suppress(Transient):
-                self._store.end_attempt(ids)
+                self._store.attempts.end(ids)
             raise
         for outcome in reply.outcomes:
             if isinstance(outcome, Refused):
-                self._store.refuse(int(outcome.ref), outcome.code, outcome.message)
+                self._store.attempts.refuse(int(outcome.ref), outcome.code, outcome.message)
         return reply.outcomes
 
 

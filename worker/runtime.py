@@ -95,7 +95,7 @@ class Runtime:
         now = time.monotonic()
         if now - asked > self.settings.max_staleness_s:
             assert self._store is not None
-            key = self._store.serving_model(default)
+            key = self._store.models.serving(default)
             self._serving = (key, now)
         return key
 
@@ -120,7 +120,7 @@ class Runtime:
                 decode=partial(decode, side=encoder.input_side, max_megapixels=settings.max_megapixels),
                 source=PhotoFiles(settings),
                 store=store,
-                live=FaissLiveIndex(store, generations, model_key=encoder.model_key, dimension=encoder.dimension),
+                live=FaissLiveIndex(store.log, generations, model_key=encoder.model_key, dimension=encoder.dimension),
                 generations=generations,
             )
 
@@ -151,7 +151,7 @@ def known_photos(settings: Settings, store: PostgresStore, side: int) -> list[Pi
 
     source = PhotoFiles(settings)
     found: list[Pixels] = []
-    for path in store.some_paths(2 * SAMPLE):
+    for path in store.rows.some_paths(2 * SAMPLE):
         # What cannot be had is told where it is wanted: a photo less to compare with is no reason not to start.
         with suppress(PhotoRefusal, BadRequest, Transient):
             content = source.fetch(Photo(path=path))

@@ -190,7 +190,7 @@ class Stack:
 
         with closing(PostgresStore(self.settings)) as store:
             migrate(
-                store.engine,
+                store.database.engine,
                 schema=self.settings.db_schema,
                 photos_table=self.settings.photos_table,
                 columns=self.settings.photos_columns,

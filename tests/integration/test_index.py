@@ -238,21 +238,21 @@ def entry(name: str, vector: Vectors) -> NewEntry:
 
 def put(store: PostgresStore, name: str, vector: Vectors) -> tuple[int, int]:
     """(photo id, seq) of a stored photo with this vector."""
-    (written,) = store.put_many([entry(name, vector)], KEY)
+    (written,) = store.entries.put_many([entry(name, vector)], KEY)
     return written.entry.photo_id, written.seq
 
 
 def publish(store: PostgresStore, folder: GenerationFolder, keep: int = 2) -> int:
-    number = store.reserve_generation()
-    with store.snapshot(KEY, DIM) as snapshot:
+    number = store.generations.reserve()
+    with store.log.snapshot(KEY, DIM) as snapshot:
         built = folder.write(number, snapshot, model_key=KEY, dimension=DIM)
         seq = snapshot.seq
-    folder.keep_only(store.publish_generation(number, KEY, seq, built, keep))
+    folder.keep_only(store.generations.publish(number, KEY, seq, built, keep))
     return number
 
 
 def live_on(store: PostgresStore, folder: GenerationFolder) -> FaissLiveIndex:
-    return FaissLiveIndex(store, folder, model_key=KEY, dimension=DIM)
+    return FaissLiveIndex(store.log, folder, model_key=KEY, dimension=DIM)
 
 
 def test_an_added_photo_is_found_by_another_process_without_a_rebuild(
@@ -280,11 +280,11 @@ def test_a_search_over_base_and_delta_equals_brute_force(store: PostgresStore, f
     publish(store, folder)
     ids += [put(store, f"p{i}", rows[i])[0] for i in range(40, 60)]
     moved = unit_rows(np.random.default_rng(9).normal(size=(1, DIM)))[0]
-    (again,) = store.put_many([replace(entry("p5", moved), content_sha256="sha-new")], KEY)
+    (again,) = store.entries.put_many([replace(entry("p5", moved), content_sha256="sha-new")], KEY)
     assert again.entry.photo_id == ids[5]
     rows[5] = moved
     gone = {3, 45}
-    store.remove_many([ids[i] for i in gone])
+    store.entries.remove_many([ids[i] for i in gone])
     live.settle()
 
     for query in vectors(10, seed=4):
@@ -318,7 +318,7 @@ def test_a_removed_photo_is_never_found_again(store: PostgresStore, folder: Gene
     live = live_on(store, folder)
     live.settle()
 
-    store.remove_many([ids[1]])
+    store.entries.remove_many([ids[1]])
     live.settle()
     assert ids[1] not in live.search(rows[1], 3).ids
 
@@ -448,7 +448,7 @@ def test_searches_go_on_while_generations_and_photos_come_and_go(
     for i in range(1, 20):
         photo_id, _ = put(store, f"p{i}", rows[i])
         if i % 3 == 0:
-            store.remove_many([photo_id])
+            store.entries.remove_many([photo_id])
         if i % 5 == 0:
             publish(store, folder, keep=1)
     stop.set()

@@ -44,20 +44,20 @@ PICTURES = np.concatenate(
 
 def publish(store: PostgresStore, folder: GenerationFolder, keep: int = 2) -> int:
     """A rebuild as the library runs it, without the embedding."""
-    number = store.reserve_generation()
-    previous = store.serving_generation(KEY)
-    with store.snapshot(KEY, DIM) as snapshot:
+    number = store.generations.reserve()
+    previous = store.generations.serving(KEY)
+    with store.log.snapshot(KEY, DIM) as snapshot:
         built = folder.write(number, snapshot, model_key=KEY, dimension=DIM, previous=previous)
         seq = snapshot.seq
-    folder.keep_only(store.publish_generation(number, KEY, seq, built, keep))
+    folder.keep_only(store.generations.publish(number, KEY, seq, built, keep))
     return number
 
 
 def empty(store: PostgresStore) -> None:
     """A database as it is after the installation: migrating anew for each example would take most of the time."""
-    settings = store._settings
+    settings = store.settings
     names = [f"{settings.db_schema}.{table.name}" for table in tables.metadata.sorted_tables]
-    with store.engine.begin() as connection:
+    with store.database.engine.begin() as connection:
         connection.execute(text(f"TRUNCATE {', '.join([*names, settings.photos_table])} RESTART IDENTITY"))
 
 
@@ -132,7 +132,7 @@ class IndexAndDictionary(RuleBasedStateMachine):
             replace(entry(name, PICTURES[picture]), content_sha256=f"picture-{picture}")
             for name, picture in zip(names, shown, strict=True)
         ]
-        for written, picture in zip(self.store.put_many(new, KEY), shown, strict=True):
+        for written, picture in zip(self.store.entries.put_many(new, KEY), shown, strict=True):
             self.name_of[written.entry.photo_id] = written.ref
             self.shows[written.entry.photo_id] = picture
 
@@ -164,7 +164,7 @@ class IndexAndDictionary(RuleBasedStateMachine):
     @rule(picks=picks)
     def remove(self, picks: list[int]) -> None:
         photos = self.picked(self.name_of, picks)
-        removed = self.store.remove_many(photos)
+        removed = self.store.entries.remove_many(photos)
         assert {photo: was for photo, (_, was) in removed.items()} == {photo: photo in self.shows for photo in photos}
         for photo in photos:
             self.shows.pop(photo, None)
@@ -172,7 +172,7 @@ class IndexAndDictionary(RuleBasedStateMachine):
     @rule(picks=picks)
     def purge(self, picks: list[int]) -> None:
         photos = self.picked(self.name_of, picks[:3])
-        self.store.purge_many(photos)
+        self.store.entries.purge_many(photos)
         for photo in photos:
             self.shows.pop(photo, None)
             self.purged.add(photo)
@@ -186,17 +186,17 @@ class IndexAndDictionary(RuleBasedStateMachine):
     def rebuild(self, keep: int) -> None:
         number = publish(self.store, self.folder, keep)
         assert self.folder.open(number, model_key=KEY).ids.tolist() == sorted(self.shows)
-        assert {path.name for path in self.path.iterdir()} == {f"{g.number:06d}" for g in self.store.generations()}
-        for kept in self.store.generations():
+        assert {path.name for path in self.path.iterdir()} == {f"{g.number:06d}" for g in self.store.generations.kept()}
+        for kept in self.store.generations.kept():
             held = set(self.folder.open(kept.number, model_key=KEY).ids.tolist())
             assert not held & (self.purged - self.shows.keys()), "a purged photo is in no generation any more"
         self.purged.clear()
 
-    @precondition(lambda self: len(self.store.generations()) > 1)
+    @precondition(lambda self: len(self.store.generations.kept()) > 1)
     @rule(pick=st.integers(0, 2))
     def roll_back(self, pick: int) -> None:
-        kept = self.store.generations()
-        self.store.roll_back(kept[pick % len(kept)].number)
+        kept = self.store.generations.kept()
+        self.store.generations.roll_back(kept[pick % len(kept)].number)
 
     @rule()
     def restart(self) -> None:
@@ -208,7 +208,7 @@ class IndexAndDictionary(RuleBasedStateMachine):
         # The first may wait for a generation that was wanted earlier.
         self.live.settle()
         self.live.settle()
-        assert self.live.generation == self.store.serving_generation(KEY)
+        assert self.live.generation == self.store.generations.serving(KEY)
 
     @rule(query=queries)
     def search(self, query: Asked) -> None:
@@ -295,11 +295,11 @@ def test_the_copies_of_a_photo_push_no_others_out(
     rows = vectors(20, seed=6)
     same = replace(entry("copy 0", rows[0]), content_sha256="same")
     copies = [replace(same, ref=f"copy {i}", path=f"/{i}", spellings=(f"/{i}",)) for i in range(copies_count)]
-    copy_ids = [written.entry.photo_id for written in store.put_many(copies, KEY)]
+    copy_ids = [written.entry.photo_id for written in store.entries.put_many(copies, KEY)]
     others = [put(store, f"other {i}", row)[0] for i, row in enumerate(rows[1:])]
     publish(store, folder)
     if put_again:
-        store.put_many(copies, KEY)
+        store.entries.put_many(copies, KEY)
     live = live_on(store, folder)
     live.settle()
 
@@ -315,10 +315,10 @@ def test_photos_that_are_gone_push_no_others_out(
 ) -> None:
     rows = vectors(20, seed=6)
     new = [replace(entry(f"gone {i}", rows[0]), content_sha256="same") for i in range(gone_count)]
-    gone_ids = [written.entry.photo_id for written in store.put_many(new, KEY)]
+    gone_ids = [written.entry.photo_id for written in store.entries.put_many(new, KEY)]
     others = [put(store, f"other {i}", row)[0] for i, row in enumerate(rows[1:])]
     publish(store, folder)
-    store.remove_many(gone_ids)
+    store.entries.remove_many(gone_ids)
     live = live_on(store, folder)
     live.settle()
 
@@ -334,13 +334,13 @@ def test_a_delta_that_outgrows_its_room_keeps_what_it_held(store: PostgresStore,
     truth = {put(store, f"photo {i}", rows[i])[0]: rows[i] for i in range(5)}
     ids = list(truth)
     live.catch_up()
-    store.remove_many(ids[:1])
-    (moved,) = store.put_many([replace(entry("photo 1", rows[5]), content_sha256="moved")], KEY)
+    store.entries.remove_many(ids[:1])
+    (moved,) = store.entries.put_many([replace(entry("photo 1", rows[5]), content_sha256="moved")], KEY)
     live.catch_up()
     view = live._view
 
     many = [entry(f"photo {i}", row) for i, row in enumerate(rows[6:], start=6)]
-    new = store.put_many(many, KEY)
+    new = store.entries.put_many(many, KEY)
     live.catch_up()
 
     assert moved.entry.photo_id == ids[1]
@@ -363,7 +363,7 @@ def test_a_reader_that_the_log_has_left_behind_begins_anew(
     ids = [put(store, f"photo {i}", rows[i])[0] for i in range(2)]
     sleeper = live_on(make_store(), folder)
     sleeper.catch_up()
-    store.remove_many(ids[:1])
+    store.entries.remove_many(ids[:1])
     ids += [put(store, f"photo {i}", rows[i])[0] for i in range(2, 2 + more)]
     publish(store, folder, keep=1)
     ids.append(put(store, "last", rows[8])[0])
@@ -389,7 +389,7 @@ def test_a_generation_that_is_brought_loses_nothing_when_the_log_is_forgotten_me
         if moment == meanwhile and first == [number]:
             first.clear()
             early, _ = put(store, "early", rows[1])
-            store.remove_many([gone])
+            store.entries.remove_many([gone])
             late, seq = put(store, "late", rows[2])
             photos_at[seq] = [early, late]
             publish(store, folder, keep=1)
@@ -406,7 +406,7 @@ def test_a_generation_that_is_brought_loses_nothing_when_the_log_is_forgotten_me
             replace_the_first(base.manifest.number, "after the log was read")
             return served
 
-    live = Interrupted(make_store(), Opening(tmp_path / "index"), model_key=KEY, dimension=DIM)
+    live = Interrupted(make_store().log, Opening(tmp_path / "index"), model_key=KEY, dimension=DIM)
     if process == "runs":
         live.catch_up()
     first.append(publish(store, folder))
@@ -419,7 +419,7 @@ def test_a_generation_that_is_brought_loses_nothing_when_the_log_is_forgotten_me
     live.settle()
     live.settle()
     assert live.seq == max(photos_at)
-    assert live.generation == store.serving_generation(KEY)
+    assert live.generation == store.generations.serving(KEY)
 
 
 def test_a_generation_without_photos_goes_on_serving_when_the_first_photo_comes(
@@ -549,15 +549,15 @@ def test_every_stored_vector_is_its_own_photos(
 
 
 def id_by_path(store: PostgresStore) -> dict[str, int]:
-    with store.engine.connect() as connection:
-        rows = connection.execute(text(f"SELECT file_path, id FROM {store._settings.photos_table}"))
+    with store.database.engine.connect() as connection:
+        rows = connection.execute(text(f"SELECT file_path, id FROM {store.settings.photos_table}"))
         return {row.file_path: row.id for row in rows}
 
 
 def insert_rows(store: PostgresStore, files: Collection[str]) -> dict[int, str]:
     """Rows that the backend inserts itself, with coordinates, so that the next rebuild takes them in."""
-    insert = f"INSERT INTO {store._settings.photos_table} (file_path, lat, lon) VALUES (:path, 1, 2) RETURNING id"
-    with store.engine.begin() as connection:
+    insert = f"INSERT INTO {store.settings.photos_table} (file_path, lat, lon) VALUES (:path, 1, 2) RETURNING id"
+    with store.database.engine.begin() as connection:
         return {int(connection.scalar(text(insert), {"path": path}) or 0): path for path in files}
 
 
@@ -572,7 +572,7 @@ def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
 
 
 def waiting_for_a_lock(store: PostgresStore) -> int:
-    with store.engine.connect() as connection:
+    with store.database.engine.connect() as connection:
         query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
         return int(connection.scalar(text(query)) or 0)
 
@@ -591,7 +591,7 @@ def test_readers_between_the_seq_and_the_commit_of_a_slow_writer_lose_nothing(
         arrived.set()
         go_on.wait(10)
 
-    event.listen(slow.engine, "commit", hold)
+    event.listen(slow.database.engine, "commit", hold)
     writers = [threading.Thread(target=put, args=(slow, "slow", rows[1]))]
     writers += [threading.Thread(target=put, args=(make_store(), f"fast {i}", rows[i])) for i in range(2, 6)]
 
@@ -627,7 +627,7 @@ def test_many_writers_at_once_are_all_seen_and_each_write_at_once(
     def write(store: PostgresStore, mine: Sequence[int], seed: int) -> None:
         pauses = np.random.default_rng(seed)
         # Between its seq and its commit, so that the others come in between, if they can.
-        event.listen(store.engine, "commit", lambda _: time.sleep(pauses.uniform(0, 0.004)))
+        event.listen(store.database.engine, "commit", lambda _: time.sleep(pauses.uniform(0, 0.004)))
         for i in mine:
             photo_id, seq = put(store, f"photo {i}", rows[i])
             kept.add(photo_id)
@@ -635,7 +635,7 @@ def test_many_writers_at_once_are_all_seen_and_each_write_at_once(
                 if live.catch_up() < seq or live.search(rows[i], 1).ids.tolist() != [photo_id]:
                     wrong.append(f"photo {i} is not there after its write")
             if i % 3 == 0:
-                ((seq, _),) = store.remove_many([photo_id]).values()
+                ((seq, _),) = store.entries.remove_many([photo_id]).values()
                 kept.discard(photo_id)
                 for live in lives:
                     if live.catch_up() < seq or photo_id in live.search(rows[i], 3).ids:
@@ -680,7 +680,7 @@ class Reads:
     @classmethod
     def of(cls, store: PostgresStore) -> Reads:
         reads = cls(store)
-        original = store.changes_after
+        original = store.log.changes_after
 
         def counted(seq: int, model_key: str, dimension: int, *, items: bool = True) -> Changes:
             reads.times += 1
@@ -689,7 +689,7 @@ class Reads:
                 reads.after.pop()()
             return changes
 
-        store.changes_after = counted  # type: ignore[method-assign]
+        store.log.changes_after = counted  # type: ignore[method-assign]
         return reads
 
 

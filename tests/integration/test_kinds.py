@@ -236,7 +236,7 @@ def fill(store: PostgresStore, vectors: Vectors, *, first_id: int = 1_000_000) -
     if not kept:
         return ids
     indexed = [{"photo_id": i, "content_sha256": f"sha-{i}"} for i in ids.tolist()]
-    with store.engine.begin() as connection:
+    with store.database.engine.begin() as connection:
         connection.execute(insert(tables.embeddings).values(created_at=func.now()), kept)
         connection.execute(
             insert(tables.entries).values(from_exif=False, removed=False, updated_at=func.now()), indexed
@@ -250,16 +250,16 @@ def fill(store: PostgresStore, vectors: Vectors, *, first_id: int = 1_000_000) -
 
 def put_at(store: PostgresStore, photo_id: int, vector: Vector) -> None:
     new: NewEntry = replace(entry(f"new-{photo_id}", vector), photo_id=photo_id)
-    store.put_many([new], KEY)
+    store.entries.put_many([new], KEY)
 
 
 def publish(store: PostgresStore, folder: GenerationFolder, dimension: int = DIM) -> Generation:
-    number = store.reserve_generation()
-    previous = store.serving_generation(KEY)
-    with store.snapshot(KEY, dimension) as snapshot:
+    number = store.generations.reserve()
+    previous = store.generations.serving(KEY)
+    with store.log.snapshot(KEY, dimension) as snapshot:
         built = folder.write(number, snapshot, model_key=KEY, dimension=dimension, previous=previous)
         seq = snapshot.seq
-    folder.keep_only(store.publish_generation(number, KEY, seq, built, 2))
+    folder.keep_only(store.generations.publish(number, KEY, seq, built, 2))
     return folder.open(number, model_key=KEY)
 
 
@@ -275,7 +275,7 @@ class Shelf:
 
     def remove(self, photos: npt.NDArray[np.bool_]) -> None:
         self.gone |= photos
-        self.store.remove_many(self.ids[photos].tolist())
+        self.store.entries.remove_many(self.ids[photos].tolist())
         self.live.settle()
 
     def share_found(self, k: int, allowed: npt.NDArray[np.bool_], **which: Ids) -> float:
@@ -312,7 +312,7 @@ def shelf(request: pytest.FixtureRequest, store: PostgresStore, tmp_path: Path, 
     ids = fill(store, vectors)
     folder = GenerationFolder(tmp_path / "index", build=Build(kind=request.param))
     publish(store, folder)
-    live = FaissLiveIndex(store, folder, model_key=KEY, dimension=DIM)
+    live = FaissLiveIndex(store.log, folder, model_key=KEY, dimension=DIM)
     live.settle()
     assert live.kind == request.param
     return Shelf(store, live, ids, vectors, np.zeros(len(ids), dtype=np.bool_))
@@ -398,7 +398,7 @@ def test_an_index_below_the_gate_is_refused_and_the_one_before_serves(
     vectors = photos_of_places(1_500, seed=8)
     ids = fill(store, vectors)
     good = publish(store, GenerationFolder(tmp_path / "index"))
-    live = FaissLiveIndex(store, GenerationFolder(tmp_path / "index"), model_key=KEY, dimension=DIM)
+    live = FaissLiveIndex(store.log, GenerationFolder(tmp_path / "index"), model_key=KEY, dimension=DIM)
     live.settle()
     only_these(monkeypatch, parameters)
 
@@ -408,7 +408,7 @@ def test_an_index_below_the_gate_is_refused_and_the_one_before_serves(
 
     assert caught.value.code is Code.RECALL_TOO_LOW
     assert names_in(tmp_path / "index") == [f"{good.manifest.number:06d}"]
-    assert store.serving_generation(KEY) == live.generation == good.manifest.number
+    assert store.generations.serving(KEY) == live.generation == good.manifest.number
     assert live.search(vectors[3], 1).ids.tolist() == [ids[3]]
 
 
@@ -702,7 +702,7 @@ def test_the_vectors_of_a_build_are_never_copied_to_a_larger_place(kind: Kind, s
 def test_a_snapshot_streams_what_was_put_by_rising_id(store: PostgresStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshot_module, "CHUNK_ROWS", 100)
     for count in (0, 1, 99, 100, 101, 250):
-        with store.engine.begin() as connection:
+        with store.database.engine.begin() as connection:
             connection.execute(tables.embeddings.delete())
             connection.execute(tables.entries.delete())
         vectors = photos_of_places(count, seed=count) if count else np.zeros((0, DIM), dtype=np.float32)
@@ -711,7 +711,7 @@ def test_a_snapshot_streams_what_was_put_by_rising_id(store: PostgresStore, monk
         fill(store, vectors[half:], first_id=1_000_000 + half)
         fill(store, vectors[:half])
 
-        with store.snapshot(KEY, DIM) as snapshot:
+        with store.log.snapshot(KEY, DIM) as snapshot:
             chunks = list(snapshot.chunks())
             sample = snapshot.sample(10_000)
 
@@ -729,7 +729,7 @@ def test_a_sample_is_about_as_large_as_wanted_and_holds_photos_with_their_own_ve
     vectors = photos_of_places(4_000, seed=14)
     fill(store, vectors)
 
-    with store.snapshot(KEY, DIM) as snapshot:
+    with store.log.snapshot(KEY, DIM) as snapshot:
         some = [snapshot.sample(1_000) for _ in range(2)]
 
     for sample in some:
@@ -742,10 +742,10 @@ def test_a_sample_is_about_as_large_as_wanted_and_holds_photos_with_their_own_ve
 
 def test_removed_photos_and_vectors_of_other_models_are_not_in_a_snapshot(store: PostgresStore) -> None:
     ids = fill(store, photos_of_places(3, seed=15))
-    store.remove_many([int(ids[1])])
-    store.keep_vectors({f"sha-{ids[0]}": photos_of_places(1, seed=16)[0]}, "other@1")
+    store.entries.remove_many([int(ids[1])])
+    store.vectors.keep({f"sha-{ids[0]}": photos_of_places(1, seed=16)[0]}, "other@1")
 
-    with store.snapshot(KEY, DIM) as snapshot:
+    with store.log.snapshot(KEY, DIM) as snapshot:
         (chunk,) = snapshot.chunks()
         sample = snapshot.sample(10)
 
@@ -763,12 +763,12 @@ def test_a_vector_of_another_length_is_refused_with_its_photo(
     its_vector = tables.embeddings.update().where(tables.embeddings.c.content_sha256 == f"sha-{odd}")
 
     for length in lengths:
-        with store.engine.begin() as connection:
+        with store.database.engine.begin() as connection:
             connection.execute(its_vector.values(vector=bytes(4 * length)))
 
-        with pytest.raises(BadVector, match=str(odd)), store.snapshot(KEY, DIM) as snapshot:
+        with pytest.raises(BadVector, match=str(odd)), store.log.snapshot(KEY, DIM) as snapshot:
             list(snapshot.chunks())
-        with pytest.raises(BadVector), store.snapshot(KEY, DIM) as snapshot:
+        with pytest.raises(BadVector), store.log.snapshot(KEY, DIM) as snapshot:
             snapshot.sample(1_000)
 
 
@@ -778,7 +778,7 @@ def test_a_reader_that_stops_early_neither_hangs_nor_harms_the_store(
     monkeypatch.setattr(snapshot_module, "CHUNK_ROWS", 10)
     ids = fill(store, photos_of_places(2_000, seed=18, dimension=1024))
 
-    with store.snapshot(KEY, 1024) as snapshot:
+    with store.log.snapshot(KEY, 1024) as snapshot:
         chunks = snapshot.chunks()
         assert isinstance(chunks, Generator)
         first = next(chunks)
@@ -786,7 +786,7 @@ def test_a_reader_that_stops_early_neither_hangs_nor_harms_the_store(
 
     assert first.ids.tolist() == ids[:10].tolist()
     assert [thread.name for thread in threading.enumerate() if thread.name == "copy"] == []
-    with store.snapshot(KEY, 1024) as again:
+    with store.log.snapshot(KEY, 1024) as again:
         assert sum(len(chunk.ids) for chunk in again.chunks()) == 2_000
 
 
@@ -794,7 +794,7 @@ def test_a_snapshot_can_be_read_many_times(store: PostgresStore) -> None:
     """Two ways of building are tried on one snapshot."""
     ids = fill(store, photos_of_places(50, seed=19))
 
-    with store.snapshot(KEY, DIM) as snapshot:
+    with store.log.snapshot(KEY, DIM) as snapshot:
         streams = [np.concatenate([chunk.ids for chunk in snapshot.chunks()]).tolist() for _ in range(3)]
 
     assert streams == [ids.tolist()] * 3
@@ -802,8 +802,8 @@ def test_a_snapshot_can_be_read_many_times(store: PostgresStore) -> None:
 
 def end_readers(store: PostgresStore) -> None:
     """End the connections of this test's schema that are in a transaction, as a failover does."""
-    schema = store._settings.db_schema
-    with store.engine.begin() as connection:
+    schema = store.settings.db_schema
+    with store.database.engine.begin() as connection:
         connection.execute(
             text(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
@@ -825,7 +825,7 @@ def test_a_connection_lost_while_reading_is_transient(
     read: list[int] = []
 
     def read_until_it_is_lost() -> None:
-        with store.snapshot(KEY, 1024) as snapshot:
+        with store.log.snapshot(KEY, 1024) as snapshot:
             if when == "before the first row":
                 end_readers(other)
             for chunk in snapshot.chunks():
@@ -838,7 +838,7 @@ def test_a_connection_lost_while_reading_is_transient(
 
     assert caught.value.code is Code.UNAVAILABLE
     assert len(read) < 2_000
-    with store.snapshot(KEY, 1024) as again:
+    with store.log.snapshot(KEY, 1024) as again:
         assert again.count == 2_000
 
 
@@ -853,7 +853,7 @@ def test_a_rebuild_that_loses_its_connection_leaves_nothing_and_is_transient(
         if phase == "train":
             end_readers(other)
 
-    with pytest.raises(Transient), store.snapshot(KEY, DIM) as snapshot:
+    with pytest.raises(Transient), store.log.snapshot(KEY, DIM) as snapshot:
         folder.write(1, snapshot, model_key=KEY, dimension=DIM, progress=end_it)
 
     assert names_in(tmp_path) == []
@@ -864,9 +864,9 @@ def test_what_is_put_after_a_snapshot_was_opened_is_not_in_it(make_store: Callab
     vectors = photos_of_places(25, seed=22)
     ids = fill(store, vectors[:20])
 
-    with store.snapshot(KEY, DIM) as snapshot:
+    with store.log.snapshot(KEY, DIM) as snapshot:
         fill(writer, vectors[20:], first_id=2_000_000)
-        writer.remove_many([int(ids[3])])
+        writer.entries.remove_many([int(ids[3])])
         put_at(writer, int(ids[5]), vectors[24])
         chunk = Chunk(*map(np.concatenate, zip(*((c.ids, c.vectors) for c in snapshot.chunks()), strict=True)))
         sample = snapshot.sample(1_000)

@@ -43,6 +43,7 @@ from worker.errors import Permanent, PhotoRefusal, Transient
 from worker.index.generation import GenerationFolder
 from worker.library import Library
 from worker.settings import Settings
+from worker.storage.entries import Entries
 from worker.storage.source import PhotoFiles
 from worker.storage.store import PostgresStore
 
@@ -88,7 +89,7 @@ def counting_decode(decoded: list[bytes]) -> Callable[[bytes], Decoded]:
 
 def insert_rows(store: PostgresStore, settings: Settings, rows: list[tuple[str, float | None, float | None]]) -> None:
     """Rows as the backend writes them."""
-    with store.engine.begin() as connection:
+    with store.database.engine.begin() as connection:
         for path, lat, lon in rows:
             connection.execute(
                 text(
@@ -193,7 +194,7 @@ def test_every_vector_is_its_own_photos_whatever_fails_beside_it(
         if isinstance(outcome, Stored):
             own = decode(Path(outcome.ref).read_bytes(), side=224, max_megapixels=100).pixels
             (alone,) = encoder.encode_images([own])
-            kept = store.known_vectors([outcome.content_sha256], encoder.model_key)[outcome.content_sha256]
+            kept = store.vectors.known([outcome.content_sha256], encoder.model_key)[outcome.content_sha256]
             assert float(kept @ alone) > 0.9999
     assert sum(isinstance(outcome, Refused) for outcome in outcomes) == 4
 
@@ -327,7 +328,7 @@ def test_a_message_that_breaks_off_ends_what_it_has_begun_and_leaves_nothing_wai
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     broken_off = threading.Event()
-    known, calls = store.known_vectors, list[int]()
+    known, calls = store.vectors.known, list[int]()
 
     def decode_late(content: bytes) -> Decoded:
         assert broken_off.wait(PATIENCE_S)
@@ -342,7 +343,7 @@ def test_a_message_that_breaks_off_ends_what_it_has_begun_and_leaves_nothing_wai
 
     threads = settings.model_copy(update={"decode_threads": len(scenes)})  # reading waits behind decoding
     library = make_library(settings=threads, store=store, decode=decode_late)
-    monkeypatch.setattr(store, "known_vectors", fails_once)
+    monkeypatch.setattr(store.vectors, "known", fails_once)
 
     with pytest.raises(Transient):
         library.add_many([new(scene) for scene in scenes])
@@ -369,7 +370,7 @@ def test_a_photo_that_is_located_and_then_added_goes_through_the_model_once(
     assert not added.embedded
     assert library.stats(rss_mb=0).cache_hits == 2
     assert library.stats(rss_mb=0).cache_misses == 1
-    assert store.known_vectors([added.content_sha256], encoder.model_key), "its vector lies in Postgres all the same"
+    assert store.vectors.known([added.content_sha256], encoder.model_key), "its vector lies in Postgres all the same"
 
 
 def test_a_process_remembers_no_more_vectors_than_it_is_told(
@@ -406,7 +407,7 @@ def test_a_row_of_the_backend_is_added_by_its_id_and_not_rewritten(
 
     assert first.provenance is Provenance.EXIF_GPS, "the photo's own tags fill what the row leaves open"
     assert (second.lat, second.lon, second.provenance) == (1.0, 2.0, Provenance.EXIF_GPS)
-    with store.engine.connect() as connection:
+    with store.database.engine.connect() as connection:
         rows = connection.execute(text(f"SELECT lat, lon FROM {settings.photos_table} ORDER BY id")).all()
     assert [tuple(row) for row in rows] == [(None, None), (1.0, 2.0)]
 
@@ -423,7 +424,7 @@ def test_inline_bytes_are_added_and_found(library: Library, scenes: list[Scene])
 def test_a_database_that_takes_no_such_row_refuses_that_photo_alone(
     library: Library, store: PostgresStore, settings: Settings, scenes: list[Scene]
 ) -> None:
-    with store.engine.begin() as connection:
+    with store.database.engine.begin() as connection:
         connection.execute(text(f"ALTER TABLE {settings.photos_table} ADD CHECK (lat <> 7)"))
 
     outcomes = library.add_many([new(scenes[0]), new(scenes[1], lat=7.0), new(scenes[2])]).outcomes
@@ -656,7 +657,7 @@ def test_a_rebuild_embeds_what_is_missing_and_records_what_is_broken(
     assert ("write", 4, 4) in seen
     assert (second.embedded, second.refused, second.indexed) == (0, 2, 4)
     assert counting.photos == 4
-    with store.engine.connect() as connection:
+    with store.database.engine.connect() as connection:
         refusals = connection.execute(
             text(f"SELECT photo_id, code FROM {settings.db_schema}.refusals ORDER BY photo_id")
         ).all()
@@ -687,7 +688,7 @@ def test_one_rebuild_runs_at_a_time(
     other_process = make_store()
     library = make_library()
 
-    with other_process.exclusive("rebuild"), pytest.raises(Permanent) as caught:
+    with other_process.runs.exclusive("rebuild"), pytest.raises(Permanent) as caught:
         library.rebuild()
 
     assert caught.value.code is Code.ALREADY_RUNNING
@@ -762,7 +763,7 @@ def test_a_photo_that_takes_its_process_down_goes_alone_and_is_quarantined(
     reply = library.rebuild()
 
     assert (reply.indexed, reply.refused) == (4, 1)
-    with store.engine.connect() as connection:
+    with store.database.engine.connect() as connection:
         refused = connection.execute(text(f"SELECT photo_id, code FROM {settings.db_schema}.refusals")).all()
     assert [tuple(row) for row in refused] == [(3, "quarantined")]
 
@@ -772,11 +773,12 @@ def test_a_database_that_goes_away_is_held_against_no_photo(
 ) -> None:
     insert_rows(store, settings, [(str(scenes[0].path), 1.0, 2.0)])
 
-    class Away(PostgresStore):
+    class Away(Entries):
         def put_many(self, *args: Any, **kwargs: Any) -> Any:
             raise Transient(Code.UNAVAILABLE, "Postgres: no route to host")
 
-    away = Away(settings)
+    away = PostgresStore(settings)
+    away.entries = Away(away.database, away.rows, away.log)
     for _ in range(settings.quarantine_after + 1):
         with pytest.raises(Transient):
             make_library(store=away).rebuild()
@@ -813,7 +815,7 @@ def test_a_photo_removed_in_the_middle_of_a_rebuild_stays_removed(
 ) -> None:
     class Remover(PhotoFiles):
         def fetch(self, photo: Photo) -> bytes:
-            store.remove_many([1])
+            store.entries.remove_many([1])
             return super().fetch(photo)
 
     insert_rows(store, settings, [(str(s.path), s.lat, s.lon) for s in scenes[:2]])
@@ -821,7 +823,7 @@ def test_a_photo_removed_in_the_middle_of_a_rebuild_stays_removed(
     rebuilt = make_library(store=store, source=Remover(settings)).rebuild()
 
     assert rebuilt.indexed == 1
-    assert list(store.entries([1, 2])) == [2]
+    assert list(store.entries.get([1, 2])) == [2]
 
 
 def test_untrusted_photos_do_not_crowd_out_the_witnesses(
@@ -903,8 +905,8 @@ def test_a_purged_photo_is_erased_from_postgres_at_once_and_from_the_disk_by_the
         (purged.photo_id, True, held[::-1]),
         (same.photo_id, True, held[::-1]),
     ]
-    assert store.known_vectors([purged.content_sha256], library._encoder.model_key) == {}
-    assert store.known_vectors([kept.content_sha256], library._encoder.model_key) != {}, "another photo has it too"
+    assert store.vectors.known([purged.content_sha256], library._encoder.model_key) == {}
+    assert store.vectors.known([kept.content_sha256], library._encoder.model_key) != {}, "another photo has it too"
     hits = library.search(Search(photo=Photo(path=str(third.path)), threshold=-1.0)).hits
     assert [hit.photo_id for hit in hits] == [kept.photo_id]
     assert library.stats(rss_mb=0).purges_pending == 2
@@ -916,7 +918,7 @@ def test_a_purged_photo_is_erased_from_postgres_at_once_and_from_the_disk_by_the
     ids = GenerationFolder(settings.generations_dir).open(held[-1] + 1, model_key=library._encoder.model_key).ids
     assert ids.tolist() == [kept.photo_id]
     assert library.catch_up_generations(claims=3, claim_s=900.0) is False
-    with store.engine.connect() as connection:
+    with store.database.engine.connect() as connection:
         row = connection.execute(
             text(f"SELECT * FROM {settings.db_schema}.entries WHERE photo_id = {purged.photo_id}")
         ).one()
@@ -953,18 +955,18 @@ def test_a_rolled_back_generation_serves_with_all_that_came_after_it(
     bad = library.rebuild().generation
     assert library.stats(rss_mb=0).generation == bad
 
-    assert store.roll_back(good) == [bad]
+    assert store.generations.roll_back(good) == [bad]
 
     assert library.stats(rss_mb=0).generation == good
     assert len(library.search(Search(photo=Photo(path=str(query.path)), threshold=-1.0)).hits) == len(known)
-    assert [(g.number, g.state) for g in store.generations()] == [(bad, "withdrawn"), (good, "serving")]
-    assert store.roll_back(bad) == []
+    assert [(g.number, g.state) for g in store.generations.kept()] == [(bad, "withdrawn"), (good, "serving")]
+    assert store.generations.roll_back(bad) == []
     assert library.stats(rss_mb=0).generation == bad, "and forward again"
-    store.roll_back(good)
+    store.generations.roll_back(good)
     newest = library.rebuild().generation
-    assert [(g.number, g.state) for g in store.generations()] == [(newest, "serving"), (good, "kept")]
+    assert [(g.number, g.state) for g in store.generations.kept()] == [(newest, "serving"), (good, "kept")]
     with pytest.raises(Permanent, match="not kept"):
-        store.roll_back(bad)
+        store.generations.roll_back(bad)
 
 
 def test_a_night_is_rebuilt_once_by_whoever_comes_first_and_made_up_when_missed(library: Library) -> None:

@@ -136,15 +136,15 @@ def test_vectors_of_the_next_model_do_not_move_the_index_that_serves(
 ) -> None:
     process = make_runtime(OLD, NEXT)
     stored(process.library, [new(scene) for scene in scenes[:4]])
-    seq = store.changes_after(0, "old@1", encoder.dimension).seq
+    seq = store.log.changes_after(0, "old@1", encoder.dimension).seq
     coming = process.next_library
     assert coming is not None
 
     fill_all(coming)
 
-    assert store.missing_count("next@1") == 0
-    assert store.changes_after(seq, "old@1", encoder.dimension).items == []
-    assert len(store.changes_after(seq, "next@1", encoder.dimension).items) == 4
+    assert store.vectors.missing_count("next@1") == 0
+    assert store.log.changes_after(seq, "old@1", encoder.dimension).items == []
+    assert len(store.log.changes_after(seq, "next@1", encoder.dimension).items) == 4
 
 
 def test_a_chain_goes_on_where_its_last_message_ended(
@@ -193,16 +193,16 @@ def test_a_photo_that_the_next_model_refuses_does_not_hold_it_up(
             step(process)
 
     assert process.next_library is None
-    assert store.counts("next@1").refused == 1
+    assert store.entries.counts("next@1").refused == 1
 
 
 def test_chains_of_filling_messages_are_started_once_and_again_when_they_died(store: PostgresStore) -> None:
-    assert store.hold_filler("next@1", 0, 60.0, new=True) is True
-    assert store.hold_filler("next@1", 0, 60.0, new=True) is False, "it lives"
-    assert store.hold_filler("next@1", 0, -1.0, new=False) is True, "prolonged by its own message"
-    assert store.hold_filler("next@1", 0, 60.0, new=True) is True, "its lease had run out"
-    store.end_filler("next@1", 0)
-    assert store.hold_filler("next@1", 0, 60.0, new=True) is True
+    assert store.models.hold_filler("next@1", 0, 60.0, new=True) is True
+    assert store.models.hold_filler("next@1", 0, 60.0, new=True) is False, "it lives"
+    assert store.models.hold_filler("next@1", 0, -1.0, new=False) is True, "prolonged by its own message"
+    assert store.models.hold_filler("next@1", 0, 60.0, new=True) is True, "its lease had run out"
+    store.models.end_filler("next@1", 0)
+    assert store.models.hold_filler("next@1", 0, 60.0, new=True) is True
 
 
 def test_a_model_is_changed_by_the_processes_of_a_running_service(photo_root: Path, scenes: list[Scene]) -> None:

@@ -27,7 +27,7 @@ def test_what_one_host_publishes_another_serves(host: Callable[[str], Generation
     rows = vectors(5)
     ids = [put(store, f"p{i}", rows[i])[0] for i in range(5)]
     number = publish(store, host("builder"))
-    live = FaissLiveIndex(store, host("reader"), model_key=KEY, dimension=DIM)
+    live = FaissLiveIndex(store.log, host("reader"), model_key=KEY, dimension=DIM)
 
     live.settle()
 
@@ -72,14 +72,14 @@ def test_dropped_generations_go_at_the_url_and_from_every_host(
 ) -> None:
     rows = vectors(4)
     builder, reader = host("builder"), host("reader")
-    live = FaissLiveIndex(store, reader, model_key=KEY, dimension=DIM)
+    live = FaissLiveIndex(store.log, reader, model_key=KEY, dimension=DIM)
     for i in range(4):
         put(store, f"p{i}", rows[i])
-        number = store.reserve_generation()
-        with store.snapshot(KEY, DIM) as snapshot:
+        number = store.generations.reserve()
+        with store.log.snapshot(KEY, DIM) as snapshot:
             built = builder.write(number, snapshot, model_key=KEY, dimension=DIM)
             seq = snapshot.seq
-        builder.keep_only(store.publish_generation(number, KEY, seq, built, keep=2), everywhere=True)
+        builder.keep_only(store.generations.publish(number, KEY, seq, built, keep=2), everywhere=True)
         live.settle()
     live.settle()
     live.catch_up()
@@ -97,7 +97,7 @@ def test_a_url_that_cannot_be_reached_leaves_the_running_generation_serving(
     rows = vectors(3)
     ids = [put(store, f"p{i}", rows[i])[0] for i in range(2)]
     first = publish(store, host("builder"))
-    live = FaissLiveIndex(store, host("reader"), model_key=KEY, dimension=DIM)
+    live = FaissLiveIndex(store.log, host("reader"), model_key=KEY, dimension=DIM)
     live.settle()
     ids.append(put(store, "p2", rows[2])[0])
     second = publish(store, host("builder"))

@@ -44,7 +44,7 @@ def entry(name: str, *, photo_id: int | None = None, **changed: object) -> NewEn
 
 
 def rows_of(store: PostgresStore, settings: Settings, columns: str, order: str = "id") -> list[tuple[object, ...]]:
-    with store.engine.connect() as connection:
+    with store.database.engine.connect() as connection:
         found = connection.execute(text(f"SELECT {columns} FROM {settings.photos_table} ORDER BY {order}"))
         return [tuple(row) for row in found]
 
@@ -54,7 +54,7 @@ def on_the_database(store: PostgresStore, *statements: str, undo: tuple[str, ...
     """What a backend has in its database besides."""
 
     def run(these: tuple[str, ...]) -> None:
-        with store.engine.begin() as connection:
+        with store.database.engine.begin() as connection:
             for statement in these:
                 connection.execute(text(statement))
 
@@ -66,34 +66,34 @@ def on_the_database(store: PostgresStore, *statements: str, undo: tuple[str, ...
 
 
 def test_a_put_photo_has_a_row_an_entry_a_vector_and_a_seq(store: PostgresStore, settings: Settings) -> None:
-    (written,) = store.put_many([entry("a", address={"city": "Lund"}, metadata={"walk": 1})], KEY)
+    (written,) = store.entries.put_many([entry("a", address={"city": "Lund"}, metadata={"walk": 1})], KEY)
 
     assert rows_of(store, settings, "file_path, lat, lon, location_method") == [
         ("/photos/a.jpg", 55.0, 13.0, "surveyed")
     ]
-    found = store.entries([written.entry.photo_id])[written.entry.photo_id]
+    found = store.entries.get([written.entry.photo_id])[written.entry.photo_id]
     assert (found.address, found.metadata, found.provenance) == ({"city": "Lund"}, {"walk": 1}, Provenance.SURVEYED)
-    changes = store.changes_after(0, KEY, DIM)
+    changes = store.log.changes_after(0, KEY, DIM)
     assert changes.seq == written.seq
     assert [item.photo_id for item in changes.items] == [written.entry.photo_id]
 
 
 def test_latitude_zero_is_a_coordinate(store: PostgresStore, settings: Settings) -> None:
-    (written,) = store.put_many([entry("a", given=(0.0, 0.0, Provenance.SURVEYED))], KEY)
+    (written,) = store.entries.put_many([entry("a", given=(0.0, 0.0, Provenance.SURVEYED))], KEY)
 
     assert rows_of(store, settings, "lat, lon") == [(0.0, 0.0)]
-    assert store.counts(KEY).with_coordinates == 1
-    assert store.ids_where(Near(0.0, 0.0, 10.0), None).tolist() == [written.entry.photo_id]
+    assert store.entries.counts(KEY).with_coordinates == 1
+    assert store.entries.ids_where(Near(0.0, 0.0, 10.0), None).tolist() == [written.entry.photo_id]
 
 
 def test_the_same_path_put_twice_is_one_photo(store: PostgresStore) -> None:
-    (first,) = store.put_many([entry("a")], KEY)
-    (second,) = store.put_many([entry("a", given=(56.0, 14.0, Provenance.CONFIRMED))], KEY)
+    (first,) = store.entries.put_many([entry("a")], KEY)
+    (second,) = store.entries.put_many([entry("a", given=(56.0, 14.0, Provenance.CONFIRMED))], KEY)
 
     assert second.entry.photo_id == first.entry.photo_id
     assert (second.entry.lat, second.entry.provenance) == (56.0, Provenance.CONFIRMED)
     assert second.seq > first.seq
-    assert store.counts(KEY).photos == 1
+    assert store.entries.counts(KEY).photos == 1
 
 
 @dataclass
@@ -107,7 +107,7 @@ class Held:
     @classmethod
     def on(cls, store: PostgresStore) -> Held:
         held = cls(store, threading.Event(), threading.Event())
-        original = store._log
+        original = store.log.append
 
         def log_and_wait(
             connection: Connection, photo_ids: Sequence[int], model_key: str | None = None
@@ -117,14 +117,14 @@ class Held:
             held.go_on.wait(10)
             return seqs
 
-        store._log = log_and_wait  # type: ignore[method-assign]
+        store.log.append = log_and_wait  # type: ignore[method-assign]
         return held
 
 
 def test_one_new_path_in_two_messages_at_once_makes_one_row(make_store: Callable[..., PostgresStore]) -> None:
     slow, fast = Held.on(make_store()), make_store()
-    slow_thread = threading.Thread(target=slow.store.put_many, args=([entry("a")], KEY))
-    fast_thread = threading.Thread(target=fast.put_many, args=([entry("a"), entry("b")], KEY))
+    slow_thread = threading.Thread(target=slow.store.entries.put_many, args=([entry("a")], KEY))
+    fast_thread = threading.Thread(target=fast.entries.put_many, args=([entry("a"), entry("b")], KEY))
 
     slow_thread.start()
     slow.arrived.wait(10)
@@ -135,15 +135,15 @@ def test_one_new_path_in_two_messages_at_once_makes_one_row(make_store: Callable
     slow_thread.join()
     fast_thread.join()
 
-    assert fast.counts(KEY).photos == 2
+    assert fast.entries.counts(KEY).photos == 2
 
 
 def test_a_slow_writer_loses_no_change(make_store: Callable[..., PostgresStore]) -> None:
     """Two writers, one held open: a reader in between must not pass the seq that is still to come."""
     slow, fast = Held.on(make_store()), make_store()
-    fast.put_many([entry("before")], KEY)
-    slow_thread = threading.Thread(target=slow.store.put_many, args=([entry("slow")], KEY))
-    fast_thread = threading.Thread(target=fast.put_many, args=([entry("fast")], KEY))
+    fast.entries.put_many([entry("before")], KEY)
+    slow_thread = threading.Thread(target=slow.store.entries.put_many, args=([entry("slow")], KEY))
+    fast_thread = threading.Thread(target=fast.entries.put_many, args=([entry("fast")], KEY))
     reader = make_store()
 
     slow_thread.start()
@@ -151,153 +151,153 @@ def test_a_slow_writer_loses_no_change(make_store: Callable[..., PostgresStore])
     fast_thread.start()
     # Without the lock the fast writer would commit now, with the larger seq, and the reader would move past "slow".
     fast_thread.join(0.5)
-    seen = reader.changes_after(0, KEY, DIM)
+    seen = reader.log.changes_after(0, KEY, DIM)
     slow.go_on.set()
     slow_thread.join()
     fast_thread.join()
-    later = reader.changes_after(seen.seq, KEY, DIM)
+    later = reader.log.changes_after(seen.seq, KEY, DIM)
 
-    paths = {e.path for e in reader.entries([item.photo_id for item in [*seen.items, *later.items]]).values()}
+    paths = {e.path for e in reader.entries.get([item.photo_id for item in [*seen.items, *later.items]]).values()}
     assert paths == {"/photos/before.jpg", "/photos/slow.jpg", "/photos/fast.jpg"}
 
 
 def test_a_snapshot_and_its_seq_are_one_moment(make_store: Callable[..., PostgresStore]) -> None:
     store, writer = make_store(), make_store()
-    (first,) = store.put_many([entry("a")], KEY)
+    (first,) = store.entries.put_many([entry("a")], KEY)
 
-    with store.snapshot(KEY, DIM) as snapshot:
-        writer.put_many([entry("b")], KEY)
+    with store.log.snapshot(KEY, DIM) as snapshot:
+        writer.entries.put_many([entry("b")], KEY)
         ids = [photo_id for chunk in snapshot.chunks() for photo_id in chunk.ids.tolist()]
 
     assert (snapshot.seq, snapshot.count, ids) == (first.seq, 1, [first.entry.photo_id])
 
 
 def test_a_removed_photo_is_gone_and_no_rebuild_finds_it_missing(store: PostgresStore, settings: Settings) -> None:
-    (written,) = store.put_many([entry("a")], KEY)
+    (written,) = store.entries.put_many([entry("a")], KEY)
     photo_id = written.entry.photo_id
 
-    removed = store.remove_many([photo_id])
+    removed = store.entries.remove_many([photo_id])
 
     assert removed[photo_id][1] is True
-    assert store.entries([photo_id]) == {}
-    assert [c.vector for c in store.changes_after(written.seq, KEY, DIM).items] == [None]
-    assert store.missing_count("another-model") == 0
+    assert store.entries.get([photo_id]) == {}
+    assert [c.vector for c in store.log.changes_after(written.seq, KEY, DIM).items] == [None]
+    assert store.vectors.missing_count("another-model") == 0
     assert len(rows_of(store, settings, "id")) == 1, "the backend's row stays"
-    assert store.remove_many([photo_id])[photo_id][1] is False
+    assert store.entries.remove_many([photo_id])[photo_id][1] is False
 
 
 def test_a_row_removed_before_it_was_added_is_not_missing(store: PostgresStore, settings: Settings) -> None:
-    with store.engine.begin() as connection:
+    with store.database.engine.begin() as connection:
         connection.execute(text(f"INSERT INTO {settings.photos_table} (file_path, lat, lon) VALUES ('/x.jpg', 1, 2)"))
-    assert store.missing_count(KEY) == 1
+    assert store.vectors.missing_count(KEY) == 1
 
-    store.remove_many([1])
+    store.entries.remove_many([1])
 
-    assert store.missing_count(KEY) == 0
+    assert store.vectors.missing_count(KEY) == 0
 
 
 def test_a_removed_photo_comes_back_only_by_being_added(store: PostgresStore) -> None:
-    (first,) = store.put_many([entry("a")], KEY)
-    store.remove_many([first.entry.photo_id])
+    (first,) = store.entries.put_many([entry("a")], KEY)
+    store.entries.remove_many([first.entry.photo_id])
 
-    (again,) = store.put_many([entry("a")], KEY)
+    (again,) = store.entries.put_many([entry("a")], KEY)
 
     assert again.entry.photo_id == first.entry.photo_id
-    assert store.counts(KEY).removed == 0
-    assert store.changes_after(first.seq, KEY, DIM).items[0].vector is not None
+    assert store.entries.counts(KEY).removed == 0
+    assert store.log.changes_after(first.seq, KEY, DIM).items[0].vector is not None
 
 
 def test_vectors_of_another_model_are_not_seen(store: PostgresStore) -> None:
-    (written,) = store.put_many([entry("a")], KEY)
+    (written,) = store.entries.put_many([entry("a")], KEY)
 
-    assert store.known_vectors(["sha-a"], "other@1") == {}
-    assert store.changes_after(0, "other@1", DIM).items[0].vector is None
-    with store.snapshot("other@1", DIM) as snapshot:
+    assert store.vectors.known(["sha-a"], "other@1") == {}
+    assert store.log.changes_after(0, "other@1", DIM).items[0].vector is None
+    with store.log.snapshot("other@1", DIM) as snapshot:
         assert snapshot.count == 0
-    assert [m.photo_id for m in store.missing("other@1", after_id=0, limit=9)] == [written.entry.photo_id]
+    assert [m.photo_id for m in store.vectors.missing("other@1", after_id=0, limit=9)] == [written.entry.photo_id]
 
 
 def test_a_stored_vector_of_another_length_is_refused(store: PostgresStore) -> None:
-    store.put_many([entry("a")], KEY)
+    store.entries.put_many([entry("a")], KEY)
 
     with pytest.raises(Permanent) as caught:
-        store.changes_after(0, KEY, DIM + 1)
+        store.log.changes_after(0, KEY, DIM + 1)
 
     assert caught.value.code is Code.BAD_VECTOR
 
 
 def test_rows_are_followed_when_the_backend_changes_them(store: PostgresStore, settings: Settings) -> None:
-    written = store.put_many([entry("a"), entry("b"), entry("c")], KEY)
+    written = store.entries.put_many([entry("a"), entry("b"), entry("c")], KEY)
     a, b, c = (w.entry.photo_id for w in written)
     seq = written[-1].seq
-    with store.engine.begin() as connection:
+    with store.database.engine.begin() as connection:
         table = settings.photos_table
         connection.execute(text(f"UPDATE {table} SET lat = 1.5, location_method = 'city_center' WHERE id = {a}"))
         connection.execute(text(f"DELETE FROM {table} WHERE id = {b}"))
 
-    changed = store.follow_rows()
+    changed = store.entries.follow_rows()
 
     assert changed == 2
-    found = store.entries([a, b, c])
+    found = store.entries.get([a, b, c])
     assert (found[a].lat, found[a].provenance) == (1.5, Provenance.FALLBACK)
     assert b not in found
     assert found[c].lat == 55.0
-    assert {i.photo_id for i in store.changes_after(seq, KEY, DIM).items} == {a, b}
-    assert store.follow_rows() == 0
+    assert {i.photo_id for i in store.log.changes_after(seq, KEY, DIM).items} == {a, b}
+    assert store.entries.follow_rows() == 0
 
 
 def test_coordinates_that_the_backend_takes_back_are_evidence_no_more(store: PostgresStore, settings: Settings) -> None:
-    (from_row, from_exif) = store.put_many([entry("a"), entry("b", given=None, exif=(5.0, 6.0))], KEY)
-    with store.engine.begin() as connection:
+    (from_row, from_exif) = store.entries.put_many([entry("a"), entry("b", given=None, exif=(5.0, 6.0))], KEY)
+    with store.database.engine.begin() as connection:
         connection.execute(text(f"UPDATE {settings.photos_table} SET lat = NULL"))
         connection.execute(text(f"UPDATE {settings.photos_table} SET lat = 'NaN' WHERE id = {from_row.entry.photo_id}"))
 
-    store.follow_rows()
+    store.entries.follow_rows()
 
-    found = store.entries([from_row.entry.photo_id, from_exif.entry.photo_id])
+    found = store.entries.get([from_row.entry.photo_id, from_exif.entry.photo_id])
     assert (found[from_row.entry.photo_id].lat, found[from_row.entry.photo_id].provenance) == (None, None)
-    assert store.rows([from_row.entry.photo_id])[from_row.entry.photo_id].lat is None
-    assert store.follow_rows() == 0
+    assert store.rows.get([from_row.entry.photo_id])[from_row.entry.photo_id].lat is None
+    assert store.entries.follow_rows() == 0
 
 
 def test_a_known_path_keeps_its_rows_coordinates_over_those_of_the_exif_tags(
     store: PostgresStore, settings: Settings
 ) -> None:
-    store.put_many([entry("a", given=(56.0, 12.0, Provenance.CONFIRMED))], KEY)
+    store.entries.put_many([entry("a", given=(56.0, 12.0, Provenance.CONFIRMED))], KEY)
 
-    (again,) = store.put_many([entry("a", given=None, exif=(10.0, 20.0))], KEY)
+    (again,) = store.entries.put_many([entry("a", given=None, exif=(10.0, 20.0))], KEY)
 
     assert (again.entry.lat, again.entry.lon, again.entry.provenance) == (56.0, 12.0, Provenance.CONFIRMED)
     assert rows_of(store, settings, "lat, lon, location_method") == [(56.0, 12.0, "confirmed")]
 
 
 def test_the_spellings_of_one_path_are_one_photo(store: PostgresStore, settings: Settings) -> None:
-    with store.engine.begin() as connection:
+    with store.database.engine.begin() as connection:
         connection.execute(text(f"INSERT INTO {settings.photos_table} (file_path) VALUES ('a.jpg')"))
 
-    (written,) = store.put_many([entry("a", spellings=("/photos/a.jpg", "a.jpg", "/photos/a.jpg"))], KEY)
+    (written,) = store.entries.put_many([entry("a", spellings=("/photos/a.jpg", "a.jpg", "/photos/a.jpg"))], KEY)
 
     assert (written.entry.photo_id, written.entry.path) == (1, "a.jpg")
-    assert store.missing_count(KEY) == 0
+    assert store.vectors.missing_count(KEY) == 0
 
 
 def test_a_photo_with_id_zero_is_a_photo(store: PostgresStore, settings: Settings) -> None:
-    with store.engine.begin() as connection:
+    with store.database.engine.begin() as connection:
         connection.execute(
             text(f"INSERT INTO {settings.photos_table} (id, file_path, lat, lon) VALUES (0, '/x', 1, 2)")
         )
 
-    assert [m.photo_id for m in store.missing(KEY, after_id=-1, limit=9)] == [0]
+    assert [m.photo_id for m in store.vectors.missing(KEY, after_id=-1, limit=9)] == [0]
 
 
 def test_a_removed_photo_stays_removed_unless_its_return_is_asked_for(store: PostgresStore) -> None:
-    (first,) = store.put_many([entry("a")], KEY)
-    store.remove_many([first.entry.photo_id])
+    (first,) = store.entries.put_many([entry("a")], KEY)
+    store.entries.remove_many([first.entry.photo_id])
 
-    store.put_many([entry("a")], KEY, revive=False)
+    store.entries.put_many([entry("a")], KEY, revive=False)
 
-    assert store.entries([first.entry.photo_id]) == {}
-    assert store.changes_after(first.seq, KEY, DIM).items[0].vector is None
+    assert store.entries.get([first.entry.photo_id]) == {}
+    assert store.log.changes_after(first.seq, KEY, DIM).items[0].vector is None
 
 
 def test_methods_may_be_an_enum_of_the_backends(settings: Settings, make_store: Callable[..., PostgresStore]) -> None:
@@ -311,10 +311,10 @@ def test_methods_may_be_an_enum_of_the_backends(settings: Settings, make_store: 
         undo=("DROP TABLE enum_photos", "DROP TYPE how"),
     ):
         store = make_store(photos_table="enum_photos")
-        (written,) = store.put_many([entry("x", photo_id=1, given=None)], KEY)
+        (written,) = store.entries.put_many([entry("x", photo_id=1, given=None)], KEY)
 
         assert written.entry.provenance is Provenance.EXIF_GPS
-        assert store.follow_rows() == 0
+        assert store.entries.follow_rows() == 0
 
 
 @pytest.mark.parametrize(
@@ -332,7 +332,7 @@ def test_methods_may_be_an_enum_of_the_backends(settings: Settings, make_store: 
 def test_what_postgres_says_decides_whether_to_try_again(
     store: PostgresStore, sql: str, kind: type[Permanent | Transient], code: Code
 ) -> None:
-    with pytest.raises(kind) as caught, store._begin() as connection:
+    with pytest.raises(kind) as caught, store.database.begin() as connection:
         connection.execute(text(sql))
 
     assert caught.value.code is code
@@ -340,7 +340,7 @@ def test_what_postgres_says_decides_whether_to_try_again(
 
 def test_another_models_newest_generation_stays_until_this_one_has_enough_of_its_own(store: PostgresStore) -> None:
     def publish(key: str) -> list[int]:
-        return sorted(store.publish_generation(store.reserve_generation(), key, seq=1, built=BUILT, keep=2))
+        return sorted(store.generations.publish(store.generations.reserve(), key, seq=1, built=BUILT, keep=2))
 
     publish("old@1")
     before = publish("old@1")
@@ -348,36 +348,36 @@ def test_another_models_newest_generation_stays_until_this_one_has_enough_of_its
 
     assert first == [before[-1], before[-1] + 1]
     assert second == [before[-1] + 1, before[-1] + 2]
-    assert store.changes_after(0, "old@1", DIM).generations == []
+    assert store.log.changes_after(0, "old@1", DIM).generations == []
 
 
 def test_a_photo_purged_after_the_snapshot_waits_for_the_next_generation(store: PostgresStore) -> None:
-    before, after = (store.put_many([entry(name)], KEY)[0] for name in ("before", "after"))
-    ((seq, _),) = store.purge_many([before.entry.photo_id]).values()
-    store.purge_many([after.entry.photo_id])
+    before, after = (store.entries.put_many([entry(name)], KEY)[0] for name in ("before", "after"))
+    ((seq, _),) = store.entries.purge_many([before.entry.photo_id]).values()
+    store.entries.purge_many([after.entry.photo_id])
 
-    store.publish_generation(store.reserve_generation(), KEY, seq=seq, built=BUILT, keep=2)
+    store.generations.publish(store.generations.reserve(), KEY, seq=seq, built=BUILT, keep=2)
 
-    assert store.counts(KEY).purges_pending == 1
+    assert store.entries.counts(KEY).purges_pending == 1
 
 
 def test_a_model_does_not_serve_while_a_photo_lacks_its_vector(store: PostgresStore) -> None:
-    store.serving_model(KEY)
-    (written,) = store.put_many([entry("a")], KEY)
+    store.models.serving(KEY)
+    (written,) = store.entries.put_many([entry("a")], KEY)
 
-    assert store.switch_model("next@1") is False
-    assert store.serving_model(KEY) == KEY
-    store.put_many([entry("a", photo_id=written.entry.photo_id)], "next@1", filling=True)
-    assert store.switch_model("next@1") is True
-    assert store.serving_model(KEY) == "next@1"
+    assert store.models.switch("next@1") is False
+    assert store.models.serving(KEY) == KEY
+    store.entries.put_many([entry("a", photo_id=written.entry.photo_id)], "next@1", filling=True)
+    assert store.models.switch("next@1") is True
+    assert store.models.serving(KEY) == "next@1"
 
 
 def test_photos_that_lack_a_vector_are_shared_out_without_those_refused(store: PostgresStore) -> None:
-    ids = [store.put_many([entry(f"p{i}")], KEY)[0].entry.photo_id for i in range(6)]
-    store.refuse(ids[0], Code.NOT_FOUND, "gone")
+    ids = [store.entries.put_many([entry(f"p{i}")], KEY)[0].entry.photo_id for i in range(6)]
+    store.attempts.refuse(ids[0], Code.NOT_FOUND, "gone")
 
     shares = [
-        [photo.photo_id for photo in store.missing("next@1", after_id=-1, limit=10, share=(slot, 3))]
+        [photo.photo_id for photo in store.vectors.missing("next@1", after_id=-1, limit=10, share=(slot, 3))]
         for slot in range(3)
     ]
 
@@ -386,18 +386,18 @@ def test_photos_that_lack_a_vector_are_shared_out_without_those_refused(store: P
 
 
 def test_deliveries_of_a_message_are_counted(store: PostgresStore) -> None:
-    assert [store.count_delivery("task") for _ in range(3)] == [1, 2, 3]
-    assert store.count_delivery("another") == 1
+    assert [store.attempts.count_delivery("task") for _ in range(3)] == [1, 2, 3]
+    assert store.attempts.count_delivery("another") == 1
 
 
 def test_a_row_whose_file_moved_is_missing_again(store: PostgresStore, settings: Settings) -> None:
-    store.put_many([entry("a")], KEY)
-    assert store.missing_count(KEY) == 0
+    store.entries.put_many([entry("a")], KEY)
+    assert store.vectors.missing_count(KEY) == 0
 
-    with store.engine.begin() as connection:
+    with store.database.engine.begin() as connection:
         connection.execute(text(f"UPDATE {settings.photos_table} SET file_path = '/elsewhere.jpg'"))
 
-    assert [m.path for m in store.missing(KEY, after_id=0, limit=9)] == ["/elsewhere.jpg"]
+    assert [m.path for m in store.vectors.missing(KEY, after_id=0, limit=9)] == ["/elsewhere.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -413,38 +413,40 @@ def test_a_row_whose_file_moved_is_missing_again(store: PostgresStore, settings:
 def test_an_existing_rows_method_says_its_provenance(
     store: PostgresStore, settings: Settings, method: str | None, provenance: Provenance
 ) -> None:
-    with store.engine.begin() as connection:
+    with store.database.engine.begin() as connection:
         connection.execute(
             text(f"INSERT INTO {settings.photos_table} (file_path, lat, lon, location_method) VALUES ('/x', 1, 2, :m)"),
             {"m": method},
         )
 
-    (written,) = store.put_many([entry("x", photo_id=1, given=None)], KEY)
+    (written,) = store.entries.put_many([entry("x", photo_id=1, given=None)], KEY)
 
-    assert store.rows([1])[1].provenance is provenance
+    assert store.rows.get([1])[1].provenance is provenance
     assert (written.entry.lat, written.entry.provenance) == (1.0, provenance)
 
 
 def test_an_impossible_point_in_the_backends_table_is_no_coordinate(store: PostgresStore, settings: Settings) -> None:
-    with store.engine.begin() as connection:
+    with store.database.engine.begin() as connection:
         connection.execute(text(f"INSERT INTO {settings.photos_table} (file_path, lat, lon) VALUES ('/x', 91, 2)"))
 
-    (written,) = store.put_many([entry("x", photo_id=1, given=None)], KEY)
+    (written,) = store.entries.put_many([entry("x", photo_id=1, given=None)], KEY)
 
     assert written.entry.lat is None
-    assert store.follow_rows() == 0
+    assert store.entries.follow_rows() == 0
 
 
 def test_filters_are_exact_at_the_date_line_and_by_metadata(store: PostgresStore) -> None:
     def at(name: str, lat: float, lon: float, **metadata: object) -> NewEntry:
         return entry(name, given=(lat, lon, Provenance.SURVEYED), metadata=metadata)
 
-    written = store.put_many([at("w", 0, 179.9995, k=1), at("e", 0, -179.9995, k=2), at("f", 0, 179.9, k=1)], KEY)
+    written = store.entries.put_many(
+        [at("w", 0, 179.9995, k=1), at("e", 0, -179.9995, k=2), at("f", 0, 179.9, k=1)], KEY
+    )
     west, east, _ = (w.entry.photo_id for w in written)
 
-    assert sorted(store.ids_where(Near(0, 180, 100), None).tolist()) == sorted([west, east])
-    assert store.ids_where(Near(0, 180, 100), {"k": 1}).tolist() == [west]
-    assert store.ids_where(None, {"k": 3}).tolist() == []
+    assert sorted(store.entries.ids_where(Near(0, 180, 100), None).tolist()) == sorted([west, east])
+    assert store.entries.ids_where(Near(0, 180, 100), {"k": 1}).tolist() == [west]
+    assert store.entries.ids_where(None, {"k": 3}).tolist() == []
 
 
 def test_a_backends_own_table_with_text_addresses_and_numeric_coordinates_works(
@@ -459,28 +461,28 @@ def test_a_backends_own_table_with_text_addresses_and_numeric_coordinates_works(
         undo=("DROP TABLE backend_photos",),
     ):
         store = make_store(photos_table="backend_photos")
-        (written,) = store.put_many([entry("a", address={"город": "Лунд"})], KEY)
+        (written,) = store.entries.put_many([entry("a", address={"город": "Лунд"})], KEY)
 
-        assert store.rows([written.entry.photo_id])[written.entry.photo_id].lat == 55.0
+        assert store.rows.get([written.entry.photo_id])[written.entry.photo_id].lat == 55.0
         assert rows_of(
             store, settings.model_copy(update={"photos_table": "backend_photos"}), "address_data, owner"
         ) == [('{"город": "Лунд"}', "somebody")]
-        assert store.follow_rows() == 0
+        assert store.entries.follow_rows() == 0
 
 
 def test_a_row_that_the_backends_table_rejects_is_refused_with_what_to_do(
     settings: Settings, make_store: Callable[..., PostgresStore]
 ) -> None:
     store = make_store()
-    with store.engine.begin() as connection:
+    with store.database.engine.begin() as connection:
         connection.execute(text(f"ALTER TABLE {settings.photos_table} ADD COLUMN owner text NOT NULL"))
 
     with pytest.raises(Permanent) as caught:
-        store.put_many([entry("a")], KEY)
+        store.entries.put_many([entry("a")], KEY)
 
     assert caught.value.code is Code.ROW_REJECTED
     assert "photo_id" in caught.value.message
-    assert store.counts(KEY).seq == 0
+    assert store.entries.counts(KEY).seq == 0
 
 
 def test_columns_of_other_names_are_read_and_written_by_the_mapping(
@@ -496,10 +498,10 @@ def test_columns_of_other_names_are_read_and_written_by_the_mapping(
         undo=("DROP TABLE pictures",),
     ):
         store = make_store(photos_table="pictures", photos_columns=columns)
-        old = store.rows([1])[1]
-        (missing,) = store.missing(KEY, after_id=-1, limit=10)
-        (again,) = store.put_many([entry("a", photo_id=1, given=None, path="/old.jpg")], KEY)
-        (new,) = store.put_many([entry("b")], KEY)
+        old = store.rows.get([1])[1]
+        (missing,) = store.vectors.missing(KEY, after_id=-1, limit=10)
+        (again,) = store.entries.put_many([entry("a", photo_id=1, given=None, path="/old.jpg")], KEY)
+        (new,) = store.entries.put_many([entry("b")], KEY)
 
         assert (old.path, old.lat, old.lon, old.provenance) == ("/old.jpg", 56.5, 14.5, Provenance.CONFIRMED)
         assert missing.photo_id == again.entry.photo_id == 1
@@ -507,16 +509,20 @@ def test_columns_of_other_names_are_read_and_written_by_the_mapping(
         assert rows_of(
             store, settings.model_copy(update={"photos_table": "pictures"}), "file, latitude, lat", order="nr"
         ) == [("/old.jpg", 56.5, "no latitude"), ("/photos/b.jpg", new.entry.lat, "no latitude")]
-        assert [row.path for row in store.rows_after(0, 10)] == ["/old.jpg", "/photos/b.jpg"]
-        assert (store.counts(KEY).photos, store.counts(KEY).with_coordinates, store.follow_rows()) == (2, 2, 0)
+        assert [row.path for row in store.rows.after(0, 10)] == ["/old.jpg", "/photos/b.jpg"]
+        assert (
+            store.entries.counts(KEY).photos,
+            store.entries.counts(KEY).with_coordinates,
+            store.entries.follow_rows(),
+        ) == (2, 2, 0)
 
 
 def test_a_table_that_is_made_has_the_columns_of_the_mapping(settings: Settings) -> None:
     columns = {"lat": "latitude", "lon": "longitude"}
     store = PostgresStore(settings.model_copy(update={"photos_columns": columns}))
     try:
-        migrate(store.engine, schema=settings.db_schema, photos_table=settings.photos_table, columns=columns)
-        (written,) = store.put_many([entry("a")], KEY)
+        migrate(store.database.engine, schema=settings.db_schema, photos_table=settings.photos_table, columns=columns)
+        (written,) = store.entries.put_many([entry("a")], KEY)
 
         assert rows_of(store, settings, "latitude, longitude") == [(written.entry.lat, written.entry.lon)]
     finally:
@@ -537,11 +543,11 @@ def test_a_view_is_read_and_one_that_takes_no_rows_refuses_new_photos_at_once(
         undo=("DROP VIEW shots_for_sightline", "DROP TABLE shots"),
     ):
         store = make_store(photos_table="shots_for_sightline")
-        (known,) = store.put_many([entry("a", photo_id=1, given=None, path="/a.jpg")], KEY)
+        (known,) = store.entries.put_many([entry("a", photo_id=1, given=None, path="/a.jpg")], KEY)
 
         assert (known.entry.lat, known.entry.provenance) == (55.0, Provenance.CONFIRMED)
         with pytest.raises(Permanent, match="send its photo_id") as caught:
-            store.put_many([entry("b")], KEY)
+            store.entries.put_many([entry("b")], KEY)
         assert caught.value.code is Code.ROW_REJECTED
 
 
@@ -553,7 +559,7 @@ def test_a_table_without_the_needed_columns_is_named(make_store: Callable[..., P
         undo=("DROP TABLE half_photos",),
     ):
         with pytest.raises(Permanent) as caught:
-            make_store(photos_table="half_photos").rows([1])
+            make_store(photos_table="half_photos").rows.get([1])
 
         assert caught.value.code is Code.NOT_READY
         assert "lat, lon" in caught.value.message
@@ -563,7 +569,7 @@ def test_a_database_that_is_not_migrated_says_so(settings: Settings) -> None:
     store = PostgresStore(settings)
     try:
         with pytest.raises(Permanent, match="sightline migrate"):
-            store.counts(KEY)
+            store.entries.counts(KEY)
     finally:
         store.close()
 
@@ -572,7 +578,7 @@ def test_a_database_that_is_away_is_transient(settings: Settings) -> None:
     store = PostgresStore(settings.model_copy(update={"database_url": "postgresql+psycopg2://postgres@127.0.0.1:1/x"}))
     try:
         with pytest.raises(Transient):
-            store.last_run()
+            store.runs.last()
     finally:
         store.close()
 
@@ -584,7 +590,7 @@ def test_migrating_twice_and_at_once_is_one_migration(settings: Settings) -> Non
 
     def run(store: PostgresStore) -> None:
         start.wait()
-        reached.append(migrate(store.engine, schema=settings.db_schema, photos_table=settings.photos_table))
+        reached.append(migrate(store.database.engine, schema=settings.db_schema, photos_table=settings.photos_table))
 
     threads = [threading.Thread(target=run, args=(store,)) for store in stores]
     for thread in threads:
@@ -600,44 +606,48 @@ def test_migrating_twice_and_at_once_is_one_migration(settings: Settings) -> Non
 def test_one_holder_in_the_cluster_has_the_lock(make_store: Callable[..., PostgresStore]) -> None:
     one, other = make_store(), make_store()
 
-    with one.exclusive("rebuild") as first, other.exclusive("rebuild") as second, other.exclusive("else") as third:
+    with (
+        one.runs.exclusive("rebuild") as first,
+        other.runs.exclusive("rebuild") as second,
+        other.runs.exclusive("else") as third,
+    ):
         assert (first, second, third) == (True, False, True)
-    with other.exclusive("rebuild") as later:
+    with other.runs.exclusive("rebuild") as later:
         assert later is True
 
 
 def test_the_newest_generation_is_the_published_one_and_old_ones_are_dropped(store: PostgresStore) -> None:
-    numbers = [store.reserve_generation() for _ in range(4)]
-    kept = [store.publish_generation(number, KEY, seq=1, built=BUILT, keep=2) for number in numbers]
+    numbers = [store.generations.reserve() for _ in range(4)]
+    kept = [store.generations.publish(number, KEY, seq=1, built=BUILT, keep=2) for number in numbers]
 
     assert [sorted(k) for k in kept] == [numbers[:1], numbers[:2], numbers[1:3], numbers[2:]]
-    assert store.newest_generation() == (numbers[-1], KEY)
-    assert store.changes_after(0, "other", DIM).generations == []
+    assert store.generations.newest() == (numbers[-1], KEY)
+    assert store.log.changes_after(0, "other", DIM).generations == []
 
 
 def test_a_late_publisher_cannot_go_back_behind_a_newer_generation(store: PostgresStore) -> None:
     """The fence: a rebuild that lost its lock finishes after its successor."""
-    early, late = store.reserve_generation(), store.reserve_generation()
-    store.publish_generation(late, KEY, seq=1, built=BUILT, keep=2)
+    early, late = store.generations.reserve(), store.generations.reserve()
+    store.generations.publish(late, KEY, seq=1, built=BUILT, keep=2)
 
     with pytest.raises(Permanent):
-        store.publish_generation(early, KEY, seq=1, built=BUILT, keep=2)
+        store.generations.publish(early, KEY, seq=1, built=BUILT, keep=2)
 
-    assert store.newest_generation() == (late, KEY)
+    assert store.generations.newest() == (late, KEY)
 
 
 def test_the_log_is_forgotten_only_behind_every_kept_generation(store: PostgresStore) -> None:
-    seqs = [store.put_many([entry(name)], KEY)[0].seq for name in "abcd"]
+    seqs = [store.entries.put_many([entry(name)], KEY)[0].seq for name in "abcd"]
 
     for seq in seqs[:3]:
-        store.publish_generation(store.reserve_generation(), KEY, seq=seq, built=BUILT, keep=2)
+        store.generations.publish(store.generations.reserve(), KEY, seq=seq, built=BUILT, keep=2)
 
-    changes = store.changes_after(seqs[1], KEY, DIM)
+    changes = store.log.changes_after(seqs[1], KEY, DIM)
     assert changes.log_start == seqs[1]
     assert len(changes.items) == 2
-    with store.engine.connect() as connection:
+    with store.database.engine.connect() as connection:
         kept = connection.execution_options(schema_translate_map=None).scalar(
-            text(f"SELECT min(seq) FROM {store._settings.db_schema}.changes")
+            text(f"SELECT min(seq) FROM {store.settings.db_schema}.changes")
         )
     assert kept == seqs[1]
 
@@ -646,7 +656,7 @@ NIGHT = datetime(2026, 3, 1, 3, 0, tzinfo=UTC)
 
 
 def claim(store: PostgresStore, slot: datetime, retry_after_s: float = 3600.0) -> bool:
-    return store.due("job", slot, max_attempts=2, retry_after_s=retry_after_s)
+    return store.runs.due("job", slot, max_attempts=2, retry_after_s=retry_after_s)
 
 
 def test_what_was_due_before_the_installation_is_not_missed(store: PostgresStore) -> None:
@@ -685,37 +695,37 @@ def test_a_claim_that_nobody_finished_is_claimed_again_but_not_for_ever(store: P
 def test_a_finished_slot_is_done(store: PostgresStore) -> None:
     claim(store, NIGHT - timedelta(days=1))
     claim(store, NIGHT)
-    store.slot_done("job", NIGHT)
+    store.runs.slot_done("job", NIGHT)
 
     assert claim(store, NIGHT, retry_after_s=0.0) is False
 
 
 def test_a_run_that_ended_without_a_word_is_closed_by_the_next(store: PostgresStore) -> None:
-    store.start_run()
-    second = store.start_run()
-    store.note_progress(second, "embed", 3, 9)
-    running = store.last_run()
-    store.finish_run(second, summary={"indexed": 9}, error=None)
-    done = store.last_run()
+    store.runs.start()
+    second = store.runs.start()
+    store.runs.note_progress(second, "embed", 3, 9)
+    running = store.runs.last()
+    store.runs.finish(second, summary={"indexed": 9}, error=None)
+    done = store.runs.last()
 
     assert running is not None
     assert (running.run_id, running.state, running.done, running.total) == (second, "running", 3, 9)
     assert done is not None
     assert (done.state, done.summary, done.error) == ("done", {"indexed": 9}, None)
-    with store.engine.connect() as connection:
+    with store.database.engine.connect() as connection:
         states = connection.scalars(
-            text(f"SELECT state FROM {store._settings.db_schema}.rebuilds ORDER BY run_id")
+            text(f"SELECT state FROM {store.settings.db_schema}.rebuilds ORDER BY run_id")
         ).all()
     assert states == ["failed", "done"]
 
 
 def test_attempts_count_up_until_the_photo_is_stored(store: PostgresStore, settings: Settings) -> None:
-    with store.engine.begin() as connection:
+    with store.database.engine.begin() as connection:
         connection.execute(text(f"INSERT INTO {settings.photos_table} (file_path, lat, lon) VALUES ('/x', 1, 2)"))
-    store.begin_attempt([1])
-    store.begin_attempt([1])
-    assert [m.attempts for m in store.missing(KEY, after_id=0, limit=9)] == [2]
+    store.attempts.begin([1])
+    store.attempts.begin([1])
+    assert [m.attempts for m in store.vectors.missing(KEY, after_id=0, limit=9)] == [2]
 
-    store.put_many([entry("x", photo_id=1)], KEY)
+    store.entries.put_many([entry("x", photo_id=1)], KEY)
 
-    assert [m.attempts for m in store.missing("other", after_id=0, limit=9)] == [0]
+    assert [m.attempts for m in store.vectors.missing("other", after_id=0, limit=9)] == [0]

@@ -48,7 +48,7 @@ def go_on() -> Iterator[threading.Event]:
 def put(store: PostgresStore, name: str, vector: Vector) -> tuple[int, int]:
     """(photo id, seq) of a stored photo, whose file holds what its vector says: the same name may come again."""
     content = hashlib.sha256(vector.tobytes()).hexdigest()
-    (written,) = store.put_many([replace(entry(name, vector), content_sha256=content)], KEY)
+    (written,) = store.entries.put_many([replace(entry(name, vector), content_sha256=content)], KEY)
     return written.entry.photo_id, written.seq
 
 
@@ -78,7 +78,7 @@ class History:
         return photo_id
 
     def remove(self, store: PostgresStore, photo_id: int) -> None:
-        ((seq, _),) = store.remove_many([photo_id]).values()
+        ((seq, _),) = store.entries.remove_many([photo_id]).values()
         self.writes.append((seq, photo_id, None))
 
     def at(self, seq: int) -> dict[int, Vector]:
@@ -185,7 +185,7 @@ def test_rolling_back_under_load_takes_the_generation_back_and_nothing_else(
     try:
         for i, number in enumerate([older, newer, older], start=2):
             history.add(store, f"photo {i}", rows[i])
-            store.roll_back(number)
+            store.generations.roll_back(number)
             until(lambda wanted=number: live.generation == wanted)  # type: ignore[misc]  # mypy and defaults
             reached.append(live.search(rows[i], 1))
     finally:
@@ -232,7 +232,7 @@ def assert_serves_and_keeps_up(live: FaissLiveIndex, store: PostgresStore, rows:
         found = live.search(row, 1)
         assert (found.ids.tolist(), found.seq) == ([photo_id], seq)
         if i % 5 == 0:
-            store.remove_many([photo_id])
+            store.entries.remove_many([photo_id])
             live.catch_up()
             assert photo_id not in live.search(row, 3).ids
 
@@ -295,7 +295,7 @@ def test_what_comes_while_a_generation_is_brought_is_on_it_at_the_swap(
     live.catch_up()
     assert slow_folder.arrived.wait(10)
     new_id, _ = put(store, "new", rows[1])
-    store.remove_many([gone_id])
+    store.entries.remove_many([gone_id])
     seq = live.catch_up()
 
     go_on.set()
@@ -334,7 +334,7 @@ def test_a_swap_waits_for_a_catch_up_that_has_read_the_log(
     slow_folder.slow_from = publish(store, folder)
     live.catch_up()
     assert slow_folder.arrived.wait(10)
-    has_read, apply_it, read = threading.Event(), threading.Event(), reader.changes_after
+    has_read, apply_it, read = threading.Event(), threading.Event(), reader.log.changes_after
 
     def read_and_wait(seq: int, model_key: str, dimension: int, *, items: bool = True) -> Changes:
         changes = read(seq, model_key, dimension, items=items)
@@ -343,7 +343,7 @@ def test_a_swap_waits_for_a_catch_up_that_has_read_the_log(
             assert apply_it.wait(10)
         return changes
 
-    reader.changes_after = read_and_wait  # type: ignore[method-assign]
+    reader.log.changes_after = read_and_wait  # type: ignore[method-assign]
     catching_up = threading.Thread(target=live.catch_up)
     catching_up.start()
     assert has_read.wait(10)
@@ -435,7 +435,7 @@ def test_the_old_generation_is_let_go_when_its_last_search_has_ended(
     late.start()
     assert arrived.wait(10)
     new_id, _ = put(store, "new", rows[10])
-    store.remove_many([old_ids[0]])
+    store.entries.remove_many([old_ids[0]])
     new = publish(store, folder, keep=1)
     live.settle()
     now = live.search(rows[10], 9)
@@ -478,7 +478,7 @@ def test_a_view_from_before_the_swap_answers_as_it_did(
     gone_id, _ = put(store, "gone", rows[8])
     ids = [put(store, f"p{i}", rows[i])[0] for i in range(3)]
     publish(store, folder, keep=1)
-    store.remove_many([gone_id])
+    store.entries.remove_many([gone_id])
     ids += [put(store, f"p{i}", rows[i])[0] for i in range(3, 5)]
     put(store, "p4", rows[7])
     live = live_on(make_store(), folder)
@@ -487,9 +487,9 @@ def test_a_view_from_before_the_swap_answers_as_it_did(
 
     # Photos of its base and of its delta change one by one, until a generation takes its place.
     for act in (
-        lambda: store.remove_many([ids[0]]),
+        lambda: store.entries.remove_many([ids[0]]),
         lambda: put(store, "p1", rows[5]),
-        lambda: store.remove_many([ids[3]]),
+        lambda: store.entries.remove_many([ids[3]]),
         lambda: put(store, "p4", rows[6]),
         lambda: publish(store, folder, keep=1),
     ):
@@ -519,7 +519,7 @@ class AwayFor:
     @classmethod
     def a_thread(cls, store: PostgresStore, name: str | None, times: int) -> AwayFor:
         away = cls(times, name)
-        original = store.changes_after
+        original = store.log.changes_after
 
         def maybe_away(seq: int, model_key: str, dimension: int, *, items: bool = True) -> Changes:
             if away.times_left > 0 and away.only_thread in (None, threading.current_thread().name):
@@ -527,7 +527,7 @@ class AwayFor:
                 raise Transient(Code.UNAVAILABLE, "Postgres is away")
             return original(seq, model_key, dimension, items=items)
 
-        store.changes_after = maybe_away  # type: ignore[method-assign]
+        store.log.changes_after = maybe_away  # type: ignore[method-assign]
         return away
 
 
@@ -555,7 +555,7 @@ def test_who_follows_keeps_up_without_a_search(
 
     until(lambda: gc.collect() >= 0 and not is_mapped(first))
     assert following.search(rows[0], 1).ids.tolist() == [photo_id]
-    ((removed_seq, _),) = store.remove_many([photo_id]).values()
+    ((removed_seq, _),) = store.entries.remove_many([photo_id]).values()
     until(lambda: following.seq >= removed_seq)
     assert photo_id not in following.search(rows[0], 3).ids
 
@@ -741,7 +741,7 @@ def test_generations_that_all_vanished_leave_postgres(
     publish(store, folder)
     live = live_on(make_store(), folder)
     live.settle()
-    store.remove_many([ids[0]])
+    store.entries.remove_many([ids[0]])
     publish(store, folder)
     shutil.rmtree(tmp_path / "index")
 

@@ -18,7 +18,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from worker.core.ports import Store
+from worker.core.ports import Log
 from worker.core.types import Change, Changes, Neighbours
 from worker.core.vectors import Ids, Vector, Vectors
 from worker.errors import BadGeneration, Transient, WorkerError
@@ -140,8 +140,8 @@ class _Layers:
 class FaissLiveIndex:
     """See worker.core.ports.LiveIndex."""
 
-    def __init__(self, store: Store, folder: GenerationFolder, *, model_key: str, dimension: int) -> None:
-        self._store = store
+    def __init__(self, changes: Log, folder: GenerationFolder, *, model_key: str, dimension: int) -> None:
+        self._changes = changes
         self._folder = folder
         self._model_key = model_key
         self._dimension = dimension
@@ -237,7 +237,7 @@ class FaissLiveIndex:
         while not self._closed.wait(every_s):
             try:
                 # A model that is still being filled has no generation: nothing is read before somebody searches.
-                if self._view is not None or self._store.serving_generation(self._model_key) is not None:
+                if self._view is not None or self._changes_after(0, vectors=False).generations:
                     self.catch_up(max_age_s=every_s / 2)
             except WorkerError as exc:
                 # A search would say the same to its caller.
@@ -324,7 +324,7 @@ class FaissLiveIndex:
         return layers, layers.view(changes.seq)
 
     def _from_postgres(self) -> tuple[_Layers, View]:
-        with self._store.snapshot(self._model_key, self._dimension) as snapshot:
+        with self._changes.snapshot(self._model_key, self._dimension) as snapshot:
             layers = _Layers(None, self._dimension, room=max(FIRST_ROOM, snapshot.count))
             for chunk in snapshot.chunks():
                 layers.put(chunk.ids, chunk.vectors)
@@ -333,7 +333,7 @@ class FaissLiveIndex:
             return layers, layers.view(snapshot.seq)
 
     def _changes_after(self, seq: int, *, vectors: bool = True) -> Changes:
-        return self._store.changes_after(seq, self._model_key, self._dimension, items=vectors)
+        return self._changes.changes_after(seq, self._model_key, self._dimension, items=vectors)
 
 
 def _positions(sorted_ids: Ids, wanted: Ids) -> npt.NDArray[np.intp]:

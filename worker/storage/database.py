@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, NoSuchTableError, OperationalError
@@ -36,7 +37,8 @@ class Database:
         self.engine.dispose()
 
     @contextmanager
-    def _begin(self, isolation_level: str | None = None) -> Iterator[Connection]:
+    def begin(self, isolation_level: str | None = None) -> Iterator[Connection]:
+        """A connection with a transaction around the block."""
         with self.guard(), self.engine.connect() as connection:
             if isolation_level:
                 connection = connection.execution_options(isolation_level=isolation_level)
@@ -79,3 +81,8 @@ class Database:
 
 def first_line(exc: Exception) -> str:
     return str(getattr(exc, "orig", None) or exc).strip().splitlines()[0]
+
+
+def iso(moment: datetime | None) -> str | None:
+    """A moment as replies carry it: ISO 8601, UTC, seconds."""
+    return None if moment is None else moment.astimezone(UTC).isoformat(timespec="seconds")

@@ -6,6 +6,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     DateTime,
     Double,
     Identity,
@@ -51,7 +52,7 @@ entries = Table(
     Column("updated_at", DateTime(timezone=True), nullable=False),
 )
 
-#: The change log. The order of `seq` is the order of commits (see Store._log).
+#: The change log. The order of `seq` is the order of commits (see ChangeLog.append).
 changes = Table(
     "changes",
     metadata,
@@ -158,3 +159,14 @@ schedule = Table(
     Column("attempts", Integer, nullable=False),
     Column("changed_at", DateTime(timezone=True), nullable=False),
 )
+
+
+def kept() -> list[ColumnElement[bool]]:
+    """Generations that are published and not dropped, of all models."""
+    return [generations.c.published_at.is_not(None), generations.c.dropped_at.is_(None)]
+
+
+def served(model_key: str | None = None) -> list[ColumnElement[bool]]:
+    """Generations that are published, kept and not rolled back from, of one model or of all."""
+    of_all = [*kept(), generations.c.withdrawn_at.is_(None)]
+    return of_all if model_key is None else [*of_all, generations.c.model_key == model_key]

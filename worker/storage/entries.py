@@ -1,0 +1,291 @@
+"""What the index knows of each photo: written with its vector and its change in one transaction, read, filtered."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, Row, Select, and_, delete, exists, func, literal, or_, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from producer_client.contract import Code, Near, Provenance
+from worker.core.geo import bounding_box, distance_m
+from worker.core.types import Counts, Entry, NewEntry, Written
+from worker.core.vectors import Ids, Vector, from_bytes
+from worker.errors import Transient
+from worker.storage.database import Database
+from worker.storage.log import ChangeLog
+from worker.storage.rows import Rows
+from worker.storage.tables import attempts, changes, embeddings, entries, purges, refusals, serving
+from worker.storage.vectors import keep_vector
+
+
+class Entries:
+    """See worker.core.ports.Entries. A public method is a transaction."""
+
+    def __init__(self, database: Database, rows: Rows, log: ChangeLog) -> None:
+        self._database = database
+        self._rows = rows
+        self._log = log
+
+    def put_many(
+        self, new: Sequence[NewEntry], model_key: str, *, revive: bool = True, filling: bool = False
+    ) -> list[Written]:
+        """Photo rows, vectors, entries and change log of one message in one transaction.
+
+        revive: whether a photo that was removed comes back. filling: the model does not serve yet.
+        Raises Transient when another model serves since: the photo would be found by nobody.
+        """
+        with self._database.begin() as connection:
+            rows = self._rows.write(connection, new)
+            for item in sorted(new, key=lambda item: rows[item.ref]):  # one order for all writers: no deadlock
+                if item.vector is not None:
+                    keep_vector(connection, item.content_sha256, model_key, item.vector)
+                self._put_entry(connection, *rows[item.ref], item, revive)
+            photo_ids = [photo_id for photo_id, _ in rows.values()]
+            connection.execute(delete(refusals).where(refusals.c.photo_id.in_(photo_ids)))
+            connection.execute(delete(attempts).where(attempts.c.photo_id.in_(photo_ids)))
+            stored = {row.photo_id: self._entry(row) for row in connection.execute(self._entries(photo_ids))}
+            seqs = self._log.append(connection, photo_ids, model_key if filling else None)
+            # Under the lock of the log, which the change of the model takes too.
+            now_serving = connection.scalar(select(serving.c.model_key))
+            if not filling and now_serving not in (None, model_key):
+                raise Transient(Code.UNAVAILABLE, f"model {now_serving} serves now, no longer {model_key}")
+        return [Written(item.ref, stored[rows[item.ref][0]], seqs[rows[item.ref][0]]) for item in new]
+
+    def remove_many(self, photo_ids: Collection[int]) -> dict[int, tuple[int, bool]]:
+        """Take photos out of the index; returns {photo_id: (seq, was in it)}. Their `photos` rows stay."""
+        ids = sorted(set(photo_ids))
+        with self._database.begin() as connection:
+            gone = self._remove(connection, ids)
+            seqs = self._log.append(connection, ids)
+        return {photo_id: (seqs[photo_id], photo_id in gone) for photo_id in ids}
+
+    def purge_many(self, photo_ids: Collection[int]) -> dict[int, tuple[int, bool]]:
+        """Remove photos and erase what is kept of them; returns {photo_id: (seq, was in the index)}.
+
+        What stays is the bare id, so that no rebuild adds the photo again, and a note until no generation holds it. A
+        vector that another photo of the same content has too stays that photo's.
+        """
+        ids = sorted(set(photo_ids))
+        with self._database.begin() as connection:
+            gone = self._remove(connection, ids)
+            contents = connection.scalars(select(entries.c.content_sha256).where(entries.c.photo_id.in_(ids))).all()
+            connection.execute(
+                update(entries)
+                .where(entries.c.photo_id.in_(ids))
+                .values(
+                    content_sha256="",
+                    path=None,
+                    lat=None,
+                    lon=None,
+                    provenance=None,
+                    from_exif=False,
+                    metadata=None,
+                    updated_at=func.now(),
+                )
+            )
+            shared = exists().where(entries.c.content_sha256 == embeddings.c.content_sha256)
+            connection.execute(delete(embeddings).where(embeddings.c.content_sha256.in_(contents), ~shared))
+            connection.execute(delete(attempts).where(attempts.c.photo_id.in_(ids)))
+            seqs = self._log.append(connection, ids)
+            for photo_id, seq in seqs.items():
+                asked = {"seq": seq, "asked_at": func.now(), "erased_at": None, "generation": None}
+                connection.execute(
+                    upsert(purges)
+                    .values(photo_id=photo_id, **asked)
+                    .on_conflict_do_update(index_elements=["photo_id"], set_=asked)
+                )
+        return {photo_id: (seqs[photo_id], photo_id in gone) for photo_id in ids}
+
+    def get(self, photo_ids: Collection[int]) -> dict[int, Entry]:
+        """What the index knows of these photos; removed and unknown ones are absent."""
+        with self._database.begin() as connection:
+            found = connection.execute(self._entries(photo_ids).where(~entries.c.removed)).all()
+        return {row.photo_id: self._entry(row) for row in found}
+
+    def known(self, photo_ids: Collection[int], model_key: str) -> dict[int, tuple[Entry, Vector]]:
+        """Indexed photos with their vectors as stored; removed, unknown and unembedded ones are absent."""
+        query = (
+            self._entries(photo_ids)
+            .add_columns(embeddings.c.vector)
+            .join(
+                embeddings,
+                and_(embeddings.c.content_sha256 == entries.c.content_sha256, embeddings.c.model_key == model_key),
+            )
+            .where(~entries.c.removed)
+        )
+        with self._database.begin() as connection:
+            return {
+                row.photo_id: (self._entry(row), from_bytes(row.vector, len(row.vector) // 4))
+                for row in connection.execute(query)
+            }
+
+    def ids_with_content(self, content_sha256: str) -> Ids:
+        with self._database.begin() as connection:
+            found = connection.scalars(
+                select(entries.c.photo_id).where(entries.c.content_sha256 == content_sha256, ~entries.c.removed)
+            ).all()
+        return np.array(found, dtype=np.int64)
+
+    def ids_where(self, near: Near | None, where: Mapping[str, Any] | None) -> Ids:
+        """Ids of the indexed photos within the circle whose metadata contains `where`."""
+        query = select(entries.c.photo_id, entries.c.lat, entries.c.lon).where(~entries.c.removed)
+        if near is not None:
+            lat_min, lat_max, ranges = bounding_box(near.lat, near.lon, near.radius_m)
+            query = query.where(
+                entries.c.lat.between(lat_min, lat_max),
+                or_(*(entries.c.lon.between(west, east) for west, east in ranges)),
+            )
+        if where:
+            query = query.where(entries.c.metadata.contains(dict(where)))
+        with self._database.begin() as connection:
+            found = connection.execute(query).all()
+        return np.array(
+            [
+                row.photo_id
+                for row in found
+                if near is None or distance_m(near.lat, near.lon, row.lat, row.lon) <= near.radius_m
+            ],
+            dtype=np.int64,
+        )
+
+    def follow_rows(self) -> int:
+        """Take over what the backend changed in its table directly: coordinates, methods, deleted rows."""
+        p = self._rows.table
+        lat, lon = p.c.lat.cast(entries.c.lat.type), p.c.lon.cast(entries.c.lon.type)
+        provenance = self._rows.provenance
+        moved = (
+            update(entries)
+            .where(
+                entries.c.photo_id == p.c.id,
+                ~entries.c.removed,
+                self._rows.has_coordinates,
+                or_(
+                    entries.c.lat.is_distinct_from(lat),
+                    entries.c.lon.is_distinct_from(lon),
+                    entries.c.provenance.is_distinct_from(provenance),
+                ),
+            )
+            .values(lat=lat, lon=lon, provenance=provenance, from_exif=False, updated_at=func.now())
+            .returning(entries.c.photo_id)
+        )
+        withdrawn = (
+            update(entries)
+            .where(
+                entries.c.photo_id == p.c.id,
+                ~entries.c.removed,
+                ~entries.c.from_exif,
+                entries.c.lat.is_not(None),
+                self._rows.has_coordinates.is_not(True),
+            )
+            .values(lat=None, lon=None, provenance=None, updated_at=func.now())
+            .returning(entries.c.photo_id)
+        )
+        deleted = (
+            update(entries)
+            .where(~entries.c.removed, ~exists().where(p.c.id == entries.c.photo_id))
+            .values(removed=True, updated_at=func.now())
+            .returning(entries.c.photo_id)
+        )
+        with self._database.begin() as connection:
+            changed = [photo_id for change in (moved, withdrawn, deleted) for photo_id in connection.scalars(change)]
+            if changed:
+                self._log.append(connection, changed)
+        return len(changed)
+
+    def counts(self, model_key: str) -> Counts:
+        p = self._rows.table
+        indexed = (
+            select(func.count())
+            .select_from(entries)
+            .join(embeddings, embeddings.c.content_sha256 == entries.c.content_sha256)
+            .where(~entries.c.removed, embeddings.c.model_key == model_key)
+        )
+        with_coordinates = select(func.count()).select_from(p).where(self._rows.has_coordinates)
+        query = select(
+            select(func.count()).select_from(p).scalar_subquery().label("photos"),
+            with_coordinates.scalar_subquery().label("with_coordinates"),
+            with_coordinates.where(~exists().where(refusals.c.photo_id == p.c.id))
+            .scalar_subquery()
+            .label("valid_files"),
+            indexed.scalar_subquery().label("indexed"),
+            select(func.count()).select_from(entries).where(entries.c.removed).scalar_subquery().label("removed"),
+            select(func.count()).select_from(refusals).scalar_subquery().label("refused"),
+            select(func.count()).where(purges.c.erased_at.is_(None)).scalar_subquery().label("purges_pending"),
+            func.coalesce(select(func.max(changes.c.seq)).scalar_subquery(), 0).label("seq"),
+        )
+        with self._database.begin() as connection:
+            return Counts(*connection.execute(query).one())
+
+    # ---------------------------------------------------------------------------------------- below
+
+    def _remove(self, connection: Connection, ids: Sequence[int]) -> set[int]:
+        """Those of the photos that were in the index; all are out of it."""
+        gone = connection.scalars(
+            update(entries)
+            .where(entries.c.photo_id.in_(ids), ~entries.c.removed)
+            .values(removed=True, updated_at=func.now())
+            .returning(entries.c.photo_id)
+        ).all()
+        # A photo that was never added is remembered as removed too, or the next rebuild would add it.
+        p = self._rows.table
+        connection.execute(
+            upsert(entries)
+            .from_select(
+                ["photo_id", "content_sha256", "path", "removed"],
+                select(p.c.id, literal(""), p.c.file_path, literal(True)).where(p.c.id.in_(ids)),
+            )
+            .on_conflict_do_nothing()
+        )
+        connection.execute(delete(refusals).where(refusals.c.photo_id.in_(ids)))
+        return set(gone)
+
+    def _put_entry(self, connection: Connection, photo_id: int, path: str, item: NewEntry, revive: bool) -> None:
+        """The row's coordinates hold; those of the EXIF tags only where the row has none."""
+        point = self._rows.coordinates(connection, photo_id)
+        from_exif = point is None and item.exif is not None
+        if from_exif and item.exif is not None:
+            point = (*item.exif, Provenance.EXIF_GPS)
+        lat, lon, provenance = point or (None, None, None)
+        values: dict[str, Any] = {
+            "content_sha256": item.content_sha256,
+            "path": path,
+            "lat": lat,
+            "lon": lon,
+            "provenance": provenance,
+            "from_exif": from_exif,
+            "removed": False,
+            "updated_at": func.now(),
+        }
+        if item.metadata is not None:
+            values["metadata"] = item.metadata
+        connection.execute(
+            upsert(entries)
+            .values(photo_id=photo_id, **values)
+            .on_conflict_do_update(
+                index_elements=["photo_id"], set_=values, where=None if revive else ~entries.c.removed
+            )
+        )
+
+    def _entries(self, photo_ids: Collection[int]) -> Select[*tuple[Any, ...]]:
+        p = self._rows.table
+        return (
+            select(entries, p.c.address_data.label("address"))
+            .join_from(entries, p, p.c.id == entries.c.photo_id, isouter=True)
+            .where(entries.c.photo_id.in_(photo_ids))
+        )
+
+    @staticmethod
+    def _entry(row: Row[Any]) -> Entry:
+        return Entry(
+            photo_id=row.photo_id,
+            path=row.path,
+            content_sha256=row.content_sha256,
+            lat=row.lat,
+            lon=row.lon,
+            provenance=None if row.provenance is None else Provenance(row.provenance),
+            address=row.address,
+            metadata=row.metadata,
+        )

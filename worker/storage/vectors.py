@@ -1,0 +1,96 @@
+"""Vectors by content and model, and which photos lack one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from sqlalchemy import ColumnElement, Connection, and_, exists, func, or_, select
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from worker.core.types import Missing
+from worker.core.vectors import Vector, from_bytes, to_bytes
+from worker.storage.database import Database
+from worker.storage.rows import Rows
+from worker.storage.tables import attempts, embeddings, entries, refusals
+
+
+class Vectors:
+    """See worker.core.ports.StoredVectors. A public method without a connection is a transaction."""
+
+    def __init__(self, database: Database, rows: Rows) -> None:
+        self._database = database
+        self._rows = rows
+
+    def known(self, contents: Collection[str], model_key: str) -> dict[str, Vector]:
+        """Stored vectors by content, of this model alone."""
+        query = select(embeddings.c.content_sha256, embeddings.c.vector).where(
+            embeddings.c.content_sha256.in_(contents), embeddings.c.model_key == model_key
+        )
+        with self._database.begin() as connection:
+            return {
+                row.content_sha256: from_bytes(row.vector, len(row.vector) // 4) for row in connection.execute(query)
+            }
+
+    def keep(self, vectors: Mapping[str, Vector], model_key: str) -> None:
+        with self._database.begin() as connection:
+            for content, vector in sorted(vectors.items()):
+                keep_vector(connection, content, model_key, vector)
+
+    def missing(
+        self, model_key: str, *, after_id: int, limit: int, share: tuple[int, int] | None = None
+    ) -> list[Missing]:
+        """Photos with coordinates, or added before, that have no vector of this model or whose file moved.
+
+        share: (slot, of so many): only photos whose id falls to this slot, and none that was refused before.
+        """
+        p = self._rows.table
+        query = (
+            select(p.c.id, p.c.file_path, func.coalesce(attempts.c.attempts, 0).label("attempts"))
+            .join_from(p, entries, entries.c.photo_id == p.c.id, isouter=True)
+            .join(attempts, attempts.c.photo_id == p.c.id, isouter=True)
+            .where(p.c.id > after_id, self._is_missing(model_key))
+            .order_by(p.c.id)
+            .limit(limit)
+        )
+        if share is not None:
+            slot, slots = share
+            query = query.where(p.c.id % slots == slot, ~self._was_refused)
+        with self._database.begin() as connection:
+            return [Missing(row.id, row.file_path or "", row.attempts) for row in connection.execute(query)]
+
+    def missing_count(self, model_key: str, *, refused_too: bool = True) -> int:
+        with self._database.begin() as connection:
+            return self.count_missing(connection, model_key, refused_too=refused_too)
+
+    # ---------------------------------------------------------------------- for the neighbours in this folder
+
+    def count_missing(self, connection: Connection, model_key: str, *, refused_too: bool) -> int:
+        p = self._rows.table
+        query = (
+            select(func.count())
+            .select_from(p)
+            .join(entries, entries.c.photo_id == p.c.id, isouter=True)
+            .where(self._is_missing(model_key))
+        )
+        return connection.scalar(query if refused_too else query.where(~self._was_refused)) or 0
+
+    # ---------------------------------------------------------------------------------------- below
+
+    def _is_missing(self, model_key: str) -> ColumnElement[bool]:
+        embedded = exists().where(
+            embeddings.c.content_sha256 == entries.c.content_sha256, embeddings.c.model_key == model_key
+        )
+        stale = and_(~entries.c.removed, or_(~embedded, entries.c.path.is_distinct_from(self._rows.table.c.file_path)))
+        return or_(and_(entries.c.photo_id.is_(None), self._rows.has_coordinates), stale)
+
+    @property
+    def _was_refused(self) -> ColumnElement[bool]:
+        return exists().where(refusals.c.photo_id == self._rows.table.c.id)
+
+
+def keep_vector(connection: Connection, content: str, model_key: str, vector: Vector) -> None:
+    connection.execute(
+        upsert(embeddings)
+        .values(content_sha256=content, model_key=model_key, vector=to_bytes(vector), created_at=func.now())
+        .on_conflict_do_nothing()
+    )
