@@ -87,7 +87,7 @@ def service(settings: Settings, dimension: int) -> Iterator[Service]:
     store = PostgresStore(settings, pool_size=settings.concurrency + 4)
     folder = generation_folder(settings)
     live = FaissLiveIndex(store.log, folder, model_key=MODEL_KEY, dimension=dimension)
-    library = Library(
+    library = Library.join(
         settings,
         encoder=NoModel(dimension),
         decode=_decode,
@@ -137,7 +137,7 @@ def rebuild(settings: Settings, dimension: int) -> dict[str, Any]:
     """
     with service(settings, dimension) as own:
         started = time.monotonic()
-        reply = own.library.rebuild()
+        reply = own.library.rebuilding.rebuild()
         seconds = time.monotonic() - started
         peak = peak_rss_mb()
         if "torch" in sys.modules:

@@ -80,14 +80,14 @@ def add_to_visible(settings: Settings, vectors: Vectors) -> dict[str, Any]:
 def _find_each(connection: Connection, settings: Settings, dimension: int) -> None:
     """Answer each (photo_id, seq, vector) with the moment at which a search has found it, or None."""
     with service(settings, dimension) as own:
-        own.library.follow()
+        own.library.questions.follow()
         own.live.catch_up()
         connection.send("ready")
         try:
             while True:
                 photo_id, seq, vector = connection.recv()
                 request = Search(vector=vector.tolist(), model_key=MODEL_KEY, top_k=K, threshold=-1.0, min_seq=seq)
-                hits = own.library.search(request).hits
+                hits = own.library.questions.search(request).hits
                 connection.send(time.monotonic() if photo_id in {hit.photo_id for hit in hits} else None)
         except EOFError:
             return
@@ -163,7 +163,7 @@ def _latencies(spent: npt.NDArray[np.float64]) -> dict[str, float | None]:
 def _answer_steadily(connection: Connection, settings: Settings, known: Ids, vectors: Vectors) -> None:
     """Search RATE times a second until the generation that the connection names has served for a while."""
     with service(settings, vectors.shape[1]) as own:
-        own.library.follow()
+        own.library.questions.follow()
         own.live.catch_up()
         # An approximate index does not find every photo by its own vector. Those that it finds must stay found.
         found = [own.live.search(vector, 1).ids[:1].tolist() == [i] for i, vector in zip(known, vectors, strict=True)]

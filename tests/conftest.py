@@ -165,7 +165,7 @@ def make_library(
             "live": FaissLiveIndex(store.log, folder, model_key=model.model_key, dimension=model.dimension),
             "generations": folder,
         }
-        return Library(chosen, **(joined | parts))
+        return Library.join(chosen, **(joined | parts))
 
     return make
 

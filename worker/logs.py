@@ -37,3 +37,8 @@ def configure(level: str) -> None:
     # At INFO they tell every request, every CPU feature that is tried, and celery every reply in full.
     for chatty in ("httpx", "httpcore", "urllib3", "alembic", "kombu", "faiss.loader", "celery.app.trace"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def ms_since(started: float) -> float:
+    """Milliseconds since a moment of time.monotonic, as `took_ms` says them."""
+    return round((time.monotonic() - started) * 1000, 2)

@@ -76,7 +76,7 @@ class Runtime:
         threadpool_limits(1, user_api="blas")
         for library in libraries:
             if follow:
-                library.follow()
+                library.questions.follow()
 
     def close(self) -> None:
         """When no task is in hand any more: end what the libraries have running."""
@@ -114,7 +114,7 @@ class Runtime:
         generations = generation_folder(settings)
         for name, sha256 in names:
             encoder = load(settings, name, sha256, known_photos=partial(known_photos, settings, store))
-            yield Library(
+            yield Library.join(
                 settings,
                 encoder=encoder,
                 decode=partial(decode, side=encoder.input_side, max_megapixels=settings.max_megapixels),

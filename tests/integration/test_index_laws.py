@@ -499,7 +499,7 @@ def test_every_stored_vector_is_its_own_photos(
     def holds(rounds: list[list[tuple[str, dict[str, bytes]]]]) -> None:
         empty(store)
         photos, folder = Bytes(), GenerationFolder(tmp_path / f"example {next(numbers)}")
-        library = Library(
+        library = Library.join(
             few_at_once,
             encoder=photos,
             decode=photos.decode,
@@ -516,7 +516,7 @@ def test_every_stored_vector_is_its_own_photos(
                 known = id_by_path(store)
                 if what == "removed":
                     gone = [known[path] for path in files if path in known]
-                    library.remove_many(gone)
+                    library.photos.remove_many(gone)
                     for photo_id in gone:
                         own.pop(photo_id, None)
                         waiting.pop(photo_id, None)
@@ -530,11 +530,11 @@ def test_every_stored_vector_is_its_own_photos(
                         NewPhoto(path, Photo(path=path), lat=1.0, lon=2.0, provenance=Provenance.SURVEYED)
                         for path in files
                     ]
-                    for outcome in library.add_many(items).outcomes:
+                    for outcome in library.photos.add_many(items).outcomes:
                         if isinstance(outcome, Stored):
                             own[outcome.photo_id] = files[outcome.ref]
                             waiting.pop(outcome.photo_id, None)
-            number = library.rebuild().generation
+            number = library.rebuilding.rebuild().generation
             own |= {i: photos.files[path] for i, path in waiting.items() if photos.files[path].startswith(b"picture")}
             waiting = {photo_id: path for photo_id, path in waiting.items() if photo_id not in own}
 

@@ -63,7 +63,7 @@ def new(scene: Scene, provenance: Provenance | None = Provenance.SURVEYED, **cha
 
 
 def stored(library: Library, items: Sequence[NewPhoto]) -> list[Stored]:
-    outcomes = library.add_many(items).outcomes
+    outcomes = library.photos.add_many(items).outcomes
     assert [type(outcome) for outcome in outcomes] == [Stored] * len(items), outcomes
     return [outcome for outcome in outcomes if isinstance(outcome, Stored)]
 
@@ -125,7 +125,7 @@ def test_an_added_photo_is_found_by_the_next_search(library: Library, scenes: li
     first, second, *_ = of_place(scenes, 0)
     (added,) = stored(library, [new(first, address={"street": "Long Street"}, metadata={"walk": 7})])
 
-    reply = library.search(Search(photo=Photo(path=str(second.path)), threshold=0.0, min_seq=added.seq))
+    reply = library.questions.search(Search(photo=Photo(path=str(second.path)), threshold=0.0, min_seq=added.seq))
 
     (hit,) = reply.hits
     assert (hit.photo_id, hit.path) == (added.photo_id, str(first.path))
@@ -155,7 +155,7 @@ def test_a_batch_survives_its_worst_items(library: Library, scenes: list[Scene],
         new(scenes[1]),
     ]
 
-    outcomes = library.add_many(items).outcomes
+    outcomes = library.photos.add_many(items).outcomes
 
     assert [o.ref for o in outcomes] == [
         str(scenes[0].path),
@@ -188,7 +188,7 @@ def test_every_vector_is_its_own_photos_whatever_fails_beside_it(
         if number % 3 == 0:
             items.append(NewPhoto(f"broken {number}", Photo(path=str(broken))))
 
-    outcomes = library.add_many(items).outcomes
+    outcomes = library.photos.add_many(items).outcomes
 
     for outcome in outcomes:
         if isinstance(outcome, Stored):
@@ -205,7 +205,7 @@ def test_a_photo_that_the_model_cannot_take_fails_alone(
     poison = encoder.prepare(decode(scenes[1].path.read_bytes(), side=224, max_megapixels=100).pixels)
     library = make_library(encoder=Counting(encoder, [poison]))
 
-    outcomes = library.add_many([new(scene) for scene in scenes[:3]]).outcomes
+    outcomes = library.photos.add_many([new(scene) for scene in scenes[:3]]).outcomes
 
     assert [o.status for o in outcomes] == ["stored", "refused", "stored"]
     assert isinstance(outcomes[1], Refused)
@@ -224,7 +224,7 @@ def test_a_photo_on_which_the_decoder_itself_breaks_fails_alone(
 
     library = make_library(decode=breaks)
 
-    outcomes = library.add_many([new(scene) for scene in scenes[:3]]).outcomes
+    outcomes = library.photos.add_many([new(scene) for scene in scenes[:3]]).outcomes
 
     assert [o.status for o in outcomes] == ["stored", "refused", "stored"]
     assert isinstance(outcomes[1], Refused)
@@ -248,7 +248,7 @@ def test_a_known_content_costs_no_forward_pass(
     assert again.photo_id == first.photo_id
     assert other.photo_id != first.photo_id
     assert other.content_sha256 == first.content_sha256
-    assert library.stats(rss_mb=0).cache_hits == 2
+    assert library.statistics.stats(rss_mb=0).cache_hits == 2
 
 
 def test_one_content_is_decoded_once_in_a_message(
@@ -263,7 +263,7 @@ def test_one_content_is_decoded_once_in_a_message(
 
     assert first.content_sha256 == other.content_sha256
     assert len(decoded) == 1
-    assert library.stats(rss_mb=0).cache_misses == 1
+    assert library.statistics.stats(rss_mb=0).cache_misses == 1
 
 
 def test_what_two_ask_for_at_the_same_time_is_decoded_by_one_of_them(
@@ -283,13 +283,13 @@ def test_what_two_ask_for_at_the_same_time_is_decoded_by_one_of_them(
         return expected[-1]
 
     library = make_library(decode=decode_slowly, encoder=Counting(encoder))
-    asked = library._embedding._batcher.expect
-    monkeypatch.setattr(library._embedding._batcher, "expect", expect)
+    asked = library.embedding._batcher.expect
+    monkeypatch.setattr(library.embedding._batcher, "expect", expect)
     embed = EmbedItem("one", Photo(path=str(scenes[0].path)))
     with ThreadPoolExecutor(2) as callers:
-        first = callers.submit(library.embed_many, [embed], return_vectors=True)
+        first = callers.submit(library.photos.embed_many, [embed], return_vectors=True)
         assert begun.wait(PATIENCE_S)
-        second = callers.submit(library.embed_many, [embed], return_vectors=True)
+        second = callers.submit(library.photos.embed_many, [embed], return_vectors=True)
         until(lambda: len(expected) == 2)
         both.set()
         replies = [first.result(), second.result()]
@@ -346,13 +346,13 @@ def test_a_message_that_breaks_off_ends_what_it_has_begun_and_leaves_nothing_wai
     monkeypatch.setattr(store.vectors, "known", fails_once)
 
     with pytest.raises(Transient):
-        library.add_many([new(scene) for scene in scenes])
+        library.photos.add_many([new(scene) for scene in scenes])
 
     assert calls == [READ_AHEAD, len(scenes) - READ_AHEAD]
-    until(lambda: not library._embedding._batcher._in_hand)
-    assert library._embedding._batcher.computed == READ_AHEAD
+    until(lambda: not library.embedding._batcher._in_hand)
+    assert library.embedding._batcher.computed == READ_AHEAD
     assert len(stored(library, [new(scene) for scene in scenes])) == len(scenes)
-    assert library._embedding._batcher.computed == len(scenes), "nothing twice"
+    assert library.embedding._batcher.computed == len(scenes), "nothing twice"
 
 
 def test_a_photo_that_is_located_and_then_added_goes_through_the_model_once(
@@ -362,14 +362,14 @@ def test_a_photo_that_is_located_and_then_added_goes_through_the_model_once(
     library, scene = make_library(encoder=counting), scenes[0]
     photo = Photo(path=str(scene.path))
 
-    library.locate(Locate(photo=photo))
-    library.search(Search(photo=photo))
+    library.questions.locate(Locate(photo=photo))
+    library.questions.search(Search(photo=photo))
     (added,) = stored(library, [new(scene)])
 
     assert counting.photos == 1
     assert not added.embedded
-    assert library.stats(rss_mb=0).cache_hits == 2
-    assert library.stats(rss_mb=0).cache_misses == 1
+    assert library.statistics.stats(rss_mb=0).cache_hits == 2
+    assert library.statistics.stats(rss_mb=0).cache_misses == 1
     assert store.vectors.known([added.content_sha256], encoder.model_key), "its vector lies in Postgres all the same"
 
 
@@ -380,7 +380,7 @@ def test_a_process_remembers_no_more_vectors_than_it_is_told(
     library = make_library(encoder=counting, settings=settings.model_copy(update={"recent_vectors": 1}))
 
     for scene in (scenes[0], scenes[1], scenes[0]):
-        library.locate(Locate(photo=Photo(path=str(scene.path))))
+        library.questions.locate(Locate(photo=Photo(path=str(scene.path))))
 
     assert counting.photos == 3
 
@@ -393,7 +393,7 @@ def test_what_a_process_remembers_is_forgotten_in_a_while(
     library = make_library(encoder=counting)
 
     for _ in range(2):
-        library.locate(Locate(photo=Photo(path=str(scenes[0].path))))
+        library.questions.locate(Locate(photo=Photo(path=str(scenes[0].path))))
 
     assert counting.photos == 2, "what is purged must not live on in a worker's memory"
 
@@ -416,7 +416,7 @@ def test_inline_bytes_are_added_and_found(library: Library, scenes: list[Scene])
     first, second, *_ = of_place(scenes, 0)
     (added,) = stored(library, [new(first, photo=Photo.of_bytes(first.path.read_bytes()))])
 
-    hits = library.search(Search(photo=Photo.of_bytes(second.path.read_bytes()), threshold=0.0)).hits
+    hits = library.questions.search(Search(photo=Photo.of_bytes(second.path.read_bytes()), threshold=0.0)).hits
 
     assert [hit.photo_id for hit in hits] == [added.photo_id]
 
@@ -427,7 +427,7 @@ def test_a_database_that_takes_no_such_row_refuses_that_photo_alone(
     with store.database.engine.begin() as connection:
         connection.execute(text(f"ALTER TABLE {settings.photos_table} ADD CHECK (lat <> 7)"))
 
-    outcomes = library.add_many([new(scenes[0]), new(scenes[1], lat=7.0), new(scenes[2])]).outcomes
+    outcomes = library.photos.add_many([new(scenes[0]), new(scenes[1], lat=7.0), new(scenes[2])]).outcomes
 
     assert [o.status for o in outcomes] == ["stored", "refused", "stored"]
     assert isinstance(outcomes[1], Refused)
@@ -440,15 +440,15 @@ def test_a_database_that_takes_no_such_row_refuses_that_photo_alone(
 def test_embedding_keeps_the_vector_without_adding_the_photo(library: Library, scenes: list[Scene]) -> None:
     item = EmbedItem("a", Photo(path=str(scenes[0].path)))
 
-    (first,) = library.embed_many([item], return_vectors=True).outcomes
-    (again,) = library.embed_many([item]).outcomes
+    (first,) = library.photos.embed_many([item], return_vectors=True).outcomes
+    (again,) = library.photos.embed_many([item]).outcomes
 
     assert isinstance(first, Embedded)
     assert isinstance(again, Embedded)
     assert first.vector is not None
     assert np.linalg.norm(first.vector) == pytest.approx(1.0, abs=1e-5)
     assert (first.embedded, again.embedded, again.vector) == (True, False, None)
-    assert library.search(Search(vector=first.vector)).hits == []
+    assert library.questions.search(Search(vector=first.vector)).hits == []
 
 
 def test_a_removed_photo_is_found_no_more_and_a_rebuild_does_not_bring_it_back(
@@ -457,11 +457,11 @@ def test_a_removed_photo_is_found_no_more_and_a_rebuild_does_not_bring_it_back(
     first, second, third, *_ = of_place(scenes, 0)
     one, two = stored(library, [new(first), new(second)])
 
-    (removed,) = library.remove_many([one.photo_id]).outcomes
-    after = library.search(Search(photo=Photo(path=str(third.path)), threshold=0.0))
-    library.rebuild()
-    library.stats(rss_mb=0)  # waits until the new generation serves
-    rebuilt = library.search(Search(photo=Photo(path=str(third.path)), threshold=0.0))
+    (removed,) = library.photos.remove_many([one.photo_id]).outcomes
+    after = library.questions.search(Search(photo=Photo(path=str(third.path)), threshold=0.0))
+    library.rebuilding.rebuild()
+    library.statistics.stats(rss_mb=0)  # waits until the new generation serves
+    rebuilt = library.questions.search(Search(photo=Photo(path=str(third.path)), threshold=0.0))
 
     assert isinstance(removed, Removed)
     assert removed.was_indexed is True
@@ -491,9 +491,9 @@ def test_a_photo_and_its_copies_are_no_matches_of_themselves(
     )
     other = added[3].photo_id
 
-    by_path = library.search(Search(photo=Photo(path=str(first.path)), top_k=1, threshold=0.0)).hits
-    by_id = library.search(Search(photo=Photo(photo_id=added[0].photo_id), top_k=1, threshold=0.0)).hits
-    by_copy = library.search(Search(photo=Photo.of_bytes(copy.read_bytes()), top_k=1, threshold=0.0)).hits
+    by_path = library.questions.search(Search(photo=Photo(path=str(first.path)), top_k=1, threshold=0.0)).hits
+    by_id = library.questions.search(Search(photo=Photo(photo_id=added[0].photo_id), top_k=1, threshold=0.0)).hits
+    by_copy = library.questions.search(Search(photo=Photo.of_bytes(copy.read_bytes()), top_k=1, threshold=0.0)).hits
 
     assert [hit.photo_id for hit in by_path] == [other]
     assert [hit.photo_id for hit in by_id] == [other]
@@ -505,31 +505,31 @@ def test_top_k_threshold_near_and_where_narrow_a_search(library: Library, scenes
     added = stored(library, [new(scene, metadata={"even": i % 2 == 0}) for i, scene in enumerate(rest)])
     photo = Photo(path=str(query.path))
 
-    everything = library.search(Search(photo=photo, top_k=50, threshold=-1.0)).hits
+    everything = library.questions.search(Search(photo=photo, top_k=50, threshold=-1.0)).hits
     assert len(everything) == len(rest)
     assert [h.similarity for h in everything] == sorted((h.similarity for h in everything), reverse=True)
-    assert library.search(Search(photo=photo, top_k=2, threshold=-1.0)).hits == everything[:2]
+    assert library.questions.search(Search(photo=photo, top_k=2, threshold=-1.0)).hits == everything[:2]
     limit = everything[1].similarity
-    assert [h.photo_id for h in library.search(Search(photo=photo, top_k=50, threshold=limit - 1e-6)).hits] == [
-        h.photo_id for h in everything[:2]
-    ]
-    even = library.search(Search(photo=photo, top_k=50, threshold=-1.0, where={"even": True})).hits
+    assert [
+        h.photo_id for h in library.questions.search(Search(photo=photo, top_k=50, threshold=limit - 1e-6)).hits
+    ] == [h.photo_id for h in everything[:2]]
+    even = library.questions.search(Search(photo=photo, top_k=50, threshold=-1.0, where={"even": True})).hits
     assert {h.photo_id for h in even} == {a.photo_id for i, a in enumerate(added) if i % 2 == 0}
-    here = library.search(Search(photo=photo, threshold=-1.0, near=Near(rest[0].lat, rest[0].lon, 0.5))).hits
+    here = library.questions.search(Search(photo=photo, threshold=-1.0, near=Near(rest[0].lat, rest[0].lon, 0.5))).hits
     assert added[0].photo_id in {h.photo_id for h in here}
-    assert library.search(Search(photo=photo, threshold=-1.0, near=Near(0, 0, 1000))).hits == []
+    assert library.questions.search(Search(photo=photo, threshold=-1.0, near=Near(0, 0, 1000))).hits == []
 
 
 def test_a_vector_of_another_length_is_refused(library: Library) -> None:
     with pytest.raises(Permanent) as caught:
-        library.search(Search(vector=[1.0, 0.0]))
+        library.questions.search(Search(vector=[1.0, 0.0]))
 
     assert caught.value.code is Code.BAD_VECTOR
 
 
 def test_text_on_an_encoder_without_text_is_refused(library: Library) -> None:
     with pytest.raises(Permanent) as caught:
-        library.search(Search(text="a church"))
+        library.questions.search(Search(text="a church"))
 
     assert caught.value.code is Code.NO_TEXT_ENCODER
 
@@ -541,13 +541,15 @@ def test_text_finds_photos_with_an_encoder_that_reads_text(
     library = make_library(encoder=load_encoder("open_clip/ViT-B-32/random", device="cpu", threads=2))
     added = stored(library, [new(scene) for scene in scenes[:3]])
 
-    reply = library.search(Search(text="a street with a church tower", top_k=2, min_seq=added[-1].seq))
+    reply = library.questions.search(Search(text="a street with a church tower", top_k=2, min_seq=added[-1].seq))
 
     assert len(reply.hits) == 2
     assert {hit.photo_id for hit in reply.hits} <= {a.photo_id for a in added}
     assert reply.model_key.startswith("ViT-B-32-random@")
-    embedded = library.embed_text("a street with a church tower")
-    by_vector = library.search(Search(vector=embedded.vector, model_key=embedded.model_key, top_k=2, threshold=-1.0))
+    embedded = library.photos.embed_text("a street with a church tower")
+    by_vector = library.questions.search(
+        Search(vector=embedded.vector, model_key=embedded.model_key, top_k=2, threshold=-1.0)
+    )
     assert [hit.photo_id for hit in by_vector.hits] == [hit.photo_id for hit in reply.hits]
 
 
@@ -557,17 +559,17 @@ def test_a_write_that_never_comes_is_waited_for_and_then_stale(
     library = make_library(settings=settings.model_copy(update={"min_seq_timeout_s": 0.1}))
 
     with pytest.raises(Permanent) as caught:
-        library.search(Search(vector=[1.0] * 1280, min_seq=10))
+        library.questions.search(Search(vector=[1.0] * 1280, min_seq=10))
 
     assert caught.value.code is Code.STALE
 
 
 def test_a_search_waits_for_a_write_that_comes(library: Library, scenes: list[Scene]) -> None:
     first, second, *_ = of_place(scenes, 0)
-    writer = threading.Timer(0.3, library.add_many, [[new(first)]])
+    writer = threading.Timer(0.3, library.photos.add_many, [[new(first)]])
     writer.start()
 
-    hits = library.search(Search(photo=Photo(path=str(second.path)), threshold=0.0, min_seq=1)).hits
+    hits = library.questions.search(Search(photo=Photo(path=str(second.path)), threshold=0.0, min_seq=1)).hits
 
     writer.join()
     assert len(hits) == 1
@@ -582,7 +584,7 @@ def test_a_held_back_photo_is_located_near_the_truth(library: Library, scenes: l
     query, known = held_back(scenes)
     stored(library, [new(scene) for scene in known + of_place(scenes, 1)])
 
-    answer = library.locate(Locate(photo=Photo(path=str(query.path)))).answer
+    answer = library.questions.locate(Locate(photo=Photo(path=str(query.path)))).answer
 
     assert answer.located
     assert answer.point is not None
@@ -593,14 +595,14 @@ def test_a_held_back_photo_is_located_near_the_truth(library: Library, scenes: l
 def test_a_place_never_seen_is_not_located(library: Library, scenes: list[Scene]) -> None:
     stored(library, [new(scene) for scene in of_place(scenes, 0)])
 
-    answer = library.locate(Locate(photo=Photo(path=str(of_place(scenes, 1)[0].path)))).answer
+    answer = library.questions.locate(Locate(photo=Photo(path=str(of_place(scenes, 1)[0].path)))).answer
 
     assert (answer.status, answer.reason, answer.point) == ("abstained", Reason.NOTHING_SIMILAR, None)
     assert answer.message
 
 
 def test_an_empty_index_says_so(library: Library, scenes: list[Scene]) -> None:
-    answer = library.locate(Locate(photo=Photo(path=str(scenes[0].path)))).answer
+    answer = library.questions.locate(Locate(photo=Photo(path=str(scenes[0].path)))).answer
 
     assert answer.reason is Reason.EMPTY_INDEX
 
@@ -612,7 +614,7 @@ def test_what_was_derived_or_a_default_is_never_evidence(
     query, known = held_back(scenes)
     stored(library, [new(scene, provenance) for scene in known])
 
-    answer = library.locate(Locate(photo=Photo(path=str(query.path)))).answer
+    answer = library.questions.locate(Locate(photo=Photo(path=str(query.path)))).answer
 
     assert answer.reason is Reason.NO_TRUSTED_EVIDENCE
 
@@ -621,8 +623,10 @@ def test_locate_can_be_kept_to_a_circle(library: Library, scenes: list[Scene]) -
     query, known = held_back(scenes)
     stored(library, [new(scene) for scene in known])
 
-    elsewhere = library.locate(Locate(photo=Photo(path=str(query.path)), near=Near(0, 0, 1000))).answer
-    here = library.locate(Locate(photo=Photo(path=str(query.path)), near=Near(query.lat, query.lon, 500))).answer
+    elsewhere = library.questions.locate(Locate(photo=Photo(path=str(query.path)), near=Near(0, 0, 1000))).answer
+    here = library.questions.locate(
+        Locate(photo=Photo(path=str(query.path)), near=Near(query.lat, query.lon, 500))
+    ).answer
 
     assert elsewhere.reason is Reason.NOTHING_SIMILAR
     assert here.located
@@ -648,8 +652,8 @@ def test_a_rebuild_embeds_what_is_missing_and_records_what_is_broken(
     library = make_library(encoder=counting, store=store)
     seen: list[tuple[str, int, int]] = []
 
-    first = library.rebuild(lambda *facts: seen.append(facts))
-    second = library.rebuild()
+    first = library.rebuilding.rebuild(lambda *facts: seen.append(facts))
+    second = library.rebuilding.rebuild()
 
     assert (first.with_coordinates, first.valid_files, first.embedded, first.refused, first.indexed) == (6, 4, 4, 2, 4)
     assert (first.dimension, first.model, first.device) == (1280, encoder.name, encoder.device)
@@ -662,7 +666,7 @@ def test_a_rebuild_embeds_what_is_missing_and_records_what_is_broken(
             text(f"SELECT photo_id, code FROM {settings.db_schema}.refusals ORDER BY photo_id")
         ).all()
     assert [tuple(row) for row in refusals] == [(5, "empty_file"), (6, "not_found")]
-    run = library.stats(rss_mb=0).last_rebuild
+    run = library.statistics.stats(rss_mb=0).last_rebuild
     assert run is not None
     assert (run.state, run.summary) == ("done", second.to_wire())
 
@@ -673,13 +677,13 @@ def test_a_photo_that_is_mended_is_taken_by_the_next_rebuild(
     path = photo_root / "late.jpg"
     path.unlink(missing_ok=True)
     insert_rows(store, settings, [(str(path), 1.0, 2.0)])
-    before = library.rebuild()
+    before = library.rebuilding.rebuild()
 
     shutil.copyfile(scenes[0].path, path)
-    after = library.rebuild()
+    after = library.rebuilding.rebuild()
 
     assert (before.indexed, before.refused, after.indexed, after.refused) == (0, 1, 1, 0)
-    assert library.stats(rss_mb=0).refused == 0
+    assert library.statistics.stats(rss_mb=0).refused == 0
 
 
 def test_one_rebuild_runs_at_a_time(
@@ -689,10 +693,10 @@ def test_one_rebuild_runs_at_a_time(
     library = make_library()
 
     with other_process.runs.exclusive("rebuild"), pytest.raises(Permanent) as caught:
-        library.rebuild()
+        library.rebuilding.rebuild()
 
     assert caught.value.code is Code.ALREADY_RUNNING
-    assert library.rebuild().indexed == 0
+    assert library.rebuilding.rebuild().indexed == 0
 
 
 def test_a_rebuild_that_fails_leaves_the_old_generation_serving(
@@ -709,26 +713,26 @@ def test_a_rebuild_that_fails_leaves_the_old_generation_serving(
     query, known = held_back(scenes)
     library = make_library()
     stored(library, [new(scene) for scene in known])
-    published = library.rebuild().generation
+    published = library.rebuilding.rebuild().generation
     failing = make_library(generations=FullDisk(settings.generations_dir))
 
     with pytest.raises(OSError, match="No space left"):
-        failing.rebuild()
+        failing.rebuilding.rebuild()
 
-    reply = library.search(Search(photo=Photo(path=str(query.path))))
+    reply = library.questions.search(Search(photo=Photo(path=str(query.path))))
     assert reply.generation == published
     assert reply.hits
     assert sorted(p.name for p in settings.generations_dir.iterdir()) == [f"{published:06d}"]
-    run = library.stats(rss_mb=0).last_rebuild
+    run = library.statistics.stats(rss_mb=0).last_rebuild
     assert run is not None
     assert run.state == "failed"
     assert run.error is not None
     assert "No space left" in run.error
-    assert library.rebuild().indexed == len(known)
+    assert library.rebuilding.rebuild().indexed == len(known)
 
 
 def test_only_so_many_generations_are_kept(library: Library, settings: Settings) -> None:
-    numbers = [library.rebuild().generation for _ in range(5)]
+    numbers = [library.rebuilding.rebuild().generation for _ in range(5)]
 
     kept = sorted(int(p.name) for p in settings.generations_dir.iterdir())
 
@@ -759,8 +763,8 @@ def test_a_photo_that_takes_its_process_down_goes_alone_and_is_quarantined(
 
     for _ in range(settings.quarantine_after):
         with pytest.raises(Killed):
-            library.rebuild()
-    reply = library.rebuild()
+            library.rebuilding.rebuild()
+    reply = library.rebuilding.rebuild()
 
     assert (reply.indexed, reply.refused) == (4, 1)
     with store.database.engine.connect() as connection:
@@ -781,10 +785,10 @@ def test_a_database_that_goes_away_is_held_against_no_photo(
     away.entries = Away(away.database, away.rows, away.log)
     for _ in range(settings.quarantine_after + 1):
         with pytest.raises(Transient):
-            make_library(store=away).rebuild()
+            make_library(store=away).rebuilding.rebuild()
     away.close()
 
-    assert make_library(store=store).rebuild().indexed == 1
+    assert make_library(store=store).rebuilding.rebuild().indexed == 1
 
 
 def test_a_photo_whose_server_does_not_answer_stops_neither_a_batch_nor_a_rebuild(
@@ -799,9 +803,9 @@ def test_a_photo_whose_server_does_not_answer_stops_neither_a_batch_nor_a_rebuil
     insert_rows(store, settings, [(str(s.path), s.lat, s.lon) for s in scenes[:3]])
     library = make_library(store=store, source=Silent(settings))
 
-    outcomes = library.add_many([new(scene) for scene in scenes[:3]]).outcomes
-    first = library.rebuild()
-    mended = make_library(store=store).rebuild()
+    outcomes = library.photos.add_many([new(scene) for scene in scenes[:3]]).outcomes
+    first = library.rebuilding.rebuild()
+    mended = make_library(store=store).rebuilding.rebuild()
 
     assert [o.status for o in outcomes] == ["stored", "refused", "stored"]
     assert isinstance(outcomes[1], Refused)
@@ -820,7 +824,7 @@ def test_a_photo_removed_in_the_middle_of_a_rebuild_stays_removed(
 
     insert_rows(store, settings, [(str(s.path), s.lat, s.lon) for s in scenes[:2]])
 
-    rebuilt = make_library(store=store, source=Remover(settings)).rebuild()
+    rebuilt = make_library(store=store, source=Remover(settings)).rebuilding.rebuild()
 
     assert rebuilt.indexed == 1
     assert list(store.entries.get([1, 2])) == [2]
@@ -840,7 +844,7 @@ def test_untrusted_photos_do_not_crowd_out_the_witnesses(
         crowd.append(new(query, Provenance.DERIVED, ref=copy.name, photo=Photo(path=str(copy))))
     stored(library, crowd + [new(scene) for scene in known])
 
-    answer = library.locate(Locate(photo=Photo(path=str(query.path)))).answer
+    answer = library.questions.locate(Locate(photo=Photo(path=str(query.path)))).answer
 
     assert answer.located, answer.message
     assert {hit.provenance for hit in answer.evidence} == {Provenance.SURVEYED}
@@ -848,10 +852,10 @@ def test_untrusted_photos_do_not_crowd_out_the_witnesses(
 
 def test_a_vector_of_another_model_is_refused(library: Library, encoder: Encoder) -> None:
     with pytest.raises(Permanent) as caught:
-        library.search(Search(vector=[1.0] * 1280, model_key="another@1"))
+        library.questions.search(Search(vector=[1.0] * 1280, model_key="another@1"))
 
     assert caught.value.code is Code.MODEL_MISMATCH
-    assert library.search(Search(vector=[1.0] * 1280, model_key=encoder.model_key)).hits == []
+    assert library.questions.search(Search(vector=[1.0] * 1280, model_key=encoder.model_key)).hits == []
 
 
 def test_a_new_model_fills_its_own_vectors_and_never_mixes(
@@ -867,14 +871,14 @@ def test_a_new_model_fills_its_own_vectors_and_never_mixes(
     query, known = held_back(scenes)
     old = make_library(store=store)
     stored(old, [new(scene) for scene in known])
-    old.rebuild()
+    old.rebuilding.rebuild()
     young = make_library(store=store, encoder=OtherModel(encoder))
 
-    before = young.search(Search(photo=Photo(path=str(query.path))))
-    rebuilt = young.rebuild()
-    young.stats(rss_mb=0)  # waits until the new generation serves
-    after = young.search(Search(photo=Photo(path=str(query.path))))
-    still = old.search(Search(photo=Photo(path=str(query.path))))
+    before = young.questions.search(Search(photo=Photo(path=str(query.path))))
+    rebuilt = young.rebuilding.rebuild()
+    young.statistics.stats(rss_mb=0)  # waits until the new generation serves
+    after = young.questions.search(Search(photo=Photo(path=str(query.path))))
+    still = old.questions.search(Search(photo=Photo(path=str(query.path))))
 
     assert before.hits == []
     assert (rebuilt.embedded, rebuilt.indexed, rebuilt.model_key) == (len(known), len(known), "other-model@1")
@@ -897,27 +901,27 @@ def test_a_purged_photo_is_erased_from_postgres_at_once_and_from_the_disk_by_the
             new(second, ref="twin", photo=Photo(path=str(twin))),
         ],
     )
-    held = [library.rebuild().generation, library.rebuild().generation]
+    held = [library.rebuilding.rebuild().generation, library.rebuilding.rebuild().generation]
 
-    outcomes = library.purge_many([purged.photo_id, same.photo_id]).outcomes
+    outcomes = library.photos.purge_many([purged.photo_id, same.photo_id]).outcomes
 
     assert [(o.photo_id, o.was_indexed, o.generations) for o in outcomes if isinstance(o, Purged)] == [
         (purged.photo_id, True, held[::-1]),
         (same.photo_id, True, held[::-1]),
     ]
-    assert store.vectors.known([purged.content_sha256], library._encoder.model_key) == {}
-    assert store.vectors.known([kept.content_sha256], library._encoder.model_key) != {}, "another photo has it too"
-    hits = library.search(Search(photo=Photo(path=str(third.path)), threshold=-1.0)).hits
+    assert store.vectors.known([purged.content_sha256], library.encoder.model_key) == {}
+    assert store.vectors.known([kept.content_sha256], library.encoder.model_key) != {}, "another photo has it too"
+    hits = library.questions.search(Search(photo=Photo(path=str(third.path)), threshold=-1.0)).hits
     assert [hit.photo_id for hit in hits] == [kept.photo_id]
-    assert library.stats(rss_mb=0).purges_pending == 2
+    assert library.statistics.stats(rss_mb=0).purges_pending == 2
 
-    assert library.catch_up_generations(claims=3, claim_s=900.0) is True
+    assert library.rebuilding.catch_up_generations(claims=3, claim_s=900.0) is True
 
-    assert library.stats(rss_mb=0).purges_pending == 0
+    assert library.statistics.stats(rss_mb=0).purges_pending == 0
     assert [int(p.name) for p in settings.generations_dir.iterdir()] == [held[-1] + 1]
-    ids = GenerationFolder(settings.generations_dir).open(held[-1] + 1, model_key=library._encoder.model_key).ids
+    ids = GenerationFolder(settings.generations_dir).open(held[-1] + 1, model_key=library.encoder.model_key).ids
     assert ids.tolist() == [kept.photo_id]
-    assert library.catch_up_generations(claims=3, claim_s=900.0) is False
+    assert library.rebuilding.catch_up_generations(claims=3, claim_s=900.0) is False
     with store.database.engine.connect() as connection:
         row = connection.execute(
             text(f"SELECT * FROM {settings.db_schema}.entries WHERE photo_id = {purged.photo_id}")
@@ -931,7 +935,7 @@ def test_a_log_that_has_grown_asks_for_a_rebuild_whatever_the_hour(
     library = make_library(settings=settings.model_copy(update={"compact_least": 2, "compact_share": 0.5}))
 
     def compact() -> bool:
-        return library.catch_up_generations(claims=3, claim_s=900.0)
+        return library.rebuilding.catch_up_generations(claims=3, claim_s=900.0)
 
     assert compact() is False
     stored(library, [new(scene) for scene in scenes[:1]])
@@ -942,7 +946,7 @@ def test_a_log_that_has_grown_asks_for_a_rebuild_whatever_the_hour(
     assert compact() is False, "two changes are less than half of six photos"
     stored(library, [new(scene) for scene in scenes[8:9]])
     assert compact() is True
-    assert library.stats(rss_mb=0).delta == 0
+    assert library.statistics.stats(rss_mb=0).delta == 0
 
 
 def test_a_rolled_back_generation_serves_with_all_that_came_after_it(
@@ -950,20 +954,20 @@ def test_a_rolled_back_generation_serves_with_all_that_came_after_it(
 ) -> None:
     query, known = held_back(scenes)
     stored(library, [new(scene) for scene in known[:3]])
-    good = library.rebuild().generation
+    good = library.rebuilding.rebuild().generation
     stored(library, [new(scene) for scene in known[3:]])
-    bad = library.rebuild().generation
-    assert library.stats(rss_mb=0).generation == bad
+    bad = library.rebuilding.rebuild().generation
+    assert library.statistics.stats(rss_mb=0).generation == bad
 
     assert store.generations.roll_back(good) == [bad]
 
-    assert library.stats(rss_mb=0).generation == good
-    assert len(library.search(Search(photo=Photo(path=str(query.path)), threshold=-1.0)).hits) == len(known)
+    assert library.statistics.stats(rss_mb=0).generation == good
+    assert len(library.questions.search(Search(photo=Photo(path=str(query.path)), threshold=-1.0)).hits) == len(known)
     assert [(g.number, g.state) for g in store.generations.kept()] == [(bad, "withdrawn"), (good, "serving")]
     assert store.generations.roll_back(bad) == []
-    assert library.stats(rss_mb=0).generation == bad, "and forward again"
+    assert library.statistics.stats(rss_mb=0).generation == bad, "and forward again"
     store.generations.roll_back(good)
-    newest = library.rebuild().generation
+    newest = library.rebuilding.rebuild().generation
     assert [(g.number, g.state) for g in store.generations.kept()] == [(newest, "serving"), (good, "kept")]
     with pytest.raises(Permanent, match="not kept"):
         store.generations.roll_back(bad)
@@ -973,18 +977,18 @@ def test_a_night_is_rebuilt_once_by_whoever_comes_first_and_made_up_when_missed(
     night = datetime(2026, 5, 1, 3, 0, tzinfo=UTC)
 
     def tick(slot: datetime) -> bool:
-        return library.nightly("nightly", slot, claims=3, claim_s=3600.0)
+        return library.rebuilding.nightly("nightly", slot, claims=3, claim_s=3600.0)
 
     assert tick(night - timedelta(days=1)) is False, "before the installation"
     assert tick(night) is True
     assert tick(night) is False
     assert tick(night + timedelta(days=3)) is True, "two nights were missed: one rebuild makes them up"
-    assert library.stats(rss_mb=0).generation_count == 0
+    assert library.statistics.stats(rss_mb=0).generation_count == 0
 
 
 def test_the_refusal_of_a_query_names_its_code(library: Library, photo_root: Path) -> None:
     with pytest.raises(PhotoRefusal) as caught:
-        library.search(Search(photo=Photo(path=str(photo_root / "none.jpg"))))
+        library.questions.search(Search(photo=Photo(path=str(photo_root / "none.jpg"))))
 
     assert caught.value.code is Code.NOT_FOUND
 
@@ -1004,5 +1008,5 @@ def test_every_real_photo_is_most_similar_to_one_of_its_own_place(
     stored(library, items)
 
     for item in items:
-        hits = library.search(Search(photo=item.photo, top_k=1, threshold=-1.0)).hits
+        hits = library.questions.search(Search(photo=item.photo, top_k=1, threshold=-1.0)).hits
         assert places[hits[0].path or ""] == places[item.photo.path or ""]

@@ -14,7 +14,8 @@ from tests.integration.test_library import Counting, held_back, new, stored
 from worker import runtime
 from worker.core.ports import Encoder
 from worker.errors import Permanent, Transient
-from worker.library import FILLERS, Library
+from worker.library import Library
+from worker.library.models import FILLERS
 from worker.runtime import Runtime
 from worker.settings import Settings
 from worker.stack import Stack
@@ -47,14 +48,14 @@ def make_runtime(
 
 
 def search(library: Library, scene: Scene) -> SearchReply:
-    return library.search(Search(photo=Photo(path=str(scene.path)), threshold=-1.0, top_k=50))
+    return library.questions.search(Search(photo=Photo(path=str(scene.path)), threshold=-1.0, top_k=50))
 
 
 def fill_all(coming: Library) -> None:
     for slot in range(FILLERS):
         after_id: int | None = -1
         while after_id is not None:
-            after_id = coming.fill_page(slot, after_id=after_id)
+            after_id = coming.models.fill_page(slot, after_id=after_id)
 
 
 def step(process: Runtime) -> bool:
@@ -62,7 +63,7 @@ def step(process: Runtime) -> bool:
     coming = process.next_library
     assert coming is not None
     started: list[int] = []
-    serves = coming.take_over(started.append)
+    serves = coming.models.take_over(started.append)
     if started:
         fill_all(coming)
     return serves
@@ -71,7 +72,7 @@ def step(process: Runtime) -> bool:
 def test_a_model_takes_over_when_no_photo_lacks_its_vector_and_not_before(
     make_runtime: Callable[..., Runtime], scenes: list[Scene], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.library.FILL_PHOTOS", 3)
+    monkeypatch.setattr("worker.library.models.FILL_PHOTOS", 3)
     query, known = held_back(scenes)
     process = make_runtime(OLD, NEXT)
     old = process.library
@@ -108,7 +109,7 @@ def test_what_the_old_model_writes_after_the_change_goes_round_again(
         step(process)
 
     with pytest.raises(Transient, match="next@1 serves now"):
-        old.add_many([new(scenes[1])])
+        old.photos.add_many([new(scenes[1])])
 
     (added,) = stored(process.library, [new(scenes[1])])
     assert added.photo_id in [hit.photo_id for hit in search(process.library, scenes[2]).hits]
@@ -150,17 +151,17 @@ def test_vectors_of_the_next_model_do_not_move_the_index_that_serves(
 def test_a_chain_goes_on_where_its_last_message_ended(
     make_runtime: Callable[..., Runtime], scenes: list[Scene], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.library.FILL_PHOTOS", 1)
-    monkeypatch.setattr("worker.library.FILLERS", 1)
+    monkeypatch.setattr("worker.library.models.FILL_PHOTOS", 1)
+    monkeypatch.setattr("worker.library.models.FILLERS", 1)
     process = make_runtime(OLD, NEXT)
     added = stored(process.library, [new(scene) for scene in scenes[:3]])
     coming = process.next_library
     assert coming is not None
     ids = sorted(photo.photo_id for photo in added)
 
-    assert coming.fill_page(0, after_id=ids[0]) == ids[1], "the first is not looked at again"
-    assert coming.fill_page(0, after_id=ids[1]) == ids[2]
-    assert coming.fill_page(0, after_id=ids[2]) is None
+    assert coming.models.fill_page(0, after_id=ids[0]) == ids[1], "the first is not looked at again"
+    assert coming.models.fill_page(0, after_id=ids[1]) == ids[2]
+    assert coming.models.fill_page(0, after_id=ids[2]) is None
 
 
 def test_a_worker_without_the_model_that_serves_says_so(

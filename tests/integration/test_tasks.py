@@ -29,6 +29,7 @@ class Failing:
     def __init__(self, *errors: BaseException) -> None:
         self._errors = list(errors)
         self.calls = 0
+        self.photos = self.questions = self.quarantine = self
 
     def _answer(self, *_: Any, **__: Any) -> AddReply:
         self.calls += 1
@@ -80,7 +81,7 @@ def test_a_task_says_who_waits_for_it_and_how_long(
             seen.append(current.get())
             return AddReply(outcomes=[], model_key="m@1")
 
-    monkeypatch.setattr(Runtime, "library", Library())
+    monkeypatch.setattr(Runtime, "library", SimpleNamespace(questions=Library()))
     task = app.tasks[TaskName.SEARCH.value]
     expires = None if expires_s is None else (datetime.now(UTC) + timedelta(seconds=expires_s)).isoformat()
     task.push_request(delivery_info={"routing_key": routing_key}, expires=expires)

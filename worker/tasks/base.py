@@ -88,7 +88,7 @@ class ContractTask(Task):  # type: ignore[type-arg]  # celery's generic has no r
         return Request(deadline=deadline)
 
     def _came_back_too_often(self) -> bool:
-        return self.runtime.library.came_back_too_often(str(self.request.id))
+        return self.runtime.library.quarantine.came_back_too_often(str(self.request.id))
 
     def _again(self, exc: Transient) -> dict[str, Any]:
         done = self.request.retries or 0

@@ -28,7 +28,7 @@ CLAIMS = 20
 @shared_task(base=ContractTask, bind=True, name=TaskName.REBUILD_INDEX.value, acks_late=False)
 def rebuild_index(self: ContractTask, wire: Any) -> contract.RebuildReply:
     contract.RebuildIndex.from_wire(wire)
-    return self.runtime.library.rebuild()
+    return self.runtime.library.rebuilding.rebuild()
 
 
 @shared_task(base=ContractTask, bind=True, name=TaskName.TICK.value, acks_late=False, ignore_result=True)
@@ -36,13 +36,13 @@ def tick(self: ContractTask, wire: Any) -> contract.TickReply:
     """Rebuild if the night, the growth of the log or a purge asks for it, and bring a change of the model forward: by
     level, so that nothing is missed."""
     contract.Tick.from_wire(wire)
-    library = self.runtime.library
+    rebuilding = self.runtime.library.rebuilding
     slot = latest_slot(self.runtime.settings.rebuild_at, datetime.now(UTC))
-    ran = library.nightly(NIGHTLY, slot, claims=CLAIMS, claim_s=CLAIM_S)
-    ran = ran or library.catch_up_generations(claims=CLAIMS, claim_s=CLAIM_S)
+    ran = rebuilding.nightly(NIGHTLY, slot, claims=CLAIMS, claim_s=CLAIM_S)
+    ran = ran or rebuilding.catch_up_generations(claims=CLAIMS, claim_s=CLAIM_S)
     coming = self.runtime.next_library
     if coming is not None:
-        ran = coming.take_over(lambda slot: _start_filler(coming.model_key, slot)) or ran
+        ran = coming.models.take_over(lambda slot: _start_filler(coming.model_key, slot)) or ran
     return contract.TickReply(ran=ran)
 
 
@@ -54,7 +54,9 @@ def _start_filler(model_key: str, slot: int) -> None:
 def stats(self: ContractTask, wire: Any) -> contract.StatsReply:
     contract.Stats.from_wire(wire)
     coming = self.runtime.next_library
-    return self.runtime.library.stats(rss_mb=_rss_mb(), next_model_key=None if coming is None else coming.model_key)
+    return self.runtime.library.statistics.stats(
+        rss_mb=_rss_mb(), next_model_key=None if coming is None else coming.model_key
+    )
 
 
 def latest_slot(at: str, now: datetime) -> datetime:

@@ -1,0 +1,113 @@
+"""The verbs, a room for each kind; this page only joins them. Knows no Celery, SQL, FAISS or torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from worker.core.ports import Decode, Encoder, Generations, LiveIndex, PhotoSource, Store
+from worker.embedding import Embedding
+from worker.library.filling import Filling
+from worker.library.models import Models
+from worker.library.photos import Photos
+from worker.library.quarantine import Quarantine
+from worker.library.questions import Questions
+from worker.library.rebuilding import Rebuilding
+from worker.library.statistics import Statistics
+from worker.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """All rooms over one model. One per process and model, shared by its threads."""
+
+    encoder: Encoder
+    embedding: Embedding
+    photos: Photos
+    questions: Questions
+    quarantine: Quarantine
+    rebuilding: Rebuilding
+    models: Models
+    statistics: Statistics
+
+    @classmethod
+    def join(
+        cls,
+        settings: Settings,
+        *,
+        encoder: Encoder,
+        decode: Decode,
+        source: PhotoSource,
+        store: Store,
+        live: LiveIndex,
+        generations: Generations,
+    ) -> Self:
+        embedding = Embedding(
+            settings, encoder=encoder, decode=decode, source=source, rows=store.rows, vectors=store.vectors
+        )
+        photos = Photos(
+            encoder=encoder,
+            embedding=embedding,
+            source=source,
+            entries=store.entries,
+            vectors=store.vectors,
+            published=store.generations,
+        )
+        quarantine = Quarantine(store.attempts, after=settings.quarantine_after)
+        filling = Filling(
+            encoder.model_key,
+            photos=photos,
+            vectors=store.vectors,
+            quarantine=quarantine,
+            page=settings.encode_batch,
+        )
+        rebuilding = Rebuilding(
+            settings,
+            encoder=encoder,
+            filling=filling,
+            entries=store.entries,
+            change_log=store.log,
+            runs=store.runs,
+            published=store.generations,
+            files=generations,
+        )
+        return cls(
+            encoder=encoder,
+            embedding=embedding,
+            photos=photos,
+            questions=Questions(
+                settings,
+                encoder=encoder,
+                embedding=embedding,
+                entries=store.entries,
+                vectors=store.vectors,
+                live=live,
+            ),
+            quarantine=quarantine,
+            rebuilding=rebuilding,
+            models=Models(
+                encoder.model_key,
+                filling=filling,
+                rebuilding=rebuilding,
+                vectors=store.vectors,
+                serving=store.models,
+                published=store.generations,
+            ),
+            statistics=Statistics(
+                encoder=encoder,
+                embedding=embedding,
+                entries=store.entries,
+                vectors=store.vectors,
+                published=store.generations,
+                runs=store.runs,
+                live=live,
+            ),
+        )
+
+    @property
+    def model_key(self) -> str:
+        return self.encoder.model_key
+
+    def close(self) -> None:
+        """End the threads when what they have taken is done."""
+        self.embedding.close()

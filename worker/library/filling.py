@@ -1,0 +1,86 @@
+"""Vectors for the photos of the backend's table that lack one of this library's model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from producer_client.contract import NewPhoto, Photo, Refused, Stored
+from worker.core.ports import Progress, StoredVectors
+from worker.core.types import Missing
+from worker.library.photos import Photos
+from worker.library.quarantine import Quarantine
+
+#: Seconds between two notes of progress.
+PROGRESS_EVERY_S = 0.3
+
+
+class Filling:
+    """page: photos that are looked up at once."""
+
+    def __init__(
+        self, model_key: str, *, photos: Photos, vectors: StoredVectors, quarantine: Quarantine, page: int
+    ) -> None:
+        self._model_key = model_key
+        self._photos = photos
+        self._vectors = vectors
+        self._quarantine = quarantine
+        self._page = page
+
+    def all(self, note: Progress, *, filling: bool) -> tuple[int, int]:
+        """Embed every photo that has no vector of this model; returns (embedded, refused).
+
+        filling: the model does not serve yet.
+        """
+        # A model that is to take over waits for no photo that was refused; the nightly rebuild tries those again.
+        total = self._vectors.missing_count(self._model_key, refused_too=not filling)
+        embedded = refused = 0
+        after_id = -1
+        note("embed", 0, total)
+        while page := self._vectors.missing(
+            self._model_key, after_id=after_id, limit=self._page, share=(0, 1) if filling else None
+        ):
+            after_id = page[-1].photo_id
+            for group in apart(page):
+                for outcome in self.some(group, filling=filling):
+                    embedded += isinstance(outcome, Stored)
+                    refused += isinstance(outcome, Refused)
+                note("embed", embedded + refused, total)
+        return embedded, refused
+
+    def some(self, photos: list[Missing], *, filling: bool) -> Iterable[Stored | Refused]:
+        """Embed a group of `apart`; one outcome for each photo, by its id as the ref."""
+        left_alone = self._quarantine.refusal(photos[0])
+        if left_alone is not None:
+            return [left_alone]
+        ids = [photo.photo_id for photo in photos]
+        with self._quarantine.trying(ids):
+            reply = self._photos.add_many(
+                [NewPhoto(ref=str(i), photo=Photo(photo_id=i)) for i in ids], revive=False, filling=filling
+            )
+        for outcome in reply.outcomes:
+            if isinstance(outcome, Refused):
+                self._quarantine.refuse(int(outcome.ref), outcome)
+        return reply.outcomes
+
+
+class Throttled:
+    """Passes progress on, not more often than people and Postgres can use it."""
+
+    def __init__(self, *listeners: Progress | None) -> None:
+        self._listeners = [listener for listener in listeners if listener is not None]
+        self._last: tuple[str, float] = ("", 0.0)
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if phase == self._last[0] and now - self._last[1] < PROGRESS_EVERY_S and done < total:
+            return
+        self._last = (phase, now)
+        for listener in self._listeners:
+            listener(phase, done, total)
+
+
+def apart(page: list[Missing]) -> list[list[Missing]]:
+    """What a process has not survived before goes alone, so that it takes no neighbour with it again."""
+    calm = [photo for photo in page if photo.attempts == 0]
+    return ([calm] if calm else []) + [[photo] for photo in page if photo.attempts > 0]

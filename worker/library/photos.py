@@ -1,0 +1,196 @@
+"""Photos (and texts) to vectors, into the index and out of it.
+
+Many at once is a list of outcomes that carry their refs. One photo's failure is its own outcome.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import TypeVar
+
+from producer_client import contract
+from producer_client.contract import Code, NewPhoto, Refused
+from producer_client.errors import BadRequest
+from worker.core.ports import Encoder, Entries, PhotoSource, PublishedGenerations, StoredVectors
+from worker.core.types import INLINE, Entry, NewEntry
+from worker.embedding import Embedding, Fetched
+from worker.errors import Permanent
+from worker.logs import ms_since
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Photos:
+    """Embed, add, remove, purge."""
+
+    def __init__(
+        self,
+        *,
+        encoder: Encoder,
+        embedding: Embedding,
+        source: PhotoSource,
+        entries: Entries,
+        vectors: StoredVectors,
+        published: PublishedGenerations,
+    ) -> None:
+        self._encoder = encoder
+        self._embedding = embedding
+        self._source = source
+        self._entries = entries
+        self._vectors = vectors
+        self._published = published
+
+    def embed_many(
+        self, items: Sequence[contract.EmbedItem | Refused], *, return_vectors: bool = False
+    ) -> contract.EmbedReply:
+        """Compute and keep vectors, without adding photos to the index."""
+        wanted = {item.ref: item.photo for item in items if not isinstance(item, Refused)}
+        fetched, refused = self._embedding.vectors(wanted, need_gps=set())
+        new = {f.content_sha256: f.vector for f in fetched.values() if not f.kept}
+        self._vectors.keep(new, self._encoder.model_key)
+        done = {
+            f.ref: contract.Embedded(
+                ref=f.ref,
+                content_sha256=f.content_sha256,
+                photo_id=None if f.row is None else f.row.photo_id,
+                model_key=self._encoder.model_key,
+                vector=f.vector.tolist() if return_vectors else None,
+                embedded=f.fresh,
+            )
+            for f in fetched.values()
+        }
+        return contract.EmbedReply(
+            outcomes=_in_order(items, done, refused),
+            model_key=self._encoder.model_key,
+            dimension=self._encoder.dimension,
+        )
+
+    def embed_text(self, text: str) -> contract.TextVector:
+        """Raises Permanent(no_text_encoder) where the model reads no text."""
+        return contract.TextVector(self._encoder.encode_texts([text])[0].tolist(), self._encoder.model_key)
+
+    def add_many(
+        self, items: Sequence[NewPhoto | Refused], *, revive: bool = True, filling: bool = False
+    ) -> contract.AddReply:
+        """Store photos with their vectors and coordinates; each is found by the next search of every process.
+
+        revive: whether a photo that was removed comes back, which only a caller may want. filling: this model does not
+        serve yet.
+        """
+        started = time.monotonic()
+        new = {item.ref: item for item in items if not isinstance(item, Refused)}
+        fetched, refused = self._embedding.vectors(
+            {ref: item.photo for ref, item in new.items()},
+            need_gps={ref for ref, item in new.items() if item.lat is None},
+        )
+        rows = [self._new_entry(new[ref], f) for ref, f in fetched.items()]
+        stored, rejected = self._put(rows, {ref: f.fresh for ref, f in fetched.items()}, revive, filling)
+        refused |= rejected
+        log.info(
+            "photos added",
+            extra={"stored": len(stored), "refused": len(refused), "took_ms": ms_since(started)},
+        )
+        return contract.AddReply(outcomes=_in_order(items, stored, refused), model_key=self._encoder.model_key)
+
+    def remove_many(self, photo_ids: Sequence[int]) -> contract.RemoveReply:
+        """Out of the index at once and for good. Removing twice is no error."""
+        _check_ids(photo_ids)
+        removed = self._entries.remove_many(photo_ids)
+        return contract.RemoveReply(
+            outcomes=[
+                contract.Removed(ref=f"photo {photo_id}", photo_id=photo_id, seq=seq, was_indexed=was)
+                for photo_id, (seq, was) in removed.items()
+            ]
+        )
+
+    def purge_many(self, photo_ids: Sequence[int]) -> contract.PurgeReply:
+        """Remove, and erase every trace: at once from Postgres, with the next rebuild from the generations on disk."""
+        _check_ids(photo_ids)
+        purged = self._entries.purge_many(photo_ids)
+        generations = [generation.number for generation in self._published.kept()]
+        log.info("photos purged", extra={"photos": len(purged), "generations": len(generations)})
+        return contract.PurgeReply(
+            outcomes=[
+                contract.Purged(f"photo {photo_id}", photo_id, seq, was_indexed=was, generations=generations)
+                for photo_id, (seq, was) in purged.items()
+            ]
+        )
+
+    # ---------------------------------------------------------------------------------------- below
+
+    def _new_entry(self, item: NewPhoto, f: Fetched) -> NewEntry:
+        given = None
+        if item.lat is not None and item.lon is not None and item.provenance is not None:
+            given = (item.lat, item.lon, item.provenance)
+        photo = item.photo
+        path = f.row.path if f.row is not None else photo.path or photo.url
+        spellings = self._source.spellings(path or f"{INLINE}{f.content_sha256}")
+        return NewEntry(
+            ref=item.ref,
+            photo_id=photo.photo_id,
+            path=path if path is not None and f.row is not None else spellings[0],
+            spellings=spellings,
+            content_sha256=f.content_sha256,
+            vector=None if f.kept else f.vector,
+            given=given,
+            exif=f.gps,
+            address=item.address,
+            metadata=item.metadata,
+        )
+
+    def _put(
+        self, rows: list[NewEntry], fresh: dict[str, bool], revive: bool, filling: bool
+    ) -> tuple[dict[str, contract.Stored], dict[str, Refused]]:
+        """One transaction; if Postgres takes some row for no good, one transaction each."""
+        if not rows:
+            return {}, {}
+        try:
+            written = self._entries.put_many(rows, self._encoder.model_key, revive=revive, filling=filling)
+        except Permanent as exc:
+            if exc.code is not Code.ROW_REJECTED:
+                raise
+            if len(rows) == 1:
+                return {}, {rows[0].ref: Refused(rows[0].ref, exc.code, exc.message)}
+            stored: dict[str, contract.Stored] = {}
+            refused: dict[str, Refused] = {}
+            for row in rows:
+                one, none = self._put([row], fresh, revive, filling)
+                stored |= one
+                refused |= none
+            return stored, refused
+        return {w.ref: _stored(w.ref, w.entry, w.seq, fresh[w.ref]) for w in written}, {}
+
+
+def _in_order(items: Sequence[object], done: dict[str, T], refused: dict[str, Refused]) -> list[T | Refused]:
+    """One outcome per item: its own refusal at reading, or what its ref came to."""
+    outcomes: list[T | Refused] = []
+    for item in items:
+        if isinstance(item, Refused):
+            outcomes.append(item)
+        else:
+            ref: str = item.ref  # type: ignore[attr-defined]  # NewPhoto or EmbedItem
+            outcomes.append(done[ref] if ref in done else refused[ref])
+    return outcomes
+
+
+def _stored(ref: str, entry: Entry, seq: int, fresh: bool) -> contract.Stored:
+    return contract.Stored(
+        ref=ref,
+        photo_id=entry.photo_id,
+        seq=seq,
+        content_sha256=entry.content_sha256,
+        lat=entry.lat,
+        lon=entry.lon,
+        provenance=entry.provenance,
+        embedded=fresh,
+    )
+
+
+def _check_ids(photo_ids: Sequence[int]) -> None:
+    for photo_id in photo_ids:
+        if not 0 <= photo_id < 2**63:
+            raise BadRequest(Code.BAD_REQUEST, f"photo_id {photo_id} is not a 64-bit row id")

@@ -1,0 +1,199 @@
+"""What looks like this, and where was it taken: the index proposes, Postgres decides, a rule answers."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import numpy as np
+
+from producer_client import contract
+from producer_client.contract import Code
+from worker.core.ports import Encoder, Entries, LiveIndex, StoredVectors
+from worker.core.types import Entry
+from worker.core.vectors import Ids, Vector, unit_query
+from worker.embedding import Embedding
+from worker.errors import Permanent, PhotoRefusal
+from worker.logs import ms_since
+from worker.place.rule import Rule, answer, settled
+from worker.settings import Settings
+
+log = logging.getLogger(__name__)
+
+#: Vectors of the same pixels under other metadata (a stripped EXIF, another file name inside) differ by rounding
+#: alone. Such a copy is the photo itself, not a similar one.
+SAME_PIXELS = 1 - 1e-5
+#: Photos asked of the index beyond those wanted: its rounded vectors may order near equals wrongly, and some may be
+#: gone from Postgres.
+CANDIDATES = 16
+#: Seconds between two looks for a write that a search was told to wait for.
+MIN_SEQ_POLL_S = 0.01
+#: Seconds between two looks at the change log by a process that nobody asks.
+LEAST_PAUSE_S = 0.2
+
+
+class Questions:
+    """Search and locate."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        encoder: Encoder,
+        embedding: Embedding,
+        entries: Entries,
+        vectors: StoredVectors,
+        live: LiveIndex,
+    ) -> None:
+        self._settings = settings
+        self._encoder = encoder
+        self._embedding = embedding
+        self._entries = entries
+        self._vectors = vectors
+        self._live = live
+
+    def search(self, request: contract.Search) -> contract.SearchReply:
+        started = time.monotonic()
+        query, content, own_id = self._query(request)
+        self._wait_for(request.min_seq)
+        threshold = request.threshold
+        if threshold is None:
+            threshold = -1.0 if request.text is not None else contract.DEFAULT_THRESHOLD
+        hits, generation, seq = self._hits(
+            query,
+            k=request.top_k,
+            threshold=threshold,
+            near=request.near,
+            where=request.where,
+            exclude=self._copies(content, own_id),
+            drop_copies=request.photo is not None,
+        )
+        return contract.SearchReply(hits, generation, seq, self._encoder.model_key, ms_since(started))
+
+    def locate(self, request: contract.Locate) -> contract.LocateReply:
+        started = time.monotonic()
+        query, content, own_id = self._query(contract.Search(photo=request.photo))
+        self._wait_for(request.min_seq)
+        settings = self._settings
+        rule = Rule(
+            threshold=contract.DEFAULT_THRESHOLD if request.threshold is None else request.threshold,
+            window=settings.locate_similarity_window,
+            agree_m=settings.locate_agree_m,
+            min_share=settings.locate_min_share,
+            min_witnesses=settings.locate_min_witnesses,
+            neighbours=settings.locate_neighbours,
+        )
+        hits, generation, seq = self._witness_hits(query, rule, request.near, self._copies(content, own_id))
+        found = answer(hits, rule, index_count=self._live.count)
+        log.info(
+            "photo located" if found.located else "photo not located",
+            extra={"reason": found.reason, "seq": seq},
+        )
+        return contract.LocateReply(found, generation, seq, self._encoder.model_key, ms_since(started))
+
+    def follow(self) -> None:
+        """Keep the index up to date from now on, also while nobody searches."""
+        self._live.follow(max(self._settings.max_staleness_s, LEAST_PAUSE_S))
+
+    # ---------------------------------------------------------------------------------------- below
+
+    def _query(self, request: contract.Search) -> tuple[Vector, str | None, int | None]:
+        """(vector, content, photo id) of what is searched for."""
+        if request.model_key not in (None, self._encoder.model_key):
+            raise Permanent(
+                Code.MODEL_MISMATCH,
+                f"the vector is one of {request.model_key}, this worker runs {self._encoder.model_key}; embed it again",
+            )
+        if request.vector is not None:
+            return unit_query(request.vector, self._encoder.dimension), None, None
+        if request.text is not None:
+            return self._encoder.encode_texts([request.text])[0], None, None
+        photo = request.photo
+        assert photo is not None
+        if photo.photo_id is not None:
+            entry = self._entries.get([photo.photo_id]).get(photo.photo_id)
+            known = self._vectors.known([entry.content_sha256], self._encoder.model_key) if entry else {}
+            if entry is not None and entry.content_sha256 in known:
+                return known[entry.content_sha256], entry.content_sha256, photo.photo_id
+        fetched, refused = self._embedding.vectors({"query": photo}, need_gps=set())
+        if refused:
+            raise PhotoRefusal(refused["query"].code, refused["query"].message)
+        found = fetched["query"]
+        return found.vector, found.content_sha256, photo.photo_id
+
+    def _witness_hits(
+        self, query: Vector, rule: Rule, near: contract.Near | None, exclude: Ids
+    ) -> tuple[list[contract.Hit], int | None, int]:
+        """As many hits as it takes for the rule to have heard its witnesses, however many others are more similar."""
+        k = 8 * rule.neighbours
+        while True:
+            hits, generation, seq = self._hits(
+                query, k=k, threshold=-1.0, near=near, where=None, exclude=exclude, drop_copies=True
+            )
+            if len(hits) < k or settled(hits, rule):
+                return hits, generation, seq
+            k *= 4
+
+    def _copies(self, content: str | None, own_id: int | None) -> Ids:
+        """Ids that are the searched photo itself: a hundred uploads of one file are passed over in one search."""
+        ids = self._entries.ids_with_content(content) if content is not None else np.zeros(0, dtype=np.int64)
+        return ids if own_id is None else np.append(ids, np.int64(own_id))
+
+    def _wait_for(self, min_seq: int) -> None:
+        """Be as fresh as the settings promise, and at `min_seq` at least."""
+        seq = self._live.catch_up(max_age_s=self._settings.max_staleness_s)
+        deadline = time.monotonic() + self._settings.min_seq_timeout_s
+        while seq < min_seq and (seq := self._live.catch_up()) < min_seq:
+            if time.monotonic() > deadline:
+                raise Permanent(
+                    Code.STALE,
+                    f"the index is at seq {seq} and did not reach {min_seq} "
+                    f"within {self._settings.min_seq_timeout_s:g} s (SIGHTLINE_MIN_SEQ_TIMEOUT_S)",
+                )
+            time.sleep(MIN_SEQ_POLL_S)
+
+    def _hits(
+        self,
+        query: Vector,
+        *,
+        k: int,
+        threshold: float,
+        near: contract.Near | None,
+        where: dict[str, object] | None,
+        exclude: Ids,
+        drop_copies: bool,
+    ) -> tuple[list[contract.Hit], int | None, int]:
+        """The index proposes, Postgres decides: similarities are those of the stored vectors, and a photo that is not
+        there any more is gone, whatever this process has seen of it."""
+        only = self._entries.ids_where(near, where) if near is not None or where else None
+        caught_up = False
+        while True:
+            found = self._live.search(query, k + CANDIDATES, only=only, exclude=exclude)
+            known = self._entries.known(found.ids.tolist(), self._encoder.model_key)
+            similarity = {photo_id: float(vector @ query) for photo_id, (_, vector) in known.items()}
+            copies = [photo_id for photo_id, cosine in similarity.items() if drop_copies and cosine >= SAME_PIXELS]
+            if copies:
+                exclude = np.concatenate([exclude, np.array(copies, dtype=np.int64)])
+                continue
+            gone = len(found.ids) - len(known)
+            if gone > CANDIDATES and not caught_up:
+                self._live.catch_up()
+                caught_up = True
+                continue
+            best = sorted(known, key=lambda photo_id: (-similarity[photo_id], photo_id))[:k]
+            hits = [_hit(known[i][0], similarity[i]) for i in best if similarity[i] >= threshold]
+            return hits, found.generation, found.seq
+
+
+def _hit(entry: Entry, similarity: float) -> contract.Hit:
+    return contract.Hit(
+        photo_id=entry.photo_id,
+        similarity=round(similarity, 6),
+        path=entry.path,
+        lat=entry.lat,
+        lon=entry.lon,
+        provenance=entry.provenance,
+        address=entry.address,
+        metadata=entry.metadata,
+        content_sha256=entry.content_sha256,
+    )

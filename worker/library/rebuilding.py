@@ -1,0 +1,133 @@
+"""A generation of the index out of Postgres: on demand, at night, and when what has changed asks for it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+from producer_client import contract
+from producer_client.contract import Code
+from worker.core.ports import Encoder, Entries, Generations, Log, Progress, PublishedGenerations, Runs
+from worker.errors import Permanent, Transient
+from worker.library.filling import Filling, Throttled
+from worker.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class Rebuilding:
+    """One at a time in the cluster. Any failure leaves the generation before."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        encoder: Encoder,
+        filling: Filling,
+        entries: Entries,
+        change_log: Log,
+        runs: Runs,
+        published: PublishedGenerations,
+        files: Generations,
+    ) -> None:
+        self._settings = settings
+        self._encoder = encoder
+        self._filling = filling
+        self._entries = entries
+        self._log = change_log
+        self._runs = runs
+        self._published = published
+        self._files = files
+
+    def rebuild(self, progress: Progress | None = None, *, filling: bool = False) -> contract.RebuildReply:
+        """Embed what is missing, write a generation from one snapshot of Postgres, publish it.
+
+        One at a time in the cluster: raises Permanent(already_running). Any failure leaves the old generation.
+        """
+        with self._runs.exclusive("rebuild") as mine:
+            if not mine:
+                raise Permanent(
+                    Code.ALREADY_RUNNING,
+                    "a rebuild is running already; `sightline stats` shows how far it is",
+                )
+            run_id = self._runs.start()
+            note = Throttled(lambda *facts: self._runs.note_progress(run_id, *facts), progress)
+            try:
+                reply = self._rebuild(note, filling)
+            except BaseException as exc:
+                # Postgres may be what failed; the next run closes this one then.
+                with suppress(Transient):
+                    self._runs.finish(run_id, summary=None, error=f"{type(exc).__name__}: {exc}")
+                raise
+            self._runs.finish(run_id, summary=reply.to_wire(), error=None)
+        log.info("index rebuilt", extra={"generation": reply.generation, "indexed": reply.indexed})
+        return reply
+
+    def nightly(self, name: str, slot: datetime, *, claims: int, claim_s: float) -> bool:
+        """Rebuild if nobody has done so for `slot` (UTC); returns whether this call did."""
+        return self._due(name, slot, claims=claims, claim_s=claim_s)
+
+    def catch_up_generations(self, *, claims: int, claim_s: float) -> bool:
+        """Rebuild if so much has changed that searches pay for it, or a purged photo is still in a generation."""
+        settings = self._settings
+        asked = self._runs.asked(self._encoder.model_key, share=settings.compact_share, least=settings.compact_least)
+        return any(self._due(name, moment, claims=claims, claim_s=claim_s, first_counts=True) for name, moment in asked)
+
+    def _due(self, name: str, slot: datetime, *, claims: int, claim_s: float, first_counts: bool = False) -> bool:
+        if not self._runs.due(name, slot, max_attempts=claims, retry_after_s=claim_s, first_counts=first_counts):
+            return False
+        self.rebuild()
+        self._runs.slot_done(name, slot)
+        return True
+
+    # ---------------------------------------------------------------------------------------- below
+
+    def _rebuild(self, note: Throttled, filling: bool) -> contract.RebuildReply:
+        started = time.monotonic()
+        self._entries.follow_rows()
+        with ThreadPoolExecutor(1, thread_name_prefix="train") as ahead:
+            training = ahead.submit(self._train)
+            embedded, refused = self._filling.all(note, filling=filling)
+            trained = training.result()
+        model_key = self._encoder.model_key
+        number = self._published.reserve()
+        with self._log.snapshot(model_key, self._encoder.dimension) as snapshot:
+            seq = snapshot.seq
+            built = self._files.write(
+                number,
+                snapshot,
+                model_key=model_key,
+                dimension=self._encoder.dimension,
+                previous=self._published.serving(model_key),
+                trained=trained,
+                progress=note,
+            )
+        kept = self._published.publish(number, model_key, seq, built, self._settings.keep_generations)
+        self._files.keep_only(kept, everywhere=True)
+        counts = self._entries.counts(self._encoder.model_key)
+        return contract.RebuildReply(
+            generation=number,
+            seq=seq,
+            with_coordinates=counts.with_coordinates,
+            valid_files=counts.valid_files,
+            embedded=embedded,
+            refused=refused,
+            indexed=built.count,
+            kind=built.kind,
+            recall_at_10=built.recall_at_10,
+            index_bytes=built.index_bytes,
+            dimension=self._encoder.dimension,
+            model=self._encoder.name,
+            model_key=self._encoder.model_key,
+            device=self._encoder.device,
+            seconds=round(time.monotonic() - started, 3),
+        )
+
+    def _train(self) -> Any:
+        """Learn from the vectors that are there, while the encoder makes those that lack."""
+        with self._log.snapshot(self._encoder.model_key, self._encoder.dimension) as snapshot:
+            return self._files.prepare(snapshot, dimension=self._encoder.dimension)

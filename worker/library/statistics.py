@@ -1,0 +1,59 @@
+"""What the service knows and how it is: photos, index, model, last rebuild."""
+
+from __future__ import annotations
+
+from producer_client import contract
+from worker.core.ports import Encoder, Entries, LiveIndex, PublishedGenerations, Runs, StoredVectors
+from worker.embedding import Embedding
+
+
+class Statistics:
+    def __init__(
+        self,
+        *,
+        encoder: Encoder,
+        embedding: Embedding,
+        entries: Entries,
+        vectors: StoredVectors,
+        published: PublishedGenerations,
+        runs: Runs,
+        live: LiveIndex,
+    ) -> None:
+        self._encoder = encoder
+        self._embedding = embedding
+        self._entries = entries
+        self._vectors = vectors
+        self._published = published
+        self._runs = runs
+        self._live = live
+
+    def stats(self, *, rss_mb: float, next_model_key: str | None = None) -> contract.StatsReply:
+        counts = self._entries.counts(self._encoder.model_key)
+        self._live.settle()
+        number = self._live.generation
+        return contract.StatsReply(
+            model=self._encoder.name,
+            model_key=self._encoder.model_key,
+            dimension=self._encoder.dimension,
+            device=self._encoder.device,
+            has_text=self._encoder.has_text,
+            photos=counts.photos,
+            with_coordinates=counts.with_coordinates,
+            indexed=self._live.count,
+            refused=counts.refused,
+            generation=number,
+            generation_count=self._live.count - self._live.delta_count,
+            kind=self._live.kind,
+            recall_at_10=self._live.recall_at_10,
+            generation_published_at=None if number is None else self._published.published_at(number),
+            delta=self._live.delta_count,
+            next_model_key=next_model_key,
+            next_model_missing=None if next_model_key is None else self._vectors.missing_count(next_model_key),
+            removed=counts.removed,
+            purges_pending=counts.purges_pending,
+            seq=counts.seq,
+            cache_hits=self._embedding.cache_hits,
+            cache_misses=self._embedding.computed,
+            rss_mb=rss_mb,
+            last_rebuild=self._runs.last(),
+        )
