@@ -33,7 +33,8 @@ from benchmarks.measure import (
 )
 from worker.core.types import Decoded, Pixels
 from worker.errors import Permanent
-from worker.index.generation import INDEX, MANIFEST, GenerationFolder
+from worker.index.folder import GenerationFolder
+from worker.index.generation import INDEX, MANIFEST
 from worker.index.live import FaissLiveIndex
 from worker.library import Library
 from worker.runtime import generation_folder

@@ -25,7 +25,7 @@ from worker.embedded import EmbeddedServers
 from worker.encoder.choice import REFERENCE
 from worker.encoder.images import decode
 from worker.encoder.load import load_encoder
-from worker.index.generation import GenerationFolder
+from worker.index.folder import GenerationFolder
 from worker.index.live import FaissLiveIndex
 from worker.library import Library
 from worker.settings import Settings

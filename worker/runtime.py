@@ -20,7 +20,7 @@ from worker.library import Library
 from worker.settings import Settings
 
 if TYPE_CHECKING:
-    from worker.index.generation import GenerationFolder
+    from worker.index.folder import GenerationFolder
     from worker.storage.store import PostgresStore
 
 
@@ -163,7 +163,8 @@ def known_photos(settings: Settings, store: PostgresStore, side: int) -> list[Pi
 
 def generation_folder(settings: Settings) -> GenerationFolder:
     """Where the settings keep and publish generations, and how they build them."""
-    from worker.index.generation import Build, GenerationFolder
+    from worker.index.building import Build
+    from worker.index.folder import GenerationFolder
     from worker.storage.objects import ObjectFolder
 
     return GenerationFolder(

@@ -20,7 +20,9 @@ from worker.core.types import Chunk, NewEntry
 from worker.core.vectors import Ids, Vectors, unit_rows
 from worker.errors import BadGeneration
 from worker.index import kinds
-from worker.index.generation import Build, Generation, GenerationFolder
+from worker.index.building import Build
+from worker.index.folder import GenerationFolder
+from worker.index.generation import Generation
 from worker.index.live import FaissLiveIndex
 from worker.storage.store import PostgresStore
 
@@ -200,7 +202,7 @@ from dataclasses import replace
 from pathlib import Path
 from tests.integration.test_index import Rows
 from worker.core.vectors import unit_rows
-from worker.index.generation import GenerationFolder
+from worker.index.folder import GenerationFolder
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 rows = unit_rows(np.random.default_rng(0).normal(size=(1000, {DIM})))

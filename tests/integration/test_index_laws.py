@@ -26,7 +26,8 @@ from worker.core.vectors import Vector, Vectors, unit_rows
 from worker.errors import Permanent, PhotoRefusal, Transient
 from worker.index import kinds
 from worker.index import live as live_module
-from worker.index.generation import Generation, GenerationFolder
+from worker.index.folder import GenerationFolder
+from worker.index.generation import Generation
 from worker.index.live import FaissLiveIndex, View, _Layers
 from worker.library import Library
 from worker.settings import Settings

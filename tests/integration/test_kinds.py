@@ -22,9 +22,11 @@ from tests.integration.test_index import Rows, entry
 from worker.core.types import Chunk, NewEntry
 from worker.core.vectors import BadVector, Ids, Vector, Vectors, to_bytes, unit_rows
 from worker.errors import BadGeneration, Permanent, Transient
-from worker.index import generation as generation_module
+from worker.index import building as building_module
 from worker.index import kinds
-from worker.index.generation import Build, Generation, GenerationFolder
+from worker.index.building import Build
+from worker.index.folder import GenerationFolder
+from worker.index.generation import Generation
 from worker.index.kinds import Kind, Parameters, Plan, Positions, Truth, Tuned
 from worker.index.live import FaissLiveIndex
 from worker.storage import snapshot as snapshot_module
@@ -302,7 +304,7 @@ class Shelf:
 @pytest.fixture
 def few_queries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it is not the measurement of the recall that is looked at: it takes most of a small build."""
-    monkeypatch.setattr(generation_module, "QUERIES", 100)
+    monkeypatch.setattr(building_module, "QUERIES", 100)
 
 
 @pytest.fixture(params=list(Kind))
@@ -615,9 +617,9 @@ from pathlib import Path
 import numpy as np
 from tests.integration.test_kinds import photos_of_places
 from worker.core.types import Chunk
-from worker.index import generation as generation_module
 from worker.index import kinds
-from worker.index.generation import Build, GenerationFolder
+from worker.index.building import Build
+from worker.index.folder import GenerationFolder
 
 COUNT, DIM, STEP = 150_000, 256, 5_000
 # What is trained on is bounded by the lists, not by the photos: kept small, so that the stream is what is measured.

@@ -40,7 +40,7 @@ from worker.embedding import READ_AHEAD
 from worker.encoder.images import decode
 from worker.encoder.load import load_encoder
 from worker.errors import Permanent, PhotoRefusal, Transient
-from worker.index.generation import GenerationFolder
+from worker.index.folder import GenerationFolder
 from worker.library import Library
 from worker.settings import Settings
 from worker.storage.entries import Entries

@@ -10,7 +10,7 @@ import pytest
 from producer_client.contract import Code
 from tests.integration.test_index import DIM, KEY, numbered, publish, put, vectors
 from worker.errors import BadGeneration, Permanent, Transient
-from worker.index.generation import GenerationFolder
+from worker.index.folder import GenerationFolder
 from worker.index.live import FaissLiveIndex
 from worker.storage.objects import ObjectFolder
 from worker.storage.store import PostgresStore

@@ -24,7 +24,8 @@ from worker.core.vectors import Vector, Vectors
 from worker.errors import Transient
 from worker.index import generation as generation_module
 from worker.index import kinds
-from worker.index.generation import Generation, GenerationFolder
+from worker.index.folder import GenerationFolder
+from worker.index.generation import Generation
 from worker.index.live import FaissLiveIndex
 from worker.storage.store import PostgresStore
 
@@ -638,15 +639,15 @@ class Vanishing(GenerationFolder):
             if self.when == "before its manifest is read":
                 self.vanish()
             elif self.when == "between its hashes":
-                self.vanish_after(patch, generation_module, "_sha256")
+                self.vanish_after(patch, generation_module, "file_sha256")
             elif self.when == "before it is mapped":
-                vanish, original = self.vanish, generation_module._map
+                vanish, original = self.vanish, generation_module.map_files
 
                 def vanish_before(*args: Any, **options: Any) -> Any:
                     vanish()
                     return original(*args, **options)
 
-                patch.setattr(generation_module, "_map", vanish_before)
+                patch.setattr(generation_module, "map_files", vanish_before)
             else:
                 self.vanish_after(patch, faiss, "read_index")
             return super().open(number, model_key=model_key)

@@ -23,7 +23,8 @@ from worker.core.types import Change, Changes, Neighbours
 from worker.core.vectors import Ids, Vector, Vectors
 from worker.errors import BadGeneration, Transient, WorkerError
 from worker.index import kinds
-from worker.index.generation import Generation, GenerationFolder
+from worker.index.folder import GenerationFolder
+from worker.index.generation import Generation
 
 log = logging.getLogger(__name__)
 

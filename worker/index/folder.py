@@ -1,0 +1,166 @@
+"""The folder of generations: written whole or not at all, published, fetched, kept. Knows files, not SQL or Celery.
+
+A directory is built aside under a hidden name, checked by reading it back, and renamed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+
+from worker.core.ports import Progress, RemoteFolder, Snapshot
+from worker.core.types import Built
+from worker.errors import BadGeneration, Transient
+from worker.index import kinds
+from worker.index.building import Build, Builder, Trained
+from worker.index.generation import IDS, INDEX, MANIFEST, Generation, fsync, open_generation
+from worker.index.kinds import Kind
+
+#: Seconds after which a download that nobody finished belongs to a process that was killed.
+ABANDONED_S = 3600.0
+
+
+class GenerationFolder:
+    """See worker.core.ports.Generations.
+
+    remote: where generations are published for other hosts; this folder is then this host's verified copy.
+    """
+
+    def __init__(self, folder: Path, *, build: Build | None = None, remote: RemoteFolder | None = None) -> None:
+        self._folder = folder
+        self._build = build or Build()
+        self._remote = remote
+
+    def path(self, number: int) -> Path:
+        return self._folder / _name(number)
+
+    def write(
+        self,
+        number: int,
+        snapshot: Snapshot,
+        *,
+        model_key: str,
+        dimension: int,
+        previous: int | None = None,
+        trained: Trained | None = None,
+        progress: Progress = lambda *_: None,
+    ) -> Built:
+        """Build generation `number` from a snapshot whose ids rise. Nothing is left of a failed try.
+
+        trained: what `prepare` made of an earlier snapshot, if it still fits.
+        Raises BadGeneration when the written files do not read back, Permanent(recall_too_low) when no way of building
+        reaches the gate, Permanent(not_ready) when none fits the memory, and OSError for a disk that is full.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        # One rebuild runs at a time, so what lies half-built here belongs to one that was killed.
+        for left in self._folder.glob(".building-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        aside = self._folder / f".building-{_name(number)}-{os.getpid()}"
+        aside.mkdir()
+        try:
+            manifest = Builder(aside, number, snapshot, model_key, dimension, self._build, trained, progress).run(
+                lambda: None if previous is None else self._previous(previous, model_key)
+            )
+            # Left by a rebuild that was killed before it published, if the database was set back since.
+            shutil.rmtree(self.path(number), ignore_errors=True)
+            aside.rename(self.path(number))
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        fsync(self._folder)
+        if self._remote is not None:
+            progress("upload", 0, 1)
+            # The manifest goes last: without it the other files are nothing to anybody.
+            self._remote.put(self.path(number), (INDEX, IDS, MANIFEST))
+        return Built(
+            count=manifest.count,
+            kind=manifest.kind,
+            parameters=dict(manifest.parameters),
+            recall_at_10=manifest.recall_at_10,
+            index_bytes=manifest.index_bytes,
+        )
+
+    def prepare(self, snapshot: Snapshot, *, dimension: int) -> Trained | None:
+        """Train on what is there already, while photos that lack a vector are still being embedded."""
+        plan = self._build.plans(snapshot.count, dimension)[0]
+        if plan.kind is Kind.EXACT:
+            return None
+        kinds.use_threads(self._build.threads)
+        return Trained(plan, kinds.train(plan, dimension, snapshot.sample(plan.training_rows).vectors))
+
+    def open(self, number: int, *, model_key: str) -> Generation:
+        """Map a generation after checking every byte of it. Raises BadGeneration naming what is wrong."""
+        if self._remote is None:
+            return open_generation(self.path(number), number=number, model_key=model_key)
+        if (self.path(number) / MANIFEST).exists():
+            try:
+                return open_generation(self.path(number), number=number, model_key=model_key)
+            except BadGeneration:
+                # Only a copy: another one may be whole.
+                shutil.rmtree(self.path(number), ignore_errors=True)
+        return self._fetch(self._remote, number, model_key)
+
+    def keep_only(self, numbers: Collection[int], *, everywhere: bool = False) -> None:
+        """Delete all others on this host, also those that were written and never published.
+
+        everywhere: also where they are published, which only who publishes may do.
+        A process that still maps one keeps its pages until it lets go (POSIX unlink).
+        """
+        kept = {_name(number) for number in numbers}
+        for folder in self._folder.glob("[0-9]*"):
+            if folder.name not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
+        if everywhere and self._remote is not None:
+            for name in self._remote.names():
+                if name.isdigit() and name not in kept:
+                    self._remote.delete(name, (MANIFEST, INDEX, IDS))
+
+    def forget_before(self, number: int) -> None:
+        """Delete this host's copies of generations older than `number`. Not where the folder is the original."""
+        if self._remote is None:
+            return
+        for folder in self._folder.glob("[0-9]*"):
+            if folder.name.isdigit() and int(folder.name) < number:
+                shutil.rmtree(folder, ignore_errors=True)
+        for left in self._folder.glob(".fetching-*"):
+            with suppress(FileNotFoundError):
+                if time.time() - left.stat().st_mtime > ABANDONED_S:
+                    shutil.rmtree(left, ignore_errors=True)
+
+    def _previous(self, number: int, model_key: str) -> Generation | None:
+        """The generation to compare with; a damaged or missing one is no reason not to build the next."""
+        try:
+            return self.open(number, model_key=model_key)
+        except (BadGeneration, Transient):
+            return None
+
+    def _fetch(self, remote: RemoteFolder, number: int, model_key: str) -> Generation:
+        """Bring a published generation to this host: aside, checked, renamed. Whoever is second finds it done."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        aside = self._folder / f".fetching-{_name(number)}-{os.getpid()}"
+        shutil.rmtree(aside, ignore_errors=True)
+        try:
+            try:
+                remote.get(_name(number), (INDEX, IDS, MANIFEST), aside)
+            except FileNotFoundError as exc:
+                raise BadGeneration(f"generation {number} is not at {remote.url}: {exc}") from exc
+            opened = open_generation(aside, number=number, model_key=model_key)
+            try:
+                # What is mapped stays mapped under the new name.
+                aside.rename(self.path(number))
+            except OSError:
+                if not (self.path(number) / MANIFEST).exists():
+                    raise
+                # Shared with the process that was first.
+                return open_generation(self.path(number), number=number, model_key=model_key)
+            return opened
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _name(number: int) -> str:
+    return f"{number:06d}"
