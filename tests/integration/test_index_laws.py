@@ -26,9 +26,11 @@ from worker.core.vectors import Vector, Vectors, unit_rows
 from worker.errors import Permanent, PhotoRefusal, Transient
 from worker.index import kinds
 from worker.index import live as live_module
+from worker.index import view as view_module
 from worker.index.folder import GenerationFolder
 from worker.index.generation import Generation
-from worker.index.live import FaissLiveIndex, View, _Layers
+from worker.index.live import FaissLiveIndex
+from worker.index.view import Layers, View
 from worker.library import Library
 from worker.settings import Settings
 from worker.storage import tables
@@ -268,7 +270,7 @@ def test_the_index_finds_what_a_dictionary_finds(
     make_store: Callable[..., PostgresStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # So few that both ways of leaving photos out are taken.
-    monkeypatch.setattr(live_module, "SPARE", 3)
+    monkeypatch.setattr(view_module, "SPARE", 3)
     store, numbers = make_store(), count()
 
     class Example(IndexAndDictionary):
@@ -329,7 +331,7 @@ def test_photos_that_are_gone_push_no_others_out(
 
 
 def test_a_delta_that_outgrows_its_room_keeps_what_it_held(store: PostgresStore, folder: GenerationFolder) -> None:
-    rows = vectors(2 * live_module.FIRST_ROOM, seed=16)
+    rows = vectors(2 * view_module.FIRST_ROOM, seed=16)
     live = live_on(store, folder)
     live.catch_up()
     truth = {put(store, f"photo {i}", rows[i])[0]: rows[i] for i in range(5)}
@@ -347,7 +349,7 @@ def test_a_delta_that_outgrows_its_room_keeps_what_it_held(store: PostgresStore,
     assert moved.entry.photo_id == ids[1]
     truth |= {ids[1]: rows[5]} | {w.entry.photo_id: row for w, row in zip(new, rows[6:], strict=True)}
     del truth[ids[0]]
-    assert live.count == len(truth) > live_module.FIRST_ROOM
+    assert live.count == len(truth) > view_module.FIRST_ROOM
     found = live.search(rows[0], 1_000)
     assert_equals_truth(found, 1_000, {photo_id: float(row @ rows[0]) for photo_id, row in truth.items()})
     old = live_on(store, folder)
@@ -402,7 +404,7 @@ def test_a_generation_that_is_brought_loses_nothing_when_the_log_is_forgotten_me
             return opened
 
     class Interrupted(FaissLiveIndex):
-        def _onto(self, base: Generation) -> tuple[_Layers, View] | None:
+        def _onto(self, base: Generation) -> tuple[Layers, View] | None:
             served = super()._onto(base)
             replace_the_first(base.manifest.number, "after the log was read")
             return served

@@ -1,0 +1,207 @@
+"""What one search sees: a published generation (base), what happened since (delta), what is gone (tombstones).
+
+A View never changes. Layers make the next one from what has changed. Knows neither Postgres nor threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from worker.core.types import Change, Neighbours
+from worker.core.vectors import Ids, Vector, Vectors
+from worker.index import kinds
+from worker.index.generation import Generation
+
+#: Hidden photos that a search makes room for instead of telling FAISS to leave them out, which slows every comparison.
+SPARE = 32
+#: Rows that an empty delta has room for; it doubles.
+FIRST_ROOM = 256
+
+Mask = npt.NDArray[np.bool_]
+NO_POSITIONS = np.zeros(0, dtype=np.intp)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one search sees. Nothing in it ever changes."""
+
+    base: Generation | None
+    hidden: Mask  #: [base count], rows that the delta replaces or a removal took
+    hidden_count: int
+    delta_ids: Ids  #: [n]
+    delta: Vectors  #: [n, d]
+    delta_hidden: Mask  #: [n], rows that a later one replaces or a removal took
+    delta_hidden_count: int
+    seq: int
+
+    @property
+    def number(self) -> int | None:
+        return None if self.base is None else self.base.manifest.number
+
+    @property
+    def delta_count(self) -> int:
+        return len(self.delta_ids) - self.delta_hidden_count
+
+    @property
+    def count(self) -> int:
+        return len(self.hidden) - self.hidden_count + self.delta_count
+
+    def search(self, query: Vector, k: int, *, only: Ids | None = None, exclude: Ids | None = None) -> Neighbours:
+        """The k most similar photos, best first, equal ones by id.
+
+        query: float32 [dimension] of length 1. only: search among these ids alone. exclude: never these.
+        Similarities of the base are those of its rounded vectors (see kinds), of the delta exact.
+        """
+        kinds.use_threads(1)
+        ids, similarities = _search_base(self, query, k, only, exclude)
+        if len(self.delta_ids):
+            newer_ids, newer = _search_delta(self, query, only, exclude)
+            ids, similarities = np.concatenate([ids, newer_ids]), np.concatenate([similarities, newer])
+        best = np.lexsort((ids, -similarities))[:k]
+        return Neighbours(ids=ids[best], similarities=similarities[best], generation=self.number, seq=self.seq)
+
+
+@dataclass
+class Layers:
+    """A base and what was put over it. Written by one thread at a time; makes Views that stay as they are.
+
+    Rows of the delta are appended in place, beyond the end of every View that was made before.
+    """
+
+    base: Generation | None
+    dimension: int
+    room: int = FIRST_ROOM
+    used: int = 0
+    rows: dict[int, int] = field(default_factory=dict)  #: photo id to its row in the delta
+
+    def __post_init__(self) -> None:
+        self.ids: Ids = np.zeros(self.room, dtype=np.int64)
+        self.vectors: Vectors = np.zeros((self.room, self.dimension), dtype=np.float32)
+        self.hidden: Mask = np.zeros(0 if self.base is None else self.base.manifest.count, dtype=np.bool_)
+        self.delta_hidden: Mask = np.zeros(self.room, dtype=np.bool_)
+
+    def put(self, ids: Ids, vectors: Vectors) -> None:
+        """Append photos that are in no layer yet."""
+        self._make_room(len(ids))
+        end = self.used + len(ids)
+        self.ids[self.used : end] = ids
+        self.vectors[self.used : end] = vectors
+        self.rows.update(zip(ids.tolist(), range(self.used, end), strict=True))
+        self.used = end
+
+    def apply(self, items: Sequence[Change]) -> None:
+        """Each changed photo leaves base and delta, and comes back with its new vector if it has one."""
+        if not items:
+            return
+        if self.base is not None:
+            changed = np.array([item.photo_id for item in items], dtype=np.int64)
+            positions = _positions(self.base.ids, changed)
+            if not self.hidden[positions].all():
+                self.hidden = self.hidden.copy()
+                self.hidden[positions] = True
+        replaced = [self.rows.pop(item.photo_id) for item in items if item.photo_id in self.rows]
+        if replaced:
+            self.delta_hidden = self.delta_hidden.copy()
+            self.delta_hidden[replaced] = True
+        new = [(item.photo_id, item.vector) for item in items if item.vector is not None]
+        if new:
+            self.put(
+                np.array([photo_id for photo_id, _ in new], dtype=np.int64), np.stack([vector for _, vector in new])
+            )
+
+    def view(self, seq: int) -> View:
+        delta_hidden = self.delta_hidden[: self.used]
+        return View(
+            base=self.base,
+            hidden=self.hidden,
+            hidden_count=int(self.hidden.sum()),
+            delta_ids=self.ids[: self.used],
+            delta=self.vectors[: self.used],
+            delta_hidden=delta_hidden,
+            delta_hidden_count=int(delta_hidden.sum()),
+            seq=seq,
+        )
+
+    def _make_room(self, more: int) -> None:
+        if self.used + more <= len(self.ids):
+            return
+        room = max(2 * len(self.ids), self.used + more)
+        ids = np.zeros(room, dtype=np.int64)
+        vectors = np.zeros((room, self.dimension), dtype=np.float32)
+        hidden = np.zeros(room, dtype=np.bool_)
+        ids[: self.used], vectors[: self.used] = self.ids[: self.used], self.vectors[: self.used]
+        hidden[: self.used] = self.delta_hidden[: self.used]
+        self.ids, self.vectors, self.delta_hidden = ids, vectors, hidden
+
+
+def _positions(sorted_ids: Ids, wanted: Ids) -> npt.NDArray[np.intp]:
+    """Positions of those `wanted` ids that are there."""
+    if not len(sorted_ids):
+        return np.zeros(0, dtype=np.intp)
+    positions = np.minimum(np.searchsorted(sorted_ids, wanted), len(sorted_ids) - 1)
+    there: npt.NDArray[np.intp] = positions[sorted_ids[positions] == wanted]
+    return there
+
+
+def _search_base(
+    view: View, query: Vector, k: int, only: Ids | None, exclude: Ids | None
+) -> tuple[Ids, npt.NDArray[np.float32]]:
+    base = view.base
+    if base is None or not base.manifest.count:
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
+    out = NO_POSITIONS
+    if exclude is not None and len(exclude):
+        out = _positions(base.ids, exclude)
+        out = out[~view.hidden[out]]
+    if only is not None:
+        allowed = np.zeros(len(base.ids), dtype=np.bool_)
+        allowed[_positions(base.ids, only)] = True
+        allowed &= ~view.hidden
+        allowed[out] = False
+        positions = np.flatnonzero(allowed)
+        if not len(positions):
+            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
+        if len(positions) <= kinds.EXACT_FILTER:
+            return base.ids[positions], kinds.vectors_at(base.index, positions) @ query
+        similarities, positions = base.search(
+            query[None, :],
+            min(k, len(positions)),
+            selector=_bitmap(allowed),
+            passing=len(positions),
+        )
+        return base.ids[positions], similarities
+    blocked = view.hidden_count + len(out)
+    similarities, positions = base.search(query[None, :], min(k + min(blocked, SPARE), len(base.ids)))
+    if not blocked:
+        return base.ids[positions], similarities
+    stay = ~view.hidden[positions] & ~np.isin(positions, out)
+    if blocked > SPARE and stay.sum() < min(k, len(base.ids) - blocked):
+        allowed = ~view.hidden
+        allowed[out] = False
+        passing = len(base.ids) - blocked
+        similarities, positions = base.search(
+            query[None, :], min(k, passing), selector=_bitmap(allowed), passing=passing
+        )
+        return base.ids[positions], similarities
+    return base.ids[positions[stay]], similarities[stay]
+
+
+def _bitmap(allowed: Mask) -> faiss.IDSelector:
+    return faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+
+
+def _search_delta(
+    view: View, query: Vector, only: Ids | None, exclude: Ids | None
+) -> tuple[Ids, npt.NDArray[np.float32]]:
+    """All of the delta, which is small; the caller keeps the best."""
+    allowed = ~view.delta_hidden
+    if only is not None:
+        allowed &= np.isin(view.delta_ids, only)
+    if exclude is not None:
+        allowed &= ~np.isin(view.delta_ids, exclude)
+    return view.delta_ids[allowed], (view.delta @ query)[allowed]
