@@ -24,8 +24,8 @@ from tests.integration.test_index import DIM, KEY, entry, live_on, put, vectors
 from worker.core.types import Changes, Decoded, Neighbours, Pixels
 from worker.core.vectors import Vector, Vectors, unit_rows
 from worker.errors import Permanent, PhotoRefusal, Transient
-from worker.index import kinds
 from worker.index import live as live_module
+from worker.index import searching
 from worker.index import view as view_module
 from worker.index.folder import GenerationFolder
 from worker.index.generation import Generation
@@ -544,7 +544,7 @@ def test_every_stored_vector_is_its_own_photos(
             generation = folder.open(number, model_key=KEY)
             assert generation.ids.tolist() == sorted(own)
             if own:
-                stored = kinds.vectors_at(generation.index, np.arange(len(generation.ids)))
+                stored = searching.vectors_at(generation.index, np.arange(len(generation.ids)))
                 theirs = np.array([vector_of(own[photo_id]) for photo_id in generation.ids.tolist()])
                 assert np.allclose(stored, theirs, atol=ROUNDING)
 

@@ -23,12 +23,15 @@ from worker.core.types import Chunk, NewEntry
 from worker.core.vectors import BadVector, Ids, Vector, Vectors, to_bytes, unit_rows
 from worker.errors import BadGeneration, Permanent, Transient
 from worker.index import building as building_module
-from worker.index import kinds
+from worker.index import kinds, searching, tuning
+from worker.index import view as view_module
 from worker.index.building import Build
 from worker.index.folder import GenerationFolder
 from worker.index.generation import Generation
-from worker.index.kinds import Kind, Parameters, Plan, Positions, Truth, Tuned
+from worker.index.kinds import Kind, Plan
 from worker.index.live import FaissLiveIndex
+from worker.index.searching import Parameters, Positions
+from worker.index.tuning import Truth, Tuned
 from worker.storage import snapshot as snapshot_module
 from worker.storage import tables
 from worker.storage.store import PostgresStore
@@ -102,7 +105,7 @@ def test_the_measured_recall_reaches_the_gate_and_holds_for_fresh_queries(built:
 
 
 def test_every_kind_keeps_each_photos_vector_under_its_own_position(built: Generation, stored: Vectors) -> None:
-    kept = kinds.vectors_at(built.index, np.arange(len(stored)))
+    kept = searching.vectors_at(built.index, np.arange(len(stored)))
 
     assert np.abs(kept - stored).max() < EIGHT_BITS
     assert built.ids.tolist() == [10 * i for i in range(1, len(stored) + 1)]
@@ -115,7 +118,7 @@ def test_a_photo_is_no_neighbour_of_itself_when_the_recall_is_measured(built: Ge
     truth.stored_at(np.array([70, 5_000]))
 
     neighbours = truth.neighbours()
-    found = kinds.answers(built.index, built.manifest.parameters, truth)
+    found = tuning.answers(built.index, built.manifest.parameters, truth)
 
     for row, own in enumerate(truth.own):
         nearest = np.argsort(-(stored @ stored[own]))
@@ -123,10 +126,10 @@ def test_a_photo_is_no_neighbour_of_itself_when_the_recall_is_measured(built: Ge
         assert neighbours[row].tolist() == nearest[1:11].tolist()
         assert own not in found[row]
         assert (found[row] >= 0).all()
-    assert kinds.found_share(neighbours, neighbours) == (1.0, 1.0)
+    assert tuning.found_share(neighbours, neighbours) == (1.0, 1.0)
     half = np.where(np.arange(10) < 5, neighbours, -1)
-    assert kinds.found_share(half, neighbours) == (1.0, 0.5)
-    assert kinds.found_share(neighbours[:, ::-1], neighbours) == (0.0, 1.0)
+    assert tuning.found_share(half, neighbours) == (1.0, 0.5)
+    assert tuning.found_share(neighbours[:, ::-1], neighbours) == (0.0, 1.0)
 
 
 def test_similarities_of_every_kind_are_cosines(built: Generation, stored: Vectors) -> None:
@@ -192,9 +195,9 @@ def test_parameters_belong_to_one_call(built: Generation) -> None:
     start = threading.Barrier(2)
 
     def all_answers(parameters: Parameters) -> list[list[int]]:
-        kinds.use_threads(1)
-        arguments = kinds.arguments(built.index, parameters, 10)
-        return [kinds.search(built.index, query[None, :], 10, arguments)[1][0].tolist() for query in queries]
+        searching.use_threads(1)
+        arguments = searching.arguments(built.index, parameters, 10)
+        return [searching.search(built.index, query[None, :], 10, arguments)[1][0].tolist() for query in queries]
 
     def beside_another(number: int, parameters: Parameters) -> None:
         start.wait()
@@ -217,7 +220,7 @@ def test_parameters_belong_to_one_call(built: Generation) -> None:
 
 def test_a_thread_that_built_with_many_threads_searches_alone_again(tmp_path: Path) -> None:
     vectors = photos_of_places(100, seed=6)
-    kinds.use_threads(1)
+    searching.use_threads(1)
 
     generation = build(tmp_path, vectors, how=Build(threads=2))
     generation.search(vectors[:1], 1)
@@ -373,7 +376,7 @@ def test_a_filter_that_leaves_few_is_answered_exactly(shelf: Shelf) -> None:
 
 
 def test_a_filter_that_leaves_many_is_answered_by_the_index(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kinds, "EXACT_FILTER", 100)
+    monkeypatch.setattr(view_module, "EXACT_FILTER", 100)
     shelf.remove(shelf.some(0.05, seed=1))
     many, excluded = shelf.some(0.3, seed=2), shelf.some(0.1, seed=3)
 
@@ -388,7 +391,7 @@ def only_these(monkeypatch: pytest.MonkeyPatch, parameters: Parameters) -> None:
     def series(_: Plan) -> list[list[Parameters]]:
         return [[parameters]]
 
-    monkeypatch.setattr(kinds, "_parameters_to_try", series)
+    monkeypatch.setattr(tuning, "_parameters_to_try", series)
 
 
 @pytest.mark.parametrize(
@@ -425,17 +428,17 @@ def tuned(
     """What tune chooses among these, with a clock that knows what each costs by its nprobe."""
     clock = SimpleNamespace(now=0.0)
     clock.perf_counter = lambda: clock.now
-    answers = kinds.answers
+    answers = tuning.answers
 
     def at_a_cost(index: faiss.Index, parameters: Parameters, truth: Truth) -> Positions:
         clock.now += cost_s[parameters["nprobe"]]
         return answers(index, parameters, truth)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kinds, "time", clock)
-        patch.setattr(kinds, "answers", at_a_cost)
-        patch.setattr(kinds, "_parameters_to_try", lambda _: series)
-        return kinds.tune(index, plan, truth, gate)
+        patch.setattr(tuning, "time", clock)
+        patch.setattr(tuning, "answers", at_a_cost)
+        patch.setattr(tuning, "_parameters_to_try", lambda _: series)
+        return tuning.tune(index, plan, truth, gate)
 
 
 def test_the_cheapest_parameters_that_are_good_enough_are_chosen(stored: Vectors) -> None:
@@ -487,7 +490,7 @@ def test_exact_search_keeps_float32_where_float16_changes_answers(tmp_path: Path
 
     assert generation.manifest.factory == "Flat"
     assert generation.manifest.recall_at_10 == 1.0
-    assert np.array_equal(kinds.vectors_at(generation.index, np.arange(1_000)), vectors)
+    assert np.array_equal(searching.vectors_at(generation.index, np.arange(1_000)), vectors)
 
 
 def test_float16_that_changes_answers_is_refused_where_float32_does_not_fit(tmp_path: Path) -> None:
@@ -561,7 +564,7 @@ def test_an_index_that_loses_what_the_one_before_found_is_refused(
     def too_kind(index: faiss.Index, plan: Plan, truth: Truth, gate: float) -> Tuned:
         return Tuned({"nprobe": 1, "k_factor": 1}, 0.99, 0.99, 500)
 
-    monkeypatch.setattr(kinds, "tune", too_kind)
+    monkeypatch.setattr(tuning, "tune", too_kind)
 
     with pytest.raises(Permanent, match="generation 1 finds") as caught:
         build(tmp_path, stored[:2_000], number=2, previous=1, how=Build(kind="ivf"))

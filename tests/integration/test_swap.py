@@ -23,7 +23,7 @@ from worker.core.types import Changes, Neighbours
 from worker.core.vectors import Vector, Vectors
 from worker.errors import Transient
 from worker.index import generation as generation_module
-from worker.index import kinds
+from worker.index import searching
 from worker.index.folder import GenerationFolder
 from worker.index.generation import Generation
 from worker.index.live import FaissLiveIndex
@@ -421,7 +421,7 @@ def test_the_old_generation_is_let_go_when_its_last_search_has_ended(
     assert live._view is not None
     assert live._view.base is not None
     index = weakref.ref(live._view.base.index)
-    search, arrived = kinds.search, threading.Event()
+    search, arrived = searching.search, threading.Event()
     answers: list[Neighbours] = []
 
     def search_slowly(*args: Any, **options: Any) -> Any:
@@ -430,7 +430,7 @@ def test_the_old_generation_is_let_go_when_its_last_search_has_ended(
             assert go_on.wait(20)
         return search(*args, **options)
 
-    monkeypatch.setattr(kinds, "search", search_slowly)
+    monkeypatch.setattr(searching, "search", search_slowly)
     late = threading.Thread(target=lambda: answers.append(live.search(rows[0], 9)))
 
     late.start()

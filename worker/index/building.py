@@ -19,7 +19,7 @@ from producer_client.contract import Code
 from worker.core.ports import Progress, Snapshot
 from worker.core.vectors import Ids
 from worker.errors import BadGeneration, Permanent
-from worker.index import kinds
+from worker.index import kinds, searching, tuning
 from worker.index.generation import (
     FORMAT,
     IDS,
@@ -32,10 +32,11 @@ from worker.index.generation import (
     map_files,
     open_generation,
 )
-from worker.index.kinds import Kind, Plan, Truth, Tuned
+from worker.index.kinds import Kind, Plan
+from worker.index.tuning import Truth, Tuned
 
 #: Stored photos whose neighbours are looked up exactly and in the finished index, to measure its recall, and as many
-#: photos that nobody stored (see kinds.moved).
+#: photos that nobody stored (see tuning.moved).
 QUERIES = 300
 #: Cosine of a vector and itself as the index keeps it: 8 bits a number leave more than this of it.
 SAME_VECTOR = 0.99
@@ -103,7 +104,7 @@ class Builder:
             before = _found_before(open_previous(), truth)
             index = self._read_back(truth, ids)
             gate = 1 - kinds.CHANGES_ANSWERS if plan.kind is Kind.EXACT else self._build.gate
-            tuned = kinds.tune(index, plan, truth, gate)
+            tuned = tuning.tune(index, plan, truth, gate)
             # What is found among the vectors as they are is the truth, ties and all.
             if tuned.recall_at_10 >= gate or plan.factory == kinds.AS_THEY_ARE:
                 agreement = self._agreement(before, index, tuned, truth, ids)
@@ -117,14 +118,14 @@ class Builder:
 
     def _write(self, plan: Plan) -> tuple[Truth, Ids]:
         """Stream the snapshot into an index file and an ids file."""
-        kinds.use_threads(self._build.threads)
+        searching.use_threads(self._build.threads)
         self._progress("train", 0, self._snapshot.count)
         index = None
         if self._trained is not None and self._trained.plan.factory == plan.factory:
             index, self._trained = self._trained.take(), None
         sample = self._snapshot.sample(QUERIES if index is not None else max(plan.training_rows, QUERIES))
         chosen = np.random.default_rng(self._number).permutation(len(sample.ids))[:QUERIES]
-        truth = Truth(sample.vectors[chosen], moved=kinds.moved(sample.vectors[chosen]))
+        truth = Truth(sample.vectors[chosen], moved=tuning.moved(sample.vectors[chosen]))
         query_ids = sample.ids[chosen]
         if index is None:
             index = kinds.train(plan, self._dimension, sample.vectors)
@@ -154,9 +155,9 @@ class Builder:
         self._progress("check", 0, 1)
         index, _ = map_files(self._folder, self._number, count=len(ids), dimension=self._dimension)
         for query, position in zip(truth.queries, truth.own.tolist(), strict=True):
-            if position == kinds.NOT_STORED:
+            if position == tuning.NOT_STORED:
                 continue
-            if float(kinds.vectors_at(index, np.array([position]))[0] @ query) < SAME_VECTOR:
+            if float(searching.vectors_at(index, np.array([position]))[0] @ query) < SAME_VECTOR:
                 raise BadGeneration(f"generation {self._number}: photo {ids[position]} has another photo's vector")
         return index
 
@@ -166,7 +167,7 @@ class Builder:
         """Of the true neighbours that the previous generation finds, the share that this one finds too."""
         if before is None:
             return None
-        now = kinds.answers(index, tuned.parameters, truth)
+        now = tuning.answers(index, tuned.parameters, truth)
         both = known = 0
         for old, new, true in zip(before.found, now, truth.neighbours(), strict=True):
             confirmed = true[(true >= 0) & np.isin(ids[true], old)]
@@ -226,5 +227,5 @@ def _found_before(previous: Generation | None, truth: Truth) -> _Before | None:
     """Asked before the new index is mapped: pages of both would count as the rebuild's memory."""
     if previous is None:
         return None
-    found = [previous.ids[previous.search(query[None, :], kinds.RECALL_K + 1)[1]] for query in truth.queries]
+    found = [previous.ids[previous.search(query[None, :], searching.RECALL_K + 1)[1]] for query in truth.queries]
     return _Before(previous.manifest.number, found)

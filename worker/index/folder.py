@@ -15,7 +15,7 @@ from pathlib import Path
 from worker.core.ports import Progress, RemoteFolder, Snapshot
 from worker.core.types import Built
 from worker.errors import BadGeneration, Transient
-from worker.index import kinds
+from worker.index import kinds, searching
 from worker.index.building import Build, Builder, Trained
 from worker.index.generation import IDS, INDEX, MANIFEST, Generation, fsync, open_generation
 from worker.index.kinds import Kind
@@ -89,7 +89,7 @@ class GenerationFolder:
         plan = self._build.plans(snapshot.count, dimension)[0]
         if plan.kind is Kind.EXACT:
             return None
-        kinds.use_threads(self._build.threads)
+        searching.use_threads(self._build.threads)
         return Trained(plan, kinds.train(plan, dimension, snapshot.sample(plan.training_rows).vectors))
 
     def open(self, number: int, *, model_key: str) -> Generation:

@@ -18,8 +18,8 @@ import numpy as np
 
 from worker.core.vectors import Ids, Vectors
 from worker.errors import BadGeneration
-from worker.index import kinds
-from worker.index.kinds import Parameters, Positions, Similarities
+from worker.index import searching
+from worker.index.searching import Parameters, Positions, Similarities
 
 FORMAT = 2
 INDEX, IDS, MANIFEST = "index.faiss", "ids.npy", "manifest.json"
@@ -72,20 +72,20 @@ class Generation:
         """
         count = self.manifest.count
         passing = count if passing is None else passing
-        widen = max(1.0, k / kinds.TUNED_UP_TO) * (count / passing if passing else 1.0)
+        widen = max(1.0, k / searching.TUNED_UP_TO) * (count / passing if passing else 1.0)
         arguments = self._ready.get(k) if selector is None else None
         if arguments is None:
-            arguments = kinds.arguments(self.index, self.manifest.parameters, k, selector=selector, widen=widen)
+            arguments = searching.arguments(self.index, self.manifest.parameters, k, selector=selector, widen=widen)
             if selector is None:
                 self._ready[k] = arguments
-        similarities, positions = kinds.search(self.index, query, k, arguments)
+        similarities, positions = searching.search(self.index, query, k, arguments)
         # FAISS puts -1 after the last one that it found.
-        while positions[0, min(k, passing) - 1] < 0 and not kinds.is_widest(
+        while positions[0, min(k, passing) - 1] < 0 and not searching.is_widest(
             self.index, self.manifest.parameters, widen
         ):
             widen *= 8
-            arguments = kinds.arguments(self.index, self.manifest.parameters, k, selector=selector, widen=widen)
-            similarities, positions = kinds.search(self.index, query, k, arguments)
+            arguments = searching.arguments(self.index, self.manifest.parameters, k, selector=selector, widen=widen)
+            similarities, positions = searching.search(self.index, query, k, arguments)
         if positions[0, -1] >= 0:
             return similarities[0], positions[0]
         there = positions[0] >= 0
@@ -93,10 +93,10 @@ class Generation:
 
     def warm(self) -> None:
         """Touch every page that searches may touch, so that none of them waits for it."""
-        kinds.use_threads(1)
+        searching.use_threads(1)
         for start in range(0, self.manifest.count, WARMED_AT_ONCE):
             positions = np.arange(start, min(start + WARMED_AT_ONCE, self.manifest.count))
-            self.search(kinds.vectors_at(self.index, positions)[:1], kinds.RECALL_K)
+            self.search(searching.vectors_at(self.index, positions)[:1], searching.RECALL_K)
 
 
 def open_generation(path: Path, *, number: int, model_key: str) -> Generation:

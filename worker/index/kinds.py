@@ -1,36 +1,25 @@
-"""Kinds of index: which one for how many vectors, how it is trained, searched and tuned. Knows FAISS, not files.
+"""Kinds of index: which one for how many vectors, and how it is trained. Knows FAISS, not files.
 
     exact   every vector as float16 (float32 where that changes an answer), compared one by one
     ivf     inverted lists of 4-bit product-quantizer codes, scanned in registers (Andre, Kermarrec, Le Scouarnec,
             "Cache locality is not enough", VLDB 2015); the best are compared again by 8- or 16-bit vectors
     hnsw    a navigable graph over 8-bit vectors (Malkov and Yashunin, 2016)
 
-Vectors have length 1, so that the inner product is the cosine. A vector is known by its position, which is the order
-in which it was added.
+Vectors have length 1, so that the inner product is the cosine.
 """
 
 from __future__ import annotations
 
 import math
-import threading
-import time
 from dataclasses import dataclass
 from enum import StrEnum
 
 import faiss
-import numpy as np
-import numpy.typing as npt
 
 from producer_client.contract import Code
-from worker.core.vectors import Vectors, unit_rows
+from worker.core.vectors import Vectors
 from worker.errors import Permanent
 
-Positions = npt.NDArray[np.int64]
-Similarities = npt.NDArray[np.float32]
-Parameters = dict[str, float]
-
-#: recall is measured at this many neighbours.
-RECALL_K = 10
 #: Approximate kinds are trained; on fewer vectors than this they would learn nothing and save nothing.
 LEAST_FOR_TRAINING = 1_000
 #: Training vectors for each inverted list. Half of what FAISS recommends: twice the lists serve better than twice the
@@ -41,20 +30,8 @@ KMEANS_ITERATIONS = 6
 CENTRES_BY_CODES = 2048
 #: So many times more centres than wanted are compared again exactly, for a photo to add and for a query.
 CENTRES_AGAIN_ADD, CENTRES_AGAIN_SEARCH = 64, 4
-#: Tuned on a sample, so a little more than the gate is aimed at: four standard errors of 600 queries.
-MARGIN = 0.01
-#: How far a query lies from the stored photo that it comes from; see moved().
-MOVED = 0.35
-#: Stands for the position of a query that is not a stored photo.
-NOT_STORED = -2
-#: A filter that leaves so few vectors is answered by comparing all of them.
-EXACT_FILTER = 20_000
 #: float16 changes answers when it loses more than this share of the true neighbours.
 CHANGES_ANSWERS = 0.001
-
-
-#: Parameters are tuned for RECALL_K neighbours and good for some more.
-TUNED_UP_TO = 32
 #: FAISS's name for an index of unchanged float32 vectors.
 AS_THEY_ARE = "Flat"
 
@@ -76,17 +53,6 @@ class Plan:
     lists: int = 0
     codes: int = 0  #: 4-bit codes of one vector
     refined: str = ""  #: FAISS's name for the vectors that the best are compared again by
-
-
-@dataclass(frozen=True, slots=True)
-class Tuned:
-    """Search parameters with what they reach on a sample: stored vectors, each left out of its own answer, and moved
-    ones."""
-
-    parameters: Parameters
-    recall_at_1: float
-    recall_at_10: float
-    queries: int
 
 
 def plans(count: int, dimension: int, *, kind: str, exact_up_to: int, memory_bytes: float) -> list[Plan]:
@@ -200,164 +166,3 @@ def _train_lists(plan: Plan, dimension: int, sample: Vectors) -> faiss.Index:
     index = faiss.IndexRefine(lists, again)
     index.train(sample)
     return index
-
-
-_threads = threading.local()
-
-
-def use_threads(count: int) -> None:
-    """Let FAISS use so many threads when the calling thread asks it something. OpenMP keeps this number per thread: set
-    in one, it is unknown to others, and each task thread would start a team of its own for every query."""
-    if getattr(_threads, "count", None) != count:
-        faiss.omp_set_num_threads(count)
-        _threads.count = count
-
-
-def search(
-    index: faiss.Index, queries: Vectors, k: int, arguments: faiss.SearchParameters
-) -> tuple[Similarities, Positions]:
-    """The k most similar vectors of each query: ([n, k], [n, k]); position -1 where there are no more."""
-    if not index.ntotal:
-        return np.full((len(queries), k), -np.inf, dtype=np.float32), np.full((len(queries), k), -1, dtype=np.int64)
-    found: tuple[Similarities, Positions] = index.search(queries, k, params=arguments)
-    return found
-
-
-def arguments(
-    index: faiss.Index,
-    parameters: Parameters,
-    k: int,
-    *,
-    selector: faiss.IDSelector | None = None,
-    widen: float = 1.0,
-) -> faiss.SearchParameters:
-    """Search parameters in FAISS's form. Arguments of a call: fields set on a shared index would change the searches
-    of other threads.
-
-    widen: look at so many times more lists or nodes, for a selector that passes few.
-    """
-    if "nprobe" in parameters:
-        lists = faiss.extract_index_ivf(index.base_index).nlist
-        inner = faiss.SearchParametersIVF(nprobe=min(lists, math.ceil(parameters["nprobe"] * widen)), sel=selector)
-        # Tuned for RECALL_K neighbours: a smaller k must not mean fewer candidates.
-        again = parameters["k_factor"] * max(k, RECALL_K) / k
-        return faiss.IndexRefineSearchParameters(k_factor=again, base_index_params=inner)
-    if "ef_search" in parameters:
-        wide = min(index.ntotal, math.ceil(parameters["ef_search"] * widen))
-        return faiss.SearchParametersHNSW(efSearch=wide, sel=selector)  # never less than k: FAISS sees to that
-    return faiss.SearchParameters(sel=selector)
-
-
-def is_widest(index: faiss.Index, parameters: Parameters, widen: float) -> bool:
-    """Whether a search that is widened so far looks at everything that its kind can reach."""
-    if "nprobe" in parameters:
-        return bool(parameters["nprobe"] * widen >= faiss.extract_index_ivf(index.base_index).nlist)
-    return "ef_search" not in parameters or parameters["ef_search"] * widen >= index.ntotal
-
-
-def moved(vectors: Vectors) -> Vectors:
-    """Photos that nobody stored: each vector, moved by a share of the difference of two others.
-
-    Stored photos have their own place around them and are easier to answer than those of a new place.
-    """
-    if len(vectors) < 3:
-        return vectors[:0]
-    away = vectors + MOVED * (np.roll(vectors, 1, axis=0) - np.roll(vectors, 2, axis=0))
-    return unit_rows(away[away.any(axis=1)])
-
-
-class Truth:
-    """The exact neighbours of some queries, gathered while all vectors pass by once."""
-
-    def __init__(self, stored: Vectors, moved: Vectors | None = None) -> None:
-        self.queries: Vectors = stored if moved is None else np.concatenate([stored, moved])
-        #: Position of each query among the stored vectors, or NOT_STORED.
-        self.own = np.full(len(self.queries), NOT_STORED, dtype=np.int64)
-        self._similarities = np.full((len(self.queries), RECALL_K + 1), -np.inf, dtype=np.float32)
-        self._positions = np.full((len(self.queries), RECALL_K + 1), -1, dtype=np.int64)
-
-    def stored_at(self, positions: Positions) -> None:
-        """Where the stored queries stand."""
-        self.own[: len(positions)] = positions
-
-    def see(self, start: int, vectors: Vectors) -> None:
-        """Take the vectors at positions `start`, `start + 1` ... into account."""
-        if not len(self.queries):
-            return
-        k = min(RECALL_K + 1, len(vectors))
-        similarities, positions = faiss.knn(self.queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
-        similarities = np.concatenate([self._similarities, similarities], axis=1)
-        positions = np.concatenate([self._positions, positions + start], axis=1)
-        best = np.argsort(-similarities, axis=1, kind="stable")[:, : RECALL_K + 1]
-        self._similarities = np.take_along_axis(similarities, best, axis=1)
-        self._positions = np.take_along_axis(positions, best, axis=1)
-
-    def neighbours(self) -> Positions:
-        """[queries, RECALL_K] positions, the query's own left out."""
-        return without_own(self._positions, self.own)
-
-
-def without_own(positions: Positions, own: Positions) -> Positions:
-    """Each row without the query's own position, RECALL_K long."""
-    rows = np.empty((len(positions), RECALL_K), dtype=np.int64)
-    for row, (found, mine) in enumerate(zip(positions, own, strict=True)):
-        rows[row] = found[found != mine][:RECALL_K]
-    return rows
-
-
-def found_share(found: Positions, truth: Positions) -> tuple[float, float]:
-    """(recall@1, recall@10): the share of true neighbours that were found; 1.0 where there are none to find."""
-    first = true = hit = 0
-    for mine, theirs in zip(found, truth, strict=True):
-        wanted = theirs[theirs >= 0]
-        first += not len(wanted) or bool(wanted[0] == mine[0])
-        true += len(wanted)
-        hit += int(np.isin(wanted, mine).sum())
-    return (first / len(truth) if len(truth) else 1.0), (hit / true if true else 1.0)
-
-
-def answers(index: faiss.Index, parameters: Parameters, truth: Truth) -> Positions:
-    """What the index finds for the queries of `truth`, as a search of one query at a time finds it."""
-    ready = arguments(index, parameters, RECALL_K + 1)
-    found = [search(index, query[None, :], RECALL_K + 1, ready)[1][0] for query in truth.queries]
-    return without_own(np.array(found, dtype=np.int64).reshape(len(found), RECALL_K + 1), truth.own)
-
-
-def tune(index: faiss.Index, plan: Plan, truth: Truth, gate: float) -> Tuned:
-    """The cheapest parameters that reach the gate with some margin; the best ones where none does."""
-    use_threads(1)
-    neighbours = truth.neighbours()
-    best: tuple[tuple[bool, float], Tuned] | None = None
-    for rising in _parameters_to_try(plan):
-        for parameters in rising:
-            started = time.perf_counter()
-            found = answers(index, parameters, truth)
-            cost = time.perf_counter() - started
-            at_1, at_10 = found_share(found, neighbours)
-            tuned = Tuned(parameters, round(at_1, 4), round(at_10, 4), len(truth.queries))
-            enough = at_10 >= min(1.0, gate + MARGIN)
-            # Among those that are good enough the fastest, among the others the best.
-            rank = (enough, -cost if enough else at_10)
-            if best is None or rank > best[0]:
-                best = (rank, tuned)
-            if enough:
-                break
-    assert best is not None
-    return best[1]
-
-
-def _parameters_to_try(plan: Plan) -> list[list[Parameters]]:
-    """Series of rising cost: within one, nothing after the first that is good enough can be faster."""
-    if plan.kind is Kind.IVF:
-        probes = [n for n in (4, 6, 8, 12, 16, 24, 32, 40, 48, 64, 80, 96, 128, 192, 256, 512) if n <= plan.lists]
-        again = (4, 6, 8, 12, 16, 20, 24, 32)
-        return [[{"nprobe": nprobe, "k_factor": k_factor} for nprobe in probes] for k_factor in again]
-    if plan.kind is Kind.HNSW:
-        return [[{"ef_search": 2**power} for power in range(4, 11)]]
-    return [[{}]]
-
-
-def vectors_at(index: faiss.Index, positions: Positions) -> Vectors:
-    """Stored vectors as the index keeps them, rounded to its precision: float32 [n, d]."""
-    rows: Vectors = index.reconstruct_batch(positions)
-    return rows

@@ -14,11 +14,13 @@ import numpy.typing as npt
 
 from worker.core.types import Change, Neighbours
 from worker.core.vectors import Ids, Vector, Vectors
-from worker.index import kinds
+from worker.index import searching
 from worker.index.generation import Generation
 
 #: Hidden photos that a search makes room for instead of telling FAISS to leave them out, which slows every comparison.
 SPARE = 32
+#: A filter that leaves so few vectors is answered by comparing all of them.
+EXACT_FILTER = 20_000
 #: Rows that an empty delta has room for; it doubles.
 FIRST_ROOM = 256
 
@@ -57,7 +59,7 @@ class View:
         query: float32 [dimension] of length 1. only: search among these ids alone. exclude: never these.
         Similarities of the base are those of its rounded vectors (see kinds), of the delta exact.
         """
-        kinds.use_threads(1)
+        searching.use_threads(1)
         ids, similarities = _search_base(self, query, k, only, exclude)
         if len(self.delta_ids):
             newer_ids, newer = _search_delta(self, query, only, exclude)
@@ -166,8 +168,8 @@ def _search_base(
         positions = np.flatnonzero(allowed)
         if not len(positions):
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
-        if len(positions) <= kinds.EXACT_FILTER:
-            return base.ids[positions], kinds.vectors_at(base.index, positions) @ query
+        if len(positions) <= EXACT_FILTER:
+            return base.ids[positions], searching.vectors_at(base.index, positions) @ query
         similarities, positions = base.search(
             query[None, :],
             min(k, len(positions)),
