@@ -234,7 +234,7 @@ async def _ask(source: Source, path: str) -> Finding:
             if inspect.isawaitable(said):
                 said = await said
         finding = _finding(source, said)
-    except Exception as exc:  # a detector of somebody else's; whatever it raises is written down
+    except Exception as exc:  # others' code: a detector, which raises what it likes; written down as its finding
         log.warning("CLIP: source %s failed", source.name, exc_info=exc)
         finding = Finding(source.name, Status.FAILED, message=f"{type(exc).__name__}: {exc}")
     took_ms = round((time.perf_counter() - started) * 1000, 1)

@@ -202,7 +202,7 @@ class Embedding:
         try:
             decoded = self._decode(read.content)
             decoded = replace(decoded, pixels=self._encoder.prepare(decoded.pixels))
-        except Exception as exc:  # a library's own, of any kind: this photo's trouble, and nobody may wait for it
+        except Exception as exc:  # others' code: decoders, which raise what they like; refused, so that nobody waits
             failure = as_ours(exc, "decoding")
             if expected is not None:
                 expected.supply(read.content_sha256, failure)
@@ -230,13 +230,13 @@ def _sort_out(refused: dict[str, Refused], outcomes: Iterable[Future[_Read | Ref
 
 
 class _InThisThread(Executor):
-    """Runs what it is given at once."""
+    """Runs what it is given at once. What is no WorkerError goes up from here."""
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         done: Future[T] = Future()
         try:
             done.set_result(fn(*args, **kwargs))
-        except Exception as exc:  # noqa: BLE001  # whose `result()` is asked for raises it
+        except WorkerError as exc:
             done.set_exception(exc)
         return done
 

@@ -95,8 +95,7 @@ def read_pickle(
         found = _Reader(io.BytesIO(content)).load()
     except NotThatPickle:
         raise
-    except Exception as exc:
-        # What a damaged pickle raises is any of a dozen types (Python manual, pickle).
+    except Exception as exc:  # others' code: pickle, which raises a dozen types (its manual); the file is refused
         raise NotThatPickle(f"{path} is not a whole pickle: {type(exc).__name__}: {exc}") from exc
     if not isinstance(found, dict) or not {"paths", "embeddings"} <= set(found):
         raise NotThatPickle(f"{path} holds no dictionary with paths and embeddings, as build_clip_index.py writes it")

@@ -192,7 +192,7 @@ class Batcher:
             vectors = self._run([item.pixels for item in items])
             if len(vectors) != len(items):
                 raise RuntimeError(f"{len(items)} photos went into the model and {len(vectors)} vectors came out")
-        except Exception as exc:  # the model's own, of any kind; each photo's caller is told below
+        except Exception as exc:  # others' code: the model, which raises what it likes; each photo's caller is told
             if len(items) > 1:
                 middle = len(items) // 2
                 self._pass(items[:middle])

@@ -128,7 +128,7 @@ def measure(backends: Sequence[str], open_backend: Callable[[str], Run], sample:
             rows.append(_judge(run, sample.squares, truth, reference_ms=timed[0]))
         except EncoderUnavailable as exc:
             rows.append(Measured(backend, why=exc.message))
-        except Exception as exc:  # the library's own, of any kind: this backend is refused, and the table says why
+        except Exception as exc:  # others' code: a backend, which raises what it likes; refused, and the table says why
             log.warning("a backend failed", extra={"backend": backend}, exc_info=exc)
             rows.append(Measured(backend, why=f"{type(exc).__name__}: {exc}"))
         log.info("measured", extra=asdict(rows[-1]))

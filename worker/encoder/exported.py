@@ -164,7 +164,7 @@ def open_run(export: Export, backend: str, *, threads: int) -> Run:
             return OpenVinoRun(export.file(FLOAT32), backend=backend, threads=threads, precision=hint)
         path = export.file(FLOAT32 if precision == "float32" else int8_file())
         return OnnxRun(path, backend=backend, threads=threads)
-    except Exception as exc:  # onnxruntime's are children of Exception alone
+    except Exception as exc:  # others' code: onnxruntime, which raises children of Exception alone; refused with why
         raise EncoderUnavailable(f"{backend} cannot be started: {exc}") from exc
 
 

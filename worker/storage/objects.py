@@ -60,6 +60,5 @@ class ObjectFolder:
             raise
         except PermissionError as exc:
             raise Permanent(Code.NOT_READY, f"{self.url}: no right to it: {exc} (SIGHTLINE_INDEX_URL)") from exc
-        # As for photos (source.py): the drivers raise errors of several libraries for a server that does not answer.
-        except Exception as exc:
+        except Exception as exc:  # others' code: drivers of s3, gs, which raise what several libraries do; tried again
             raise Transient(Code.UNAVAILABLE, f"{self.url}: {type(exc).__name__}: {exc}") from exc

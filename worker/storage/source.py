@@ -170,8 +170,7 @@ class PhotoFiles:
             raise PhotoRefusal(Code.NOT_FOUND, f"{url} may not be read: {exc}") from exc
         except ValueError as exc:
             raise PhotoRefusal(Code.URL_NOT_ALLOWED, f"{url!r:.200} cannot be asked for: {exc}") from exc
-        # The drivers of http, s3 and gs raise errors of five libraries for a server that does not answer.
-        except Exception as exc:
+        except Exception as exc:  # others' code: drivers of URLs, which raise what five libraries do; tried again
             raise Transient(Code.UNAVAILABLE, f"{url} did not answer: {str(exc) or type(exc).__name__}") from exc
         finally:
             # fsspec leaves the connection to the garbage collector, which a busy worker may wait long for.

@@ -65,7 +65,7 @@ class ContractTask(Task):  # type: ignore[type-arg]  # celery's generic has no r
             # Celery re-raises it before the ack, and the message would come back for ever.
             log.exception("out of memory", extra={"task": self.name})
             return contract.failed(Code.UNAVAILABLE, "the worker ran out of memory; send fewer photos in one message")
-        except Exception as exc:
+        except Exception as exc:  # others' code: every library below, which raises what it likes; answered as internal
             log.exception("task failed", extra={"task": self.name})
             return contract.failed(
                 Code.INTERNAL,
