@@ -50,9 +50,9 @@ from worker.words import say, why
 
 if TYPE_CHECKING:
     from worker.encoder.choice import Measured
-    from worker.legacy import Report
     from worker.storage.source import PhotoFiles
     from worker.storage.store import PostgresStore
+    from worker.survey import Report
 
 #: Exit codes beside 0: the request failed, the settings are wrong, the model is missing, a check of `doctor` failed.
 FAILED, BAD_SETTINGS, NO_MODEL, UNWELL = 1, 2, 3, 4
@@ -236,8 +236,9 @@ def import_legacy(
     Its coordinates are evidence only by a rule (SIGHTLINE_LOCATION_METHODS) or with --trust. Its vectors are kept if
     a sample, embedded again, shows that they are of the model that serves.
     """
-    from worker.legacy import examine, read_pickle, reusable_vectors, to_add
+    from worker.legacy import read_pickle, reusable_vectors, to_add
     from worker.storage.source import is_file
+    from worker.survey import examine
 
     settings = _settings()
     try:
@@ -296,8 +297,8 @@ def backfill(
 
     Photos that are indexed are passed over, so a run that was broken off goes on where it ended.
     """
-    from worker.legacy import examine, rows_of_table, unreadable
     from worker.storage.source import PhotoFiles
+    from worker.survey import examine, rows_of_table, unreadable
 
     settings = _settings()
     source = PhotoFiles(settings)

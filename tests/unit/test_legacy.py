@@ -14,8 +14,9 @@ import pytest
 
 from producer_client.contract import Code, NewPhoto, Provenance, Refused
 from worker.core.vectors import Vectors, unit_rows
-from worker.legacy import LegacyPhoto, NotThatPickle, examine, read_pickle, same_model, to_add
+from worker.legacy import NotThatPickle, read_pickle, same_model, to_add
 from worker.settings import Settings
+from worker.survey import LegacyPhoto, examine
 
 PROVENANCE = Settings().provenance_of
 

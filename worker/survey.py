@@ -1,0 +1,136 @@
+"""An honest look at photos that were there before: what is odd about the rows of a table or of an old pickle.
+
+Nothing here changes anything. It knows neither SQL nor files: who asks says what is there and what opens a photo.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from producer_client.contract import Provenance, Refused
+from worker.core.geo import distance_m
+from worker.core.ports import Rows
+from worker.core.vectors import Vector
+from worker.errors import WorkerError
+
+#: So many photos at exactly one point are a default, not a place: two cameras never agree to the last digit.
+DEFAULT_POINT_PHOTOS = 5
+#: Metres beyond which two positions of one file contradict each other.
+CONFLICT_M = 200.0
+#: Rows of the backend's table that are read at once.
+PAGE = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyPhoto:
+    """One entry of the pickle, `number` its position there, the only name that is surely its own; or one row of the
+    table, `number` its id.
+    """
+
+    number: int
+    path: str
+    lat: float | None
+    lon: float | None
+    provenance: Provenance
+    metadata: dict[str, Any]
+    vector: Vector | None = None
+
+
+@dataclass(slots=True)
+class Report:
+    """What is odd about some photos. Lists hold the numbers (or ids) of photos."""
+
+    photos: int = 0
+    with_coordinates: int = 0
+    missing: list[int] = field(default_factory=list)
+    duplicates: list[list[int]] = field(default_factory=list)  #: groups of one path
+    conflicts: list[list[int]] = field(default_factory=list)  #: groups of one path and points too far apart
+    default_points: list[tuple[float, float, list[int]]] = field(default_factory=list)
+    bad_coordinates: list[int] = field(default_factory=list)
+    trusted: int = 0
+    with_file: int = 0  #: of those with coordinates
+    unreadable: list[Refused] = field(default_factory=list)  #: only where files are opened, see `unreadable`
+
+    @property
+    def at_default_points(self) -> set[int]:
+        return {number for _, _, numbers in self.default_points for number in numbers}
+
+
+def rows_of_table(rows: Rows, progress: Callable[[int, int], None], total: int) -> list[LegacyPhoto]:
+    """The backend's table as it is, numbered by its ids. It is held in memory: some hundred bytes a row."""
+    photos: list[LegacyPhoto] = []
+    after_id = -(2**63)
+    while page := rows.after(after_id, PAGE):
+        after_id = page[-1].photo_id
+        photos += [LegacyPhoto(r.photo_id, r.path or "", r.lat, r.lon, r.provenance, {}) for r in page]
+        progress(len(photos), total)
+    return photos
+
+
+def examine(photos: Sequence[LegacyPhoto], is_there: Callable[[str], bool]) -> Report:
+    """Duplicates, contradictions, default points and missing files among some photos."""
+    report = Report(photos=len(photos))
+    there = {path: is_there(path) for path in {photo.path for photo in photos}}
+    by_path: dict[str, list[LegacyPhoto]] = defaultdict(list)
+    by_point: dict[tuple[float, float], list[LegacyPhoto]] = defaultdict(list)
+    for photo in photos:
+        by_path[photo.path].append(photo)
+        if not there[photo.path]:
+            report.missing.append(photo.number)
+        if photo.lat is None or photo.lon is None:
+            continue
+        if not (-90 <= photo.lat <= 90 and -180 <= photo.lon <= 180):
+            report.bad_coordinates.append(photo.number)
+            continue
+        report.with_coordinates += 1
+        report.with_file += there[photo.path]
+        report.trusted += photo.provenance.trusted
+        by_point[photo.lat, photo.lon].append(photo)
+    for group in by_path.values():
+        if len(group) > 1:
+            report.duplicates.append([photo.number for photo in group])
+            if _apart_m(group) > CONFLICT_M:
+                report.conflicts.append([photo.number for photo in group])
+    for (lat, lon), group in by_point.items():
+        if len({photo.path for photo in group}) >= DEFAULT_POINT_PHOTOS:
+            report.default_points.append((lat, lon, [photo.number for photo in group]))
+    return report
+
+
+def unreadable(
+    photos: Sequence[LegacyPhoto],
+    missing: Collection[int],
+    read: Callable[[str], object],
+    progress: Callable[[int, int], None],
+    *,
+    threads: int,
+) -> list[Refused]:
+    """Photos with coordinates that `read` refuses, as a worker would. URLs are not fetched; `missing` is known."""
+    absent = set(missing)
+    todo = [p for p in photos if p.lat is not None and p.number not in absent and "://" not in p.path]
+
+    def look(photo: LegacyPhoto) -> Refused | None:
+        try:
+            read(photo.path)
+        except WorkerError as exc:
+            return Refused(f"photo {photo.number}", exc.code, exc.message)
+        return None
+
+    refused: list[Refused] = []
+    with ThreadPoolExecutor(threads) as pool:
+        for done, outcome in enumerate(pool.map(look, todo), 1):
+            refused += [outcome] if outcome is not None else []
+            progress(done, len(todo))
+    return refused
+
+
+def _apart_m(photos: Sequence[LegacyPhoto]) -> float:
+    points = list({(p.lat, p.lon) for p in photos if p.lat is not None and p.lon is not None})
+    return max(
+        (distance_m(*a, *b) for i, a in enumerate(points) for b in points[i + 1 :]),
+        default=0.0,
+    )
