@@ -55,10 +55,10 @@ from benchmarks.processes import alone
 from benchmarks.report import console, machine, step
 from demo.scenes import write_scenes
 from producer_client import NewPhoto, Photo, Provenance, Refused
-from worker.cli import PHOTO_SUFFIXES, read_manifest
 from worker.core.geo import distance_m
 from worker.encoder.images import decode
 from worker.errors import PhotoRefusal
+from worker.manifest import PHOTO_SUFFIXES, read_manifest
 from worker.settings import Settings
 from worker.stack import Stack, raise_on_signals
 

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from producer_client.contract import DEFAULT_THRESHOLD, Hit, NewPhoto
-from worker.cli import read_manifest
 from worker.core.geo import distance_m
 from worker.core.vectors import Vectors
 from worker.encoder.images import decode
 from worker.encoder.load import load_encoder
+from worker.manifest import read_manifest
 from worker.place.rule import Rule, answer
 from worker.settings import Settings
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import inspect
 import json
@@ -30,7 +29,6 @@ from rich.progress import (
 from rich.table import Table
 
 from producer_client import (
-    BadRequest,
     EmbedItem,
     Near,
     NewPhoto,
@@ -44,6 +42,7 @@ from producer_client import (
 from producer_client.contract import Embedded, Hit, Message, Purged, RebuildReply, StatsReply
 from producer_client.language import Language, explained
 from worker.errors import EncoderUnavailable, Permanent, WorkerError
+from worker.manifest import new_photos
 from worker.settings import PREFIX, Settings
 from worker.settings import load as load_settings
 from worker.words import say, why
@@ -56,8 +55,6 @@ if TYPE_CHECKING:
 
 #: Exit codes beside 0: the request failed, the settings are wrong, the model is missing, a check of `doctor` failed.
 FAILED, BAD_SETTINGS, NO_MODEL, UNWELL = 1, 2, 3, 4
-#: Suffixes that `sightline add FOLDER` takes for photos; the content decides in the end.
-PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif", ".tif", ".tiff", ".gif"}
 #: Photos that lack a vector are sent for in pages of this many, 64 messages.
 MISSING_PAGE = 4096
 #: Seconds between two looks at a running rebuild.
@@ -200,8 +197,14 @@ def add(
     timeout: TimeoutS = 300.0,
 ) -> None:
     """Add photos to the index. Without coordinates those of the EXIF tags are taken."""
+    items: list[NewPhoto] = []
     try:
-        items = list(_new_photos(photos, lat, lon, provenance))
+        for item in new_photos(photos, lat, lon, provenance):
+            if isinstance(item, NewPhoto):
+                items.append(item)
+            else:
+                name, words = escape(repr(item.ref)), escape(item.message)
+                err.print(say("[yellow]left out[/] {name}: {why}", name=name, why=words))
     except (OSError, ValueError) as exc:
         _fail(str(exc))
     if not items:
@@ -792,60 +795,6 @@ def _checked(check: Callable[[], str]) -> tuple[bool, str]:
         return False, exc.message
     except (ValueError, OSError) as exc:
         return False, str(exc)
-
-
-def _new_photos(given: list[Path], lat: float | None, lon: float | None, provenance: Provenance) -> Iterator[NewPhoto]:
-    if (lat is None) != (lon is None):
-        _fail(say("give both --lat and --lon, or neither"))
-    if lat is not None and (len(given) != 1 or given[0].is_dir()):
-        _fail(say("--lat and --lon are for a single photo; use a manifest.csv for many"))
-    for path in given:
-        if path.suffix == ".csv":
-            yield from read_manifest(path)
-        elif path.is_dir():
-            for found in sorted(p for p in path.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES):
-                try:
-                    yield NewPhoto(ref=str(found), photo=Photo(path=str(found.resolve())))
-                except BadRequest as exc:
-                    # A name that is not UTF-8 cannot travel as JSON; it must not keep its neighbours back.
-                    name, words = escape(repr(str(found))), escape(exc.message)
-                    err.print(say("[yellow]left out[/] {name}: {why}", name=name, why=words))
-        else:
-            yield NewPhoto(
-                ref=str(path),
-                photo=Photo(path=str(path.resolve())),
-                lat=lat,
-                lon=lon,
-                provenance=None if lat is None else provenance,
-            )
-
-
-def read_manifest(path: Path) -> Iterator[NewPhoto]:
-    """Rows of a CSV with file, lat, lon, coordinate_source, and optionally place.
-
-    coordinate_source is a provenance, `exif` or `landmark`; rows without lat and lon leave it to the EXIF tags.
-    Raises ValueError naming the row.
-    """
-    sources = {**{p.value: p for p in Provenance}, "exif": Provenance.EXIF_GPS, "landmark": Provenance.SURVEYED}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        for number, row in enumerate(csv.DictReader(file), 2):
-            try:
-                known = bool(row["lat"] and row["lon"])
-                yield NewPhoto(
-                    ref=row["file"],
-                    photo=Photo(path=str((path.parent / row["file"]).resolve())),
-                    lat=float(row["lat"]) if known else None,
-                    lon=float(row["lon"]) if known else None,
-                    provenance=sources[row["coordinate_source"]] if known else None,
-                    metadata={"place": row["place"]} if row.get("place") else None,
-                )
-            except KeyError as exc:
-                raise ValueError(
-                    f"{path}, line {number}: {exc} is missing or unknown; columns are file, lat, lon, "
-                    f"coordinate_source (one of {', '.join(sources)}) and place"
-                ) from exc
-            except (ValueError, BadRequest) as exc:
-                raise ValueError(f"{path}, line {number}: {exc}") from exc
 
 
 def _circle(text: str | None) -> Near | None:

@@ -23,8 +23,8 @@ from sqlalchemy import create_engine, text
 
 from producer_client import Provenance, Sightline
 from tests.conftest import ENCODER, Scene, processes_of, server_dir
-from worker.cli import read_manifest
 from worker.embedded import EmbeddedServers
+from worker.manifest import read_manifest
 from worker.settings import Settings
 from worker.stack import Stack
 

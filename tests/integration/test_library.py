@@ -1000,7 +1000,7 @@ def test_the_refusal_of_a_query_names_its_code(library: Library, photo_root: Pat
 def test_every_real_photo_is_most_similar_to_one_of_its_own_place(
     make_library: Callable[..., Library], settings: Settings, real_photos: Path
 ) -> None:
-    from worker.cli import read_manifest
+    from worker.manifest import read_manifest
 
     library = make_library(settings=settings.model_copy(update={"photo_roots": (real_photos.resolve(),)}))
     items = list(read_manifest(real_photos / "manifest.csv"))
