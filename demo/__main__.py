@@ -27,12 +27,12 @@ from demo import scenes
 from demo.scenes import write_scenes
 from producer_client import NewPhoto, Photo, Provenance, Refused, Sightline, SightlineError
 from producer_client.contract import Answer, SearchReply
-from worker.cli import progress_bar, rebuild_lines, wait_for_rebuild
 from worker.core.geo import distance_m
 from worker.encoder.images import decode
 from worker.encoder.load import best_available
 from worker.errors import PhotoRefusal, WorkerError
 from worker.manifest import PHOTO_SUFFIXES, read_manifest
+from worker.progress import progress_bar, rebuild_lines, wait_for_rebuild
 from worker.settings import load as load_settings
 from worker.stack import Stack, raise_on_signals
 

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -18,14 +18,6 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 from rich.table import Table
 
 from producer_client import (
@@ -37,12 +29,12 @@ from producer_client import (
     Refused,
     Sightline,
     SightlineError,
-    TimedOut,
 )
-from producer_client.contract import Embedded, Hit, Message, Purged, RebuildReply, StatsReply
+from producer_client.contract import Embedded, Hit, Message, Purged, StatsReply
 from producer_client.language import Language, explained
 from worker.errors import EncoderUnavailable, Permanent, WorkerError
 from worker.manifest import new_photos
+from worker.progress import progress_bar, rebuild_lines, statistics_lines, wait_for_rebuild
 from worker.settings import PREFIX, Settings
 from worker.settings import load as load_settings
 from worker.words import say, why
@@ -57,8 +49,6 @@ if TYPE_CHECKING:
 FAILED, BAD_SETTINGS, NO_MODEL, UNWELL = 1, 2, 3, 4
 #: Photos that lack a vector are sent for in pages of this many, 64 messages.
 MISSING_PAGE = 4096
-#: Seconds between two looks at a running rebuild.
-POLL_S = 0.3
 
 cli = typer.Typer(
     help=say("Where was this photo taken, judging by the photos we already know?"),
@@ -591,63 +581,6 @@ def main() -> None:
 
 
 # ------------------------------------------------------------------------------------------- shared
-
-
-def wait_for_rebuild(client: Sightline, progress: Callable[[int, int], None], timeout_s: float) -> RebuildReply:
-    """Start a rebuild and pass its progress on until it is done."""
-    handle = client.submit_rebuild_index()
-    deadline = time.monotonic() + timeout_s
-    while True:
-        try:
-            return handle.wait(POLL_S)
-        except TimedOut:
-            if time.monotonic() > deadline:
-                raise
-        run = None
-        # Only a look at how far it is: the rebuild goes on without it.
-        with suppress(SightlineError):
-            run = client.stats(timeout_s=POLL_S * 10).last_rebuild
-        if run is not None and run.state == "running" and run.total:
-            progress(run.done, run.total)
-
-
-def rebuild_lines(reply: RebuildReply) -> Iterator[str]:
-    """What a rebuild did, as a person reads it."""
-    refused = say(" ({count} refused)", count=reply.refused) if reply.refused else ""
-    yield _line(say("photos with coordinates:"), reply.with_coordinates)
-    yield _line(say("valid files:"), f"{reply.valid_files}{refused}")
-    yield _line(say("indexed:"), say("{count} ({now} embedded now)", count=reply.indexed, now=reply.embedded))
-    yield _line(say("dimension:"), reply.dimension)
-    yield _line(say("model:"), f"{reply.model} ({reply.model_key})")
-    yield _line(say("device:"), reply.device)
-    size_mb = reply.index_bytes / 1e6
-    yield _line(say("index:"), f"{reply.kind}, recall@10 {reply.recall_at_10:.3f}, {size_mb:.1f} MB")
-    number, seq, seconds = reply.generation, reply.seq, reply.seconds
-    yield say("generation {number} at seq {seq}, {seconds:.1f} s", number=number, seq=seq, seconds=seconds)
-
-
-def statistics_lines(reply: StatsReply) -> Iterator[str]:
-    """What build_clip_index.py printed at its end, in its order."""
-    yield say("index statistics:")
-    yield _line(say("photos in it:"), reply.indexed)
-    yield _line(say("dimension:"), reply.dimension)
-    yield _line(say("model:"), reply.model)
-    yield _line(say("device:"), reply.device)
-    waiting = say("none yet: tonight's rebuild makes it, or `sightline rebuild` now")
-    yield _line(say("generation on disk:"), waiting if reply.generation is None else reply.generation)
-
-
-def _line(label: str, value: object) -> str:
-    return f"{label:<24} {value}"
-
-
-@contextmanager
-def progress_bar(what: str, console: Console = err) -> Iterator[Callable[[int, int], None]]:
-    """A bar to call with (done, in all). On standard error unless told, so that `--json` stays clean."""
-    columns = (SpinnerColumn(), TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _store() -> closing[PostgresStore]:
