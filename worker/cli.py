@@ -545,7 +545,7 @@ def stats(as_json: AsJson = False, timeout: TimeoutS = 30.0) -> None:
 @cli.command()
 def doctor(as_json: AsJson = False) -> None:
     """Check settings, broker, database, model, index and workers, and say what to do."""
-    from worker.doctor import backends
+    from worker.commands.doctor import backends
 
     settings = _settings()
     checks = [(name, *_checked(check)) for name, check in _checks(settings)]
@@ -692,7 +692,7 @@ def _stats_table(reply: StatsReply) -> Table:
 
 
 def _checks(settings: Settings) -> Iterator[tuple[str, Callable[[], str]]]:
-    from worker.doctor import broker, database, index, model, photo_roots, workers
+    from worker.commands.doctor import broker, database, index, model, photo_roots, workers
 
     yield "broker", lambda: broker(settings)
     yield "database", lambda: database(settings)

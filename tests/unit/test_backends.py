@@ -14,7 +14,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from worker import cli, doctor, runtime
+from worker import cli, runtime
+from worker.commands import doctor
 from worker.core.types import Pixels
 from worker.core.vectors import Vectors, unit_rows
 from worker.encoder import load, tower
