@@ -79,7 +79,7 @@ def create_app(settings: Settings) -> Celery:
         # A broker that is away is waited for, at start and later.
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        # A prefork process that is told to stop gives its task this long (worker.cli); threads always end theirs.
+        # A prefork process told to stop gives its task this long (commands/service.py); threads always end theirs.
         worker_soft_shutdown_timeout=20.0,
         # A child that loads a model needs longer than the default 4 s before it counts as dead.
         worker_proc_alive_timeout=120.0,

@@ -14,7 +14,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from worker import cli, runtime
+from worker import runtime
 from worker.commands import doctor
 from worker.core.types import Pixels
 from worker.core.vectors import Vectors, unit_rows
@@ -167,7 +167,7 @@ def test_doctor_shows_the_table_that_a_worker_has_chosen_from(tmp_path: Path) ->
     assert rows == table(settings.exports_dir).rows
     assert chosen.backend == min((row for row in rows if row.why is None), key=lambda row: row.cost).backend
     shown = io.StringIO()
-    Console(file=shown, width=200).print(cli._backends(rows))
+    Console(file=shown, width=200).print(doctor.backends_table(rows))
     for row in rows:
         (line,) = [line for line in shown.getvalue().splitlines() if row.backend in line]
         assert (row.why or "ok") in line

@@ -25,8 +25,9 @@ def texts_in_code() -> set[str]:
         inspect.cleandoc(command.callback.__doc__ or "") for command in cli.registered_commands if command.callback
     }
     found |= {field.name.replace("_", " ") for field in dataclasses.fields(StatsReply)}
-    for page in ("cli.py", "commands/doctor.py", "manifest.py", "progress.py"):
-        tree = ast.parse((WORKER / page).read_text())
+    pages = [WORKER / "cli.py", WORKER / "manifest.py", WORKER / "progress.py", *(WORKER / "commands").glob("*.py")]
+    for page in pages:
+        tree = ast.parse(page.read_text())
         named = {
             target.id: node.value.value
             for node in ast.walk(tree)

@@ -1,18 +1,24 @@
-"""The checks of `sightline doctor`: each returns a sentence, or raises one that says what to do."""
+"""`sightline doctor`. Each of its checks returns a sentence, or raises one that says what to do."""
 
 from __future__ import annotations
 
-from contextlib import closing
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
+import typer
 from kombu import Connection
 from kombu.exceptions import OperationalError
+from rich.markup import escape
+from rich.table import Table
 
-from producer_client import Sightline
+from producer_client import SightlineError
 from producer_client.contract import Code
-from worker.errors import Permanent
-from worker.runtime import generation_folder, load
+from worker.commands.connections import open_client, open_store
+from worker.commands.terminal import UNWELL, AsJson, out, show
+from worker.errors import Permanent, WorkerError
 from worker.settings import Settings
+from worker.settings import load as load_settings
 from worker.words import say
 
 if TYPE_CHECKING:
@@ -20,6 +26,26 @@ if TYPE_CHECKING:
 
 #: Seconds to wait for a server or a worker.
 PATIENCE_S = 5
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Check settings, broker, database, model, index and workers, and say what to do."""
+    settings = load_settings()
+    checks = [(name, *_checked(check, settings)) for name, check in _checks()]
+    rows = backends(settings)
+
+    def table() -> None:
+        shown = Table(say("check"), "", say("what it says"))
+        for name, fine, words in checks:
+            shown.add_row(say(name), say("[green]ok[/]") if fine else say("[red]no[/]"), escape(words))
+        out.print(shown)
+        if rows:
+            out.print(backends_table(rows))
+
+    told: dict[str, dict[str, Any]] = {name: {"ok": fine, "message": words} for name, fine, words in checks}
+    told["model"]["backends"] = [asdict(row) for row in rows]
+    show(as_json, told, table)
+    raise typer.Exit(0 if all(fine for _, fine, _ in checks) else UNWELL)
 
 
 def broker(settings: Settings) -> str:
@@ -35,9 +61,8 @@ def broker(settings: Settings) -> str:
 
 def database(settings: Settings) -> str:
     from worker.storage.migrate import revisions
-    from worker.storage.store import PostgresStore
 
-    with closing(PostgresStore(settings)) as store, store.database.guard():
+    with open_store(settings) as store, store.database.guard():
         there, wanted = revisions(store.database.engine, schema=settings.db_schema)
     if there != wanted:
         behind = "at revision {there}, this release needs {wanted}. Run `sightline migrate`."
@@ -47,6 +72,7 @@ def database(settings: Settings) -> str:
 
 def model(settings: Settings) -> str:
     from worker.encoder.load import weights_at_hand
+    from worker.runtime import load
 
     if not weights_at_hand(settings.encoder):
         raise _unwell(
@@ -79,10 +105,29 @@ def backends(settings: Settings) -> list[Measured]:
     )
 
 
-def index(settings: Settings) -> str:
-    from worker.storage.store import PostgresStore
+def backends_table(rows: Sequence[Measured]) -> Table:
+    shown = Table(
+        say("backend"), say("ms a photo"), say("in a batch"), say("cosine to float32"), say("same neighbours"), ""
+    )
+    for row in rows:
+        figures = [
+            "" if figure is None else f"{figure:{form}}"
+            for figure, form in (
+                (row.ms_alone, ".1f"),
+                (row.ms_in_batch, ".1f"),
+                (row.cosine, ".5f"),
+                (row.neighbours, ".1%"),
+            )
+        ]
+        verdict = say("[green]ok[/]") if row.why is None else escape(row.why)
+        shown.add_row(row.backend, *figures, verdict)
+    return shown
 
-    with closing(PostgresStore(settings)) as store:
+
+def index(settings: Settings) -> str:
+    from worker.runtime import generation_folder
+
+    with open_store(settings) as store:
         newest = store.generations.newest()
     if newest is None:
         raise _unwell(say("no generation is published yet. Run `sightline rebuild`."))
@@ -106,9 +151,27 @@ def photo_roots(settings: Settings) -> str:
 
 
 def workers(settings: Settings) -> str:
-    with Sightline(settings.broker_url, result_backend=settings.replies_url, timeout_s=PATIENCE_S) as client:
-        reply = client.stats()
+    with open_client(settings) as client:
+        reply = client.stats(timeout_s=PATIENCE_S)
     return say("answer: {count} photos indexed with {model}", count=reply.indexed, model=reply.model_key)
+
+
+def _checks() -> Iterator[tuple[str, Callable[[Settings], str]]]:
+    yield "broker", broker
+    yield "database", database
+    yield "model", model
+    yield "index", index
+    yield "photo folders", photo_roots
+    yield "workers", workers
+
+
+def _checked(check: Callable[[Settings], str], settings: Settings) -> tuple[bool, str]:
+    try:
+        return True, check(settings)
+    except (WorkerError, SightlineError) as exc:
+        return False, exc.message
+    except (ValueError, OSError) as exc:
+        return False, str(exc)
 
 
 def _unwell(message: str) -> Permanent:

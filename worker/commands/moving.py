@@ -1,0 +1,184 @@
+"""Moving in: photos of the backend's own table and of the old pickle."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from producer_client import NewPhoto, Photo, Provenance, Refused
+from worker.commands.connections import open_client, open_store
+from worker.commands.photos import embed_missing
+from worker.commands.terminal import AsJson, TimeoutS, fail, out, print_refused, show
+from worker.errors import Permanent
+from worker.progress import progress_bar, statistics_lines
+from worker.settings import Settings
+from worker.settings import load as load_settings
+from worker.words import say
+
+if TYPE_CHECKING:
+    from worker.storage.source import PhotoFiles
+    from worker.survey import Report
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help=say("Look and report; change nothing."))]
+
+
+def import_legacy(
+    file: Annotated[Path, typer.Argument(help=say("embeddings.pkl of the system before."))],
+    root: Annotated[Path, typer.Option(help=say("Folder that relative paths in it start from."))] = Path(),
+    trust: Annotated[
+        Provenance | None,
+        typer.Option(help=say("What coordinates count as of which it is not said how they came to be.")),
+    ] = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+    timeout: TimeoutS = 300.0,
+) -> None:
+    """Take over the photos of an old embeddings.pkl, which is read without running anything in it.
+
+    Its coordinates are evidence only by a rule (SIGHTLINE_LOCATION_METHODS) or with --trust. Its vectors are kept if
+    a sample, embedded again, shows that they are of the model that serves.
+    """
+    from worker.legacy import read_pickle, reusable_vectors, to_add
+    from worker.storage.source import is_file
+    from worker.survey import examine
+
+    settings = load_settings()
+    try:
+        photos = read_pickle(file, settings.provenance_of, root=root.resolve())
+    except (OSError, Permanent) as exc:
+        fail(str(exc))
+    report = examine(photos, lambda path: is_file(Path(path)))
+    to_send = to_add(photos, report, trust=trust)
+    new = [item for item in to_send if isinstance(item, NewPhoto)]
+    refused = [item for item in to_send if isinstance(item, Refused)]
+    stored = 0
+    reused = 0
+    if not dry_run and new:
+        with open_client(settings) as client, open_store(settings) as store, progress_bar(say("importing")) as progress:
+            vectors, model_key = reusable_vectors(photos, new, client)
+            store.vectors.keep(vectors, model_key)
+            reused = len(vectors)
+            outcomes = client.add_many(new, timeout_s=timeout, progress=progress)
+        refused += [outcome for outcome in outcomes if isinstance(outcome, Refused)]
+        stored = sum(not isinstance(outcome, Refused) for outcome in outcomes)
+
+    def table() -> None:
+        out.print(_report_table(str(file), report))
+        print_refused([dataclasses.replace(r, ref=photos[int(r.ref)].path) for r in refused])
+        if dry_run:
+            out.print(say("[yellow]nothing was changed[/]; photos to import: {count}", count=len(new)))
+            return
+        kept = say("all embedded again: its vectors are not of this model")
+        if reused:
+            kept = say("vectors kept: {count}", count=reused)
+        out.print(
+            say(
+                "[green]{stored} imported[/], {refused} refused; {kept}", stored=stored, refused=len(refused), kept=kept
+            )
+        )
+
+    facts = {
+        "report": dataclasses.asdict(report),
+        "dry_run": dry_run,
+        "to_import": len(new),
+        "imported": stored,
+        "vectors_reused": reused,
+        "refused": [outcome.to_wire() for outcome in refused],
+    }
+    show(as_json, facts, table, refused=refused)
+
+
+def backfill(dry_run: DryRun = False, as_json: AsJson = False, timeout: TimeoutS = 300.0) -> None:
+    """Index the photos of an existing table (SIGHTLINE_PHOTOS_TABLE) where they are.
+
+    Photos that are indexed are passed over, so a run that was broken off goes on where it ended.
+    """
+    from worker.storage.source import PhotoFiles
+    from worker.survey import examine, rows_of_table, unreadable
+
+    settings = load_settings()
+    source = PhotoFiles(settings)
+    with open_client(settings) as client, open_store(settings) as store:
+        stats = client.stats()
+        with progress_bar(say("looking")) as progress:
+            photos = rows_of_table(store.rows, progress, stats.photos)
+            report = examine(photos, source.is_there)
+        if dry_run:
+            # A run that indexes meets these by itself.
+            with progress_bar(say("opening the files")) as progress:
+                read = _reader(source, settings)
+                report.unreadable = unreadable(photos, report.missing, read, progress, threads=settings.decoders)
+        if not as_json:
+            out.print(_report_table(settings.photos_table, report, opened=dry_run))
+        todo = store.vectors.missing_count(stats.model_key)
+        stored = 0
+        refused: list[Refused] = []
+        if not dry_run:
+            stored, refused = embed_missing(client, store, stats.model_key, todo, timeout)
+            stats = client.stats()
+
+    def table() -> None:
+        if report.default_points:
+            out.print(say("They count as `fallback` once the table says so:"))
+            for statement in _as_fallback(report, settings):
+                out.print(f"  {escape(statement)}", highlight=False, soft_wrap=True)
+        print_refused(report.unreadable + refused)
+        if dry_run:
+            out.print(say("[yellow]nothing was changed[/]; photos not in the index yet: {count}", count=todo))
+            return
+        out.print(say("[green]{stored} indexed[/], {refused} refused", stored=stored, refused=len(refused)))
+        for line in statistics_lines(stats):
+            out.print(line)
+
+    facts = {
+        "report": dataclasses.asdict(report),
+        "dry_run": dry_run,
+        "not_indexed_before": todo,
+        "indexed": stored,
+        "refused": [outcome.to_wire() for outcome in refused],
+    }
+    show(as_json, facts, table, refused=refused)
+
+
+def _report_table(title: str, report: Report, *, opened: bool = False) -> Table:
+    shown = Table("", say("photos"), title=title)
+    shown.add_row(say("in it"), str(report.photos))
+    shown.add_row(say("with coordinates"), str(report.with_coordinates))
+    shown.add_row(say("of these with a file"), str(report.with_file))
+    shown.add_row(say("of these to be trusted"), str(report.trusted))
+    shown.add_row(say("file missing"), str(len(report.missing)))
+    shown.add_row(say("file unreadable"), str(len(report.unreadable)) if opened else say("not looked at"))
+    shown.add_row(say("impossible coordinates"), str(len(report.bad_coordinates)))
+    shown.add_row(say("paths that occur again"), str(len(report.duplicates)))
+    shown.add_row(say("of these in contradiction"), str(len(report.conflicts)))
+    for lat, lon, numbers in report.default_points:
+        point = say("[yellow]at exactly {lat}, {lon}: a default, not a place[/]", lat=lat, lon=lon)
+        shown.add_row(point, str(len(numbers)))
+    return shown
+
+
+def _as_fallback(report: Report, settings: Settings) -> Iterator[str]:
+    """SQL for the backend's own hands: its rows are never changed by what they look like."""
+    lat, lon, method = (settings.photos_columns.get(name, name) for name in ("lat", "lon", "location_method"))
+    for at_lat, at_lon, _ in report.default_points:
+        yield (
+            f"UPDATE {settings.photos_table} SET {method} = '{Provenance.FALLBACK}' "
+            f"WHERE {lat} = {at_lat} AND {lon} = {at_lon};"
+        )
+
+
+def _reader(source: PhotoFiles, settings: Settings) -> Callable[[str], object]:
+    """Opens a photo as a worker does, as small as can be."""
+    from worker.encoder.images import MIN_SIDE_PX, decode
+
+    def read(path: str) -> object:
+        content = source.fetch(Photo(path=path))
+        return decode(content, side=MIN_SIDE_PX, max_megapixels=settings.max_megapixels)
+
+    return read

@@ -1,0 +1,150 @@
+"""Photos into the index and out of it again, and their vectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from producer_client import EmbedItem, NewPhoto, Photo, Provenance, Refused, Sightline
+from producer_client.contract import Embedded, Purged
+from worker.commands.connections import open_client, open_store
+from worker.commands.terminal import AsJson, TimeoutS, err, fail, out, print_refused, show
+from worker.manifest import new_photos
+from worker.progress import progress_bar
+from worker.settings import load as load_settings
+from worker.words import say
+
+if TYPE_CHECKING:
+    from worker.storage.store import PostgresStore
+
+#: Photos that lack a vector are sent for in pages of this many, 64 messages.
+MISSING_PAGE = 4096
+
+
+def add(
+    photos: Annotated[list[Path], typer.Argument(help=say("Files, folders, or a manifest.csv with file, lat, lon."))],
+    lat: Annotated[float | None, typer.Option(help=say("Latitude of a single photo, degrees."))] = None,
+    lon: Annotated[float | None, typer.Option(help=say("Longitude of a single photo, degrees."))] = None,
+    provenance: Annotated[
+        Provenance, typer.Option(help=say("How given coordinates came to be."))
+    ] = Provenance.SURVEYED,
+    as_json: AsJson = False,
+    timeout: TimeoutS = 300.0,
+) -> None:
+    """Add photos to the index. Without coordinates those of the EXIF tags are taken."""
+    items: list[NewPhoto] = []
+    try:
+        for item in new_photos(photos, lat, lon, provenance):
+            if isinstance(item, NewPhoto):
+                items.append(item)
+            else:
+                name, words = escape(repr(item.ref)), escape(item.message)
+                err.print(say("[yellow]left out[/] {name}: {why}", name=name, why=words))
+    except (OSError, ValueError) as exc:
+        fail(str(exc))
+    if not items:
+        fail(say("no photo there"))
+    with open_client(load_settings()) as client, progress_bar(say("adding")) as progress:
+        outcomes = client.add_many(items, timeout_s=timeout, progress=progress)
+    refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
+
+    def table() -> None:
+        print_refused(refused)
+        stored = len(outcomes) - len(refused)
+        out.print(say("[green]{stored} stored[/], {refused} refused", stored=stored, refused=len(refused)))
+
+    show(as_json, {"outcomes": [outcome.to_wire() for outcome in outcomes]}, table, refused=refused)
+
+
+def embed(
+    photos: Annotated[list[Path] | None, typer.Argument(help=say("Photo files."))] = None,
+    missing: Annotated[
+        bool, typer.Option("--missing", help=say("Every photo of the table that lacks a vector of the model."))
+    ] = False,
+    as_json: AsJson = False,
+    timeout: TimeoutS = 300.0,
+) -> None:
+    """Compute vectors: of photo files, to be had with --json, or with --missing of the photos table.
+
+    With --missing photos are indexed as `backfill` does, without its report. A run that was broken off goes on where
+    it ended.
+    """
+    if missing == bool(photos):
+        fail(say("give photo files, or --missing"))
+    if missing:
+        settings = load_settings()
+        with open_client(settings) as client, open_store(settings) as store:
+            model_key = client.stats().model_key
+            todo = store.vectors.missing_count(model_key)
+            stored, refused = embed_missing(client, store, model_key, todo, timeout)
+        facts: dict[str, Any] = {"missing_before": todo, "embedded": stored}
+    else:
+        items = [EmbedItem(ref=str(path), photo=Photo(path=str(path.resolve()))) for path in photos or ()]
+        with open_client(load_settings()) as client, progress_bar(say("embedding")) as progress:
+            outcomes = client.embed_many(items, return_vectors=True, timeout_s=timeout, progress=progress)
+        refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
+        stored = len(outcomes) - len(refused)
+        facts = {"embedded": [outcome.to_wire() for outcome in outcomes if isinstance(outcome, Embedded)]}
+
+    def table() -> None:
+        print_refused(refused)
+        out.print(say("[green]{stored} embedded[/], {refused} refused", stored=stored, refused=len(refused)))
+
+    facts["refused"] = [outcome.to_wire() for outcome in refused]
+    show(as_json, facts, table, refused=refused)
+
+
+def purge(
+    photo_ids: Annotated[list[int], typer.Argument(help=say("Ids of rows of the photos table."))],
+    as_json: AsJson = False,
+    timeout: TimeoutS = 60.0,
+) -> None:
+    """Remove photos and erase what is stored of them, also from the index generations on disk."""
+    with open_client(load_settings()) as client:
+        reply = client.purge(photo_ids, timeout_s=timeout)
+
+    def table() -> None:
+        shown = Table(say("photo"), "seq", say("was indexed"), say("generations that may still hold it"))
+        for outcome in reply.outcomes:
+            if isinstance(outcome, Purged):
+                held = ", ".join(map(str, outcome.generations)) or say("none")
+                was = say("yes") if outcome.was_indexed else say("no")
+                shown.add_row(str(outcome.photo_id), str(outcome.seq), was, held)
+        out.print(shown)
+        out.print(
+            say(
+                "erased from Postgres and from every answer now. Generations on disk go with the next rebuild, which "
+                "the beat starts by itself; `sightline stats` shows purges pending until then"
+            )
+        )
+
+    show(as_json, reply, table)
+
+
+def embed_missing(
+    client: Sightline, store: PostgresStore, model_key: str, todo: int, timeout_s: float
+) -> tuple[int, list[Refused]]:
+    """Send for every photo that lacks a vector, with progress; returns how many have one now, and the refusals.
+
+    What is done is seen in Postgres, a message's photos at once, so that nothing has to be noted here.
+    """
+    stored = 0
+    refused: list[Refused] = []
+    after_id = -1
+    with progress_bar(say("embedding")) as progress:
+        while page := store.vectors.missing(model_key, after_id=after_id, limit=MISSING_PAGE):
+            after_id = page[-1].photo_id
+            done = stored + len(refused)
+            new = [NewPhoto(ref=f"photo {photo.photo_id}", photo=Photo(photo_id=photo.photo_id)) for photo in page]
+
+            def further(now: int, _: int, before: int = done) -> None:
+                progress(before + now, todo)
+
+            outcomes = client.add_many(new, timeout_s=timeout_s, progress=further)
+            refused += [outcome for outcome in outcomes if isinstance(outcome, Refused)]
+            stored += sum(not isinstance(outcome, Refused) for outcome in outcomes)
+    return stored, refused

@@ -1,0 +1,125 @@
+"""Running the service: everything on this machine, or one process of it."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from worker.commands.connections import open_store
+from worker.commands.terminal import BAD_SETTINGS, NO_MODEL, AsJson, err, fail, out, show
+from worker.errors import EncoderUnavailable, Permanent
+from worker.settings import Settings
+from worker.settings import load as load_settings
+from worker.words import say
+
+
+def up() -> None:
+    """Run everything on this machine, with its own Postgres and Valkey, until Ctrl-C."""
+    from worker.stack import Stack, raise_on_signals
+
+    settings = load_settings()
+    raise_on_signals()
+    note = settings.data_dir / "up.env"
+    try:
+        with Stack(settings) as stack:
+            stack.start_all()
+            with err.status(say("starting: servers are up, the worker loads its model")) as status:
+                stack.wait_ready(
+                    lambda seconds: status.update(say("the worker loads its model, {seconds:.0f} s", seconds=seconds))
+                )
+            _write_note(note, stack.settings)
+            err.print(
+                say(
+                    "[bold green]Sightline is up.[/] Broker [cyan]{broker}[/]; photos under [cyan]{roots}[/].\n"
+                    "In another terminal of this folder: [bold]sightline stats[/]. Ctrl-C stops it.",
+                    broker=stack.settings.broker_url,
+                    roots=", ".join(map(str, settings.photo_roots)) or say("no folder: set SIGHTLINE_PHOTO_ROOTS"),
+                )
+            )
+            while True:
+                stack.check()
+                time.sleep(1)
+    except KeyboardInterrupt:
+        err.print(say("stopped"))
+    except RuntimeError as exc:
+        fail(str(exc))
+    finally:
+        note.unlink(missing_ok=True)
+
+
+def worker(
+    role: Annotated[str, typer.Option(help=say("serve: photos and questions. index: rebuilds."))] = "serve",
+    queues: Annotated[str, typer.Option(help=say("Queues to serve, with commas, instead of the role's own."))] = "",
+) -> None:
+    """Run one worker process. Start as many as you like, on as many machines."""
+    from worker import logs
+    from worker.app import ROLES, create_app
+
+    settings = load_settings()
+    if role not in ROLES:
+        fail(say("--role is one of {roles}", roles=", ".join(ROLES)), BAD_SETTINGS)
+    logs.configure(settings.log_level)
+    app = create_app(settings)
+    if role == "serve":
+        # The model is loaded before the first message is taken: a worker without one must not start.
+        try:
+            app.runtime.start(follow=True)  # type: ignore[attr-defined]  # set by create_app
+        except EncoderUnavailable as exc:
+            fail(exc.message, NO_MODEL)
+        except Permanent as exc:
+            fail(exc.message)
+    if role == "index":
+        # Celery reads this when its worker starts. SIGTERM then waits for a rebuild in hand no longer than
+        # worker_soft_shutdown_timeout; a rebuild that is cut off has published nothing.
+        os.environ["REMAP_SIGTERM"] = "SIGQUIT"
+    # The index role forks its child before anything of torch or FAISS is imported (faiss #5206).
+    pool = ["--pool=threads", f"--concurrency={settings.concurrency}"] if role == "serve" else ["--pool=prefork", "-c1"]
+    app.worker_main(
+        [
+            "worker",
+            *pool,
+            f"--queues={queues or ','.join(queue.value for queue in ROLES[role])}",
+            f"--hostname={role}-{os.getpid()}@%h",
+            f"--loglevel={settings.log_level}",
+            # Workers of this kind have nothing to say to each other.
+            "--without-gossip",
+            "--without-mingle",
+        ]
+    )
+
+
+def beat() -> None:
+    """Run the beat. Any number of them is safe: what is due is decided in Postgres."""
+    from worker.app import create_app
+
+    settings = load_settings()
+    create_app(settings).start(["beat", f"--loglevel={settings.log_level}"])
+
+
+def migrate(as_json: AsJson = False) -> None:
+    """Bring the database to this release's schema."""
+    from worker.storage.migrate import migrate as run
+
+    settings = load_settings()
+    with open_store(settings) as store, store.database.guard():
+        revision = run(
+            store.database.engine,
+            schema=settings.db_schema,
+            photos_table=settings.photos_table,
+            columns=settings.photos_columns,
+        )
+    show(
+        as_json,
+        {"revision": revision},
+        lambda: out.print(say("the database is at revision [cyan]{revision}[/]", revision=revision)),
+    )
+
+
+def _write_note(note: Path, settings: Settings) -> None:
+    """Gives the other commands of this folder the settings and servers of `sightline up` (see worker.settings)."""
+    lines = [f"{name}='{value}'" for name, value in settings.as_env().items()]
+    note.write_text("\n".join(lines) + "\n")
