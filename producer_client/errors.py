@@ -9,10 +9,7 @@ SightlineError            .code, .message
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from producer_client.contract import Code
+from producer_client.words import Code
 
 
 class SightlineError(Exception):

@@ -1,0 +1,234 @@
+"""What the workers answer. A list of outcomes carries the caller's names; what was not taken is a Refused in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from producer_client.contract.values import Point, Refused
+from producer_client.contract.wire import Message
+from producer_client.words import Provenance, Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Stored(Message):
+    """One photo that is in Postgres and visible to every search with `min_seq >= seq`."""
+
+    ref: str
+    photo_id: int
+    seq: int
+    content_sha256: str
+    lat: float | None = None
+    lon: float | None = None
+    provenance: Provenance | None = None
+    embedded: bool = True  #: False when the vector was known already and no forward pass was needed
+    status: str = "stored"
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded(Message):
+    """One photo whose vector is stored under (content_sha256, model_key)."""
+
+    ref: str
+    content_sha256: str
+    photo_id: int | None = None
+    model_key: str = ""
+    vector: list[float] | None = None
+    embedded: bool = True
+    status: str = "embedded"
+
+
+@dataclass(frozen=True, slots=True)
+class Removed(Message):
+    """`was_indexed` is False when there was nothing to remove; the photo is out of the index either way."""
+
+    ref: str
+    photo_id: int
+    seq: int
+    was_indexed: bool
+    status: str = "removed"
+
+
+@dataclass(frozen=True, slots=True)
+class Purged(Message):
+    """The photo is in no answer and in no table of Sightline's from now on; its row in `photos` is the backend's.
+
+    `generations` are the kept index generations that may still hold its vector on disk. They are deleted when the next
+    rebuild is published, which this asks for; `stats` counts those that wait as `purges_pending`.
+    """
+
+    ref: str
+    photo_id: int
+    seq: int
+    was_indexed: bool
+    generations: list[int]
+    status: str = "purged"
+
+
+@dataclass(frozen=True, slots=True)
+class AddReply(Message):
+    outcomes: list[Stored | Refused]
+    model_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedReply(Message):
+    outcomes: list[Embedded | Refused]
+    model_key: str
+    dimension: int
+
+
+@dataclass(frozen=True, slots=True)
+class TextVector(Message):
+    """Length 1, of the same space as the photos' vectors of this model."""
+
+    vector: list[float]
+    model_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveReply(Message):
+    outcomes: list[Removed | Refused]
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeReply(Message):
+    outcomes: list[Purged | Refused]
+
+
+@dataclass(frozen=True, slots=True)
+class Hit(Message):
+    """One similar photo. `similarity` is the cosine of the two vectors; it is not a probability of anything."""
+
+    photo_id: int
+    similarity: float
+    path: str | None
+    lat: float | None
+    lon: float | None
+    provenance: Provenance | None
+    address: Any = None
+    metadata: dict[str, Any] | None = None
+    content_sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchReply(Message):
+    """`generation` and `seq` say which state of the index answered."""
+
+    hits: list[Hit]
+    generation: int | None
+    seq: int
+    model_key: str
+    took_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Message):
+    """`located` with point, radius and evidence, or `abstained` with a reason and a sentence.
+
+    `confidence` is the share of the witnesses' votes that fell on this point (`confidence_kind = "vote_share"`).
+    It is not calibrated: 0.9 does not mean right nine times out of ten.
+    """
+
+    status: str
+    point: Point | None = None
+    radius_m: float | None = None
+    confidence: float | None = None
+    confidence_kind: str = "vote_share"
+    reason: Reason | None = None
+    message: str = ""
+    evidence: list[Hit] = field(default_factory=list)
+
+    LOCATED: ClassVar[str] = "located"
+    ABSTAINED: ClassVar[str] = "abstained"
+
+    @property
+    def located(self) -> bool:
+        return self.status == self.LOCATED
+
+
+@dataclass(frozen=True, slots=True)
+class LocateReply(Message):
+    answer: Answer
+    generation: int | None
+    seq: int
+    model_key: str
+    took_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildReply(Message):
+    """What a rebuild did: `with_coordinates` rows seen, `valid_files` of them readable, `indexed` vectors."""
+
+    generation: int
+    seq: int
+    with_coordinates: int
+    valid_files: int
+    embedded: int
+    refused: int
+    indexed: int
+    dimension: int
+    model: str
+    model_key: str
+    device: str
+    seconds: float
+    kind: str  #: exact, ivf or hnsw
+    recall_at_10: float  #: share of the true ten nearest that the index finds, measured on a sample
+    index_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TickReply(Message):
+    """`ran`: this tick ran a rebuild that was due."""
+
+    ran: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FillReply(Message):
+    """`after_id`: the last photo that was tried, from which the chain goes on; None ends it."""
+
+    after_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildRun(Message):
+    """One run of the rebuild as `stats` shows it. `state` is running, done or failed. Times are ISO 8601, UTC."""
+
+    run_id: int
+    state: str
+    phase: str
+    done: int
+    total: int
+    started_at: str
+    finished_at: str | None
+    summary: dict[str, Any] | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StatsReply(Message):
+    model: str
+    model_key: str
+    dimension: int
+    device: str
+    has_text: bool
+    photos: int
+    with_coordinates: int
+    indexed: int
+    refused: int
+    generation: int | None
+    generation_count: int
+    generation_published_at: str | None
+    kind: str | None  #: of the generation: exact, ivf or hnsw
+    recall_at_10: float | None  #: of the generation, measured when it was built
+    delta: int
+    next_model_key: str | None  #: the model that is being filled to take over (SIGHTLINE_NEXT_ENCODER)
+    next_model_missing: int | None  #: photos that lack its vector
+    removed: int
+    purges_pending: int  #: purged photos that a kept generation on disk may still hold
+    seq: int
+    cache_hits: int
+    cache_misses: int
+    rss_mb: float
+    last_rebuild: RebuildRun | None

@@ -1,0 +1,248 @@
+"""What a backend asks of the workers, and the two messages that workers send themselves."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Self, TypeVar
+
+from producer_client.contract.values import Near, Photo, Refused, check_coordinates
+from producer_client.contract.wire import Message, check_json, check_text, read
+from producer_client.errors import BadRequest
+from producer_client.words import MAX_PHOTOS_PER_MESSAGE, MAX_TOP_K, VERSION, Code, Provenance
+
+_Item = TypeVar("_Item", "NewPhoto", "EmbedItem")
+
+
+@dataclass(frozen=True, slots=True)
+class Request(Message):
+    """Base of the messages that a backend sends; carries the version. Fields have defaults after this one."""
+
+    v: int = VERSION
+
+    @classmethod
+    def from_wire(cls, wire: object) -> Self:
+        if isinstance(wire, dict) and wire.get("v") != VERSION:
+            raise BadRequest(
+                Code.UNKNOWN_VERSION,
+                f"message version {wire.get('v')!r}; this worker speaks version {VERSION}. "
+                "Use the client library of the same release as the workers.",
+            )
+        return read(cls, wire, cls.__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class NewPhoto(Message):
+    """One photo to add. `ref` is the caller's own name for it; its outcome carries the same name.
+
+    Without coordinates the worker takes those of the row (`photo_id`) or of the EXIF GPS tags. `provenance`
+    says how given coordinates came to be and must come with them.
+    """
+
+    ref: str
+    photo: Photo
+    lat: float | None = None
+    lon: float | None = None
+    provenance: Provenance | None = None
+    address: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        _check_ref(self.ref)
+        if (self.lat is None) != (self.lon is None):
+            raise BadRequest(Code.BAD_COORDINATES, f"{self.ref}: give both lat and lon, or neither")
+        if self.lat is not None and self.lon is not None:
+            check_coordinates(self.lat, self.lon)
+            if self.provenance is None:
+                raise BadRequest(
+                    Code.BAD_REQUEST,
+                    f"{self.ref}: coordinates need a provenance, one of {', '.join(Provenance)}",
+                )
+        elif self.provenance is not None:
+            raise BadRequest(Code.BAD_REQUEST, f"{self.ref}: a provenance needs the coordinates that it is about")
+        check_json(f"{self.ref}: address", self.address)
+        check_json(f"{self.ref}: metadata", self.metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class AddToIndex(Request):
+    """`photos` holds NewPhoto objects as plain JSON: each is read on its own, so that one bad item is refused
+    and its neighbours are stored (see `read_new_photos`)."""
+
+    photos: list[Any] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        _check_batch("photos", self.photos)
+
+    def read_new_photos(self) -> list[NewPhoto | Refused]:
+        """Each item read strictly; a bad one becomes its Refused. Refs that occur twice are refused as well."""
+        return _read_items(NewPhoto, self.photos)
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedItem(Message):
+    ref: str
+    photo: Photo
+
+    def __post_init__(self) -> None:
+        _check_ref(self.ref)
+
+
+@dataclass(frozen=True, slots=True)
+class Embed(Request):
+    photos: list[Any] = field(default_factory=list)
+    return_vectors: bool = False
+
+    def __post_init__(self) -> None:
+        _check_batch("photos", self.photos)
+
+    def read_items(self) -> list[EmbedItem | Refused]:
+        return _read_items(EmbedItem, self.photos)
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedText(Request):
+    """The vector of a text, to be compared with those of photos; for models that read text."""
+
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        _check_words(self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Remove(Request):
+    photo_ids: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        _check_batch("photo_ids", self.photo_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Purge(Remove):
+    """Remove, and erase what is stored of these photos: vectors, positions, metadata, and every copy in an index."""
+
+
+@dataclass(frozen=True, slots=True)
+class Search(Request):
+    """Exactly one of `photo`, `text`, `vector` (any length, scaled to 1 by the worker; with the `model_key` that it
+    came with, a worker of another model refuses it instead of comparing apples and pears).
+
+    `threshold` None means 0.75, and no threshold for text, whose similarities live on another scale.
+    `where` keeps photos whose metadata contains these keys and values. `min_seq` waits for that write.
+    """
+
+    photo: Photo | None = None
+    text: str | None = None
+    vector: list[float] | None = None
+    model_key: str | None = None
+    top_k: int = 5
+    threshold: float | None = None
+    near: Near | None = None
+    where: dict[str, Any] | None = None
+    min_seq: int = 0
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("photo", "text", "vector") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise BadRequest(
+                Code.BAD_REQUEST,
+                f"search by one of photo, text, vector; got {' and '.join(given) or 'none of them'}",
+            )
+        if self.text is not None:
+            _check_words(self.text)
+        check_json("where", self.where)
+        if self.vector is not None and not all(map(math.isfinite, self.vector)):
+            raise BadRequest(Code.BAD_VECTOR, "vector holds a number that is not finite")
+        if not 1 <= self.top_k <= MAX_TOP_K:
+            raise BadRequest(Code.BAD_REQUEST, f"top_k {self.top_k} is not within 1 and {MAX_TOP_K}")
+        _check_threshold(self.threshold)
+        _check_min_seq(self.min_seq)
+
+
+@dataclass(frozen=True, slots=True)
+class Locate(Request):
+    """Where was `photo` taken? `near` restricts the evidence to a circle that the caller already knows."""
+
+    photo: Photo | None = None
+    threshold: float | None = None
+    near: Near | None = None
+    min_seq: int = 0
+
+    def __post_init__(self) -> None:
+        if self.photo is None:
+            raise BadRequest(Code.BAD_REQUEST, "locate needs a photo")
+        _check_threshold(self.threshold)
+        _check_min_seq(self.min_seq)
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildIndex(Request):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Stats(Request):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Tick(Request):
+    """The beat's own message: start what is due. Not for backends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fill(Request):
+    """The index process's own message: embed photos of this share with the next model. Not for backends.
+
+    `after_id`: where the message before in its chain ended.
+    """
+
+    model_key: str = ""
+    slot: int = 0
+    after_id: int = -1
+
+
+def _check_batch(name: str, items: list[Any]) -> None:
+    if not items:
+        raise BadRequest(Code.BAD_REQUEST, f"{name} is empty")
+    if len(items) > MAX_PHOTOS_PER_MESSAGE:
+        raise BadRequest(Code.BAD_REQUEST, f"{len(items)} {name} in one message; the limit is {MAX_PHOTOS_PER_MESSAGE}")
+
+
+def _check_ref(ref: str) -> None:
+    check_text("ref", ref)
+    if not ref:
+        raise BadRequest(Code.BAD_REQUEST, "ref is empty: give every photo of a message a name of its own")
+
+
+def _check_words(text: str) -> None:
+    if not text.strip():
+        raise BadRequest(Code.BAD_REQUEST, "text is empty")
+    check_text("text", text)
+
+
+def _check_threshold(threshold: float | None) -> None:
+    if threshold is not None and not -1 <= threshold <= 1:
+        raise BadRequest(Code.BAD_REQUEST, f"threshold {threshold} is not a cosine between -1 and 1")
+
+
+def _check_min_seq(min_seq: int) -> None:
+    if min_seq < 0:
+        raise BadRequest(Code.BAD_REQUEST, f"min_seq {min_seq} is negative")
+
+
+def _read_items(cls: type[_Item], items: list[Any]) -> list[_Item | Refused]:
+    outcomes: list[_Item | Refused] = []
+    seen: set[str] = set()
+    for number, wire in enumerate(items):
+        named = wire.get("ref") if isinstance(wire, dict) else None
+        ref = named if isinstance(named, str) and named else f"item {number}"
+        try:
+            if ref in seen:
+                raise BadRequest(Code.BAD_REQUEST, f"ref {ref!r} occurs twice in one message")
+            outcomes.append(read(cls, wire, ref))
+        except BadRequest as exc:
+            outcomes.append(Refused(ref=ref, code=exc.code, message=exc.message))
+        seen.add(ref)
+    return outcomes

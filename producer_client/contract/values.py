@@ -1,0 +1,102 @@
+"""The values that requests and replies share: a photo, a place, a circle, a refusal."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+from dataclasses import dataclass
+
+from producer_client.contract.wire import Message, check_text
+from producer_client.errors import BadRequest
+from producer_client.words import RETRYABLE, Code
+
+
+@dataclass(frozen=True, slots=True)
+class Photo(Message):
+    """A reference to one photo: exactly one of the four fields. Pixels travel only as small inline bytes."""
+
+    photo_id: int | None = None  #: id of a row of the backend's `photos` table
+    path: str | None = None  #: file under one of the workers' allowed roots
+    url: str | None = None  #: only hosts and schemes that the workers allow
+    inline: str | None = None  #: base64 of the file's bytes
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("photo_id", "path", "url", "inline") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise BadRequest(
+                Code.BAD_REQUEST,
+                f"a photo is one of photo_id, path, url, inline; got {' and '.join(given) or 'none of them'}",
+            )
+        for name in ("path", "url", "inline"):
+            if getattr(self, name) == "":
+                raise BadRequest(Code.BAD_REQUEST, f"{name} is empty")
+            check_text(name, getattr(self, name))
+        if self.photo_id is not None and not 0 <= self.photo_id < 2**63:
+            raise BadRequest(Code.BAD_REQUEST, f"photo_id {self.photo_id} is not a 64-bit row id")
+
+    @classmethod
+    def of_bytes(cls, content: bytes) -> Photo:
+        return cls(inline=base64.b64encode(content).decode("ascii"))
+
+    def inline_bytes(self) -> bytes:
+        """The decoded `inline` field. Raises BadRequest when it is not base64."""
+        try:
+            return base64.b64decode(self.inline or "", validate=True)
+        except (binascii.Error, ValueError) as exc:
+            raise BadRequest(Code.BAD_REQUEST, f"inline is not base64: {exc}") from exc
+
+    @property
+    def name(self) -> str:
+        """What to call this photo in a message to people; never its content."""
+        if self.photo_id is not None:
+            return f"photo {self.photo_id}"
+        return self.path or self.url or f"inline photo of {len(self.inline or '') * 3 // 4} bytes"
+
+
+@dataclass(frozen=True, slots=True)
+class Point(Message):
+    """WGS 84 degrees. `lat = 0.0` is a coordinate."""
+
+    lat: float
+    lon: float
+
+    def __post_init__(self) -> None:
+        check_coordinates(self.lat, self.lon)
+
+
+@dataclass(frozen=True, slots=True)
+class Near(Message):
+    """A circle to search in: WGS 84 degrees and metres."""
+
+    lat: float
+    lon: float
+    radius_m: float
+
+    def __post_init__(self) -> None:
+        check_coordinates(self.lat, self.lon)
+        if not (math.isfinite(self.radius_m) and self.radius_m > 0):
+            raise BadRequest(Code.BAD_REQUEST, f"radius_m {self.radius_m} must be a positive number of metres")
+
+
+def check_coordinates(lat: float, lon: float) -> None:
+    """Raises BadRequest(bad_coordinates) unless -90 <= lat <= 90 and -180 <= lon <= 180 (so NaN fails)."""
+    if not (-90 <= lat <= 90 and -180 <= lon <= 180):
+        raise BadRequest(
+            Code.BAD_COORDINATES,
+            f"latitude {lat}, longitude {lon}: latitude runs from -90 to 90 and longitude from -180 to 180 degrees",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Refused(Message):
+    """One photo that was not taken, with the reason. Sending it again unchanged helps only if `retryable`."""
+
+    ref: str
+    code: Code
+    message: str
+    status: str = "refused"
+
+    @property
+    def retryable(self) -> bool:
+        return self.code in RETRYABLE

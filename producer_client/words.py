@@ -1,0 +1,120 @@
+"""The words of the contract: task names, queues, codes, reasons, provenance, limits. Imports nothing of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+#: Version of this contract. A worker refuses a message of any other version with `unknown_version`.
+VERSION = 1
+
+#: Photos in one message at the most: a bulk message stays some tens of kB and some seconds of work.
+MAX_PHOTOS_PER_MESSAGE = 256
+MAX_TOP_K = 1000
+#: Size of a photo's address or metadata as JSON: notes, not documents.
+MAX_JSON_CHARACTERS = 65_536
+DEFAULT_THRESHOLD = 0.75
+
+
+class TaskName(StrEnum):
+    EMBED = "sightline.embed"
+    EMBED_TEXT = "sightline.embed_text"
+    ADD_TO_INDEX = "sightline.add_to_index"
+    REMOVE = "sightline.remove"
+    PURGE = "sightline.purge"
+    SEARCH = "sightline.search"
+    LOCATE = "sightline.locate"
+    REBUILD_INDEX = "sightline.rebuild_index"
+    STATS = "sightline.stats"
+    TICK = "sightline.tick"
+    FILL = "sightline.fill"
+
+
+class Queue(StrEnum):
+    INTERACTIVE = "interactive"  #: somebody waits
+    BULK = "bulk"  #: many photos, nobody waits
+    INDEX = "index"  #: rebuilds; its own process
+
+
+class Code(StrEnum):
+    """Why something was not done. A code is part of the contract; the sentence beside it may change."""
+
+    # the message
+    BAD_REQUEST = "bad_request"
+    UNKNOWN_FIELD = "unknown_field"
+    UNKNOWN_VERSION = "unknown_version"
+    BAD_COORDINATES = "bad_coordinates"
+    BAD_VECTOR = "bad_vector"
+    NO_TEXT_ENCODER = "no_text_encoder"
+    # the photo
+    NOT_FOUND = "not_found"
+    NOT_A_FILE = "not_a_file"
+    OUTSIDE_ROOTS = "outside_roots"
+    URL_NOT_ALLOWED = "url_not_allowed"
+    EMPTY_FILE = "empty_file"
+    TOO_LARGE = "too_large"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    TOO_SMALL = "too_small"
+    TOO_THIN = "too_thin"
+    NOT_AN_IMAGE = "not_an_image"
+    DAMAGED_IMAGE = "damaged_image"
+    UNKNOWN_PHOTO = "unknown_photo"
+    ROW_REJECTED = "row_rejected"
+    QUARANTINED = "quarantined"
+    # the service
+    MODEL_MISMATCH = "model_mismatch"
+    ENCODER_UNAVAILABLE = "encoder_unavailable"
+    NOT_READY = "not_ready"
+    STALE = "stale"
+    ALREADY_RUNNING = "already_running"
+    RECALL_TOO_LOW = "recall_too_low"
+    OVERLOADED = "overloaded"
+    UNAVAILABLE = "unavailable"
+    TIMED_OUT = "timed_out"
+    INTERNAL = "internal"
+
+
+#: What may succeed when it is sent again unchanged. Everything else needs a change first.
+RETRYABLE = frozenset({Code.STALE, Code.ALREADY_RUNNING, Code.OVERLOADED, Code.UNAVAILABLE, Code.TIMED_OUT})
+
+
+class Provenance(StrEnum):
+    """How a photo's coordinates came to be. Only the trusted ones are ever evidence for another photo."""
+
+    EXIF_GPS = "exif_gps"
+    SURVEYED = "surveyed"
+    CONFIRMED = "confirmed"
+    DERIVED = "derived"  #: some detector said so, ours included
+    FALLBACK = "fallback"  #: a city centre, a default
+
+    @property
+    def trusted(self) -> bool:
+        return self in (Provenance.EXIF_GPS, Provenance.SURVEYED, Provenance.CONFIRMED)
+
+
+#: What a backend's `location_method` means unless it says otherwise (SIGHTLINE_LOCATION_METHODS).
+LOCATION_METHODS: Mapping[str, Provenance] = {
+    "exif": Provenance.EXIF_GPS,
+    "gps": Provenance.EXIF_GPS,
+    "manual": Provenance.CONFIRMED,
+    "user": Provenance.CONFIRMED,
+    "city_center": Provenance.FALLBACK,
+    "default": Provenance.FALLBACK,
+}
+
+
+def provenance_of(location_method: str | None, methods: Mapping[str, Provenance]) -> Provenance:
+    """The provenance behind a `location_method`, which may be one itself; `derived` when it says nothing known."""
+    if location_method in set(Provenance):
+        return Provenance(location_method)
+    return methods.get(location_method or "", Provenance.DERIVED)
+
+
+class Reason(StrEnum):
+    """Why a photo was not located."""
+
+    EMPTY_INDEX = "empty_index"
+    NOTHING_SIMILAR = "nothing_similar"
+    NO_TRUSTED_EVIDENCE = "no_trusted_evidence"
+    TOO_FEW_WITNESSES = "too_few_witnesses"
+    NEIGHBOURS_DISAGREE = "neighbours_disagree"
