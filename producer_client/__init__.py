@@ -1,4 +1,4 @@
-"""What a photo backend installs to talk to Sightline: a client, its contract, its errors. Needs celery alone."""
+"""What a photo backend installs to talk to Sightline: a client, its contract, its errors. Needs celery and msgspec."""
 
 from producer_client.client import Handle, Sightline, read_reply
 from producer_client.contract import (

@@ -1,4 +1,4 @@
-"""The class that Sightline replaces, over the queue: its constructor, methods and shapes. Needs celery alone.
+"""The class that Sightline replaces, over the queue: its constructor, methods and shapes. Needs what the client needs.
 
     from producer_client.compat import CLIPSimilarityService
 

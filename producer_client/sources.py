@@ -202,7 +202,7 @@ def sightline(client: Sightline, *, priority: int = 3, **options: Any) -> Source
 def exif_gps(*, priority: int = 1) -> Source:
     """The position that the camera wrote into the file. Reads it with the caller's Pillow.
 
-    Raises ImportError where Pillow is not installed: the client brings nothing but celery.
+    Raises ImportError where Pillow is not installed: the client brings celery and msgspec alone.
     """
     images = importlib.import_module("PIL.Image")
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import msgspec
+
 from producer_client.contract.values import Point, Refused
-from producer_client.contract.wire import Message
+from producer_client.contract.wire import Message, Outcome
 from producer_client.words import Provenance, Reason
 
 
-@dataclass(frozen=True, slots=True)
-class Stored(Message):
+class Stored(Outcome, frozen=True):
     """One photo that is in Postgres and visible to every search with `min_seq >= seq`."""
 
     ref: str
@@ -22,11 +22,9 @@ class Stored(Message):
     lon: float | None = None
     provenance: Provenance | None = None
     embedded: bool = True  #: False when the vector was known already and no forward pass was needed
-    status: str = "stored"
 
 
-@dataclass(frozen=True, slots=True)
-class Embedded(Message):
+class Embedded(Outcome, frozen=True):
     """One photo whose vector is stored under (content_sha256, model_key)."""
 
     ref: str
@@ -35,22 +33,18 @@ class Embedded(Message):
     model_key: str = ""
     vector: list[float] | None = None
     embedded: bool = True
-    status: str = "embedded"
 
 
-@dataclass(frozen=True, slots=True)
-class Removed(Message):
+class Removed(Outcome, frozen=True):
     """`was_indexed` is False when there was nothing to remove; the photo is out of the index either way."""
 
     ref: str
     photo_id: int
     seq: int
     was_indexed: bool
-    status: str = "removed"
 
 
-@dataclass(frozen=True, slots=True)
-class Purged(Message):
+class Purged(Outcome, frozen=True):
     """The photo is in no answer and in no table of Sightline's from now on; its row in `photos` is the backend's.
 
     `generations` are the kept index generations that may still hold its vector on disk. They are deleted when the next
@@ -62,42 +56,35 @@ class Purged(Message):
     seq: int
     was_indexed: bool
     generations: list[int]
-    status: str = "purged"
 
 
-@dataclass(frozen=True, slots=True)
-class AddReply(Message):
+class AddReply(Message, frozen=True):
     outcomes: list[Stored | Refused]
     model_key: str
 
 
-@dataclass(frozen=True, slots=True)
-class EmbedReply(Message):
+class EmbedReply(Message, frozen=True):
     outcomes: list[Embedded | Refused]
     model_key: str
     dimension: int
 
 
-@dataclass(frozen=True, slots=True)
-class TextVector(Message):
+class TextVector(Message, frozen=True):
     """Length 1, of the same space as the photos' vectors of this model."""
 
     vector: list[float]
     model_key: str
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveReply(Message):
+class RemoveReply(Message, frozen=True):
     outcomes: list[Removed | Refused]
 
 
-@dataclass(frozen=True, slots=True)
-class PurgeReply(Message):
+class PurgeReply(Message, frozen=True):
     outcomes: list[Purged | Refused]
 
 
-@dataclass(frozen=True, slots=True)
-class Hit(Message):
+class Hit(Message, frozen=True):
     """One similar photo. `similarity` is the cosine of the two vectors; it is not a probability of anything."""
 
     photo_id: int
@@ -111,8 +98,7 @@ class Hit(Message):
     content_sha256: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class SearchReply(Message):
+class SearchReply(Message, frozen=True):
     """`generation` and `seq` say which state of the index answered."""
 
     hits: list[Hit]
@@ -122,8 +108,7 @@ class SearchReply(Message):
     took_ms: float
 
 
-@dataclass(frozen=True, slots=True)
-class Answer(Message):
+class Answer(Message, frozen=True):
     """`located` with point, radius and evidence, or `abstained` with a reason and a sentence.
 
     `confidence` is the share of the witnesses' votes that fell on this point (`confidence_kind = "vote_share"`).
@@ -137,7 +122,7 @@ class Answer(Message):
     confidence_kind: str = "vote_share"
     reason: Reason | None = None
     message: str = ""
-    evidence: list[Hit] = field(default_factory=list)
+    evidence: list[Hit] = msgspec.field(default_factory=list)
 
     LOCATED: ClassVar[str] = "located"
     ABSTAINED: ClassVar[str] = "abstained"
@@ -147,8 +132,7 @@ class Answer(Message):
         return self.status == self.LOCATED
 
 
-@dataclass(frozen=True, slots=True)
-class LocateReply(Message):
+class LocateReply(Message, frozen=True):
     answer: Answer
     generation: int | None
     seq: int
@@ -156,8 +140,7 @@ class LocateReply(Message):
     took_ms: float
 
 
-@dataclass(frozen=True, slots=True)
-class RebuildReply(Message):
+class RebuildReply(Message, frozen=True):
     """What a rebuild did: `with_coordinates` rows seen, `valid_files` of them readable, `indexed` vectors."""
 
     generation: int
@@ -177,22 +160,19 @@ class RebuildReply(Message):
     index_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class TickReply(Message):
+class TickReply(Message, frozen=True):
     """`ran`: this tick ran a rebuild that was due."""
 
     ran: bool
 
 
-@dataclass(frozen=True, slots=True)
-class FillReply(Message):
+class FillReply(Message, frozen=True):
     """`after_id`: the last photo that was tried, from which the chain goes on; None ends it."""
 
     after_id: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class RebuildRun(Message):
+class RebuildRun(Message, frozen=True):
     """One run of the rebuild as `stats` shows it. `state` is running, done or failed. Times are ISO 8601, UTC."""
 
     run_id: int
@@ -206,8 +186,7 @@ class RebuildRun(Message):
     error: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class StatsReply(Message):
+class StatsReply(Message, frozen=True):
     model: str
     model_key: str
     dimension: int

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
+
+import msgspec
 
 from producer_client.contract.values import Near, Photo, Refused, check_coordinates
 from producer_client.contract.wire import Message, check_json, check_text, read
@@ -14,8 +15,7 @@ from producer_client.words import MAX_PHOTOS_PER_MESSAGE, MAX_TOP_K, VERSION, Co
 _Item = TypeVar("_Item", "NewPhoto", "EmbedItem")
 
 
-@dataclass(frozen=True, slots=True)
-class Request(Message):
+class Request(Message, frozen=True):
     """Base of the messages that a backend sends; carries the version. Fields have defaults after this one."""
 
     v: int = VERSION
@@ -31,8 +31,7 @@ class Request(Message):
         return read(cls, wire, cls.__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class NewPhoto(Message):
+class NewPhoto(Message, frozen=True):
     """One photo to add. `ref` is the caller's own name for it; its outcome carries the same name.
 
     Without coordinates the worker takes those of the row (`photo_id`) or of the EXIF GPS tags. `provenance`
@@ -64,12 +63,11 @@ class NewPhoto(Message):
         check_json(f"{self.ref}: metadata", self.metadata)
 
 
-@dataclass(frozen=True, slots=True)
-class AddToIndex(Request):
+class AddToIndex(Request, frozen=True):
     """`photos` holds NewPhoto objects as plain JSON: each is read on its own, so that one bad item is refused
     and its neighbours are stored (see `read_new_photos`)."""
 
-    photos: list[Any] = field(default_factory=list)
+    photos: list[Any] = msgspec.field(default_factory=list)
 
     def __post_init__(self) -> None:
         _check_batch("photos", self.photos)
@@ -79,8 +77,7 @@ class AddToIndex(Request):
         return _read_items(NewPhoto, self.photos)
 
 
-@dataclass(frozen=True, slots=True)
-class EmbedItem(Message):
+class EmbedItem(Message, frozen=True):
     ref: str
     photo: Photo
 
@@ -88,9 +85,8 @@ class EmbedItem(Message):
         _check_ref(self.ref)
 
 
-@dataclass(frozen=True, slots=True)
-class Embed(Request):
-    photos: list[Any] = field(default_factory=list)
+class Embed(Request, frozen=True):
+    photos: list[Any] = msgspec.field(default_factory=list)
     return_vectors: bool = False
 
     def __post_init__(self) -> None:
@@ -100,8 +96,7 @@ class Embed(Request):
         return _read_items(EmbedItem, self.photos)
 
 
-@dataclass(frozen=True, slots=True)
-class EmbedText(Request):
+class EmbedText(Request, frozen=True):
     """The vector of a text, to be compared with those of photos; for models that read text."""
 
     text: str = ""
@@ -110,21 +105,18 @@ class EmbedText(Request):
         _check_words(self.text)
 
 
-@dataclass(frozen=True, slots=True)
-class Remove(Request):
-    photo_ids: list[int] = field(default_factory=list)
+class Remove(Request, frozen=True):
+    photo_ids: list[int] = msgspec.field(default_factory=list)
 
     def __post_init__(self) -> None:
         _check_batch("photo_ids", self.photo_ids)
 
 
-@dataclass(frozen=True, slots=True)
-class Purge(Remove):
+class Purge(Remove, frozen=True):
     """Remove, and erase what is stored of these photos: vectors, positions, metadata, and every copy in an index."""
 
 
-@dataclass(frozen=True, slots=True)
-class Search(Request):
+class Search(Request, frozen=True):
     """Exactly one of `photo`, `text`, `vector` (any length, scaled to 1 by the worker; with the `model_key` that it
     came with, a worker of another model refuses it instead of comparing apples and pears).
 
@@ -160,8 +152,7 @@ class Search(Request):
         _check_min_seq(self.min_seq)
 
 
-@dataclass(frozen=True, slots=True)
-class Locate(Request):
+class Locate(Request, frozen=True):
     """Where was `photo` taken? `near` restricts the evidence to a circle that the caller already knows."""
 
     photo: Photo | None = None
@@ -176,23 +167,19 @@ class Locate(Request):
         _check_min_seq(self.min_seq)
 
 
-@dataclass(frozen=True, slots=True)
-class RebuildIndex(Request):
+class RebuildIndex(Request, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Stats(Request):
+class Stats(Request, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Tick(Request):
+class Tick(Request, frozen=True):
     """The beat's own message: start what is due. Not for backends."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fill(Request):
+class Fill(Request, frozen=True):
     """The index process's own message: embed photos of this share with the next model. Not for backends.
 
     `after_id`: where the message before in its chain ended.

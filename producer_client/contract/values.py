@@ -5,15 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from dataclasses import dataclass
 
-from producer_client.contract.wire import Message, check_text
+from producer_client.contract.wire import Message, Outcome, check_text
 from producer_client.errors import BadRequest
 from producer_client.words import RETRYABLE, Code
 
 
-@dataclass(frozen=True, slots=True)
-class Photo(Message):
+class Photo(Message, frozen=True):
     """A reference to one photo: exactly one of the four fields. Pixels travel only as small inline bytes."""
 
     photo_id: int | None = None  #: id of a row of the backend's `photos` table
@@ -28,11 +26,13 @@ class Photo(Message):
                 Code.BAD_REQUEST,
                 f"a photo is one of photo_id, path, url, inline; got {' and '.join(given) or 'none of them'}",
             )
-        for name in ("path", "url", "inline"):
-            if getattr(self, name) == "":
+        if self.photo_id is None:
+            (name,) = given
+            reference = getattr(self, name)
+            if not reference:
                 raise BadRequest(Code.BAD_REQUEST, f"{name} is empty")
-            check_text(name, getattr(self, name))
-        if self.photo_id is not None and not 0 <= self.photo_id < 2**63:
+            check_text(name, reference)
+        elif not 0 <= self.photo_id < 2**63:
             raise BadRequest(Code.BAD_REQUEST, f"photo_id {self.photo_id} is not a 64-bit row id")
 
     @classmethod
@@ -54,8 +54,7 @@ class Photo(Message):
         return self.path or self.url or f"inline photo of {len(self.inline or '') * 3 // 4} bytes"
 
 
-@dataclass(frozen=True, slots=True)
-class Point(Message):
+class Point(Message, frozen=True):
     """WGS 84 degrees. `lat = 0.0` is a coordinate."""
 
     lat: float
@@ -65,8 +64,7 @@ class Point(Message):
         check_coordinates(self.lat, self.lon)
 
 
-@dataclass(frozen=True, slots=True)
-class Near(Message):
+class Near(Message, frozen=True):
     """A circle to search in: WGS 84 degrees and metres."""
 
     lat: float
@@ -88,14 +86,12 @@ def check_coordinates(lat: float, lon: float) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Refused(Message):
+class Refused(Outcome, frozen=True):
     """One photo that was not taken, with the reason. Sending it again unchanged helps only if `retryable`."""
 
     ref: str
     code: Code
     message: str
-    status: str = "refused"
 
     @property
     def retryable(self) -> bool:

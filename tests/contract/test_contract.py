@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+import pickle
 import re
+from enum import StrEnum
 from typing import Any, get_type_hints
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -55,6 +59,7 @@ from producer_client.contract import (
     Tick,
     TickReply,
 )
+from producer_client.contract.wire import check_json, check_text
 from producer_client.errors import BadRequest
 
 few = settings(derandomize=True, max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -167,7 +172,8 @@ strategies: dict[type[Message], st.SearchStrategy[Message]] = {
             min_seq=row_ids,
         ),
     ),
-} | {
+}
+strategies |= {
     cls: any_of(cls)
     for cls in (
         Request, EmbedItem, Locate, Fill, FillReply, RebuildIndex, Stats, Tick, Refused, Stored, Embedded,
@@ -220,6 +226,39 @@ def test_the_envelopes_say_ok_or_a_code() -> None:
         "ok": False,
         "error": {"code": "stale", "message": "later"},
     }
+
+
+# ---------------------------------------------------------------------------------------------- values
+
+
+def test_a_message_is_a_value() -> None:
+    point = Point(1.0, 2.0)
+
+    assert point == Point(lat=1.0, lon=2.0) != Point(1.0, 2.5)
+    assert len({point, Point(1.0, 2.0), Near(1.0, 2.0, 3.0)}) == 2
+    assert pickle.loads(pickle.dumps(point)) == copy.deepcopy(point) == point  # noqa: S301
+    with pytest.raises(AttributeError):
+        point.lat = 2.0  # type: ignore[misc]
+    match Refused("a", Code.STALE, "later"):
+        case Refused(ref, code, message):
+            assert (ref, code, message) == ("a", Code.STALE, "later")
+
+
+def test_what_is_replaced_is_checked_again() -> None:
+    assert msgspec.structs.replace(Point(1.0, 2.0), lon=3.0) == Point(1.0, 3.0)
+    with pytest.raises(BadRequest):
+        msgspec.structs.replace(Point(1.0, 2.0), lat=91.0)
+
+
+def test_purge_is_not_equal_to_remove() -> None:
+    assert Purge(photo_ids=[1]) != Remove(photo_ids=[1])
+
+
+def test_an_outcome_says_by_its_status_what_it_is() -> None:
+    outcome = Refused("a", Code.STALE, "later")
+
+    assert outcome.status == "refused"
+    assert outcome.to_wire() == {"ref": "a", "code": "stale", "message": "later", "status": "refused"}
 
 
 # ------------------------------------------------------------------------------------------- refusals
@@ -344,6 +383,73 @@ def test_a_whole_number_beyond_every_float_is_refused(cls: type[Message], wire: 
     assert refused(cls, wire).code is Code.BAD_REQUEST
 
 
+def test_a_fault_deep_inside_keeps_its_code() -> None:
+    near = {"lat": 91.0, "lon": 0.0, "radius_m": 1.0}
+
+    error = refused(Search, {"v": 1, "text": "a", "near": near})
+
+    assert error.code is Code.BAD_COORDINATES
+    assert refused(Search, {"v": 1, "text": "a", "near": near, "new": 1}).code is Code.UNKNOWN_FIELD
+
+
+@pytest.mark.parametrize(
+    ("cls", "wire", "sentence"),
+    [
+        (Stats, None, "Stats must be an object, not null"),
+        (Point, {"lat": "1", "lon": 2.0}, "Point.lat must be a number, not text"),
+        (Photo, {"photo_id": True}, "Photo.photo_id must be a whole number or null, not a boolean"),
+        (Remove, {"v": 1, "photo_ids": [1, 2.5]}, "Remove.photo_ids[1] must be a whole number, not a number"),
+        (Search, {"v": 1, "text": "a", "near": []}, "Search.near must be an object or null, not a list"),
+        (Point, {"lat": HUGE, "lon": 0}, "Point.lat: number out of range"),
+        (Locate, {"v": 1, "photo": {"size": 3}}, "Locate.photo has no field 'size'"),
+        (Locate, {"v": 1, "size": 3}, "Locate has no field 'size'; it has v, photo, threshold, near, min_seq"),
+        (AddReply, {"outcomes": [{"status": "stored"}], "model_key": "m"}, "AddReply.outcomes[0] lacks 'ref'"),
+        (AddReply, {"outcomes": [{}], "model_key": "m"}, "AddReply.outcomes[0] lacks 'status'"),
+        (
+            AddReply,
+            {"outcomes": [{"status": "lost"}], "model_key": "m"},
+            "AddReply.outcomes[0].status: invalid value 'lost'",
+        ),
+        (
+            NewPhoto,
+            {"ref": "a", "photo": {"path": "a"}, "provenance": "some\nbody"},
+            "NewPhoto.provenance: 'some\\nbody' is not one of exif_gps, surveyed, confirmed, derived, fallback",
+        ),
+    ],
+)
+def test_a_refusal_names_the_field_and_what_it_must_be(cls: type[Message], wire: object, sentence: str) -> None:
+    assert refused(cls, wire).message == sentence
+
+
+def test_a_field_of_words_is_called_like_their_class() -> None:
+    hints = {(name, hint) for cls in everything for name, hint in get_type_hints(cls).items()}
+
+    for name, hint in hints:
+        words = [
+            part
+            for part in (hint, *getattr(hint, "__args__", ()))
+            if isinstance(part, type) and issubclass(part, StrEnum)
+        ]
+        assert [word.__name__.lower() for word in words] in ([], [name])
+
+
+@pytest.mark.parametrize(
+    ("cls", "wire", "code"),
+    [
+        (Stats, {"v": 1, "\ud800": 1}, Code.UNKNOWN_FIELD),
+        (Locate, {"v": 1, "photo": {"path": "a", "\ud800": 1}}, Code.UNKNOWN_FIELD),
+        (Locate, {"v": 1, "photo": {"path": "a", " - at `$\n`": 1}}, Code.UNKNOWN_FIELD),
+        (Failure, {"code": "\ud800", "message": ""}, Code.BAD_REQUEST),
+        (AddReply, {"outcomes": [{"status": "\ud800"}], "model_key": "m"}, Code.BAD_REQUEST),
+    ],
+)
+def test_an_odd_name_is_refused_like_any_other(cls: type[Message], wire: object, code: Code) -> None:
+    error = refused(cls, wire)
+
+    assert error.code is code
+    assert error.message.startswith(cls.__name__)
+
+
 # ---------------------------------------------------------------------------------------- coordinates
 
 
@@ -465,6 +571,51 @@ def test_locate_needs_a_photo() -> None:
 
 
 # ----------------------------------------------------------------------------------------------- text
+
+odd_texts = st.text("a\\u0\0\ud800", max_size=8)
+leaves = st.one_of(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | odd_texts,
+    st.binary(max_size=2) | st.datetimes() | st.decimals() | st.uuids() | st.frozensets(st.integers(), max_size=2),
+    st.sampled_from(Code),
+)
+keys = odd_texts | st.integers() | st.floats() | st.none() | st.booleans()
+anything = st.recursive(
+    leaves,
+    lambda inner: st.lists(inner, max_size=2) | st.tuples(inner) | st.dictionaries(keys, inner, max_size=2),
+    max_leaves=4,
+)
+
+
+def has_broken_text(value: Any) -> bool:
+    if isinstance(value, str):
+        return any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value)
+    inner = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+    return any(map(has_broken_text, inner))
+
+
+@settings(few, max_examples=400)
+@given(st.dictionaries(st.text(max_size=4), anything, max_size=2))
+def test_json_is_what_the_standard_library_writes_without_broken_text(value: dict[str, Any]) -> None:
+    try:
+        fine = not has_broken_text(json.loads(json.dumps(value, allow_nan=False)))
+    except (ValueError, TypeError):
+        fine = False
+
+    if fine:
+        check_json("notes", value)
+    else:
+        with pytest.raises(BadRequest, match="notes"):
+            check_json("notes", value)
+
+
+@few
+@given(st.text(max_size=6) | st.text("aé\0\ud7ff\ud800\udfff\ue000", max_size=3))
+def test_a_text_is_refused_for_a_nul_and_for_half_a_surrogate_pair(text: str) -> None:
+    if has_broken_text(text):
+        with pytest.raises(BadRequest, match="note"):
+            check_text("note", text)
+    else:
+        check_text("note", text)
 
 
 @pytest.mark.parametrize("broken", ["a\0b", "a\ud800b", "\udfff"])

@@ -1,7 +1,8 @@
-"""What `pip install .` gives a backend: producer_client alone, with celery as its only dependency."""
+"""What `pip install .` gives a backend: producer_client alone, with celery and msgspec as its only dependencies."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -29,10 +30,10 @@ producer_client.Sightline("redis://127.0.0.1:1/0").close()
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=60)
 
 
-def test_the_distribution_declares_celery_and_nothing_else() -> None:
+def test_the_distribution_declares_celery_and_msgspec_and_nothing_else() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
-    assert [d.split("[")[0] for d in project["dependencies"]] == ["celery"]
+    assert [re.split(r"[\[>]", d)[0] for d in project["dependencies"]] == ["celery", "msgspec"]
 
 
 def test_the_built_wheel_holds_the_client_alone(tmp_path: Path) -> None:
@@ -58,11 +59,11 @@ def test_the_built_wheel_holds_the_client_alone(tmp_path: Path) -> None:
 
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
     assert tops == {"producer_client"}
-    assert "producer_client/py.typed" in names
+    assert {"producer_client/py.typed", "producer_client/contract/wire.py"} <= set(names)
 
 
 @pytest.mark.slow
-def test_it_imports_in_an_environment_with_celery_alone(tmp_path: Path) -> None:
+def test_it_imports_in_an_environment_with_celery_and_msgspec_alone(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True, timeout=120)
     python = tmp_path / "venv" / "bin" / "python"
     subprocess.run([python, "-m", "pip", "install", "-q", str(ROOT)], check=True, timeout=300)
@@ -71,5 +72,5 @@ def test_it_imports_in_an_environment_with_celery_alone(tmp_path: Path) -> None:
     subprocess.run([python, "-c", "import producer_client"], cwd=tmp_path, check=True, timeout=60)
 
     installed = {line.split()[0].lower() for line in listed.stdout.splitlines()[2:] if line.strip()}
-    assert {"celery", "kombu", "sightline-client"} <= installed
+    assert {"celery", "kombu", "msgspec", "sightline-client"} <= installed
     assert not installed & {"numpy", "torch", "pillow", "sqlalchemy", "faiss-cpu", "pydantic"}

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace as changed
 
 from producer_client.contract import Answer, Hit, Provenance, Reason
 from worker.core.geo import distance_m
@@ -168,7 +169,7 @@ def test_untrusted_photos_take_no_seats() -> None:
 
 @pytest.mark.parametrize(("lat", "lon"), [(None, 14.0), (50.0, None), (None, None)])
 def test_a_trusted_photo_without_coordinates_says_nothing(lat: float | None, lon: float | None) -> None:
-    mute = replace(hit(1, 0.99), lat=lat, lon=lon)
+    mute = changed(hit(1, 0.99), lat=lat, lon=lon)
 
     assert ids(ask(mute, hit(2), hit(3))) == [2, 3]
 
@@ -274,7 +275,7 @@ def test_a_share_at_the_bound_is_enough() -> None:
 
 
 def test_the_evidence_is_the_hits_themselves() -> None:
-    first = replace(hit(1), address={"city": "Praha"}, metadata={"camera": "x"})
+    first = changed(hit(1), address={"city": "Praha"}, metadata={"camera": "x"})
 
     found = ask(first, hit(2, north_m=10))
 
@@ -290,7 +291,7 @@ streets = st.tuples(st.integers(-4, 4), st.integers(-4, 4))
 def on_the_grid(cells: Sequence[tuple[int, int]], *, step_m: float, similarities: Sequence[float]) -> list[Hit]:
     """Photos at crossings of a street grid near the equator, so that degrees are square."""
     return [
-        replace(hit(number, similarity), lat=row * step_m * METRE, lon=column * step_m * METRE)
+        changed(hit(number, similarity), lat=row * step_m * METRE, lon=column * step_m * METRE)
         for number, ((row, column), similarity) in enumerate(zip(cells, similarities, strict=True), start=1)
     ]
 
@@ -305,7 +306,7 @@ def test_the_order_of_equally_similar_photos_changes_nothing(
     cells: list[tuple[int, int]], step_m: float, data: st.DataObject
 ) -> None:
     hits = on_the_grid(cells, step_m=step_m, similarities=[0.9] * len(cells))
-    hits[: len(hits) // 3] = [replace(one, content_sha256="a copy") for one in hits[: len(hits) // 3]]
+    hits[: len(hits) // 3] = [changed(one, content_sha256="a copy") for one in hits[: len(hits) // 3]]
     shuffled = data.draw(st.permutations(hits))
 
     first, second = ask(*hits), ask(*shuffled)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import inspect
 import re
 import string
@@ -24,7 +23,7 @@ def texts_in_code() -> set[str]:
     found = {
         inspect.cleandoc(command.callback.__doc__ or "") for command in cli.registered_commands if command.callback
     }
-    found |= {field.name.replace("_", " ") for field in dataclasses.fields(StatsReply)}
+    found |= {name.replace("_", " ") for name in StatsReply.__struct_fields__}
     pages = [WORKER / "cli.py", WORKER / "manifest.py", WORKER / "progress.py", *(WORKER / "commands").glob("*.py")]
     for page in pages:
         tree = ast.parse(page.read_text())

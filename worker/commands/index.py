@@ -90,7 +90,7 @@ def stats(as_json: AsJson = False, timeout: TimeoutS = 30.0) -> None:
 
 def _stats_table(reply: StatsReply) -> Table:
     shown = Table(show_header=False, title="Sightline")
-    for name, value in dataclasses.asdict(reply).items():
+    for name, value in reply.to_wire().items():
         if name != "last_rebuild":
             shown.add_row(say(name.replace("_", " ")), escape(str(value)))
     run = reply.last_rebuild

@@ -70,7 +70,7 @@ def import_legacy(
 
     def table() -> None:
         out.print(_report_table(str(file), report))
-        print_refused([dataclasses.replace(r, ref=photos[int(r.ref)].path) for r in refused])
+        print_refused([Refused(photos[int(r.ref)].path, r.code, r.message) for r in refused])
         if dry_run:
             out.print(say("[yellow]nothing was changed[/]; photos to import: {count}", count=len(new)))
             return

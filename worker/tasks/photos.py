@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from celery import shared_task
@@ -47,5 +46,6 @@ def fill(self: ContractTask, wire: Any) -> contract.FillReply:
     request = contract.Fill.from_wire(wire)
     after_id = self.runtime.library_of(request.model_key).models.fill_page(request.slot, after_id=request.after_id)
     if after_id is not None:
-        self.apply_async(args=(replace(request, after_id=after_id).to_wire(),), queue=Queue.BULK.value)
+        next_page = contract.Fill(model_key=request.model_key, slot=request.slot, after_id=after_id)
+        self.apply_async(args=(next_page.to_wire(),), queue=Queue.BULK.value)
     return contract.FillReply(after_id=after_id)
