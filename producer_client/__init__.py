@@ -1,6 +1,6 @@
 """What a photo backend installs to talk to Sightline: a client, its contract, its errors. Needs celery and msgspec."""
 
-from producer_client.client import Handle, Sightline, read_reply
+from producer_client.client import Sightline
 from producer_client.contract import (
     Answer,
     Code,
@@ -15,6 +15,7 @@ from producer_client.contract import (
     Stored,
 )
 from producer_client.errors import BadRequest, PhotoRefused, SightlineError, TimedOut, TryAgain
+from producer_client.handle import Handle, read_reply
 
 __all__ = [
     "Answer",

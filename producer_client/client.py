@@ -9,108 +9,22 @@ Every verb has a `submit_` twin that returns a Handle at once: `.wait(timeout_s)
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
-
-from celery import Celery
-from celery.backends.asynchronous import E_RETRY_LIMIT_EXCEEDED  # type: ignore[attr-defined]  # not in celery-types
-from celery.exceptions import TaskRevokedError
-from celery.exceptions import TimeoutError as ResultTimeout
-from celery.result import AsyncResult
-from kombu.exceptions import OperationalError
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 from producer_client import contract
-from producer_client.contract import Code, NewPhoto, Photo, Provenance, Queue, Refused, TaskName
-from producer_client.errors import BadRequest, PhotoRefused, SightlineError, TimedOut, TryAgain
+from producer_client.bulk import in_bulk
+from producer_client.celery_app import RETRY, client_app, close_app
+from producer_client.contract import NewPhoto, Photo, Refused
+from producer_client.errors import BadRequest, PhotoRefused
+from producer_client.handle import Handle, connection_lost
+from producer_client.words import Code, Provenance, Queue, TaskName
 
 T = TypeVar("T")
 Outcome = TypeVar("Outcome")
 
 #: Seconds that a verb waits for its reply unless told otherwise: a cold worker loads its model within it.
 DEFAULT_TIMEOUT_S = 60.0
-#: How often a broker that does not answer is tried, seconds between: about a second in all.
-RETRY = {"max_retries": 3, "interval_start": 0.1, "interval_step": 0.3, "interval_max": 1.0}
-#: Photos in one bulk message: seconds of work, far below any visibility timeout.
-BULK_SIZE = 64
-#: Seconds that a bulk message is waited for: others of the same list may be served before it.
-BULK_TIMEOUT_S = 300.0
-#: Bulk messages on their way at once: enough to keep several workers busy, small enough to stop soon.
-BULK_IN_FLIGHT = 8
-#: Threads that wait for what is awaited. asyncio's own are cores + 4, and its caller needs them for other things.
-_waiters = ThreadPoolExecutor(64, thread_name_prefix="sightline-wait")
-
-
-def read_reply(wire: Any, read: Callable[[Any], T]) -> T:
-    """What a Sightline task returned, as the next task of a Celery chain gets it: `read_reply(wire,
-    LocateReply.from_wire)`. Raises what Handle.wait raises, but TimedOut.
-    """
-    if not isinstance(wire, dict) or "ok" not in wire:
-        raise SightlineError(Code.INTERNAL, f"the worker answered outside the contract: {wire!r:.200}")
-    if not wire["ok"]:
-        failure = contract.Failure.from_wire(wire["error"])
-        raise (TryAgain if failure.code in contract.RETRYABLE else BadRequest)(failure.code, failure.message)
-    return read(wire["reply"])
-
-
-class PinnedCelery(Celery):
-    """A Celery application at these addresses and no others.
-
-    Celery lets CELERY_BROKER_URL and CELERY_RESULT_BACKEND of the environment win over what is given (celery 5.7,
-    app/utils.py). They belong to the Celery of the backend around us, which may be at another Redis.
-    """
-
-    def __init__(self, name: str, *, broker: str, backend: str, set_as_current: bool) -> None:
-        super().__init__(name, broker=broker, backend=backend, set_as_current=set_as_current)
-        self._pinned_broker = broker
-        self.backend_cls = backend
-
-    def connection_for_read(self, url: str | None = None, **options: Any) -> Any:
-        return super().connection_for_read(url or self._pinned_broker, **options)
-
-    def connection_for_write(self, url: str | None = None, **options: Any) -> Any:
-        return super().connection_for_write(url or self._pinned_broker, **options)
-
-
-class Handle(Generic[T]):
-    """A request on its way. It may be waited for again after TimedOut, in any thread."""
-
-    def __init__(self, result: AsyncResult[Any], read: Callable[[Any], T], timeout_s: float) -> None:
-        self._result = result
-        self._read = read
-        self._timeout_s = timeout_s
-
-    @property
-    def task_id(self) -> str:
-        return str(self._result.id)
-
-    def ready(self) -> bool:
-        """Whether `wait` would return at once. Raises TryAgain where Redis is away."""
-        with _connection_lost(self._result.app):
-            return bool(self._result.ready())
-
-    def wait(self, timeout_s: float | None = None) -> T:
-        """The reply. Raises BadRequest, PhotoRefused, TryAgain, or TimedOut after `timeout_s` seconds."""
-        limit_s = self._timeout_s if timeout_s is None else timeout_s
-        try:
-            with _connection_lost(self._result.app):
-                wire = self._result.get(timeout=limit_s, propagate=False, disable_sync_subtasks=False)
-        except ResultTimeout as exc:
-            raise TimedOut(
-                Code.TIMED_OUT,
-                f"no reply within {limit_s:g} s; the request {self.task_id} may still be carried out. "
-                "Is a worker running? `sightline doctor` tells.",
-            ) from exc
-        if isinstance(wire, TaskRevokedError):
-            raise TimedOut(Code.TIMED_OUT, "no worker took the request before its caller's patience ended")
-        if isinstance(wire, Exception):
-            raise TryAgain(Code.UNAVAILABLE, f"the worker ended in the middle of it: {wire!r:.200}") from wire
-        return read_reply(wire, self._read)
-
-    def __await__(self) -> Generator[Any, None, T]:
-        return asyncio.get_running_loop().run_in_executor(_waiters, self.wait).__await__()
 
 
 class Sightline:
@@ -124,26 +38,7 @@ class Sightline:
         self, broker_url: str, *, result_backend: str | None = None, timeout_s: float = DEFAULT_TIMEOUT_S
     ) -> None:
         self.timeout_s = timeout_s
-        self._app = PinnedCelery(
-            "sightline-client", broker=broker_url, backend=result_backend or broker_url, set_as_current=False
-        )
-        self._app.conf.update(
-            task_serializer="json",
-            result_serializer="json",
-            accept_content=["json"],
-            broker_connection_timeout=5,
-            broker_transport_options={
-                "socket_connect_timeout": 5,
-                "socket_timeout": 30,
-                "socket_keepalive": True,
-            },
-            redis_socket_connect_timeout=5,
-            redis_socket_timeout=30,
-            redis_socket_keepalive=True,
-            redis_backend_health_check_interval=25,
-            # Celery's own policy waits 20 s for replies' Redis before it gives up; the caller decides that here.
-            result_backend_transport_options={"retry_policy": RETRY},
-        )
+        self._app = client_app(broker_url, result_backend or broker_url)
 
     # ------------------------------------------------------------------------------------------ add
 
@@ -202,7 +97,7 @@ class Sightline:
                 TaskName.ADD_TO_INDEX, Queue.BULK, request, lambda w: contract.AddReply.from_wire(w).outcomes
             )
 
-        return _in_bulk(list(photos), submit, timeout_s, progress)
+        return in_bulk(list(photos), submit, timeout_s, progress)
 
     # ---------------------------------------------------------------------------------------- embed
 
@@ -242,7 +137,7 @@ class Sightline:
             request = contract.Embed(photos=[item.to_wire() for item in chunk], return_vectors=return_vectors)
             return self._send(TaskName.EMBED, Queue.BULK, request, lambda w: contract.EmbedReply.from_wire(w).outcomes)
 
-        return _in_bulk(list(items), submit, timeout_s, progress)
+        return in_bulk(list(items), submit, timeout_s, progress)
 
     def submit_embed_text(self, text: str) -> Handle[contract.TextVector]:
         """The vector of a text; searching by text needs no such step (`search(text=...)`)."""
@@ -375,12 +270,7 @@ class Sightline:
 
     def close(self) -> None:
         """Give the connections back. Handles of this client can no longer be waited for."""
-        consumer = getattr(self._app.backend, "result_consumer", None)
-        if consumer is not None:
-            consumer.stop()
-            # Or celery 5.7 connects again to say goodbye for every handle that is collected later.
-            consumer._pubsub = None
-        self._app.close()
+        close_app(self._app)
 
     def __enter__(self) -> Sightline:
         return self
@@ -397,7 +287,7 @@ class Sightline:
         expires_s: float | None = None,
     ) -> Handle[T]:
         """expires_s: nobody waits after that, so a worker that gets to it later drops it."""
-        with _connection_lost(self._app):
+        with connection_lost(self._app):
             result = self._app.send_task(
                 name.value,
                 args=[request.to_wire()],
@@ -406,21 +296,6 @@ class Sightline:
                 retry_policy=RETRY,
             )
         return Handle(result, read, self.timeout_s)
-
-
-@contextmanager
-def _connection_lost(app: Celery) -> Iterator[None]:
-    """Turn what kombu, celery and the Redis driver raise for a server that is away into TryAgain."""
-    driver_errors: tuple[type[Exception], ...] = getattr(app.backend, "connection_errors", ())
-    try:
-        yield
-    except (OperationalError, *driver_errors) as exc:  # type: ignore[misc]  # a tuple made at run time
-        raise TryAgain(Code.UNAVAILABLE, f"Redis cannot be reached: {exc}") from exc
-    except RuntimeError as exc:
-        # Celery's word for a result store that stayed away (celery.backends.asynchronous).
-        if str(exc) != E_RETRY_LIMIT_EXCEEDED:
-            raise
-        raise TryAgain(Code.UNAVAILABLE, "Redis cannot be reached: no connection for replies") from exc
 
 
 def _ids(photo_ids: int | Sequence[int]) -> list[int]:
@@ -445,45 +320,3 @@ def _only(outcomes: Sequence[Outcome | Refused]) -> Outcome:
     if isinstance(outcome, Refused):
         raise PhotoRefused(outcome.code, outcome.message, outcome.ref)
     return outcome
-
-
-def _first_twice(refs: Iterable[str]) -> str | None:
-    seen: set[str] = set()
-    for ref in refs:
-        if ref in seen:
-            return ref
-        seen.add(ref)
-    return None
-
-
-def _in_bulk(
-    items: Sequence[Any],
-    submit: Callable[[Sequence[Any]], Handle[list[Any]]],
-    timeout_s: float | None,
-    progress: Callable[[int, int], None] | None,
-) -> list[Any]:
-    """Keep some messages on their way; collect their outcomes in the order of sending."""
-    twice = _first_twice(item.ref for item in items)
-    if twice is not None:
-        raise BadRequest(Code.BAD_REQUEST, f"ref {twice!r} occurs twice: give every photo a ref of its own")
-    chunks = [items[start : start + BULK_SIZE] for start in range(0, len(items), BULK_SIZE)]
-    waiting: list[tuple[Sequence[Any], Handle[list[Any]]]] = []
-    outcomes: list[Any] = []
-
-    def collect() -> None:
-        chunk, handle = waiting.pop(0)
-        try:
-            outcomes.extend(handle.wait(BULK_TIMEOUT_S if timeout_s is None else timeout_s))
-        except SightlineError as exc:
-            # The other messages' outcomes must not be lost with this one's.
-            outcomes.extend(Refused(item.ref, exc.code, exc.message) for item in chunk)
-        if progress:
-            progress(len(outcomes), len(items))
-
-    for chunk in chunks:
-        if len(waiting) == BULK_IN_FLIGHT:
-            collect()
-        waiting.append((chunk, submit(chunk)))
-    while waiting:
-        collect()
-    return outcomes

@@ -12,7 +12,7 @@ from kombu import Queue as KombuQueue
 from kombu.utils.scheduling import round_robin_cycle
 
 from producer_client import contract
-from producer_client.client import PinnedCelery
+from producer_client.celery_app import PinnedCelery
 from producer_client.contract import Queue, TaskName
 from worker import logs
 from worker.runtime import Runtime

@@ -1,0 +1,62 @@
+"""The client's Celery application: where it connects, how long it tries, how it ends. Knows no message."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+
+#: How often a broker that does not answer is tried, seconds between: about a second in all.
+RETRY = {"max_retries": 3, "interval_start": 0.1, "interval_step": 0.3, "interval_max": 1.0}
+
+
+class PinnedCelery(Celery):
+    """A Celery application at these addresses and no others.
+
+    Celery lets CELERY_BROKER_URL and CELERY_RESULT_BACKEND of the environment win over what is given (celery 5.7,
+    app/utils.py). They belong to the Celery of the backend around us, which may be at another Redis.
+    """
+
+    def __init__(self, name: str, *, broker: str, backend: str, set_as_current: bool) -> None:
+        super().__init__(name, broker=broker, backend=backend, set_as_current=set_as_current)
+        self._pinned_broker = broker
+        self.backend_cls = backend
+
+    def connection_for_read(self, url: str | None = None, **options: Any) -> Any:
+        return super().connection_for_read(url or self._pinned_broker, **options)
+
+    def connection_for_write(self, url: str | None = None, **options: Any) -> Any:
+        return super().connection_for_write(url or self._pinned_broker, **options)
+
+
+def client_app(broker_url: str, backend: str) -> PinnedCelery:
+    """Connects to nothing yet."""
+    app = PinnedCelery("sightline-client", broker=broker_url, backend=backend, set_as_current=False)
+    app.conf.update(
+        task_serializer="json",
+        result_serializer="json",
+        accept_content=["json"],
+        broker_connection_timeout=5,
+        broker_transport_options={
+            "socket_connect_timeout": 5,
+            "socket_timeout": 30,
+            "socket_keepalive": True,
+        },
+        redis_socket_connect_timeout=5,
+        redis_socket_timeout=30,
+        redis_socket_keepalive=True,
+        redis_backend_health_check_interval=25,
+        # Celery's own policy waits 20 s for replies' Redis before it gives up; the caller decides that here.
+        result_backend_transport_options={"retry_policy": RETRY},
+    )
+    return app
+
+
+def close_app(app: Celery) -> None:
+    """Give its connections back."""
+    consumer = getattr(app.backend, "result_consumer", None)
+    if consumer is not None:
+        consumer.stop()
+        # Or celery 5.7 connects again to say goodbye for every handle that is collected later.
+        consumer._pubsub = None
+    app.close()
