@@ -1,7 +1,7 @@
 """The contract between a backend and the workers: task names, queues, messages, replies, codes.
 
-Every message and reply is frozen. `to_wire()` makes plain JSON of it and `from_wire()` reads it back strictly: an
-unknown field, a wrong type or a value out of range is a BadRequest with a code, never a guess.
+Every message and reply is a frozen msgspec struct. `to_wire()` makes plain JSON of it and `from_wire()` reads it back
+strictly: an unknown field, a wrong type or a value out of range is a BadRequest with a code, never a guess.
 """
 
 from producer_client.contract.replies import (

@@ -141,7 +141,7 @@ def _refusal(cls: type[Message], wire: object, where: str, exc: msgspec.Validati
 
 
 def _sentence(fault: str, place: str) -> str:
-    """What msgspec says of a value, in our words. What it may say is in `tests/contract`; its version is pinned."""
+    """What msgspec says of a value, in our words. Tests hold what it may say; its minor version is pinned."""
     if found := re.fullmatch("Object missing required field `(.*)`", fault):
         return f"{place} lacks {found[1]!r}"
     if found := re.fullmatch("Expected `(.*)`, got `(.*)`", fault):
