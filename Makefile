@@ -13,8 +13,13 @@ PEER_LIMIT_S ?= 60
 QUICK ?=
 MEGAPIXELS ?=
 
-# The venv is made again only when what it holds would change.
-STAMP := $(VENV)/.made-$(shell cat requirements.txt pyproject.toml worker/pyproject.toml | sha256sum | cut -c1-16)
+# What a target needs: to run it all on this machine, or that with tests, checks, examples and object stores. A target
+# adds to .venv what lacks, and installs again only when what it needs would change.
+RUN := requirements.txt requirements/embedded.txt
+ALL := $(RUN) requirements/cloud.txt requirements/dev.txt
+stamp = $(VENV)/.made-$(1)-$(shell cat $($(1)) pyproject.toml worker/pyproject.toml | sha256sum | cut -c1-16)
+RUN_STAMP := $(call stamp,RUN)
+ALL_STAMP := $(call stamp,ALL)
 
 # What benchmarks compare with lives apart: none of it is part of the service.
 PEERS := .venv-bench
@@ -29,23 +34,26 @@ ENCODER_STAMPS := $(foreach name,$(ENCODER_PEERS),$(PEERS)-$(name)/.made)
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: $(STAMP)  ## Make .venv with everything in it (minutes the first time, nothing after)
+setup: $(ALL_STAMP)  ## Make .venv with everything in it (minutes the first time, nothing after)
 
-$(STAMP):
+$(RUN_STAMP): NEEDED = $(RUN)
+$(ALL_STAMP): NEEDED = $(ALL)
+$(RUN_STAMP) $(ALL_STAMP):
 	@# On standard error: the standard output of a benchmark is JSON, also the first time.
 	@echo "setting up $(VENV): about 6 GB with torch, a few minutes the first time" >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt >&2
+	@$(BIN)/python -m pip install --disable-pip-version-check $(addprefix -r ,$(NEEDED)) >&2
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e . -e worker
-	@rm -f $(VENV)/.made-* && touch $@
+	@# Who has everything has what a run needs. The stamps of other pins are true no longer.
+	@rm -f $(filter-out $(RUN_STAMP) $(ALL_STAMP),$(wildcard $(VENV)/.made-*)) && touch $@ $(RUN_STAMP)
 
-demo: $(STAMP)  ## Locate photos through real processes; PHOTOS=folder for your own, ENCODER=name for another model
+demo: $(RUN_STAMP)  ## Locate photos through real processes; PHOTOS=folder for your own, ENCODER=name for another model
 	@$(BIN)/python -m demo --encoder "$(ENCODER)" $(if $(PHOTOS),--photos "$(PHOTOS)")
 
-test: $(STAMP)  ## Run the test suite against real Postgres and Valkey processes; TESTS=path for a part
+test: $(ALL_STAMP)  ## Run the test suite against real Postgres and Valkey processes; TESTS=path for a part
 	@$(BIN)/python -m pytest $(TESTS)
 
-lint: $(STAMP)  ## Format, lint, types, import contracts
+lint: $(ALL_STAMP)  ## Format, lint, types, import contracts
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
@@ -53,19 +61,19 @@ lint: $(STAMP)  ## Format, lint, types, import contracts
 
 check: lint test  ## All of it: what .ci/run calls
 
-format: $(STAMP)  ## Put the code into the project's format
+format: $(ALL_STAMP)  ## Put the code into the project's format
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
-docs: $(STAMP)  ## Write the configuration table of the README from Settings
+docs: $(RUN_STAMP)  ## Write the configuration table of the README from Settings
 	@$(BIN)/python -m worker.settings README.md
 
-bench-index: $(STAMP) $(PEERS_STAMP)  ## Measure the index beside its peers: SIZE="10000 100000", PEER_LIMIT_S=60; JSON on stdout
+bench-index: $(RUN_STAMP) $(PEERS_STAMP)  ## Measure the index beside its peers: SIZE="10000 100000", PEER_LIMIT_S=60; JSON on stdout
 	@$(BIN)/python -m benchmarks.index $(addprefix --size ,$(SIZE)) --peer-limit-s $(PEER_LIMIT_S)
 
-bench-dropin: $(STAMP)  ## Measure a located request, the old class's way and ours: PHOTOS=folder, QUICK=1; JSON on stdout
+bench-dropin: $(ALL_STAMP)  ## Measure a located request, the old class's way and ours: PHOTOS=folder, QUICK=1; JSON on stdout
 	@$(BIN)/python -m benchmarks.dropin $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(QUICK),--quick)
 
-bench-embed: $(STAMP) $(ENCODER_STAMPS)  ## Measure photos a second, to the queue and beside peers: QUICK=1, PHOTOS=folder, MEGAPIXELS=8; JSON on stdout
+bench-embed: $(RUN_STAMP) $(ENCODER_STAMPS)  ## Measure photos a second, to the queue and beside peers: QUICK=1, PHOTOS=folder, MEGAPIXELS=8; JSON on stdout
 	@$(BIN)/python -m benchmarks.encoder $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(QUICK),--quick) \
 		$(if $(MEGAPIXELS),--megapixels $(MEGAPIXELS))
 

