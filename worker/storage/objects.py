@@ -11,6 +11,7 @@ import fsspec
 
 from producer_client.contract import Code
 from worker.errors import Permanent, Transient
+from worker.extras import cloud_lacks
 
 
 class ObjectFolder:
@@ -18,6 +19,11 @@ class ObjectFolder:
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
+
+    def check(self) -> None:
+        """Raises Permanent where what reads this URL is not installed. Imports nothing, asks nobody."""
+        if lacking := cloud_lacks(self.url):
+            raise Permanent(Code.NOT_READY, f"{self.url}: {lacking} (SIGHTLINE_INDEX_URL)")
 
     def put(self, folder: Path, files: Sequence[str]) -> None:
         """Upload these files of a local folder under its name, in this order."""
@@ -50,6 +56,7 @@ class ObjectFolder:
 
     @contextmanager
     def _reached(self) -> Iterator[tuple[Any, str]]:
+        self.check()
         try:
             fs, root = fsspec.core.url_to_fs(self.url)
         except (ImportError, ValueError) as exc:

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 from producer_client.contract import Code, Photo
 from worker.core.types import INLINE
 from worker.errors import PhotoRefusal, Transient
+from worker.extras import cloud_lacks
 from worker.settings import Settings
 
 #: Schemes that this page can read at all; the settings say which of them are allowed.
@@ -146,6 +147,8 @@ class PhotoFiles:
     def _read_url(self, url: str, scheme: str) -> bytes:
         import fsspec  # imports that only URLs need
 
+        if lacking := cloud_lacks(url):
+            raise PhotoRefusal(Code.NOT_READY, f"{url} cannot be read by this worker: {lacking}")
         limit = self._settings.max_photo_bytes
         over_http = scheme in ("http", "https")
         options = self._http_options() if over_http else {}
