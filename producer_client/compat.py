@@ -12,7 +12,6 @@ Nothing is loaded and nothing is connected to before the first call. What the ol
 from __future__ import annotations
 
 import importlib
-import json
 import logging
 import os
 import threading
@@ -35,6 +34,7 @@ from producer_client.contract import (
     provenance_of,
 )
 from producer_client.errors import BadRequest, PhotoRefused, SightlineError
+from producer_client.fields import ADDRESS, LAT, LON, METHOD, PATH, as_json, as_mapping, take
 
 #: Named after what it replaces, so that `grep CLIP` finds the same events.
 log = logging.getLogger("CLIP")
@@ -46,10 +46,6 @@ SOURCE = "clip_similarity"
 DEFAULT_BROKER_URL = "redis://127.0.0.1:6379/0"
 #: The workers' own limit of a photo that travels in its message (SIGHTLINE_MAX_INLINE_BYTES) unless they set another.
 INLINE_BYTES = 1_000_000
-#: Names that a photo's fields have had, the first that is there counts.
-LAT, LON = ("lat", "latitude"), ("lon", "longitude", "lng")
-PATH, ADDRESS = ("file_path", "image_path", "path"), ("address_data", "address")
-METHOD = ("provenance", "location_method", "coordinate_source")
 #: Where a photo that travelled in its message keeps the path that its backend knows it by.
 SENT_AS = "image_path"
 #: The service cannot see the file, and the caller may.
@@ -153,7 +149,7 @@ class CLIPSimilarityService:
             new: dict[str, NewPhoto] = {}
             refused: list[Refused] = []
             for number, row in enumerate(photos):
-                read = self._new_photo(number, _as_mapping(row))
+                read = self._new_photo(number, as_mapping(row))
                 if isinstance(read, Refused):
                     refused.append(read)
                 else:
@@ -248,9 +244,9 @@ class CLIPSimilarityService:
         if address is not None and not isinstance(address, Mapping):
             address = {"address": str(address)}
         facts: dict[str, Any] = {
-            "address": None if address is None else _as_json(address),
+            "address": None if address is None else as_json(address),
             # None leaves the metadata of a photo that is added again as it is.
-            "metadata": _as_json(row) or None,
+            "metadata": as_json(row) or None,
         }
         if lat is not None and lon is not None:
             try:
@@ -319,36 +315,6 @@ def match(hit: Hit) -> dict[str, Any]:
     if hit.address is not None:
         known["address"] = hit.address
     return {"image_path": path, "similarity": hit.similarity, "metadata": known}
-
-
-def first(row: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-    """The first of these that is there and not None."""
-    return next((row[name] for name in names if row.get(name) is not None), None)
-
-
-def take(row: dict[str, Any], names: tuple[str, ...]) -> Any:
-    """As `first`; all of them leave the row."""
-    found = first(row, names)
-    for name in names:
-        row.pop(name, None)
-    return found
-
-
-def _as_mapping(row: Any) -> dict[str, Any]:
-    """A mapping as it is, of an object what is named like a photo's fields."""
-    if isinstance(row, Mapping):
-        return dict(row)
-    names = ("id", *LAT, *LON, *PATH, *ADDRESS, *METHOD)
-    return {name: getattr(row, name) for name in names if hasattr(row, name)}
-
-
-def _as_json(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Dates, decimals and the like as text; NaN and what refers to itself raise BadRequest."""
-    try:
-        plain: dict[str, Any] = json.loads(json.dumps(dict(value), default=str, allow_nan=False))
-    except (ValueError, TypeError, RecursionError) as exc:
-        raise BadRequest(Code.BAD_REQUEST, f"metadata cannot be written as JSON: {exc}") from exc
-    return plain
 
 
 def _as_array(vector: Sequence[float]) -> Any:

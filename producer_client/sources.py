@@ -33,9 +33,10 @@ from pathlib import Path
 from typing import Any
 
 from producer_client.client import Sightline
-from producer_client.compat import LAT, LON, METHOD, SOURCE, first, match
+from producer_client.compat import SOURCE, match
 from producer_client.contract import Answer, Code, LocateReply, Provenance, check_coordinates, provenance_of
 from producer_client.errors import BadRequest
+from producer_client.fields import LAT, LON, METHOD, first
 from producer_client.language import Language, explained
 
 log = logging.getLogger("CLIP")

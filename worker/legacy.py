@@ -17,9 +17,9 @@ from typing import Any, Never
 import numpy as np
 
 from producer_client.client import Sightline
-from producer_client.compat import LAT, LON, METHOD, take
 from producer_client.contract import Code, Embedded, EmbedItem, NewPhoto, Photo, Provenance, Refused
 from producer_client.errors import BadRequest
+from producer_client.fields import LAT, LON, METHOD, take
 from worker.core.vectors import Vector, unit_rows
 from worker.errors import Permanent
 from worker.survey import LegacyPhoto, Report

@@ -1,0 +1,45 @@
+"""What backends have called a photo's fields, and their values as JSON. Knows nothing of queues."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from producer_client.errors import BadRequest
+from producer_client.words import Code
+
+#: Names that a photo's fields have had, the first that is there counts.
+LAT, LON = ("lat", "latitude"), ("lon", "longitude", "lng")
+PATH, ADDRESS = ("file_path", "image_path", "path"), ("address_data", "address")
+METHOD = ("provenance", "location_method", "coordinate_source")
+
+
+def first(row: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+    """The first of these that is there and not None."""
+    return next((row[name] for name in names if row.get(name) is not None), None)
+
+
+def take(row: dict[str, Any], names: tuple[str, ...]) -> Any:
+    """As `first`; all of them leave the row."""
+    found = first(row, names)
+    for name in names:
+        row.pop(name, None)
+    return found
+
+
+def as_mapping(row: Any) -> dict[str, Any]:
+    """A mapping as it is, of an object what is named like a photo's fields."""
+    if isinstance(row, Mapping):
+        return dict(row)
+    names = ("id", *LAT, *LON, *PATH, *ADDRESS, *METHOD)
+    return {name: getattr(row, name) for name in names if hasattr(row, name)}
+
+
+def as_json(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Dates, decimals and the like as text; NaN and what refers to itself raise BadRequest."""
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(dict(value), default=str, allow_nan=False))
+    except (ValueError, TypeError, RecursionError) as exc:
+        raise BadRequest(Code.BAD_REQUEST, f"metadata cannot be written as JSON: {exc}") from exc
+    return plain
