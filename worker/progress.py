@@ -1,4 +1,7 @@
-"""Long work as a person follows it: a bar, a rebuild until its end, and what came of it in lines. Knows no command."""
+"""Long work as a person follows it: a bar, missing vectors and a rebuild until their end, and what came of it in lines.
+
+Knows no command.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,13 @@ from contextlib import contextmanager, suppress
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from producer_client import Sightline, SightlineError, TimedOut
+from producer_client import NewPhoto, Photo, Refused, Sightline, SightlineError, TimedOut
 from producer_client.contract import RebuildReply, StatsReply
+from worker.core.ports import StoredVectors
 from worker.words import say
 
+#: Photos that lack a vector are sent for in pages of this many, 64 messages.
+MISSING_PAGE = 4096
 #: Seconds between two looks at a running rebuild.
 POLL_S = 0.3
 
@@ -42,6 +48,31 @@ def wait_for_rebuild(client: Sightline, progress: Callable[[int, int], None], ti
             run = client.stats(timeout_s=POLL_S * 10).last_rebuild
         if run is not None and run.state == "running" and run.total:
             progress(run.done, run.total)
+
+
+def embed_missing(
+    client: Sightline, vectors: StoredVectors, model_key: str, todo: int, timeout_s: float
+) -> tuple[int, list[Refused]]:
+    """Send for every photo that lacks a vector, with progress; returns how many have one now, and the refusals.
+
+    What is done is seen in Postgres, a message's photos at once, so that nothing has to be noted here.
+    """
+    stored = 0
+    refused: list[Refused] = []
+    after_id = -1
+    with progress_bar(say("embedding")) as progress:
+        while page := vectors.missing(model_key, after_id=after_id, limit=MISSING_PAGE):
+            after_id = page[-1].photo_id
+            done = stored + len(refused)
+            new = [NewPhoto(ref=f"photo {photo.photo_id}", photo=Photo(photo_id=photo.photo_id)) for photo in page]
+
+            def further(now: int, _: int, before: int = done) -> None:
+                progress(before + now, todo)
+
+            outcomes = client.add_many(new, timeout_s=timeout_s, progress=further)
+            refused += [outcome for outcome in outcomes if isinstance(outcome, Refused)]
+            stored += sum(not isinstance(outcome, Refused) for outcome in outcomes)
+    return stored, refused
 
 
 def rebuild_lines(reply: RebuildReply) -> Iterator[str]:

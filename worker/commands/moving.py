@@ -13,10 +13,9 @@ from rich.table import Table
 
 from producer_client import NewPhoto, Photo, Provenance, Refused
 from worker.commands.connections import open_client, open_store
-from worker.commands.photos import embed_missing
 from worker.commands.terminal import AsJson, TimeoutS, fail, out, print_refused, show
 from worker.errors import Permanent
-from worker.progress import progress_bar, statistics_lines
+from worker.progress import embed_missing, progress_bar, statistics_lines
 from worker.settings import Settings
 from worker.settings import load as load_settings
 from worker.words import say
@@ -120,7 +119,7 @@ def backfill(dry_run: DryRun = False, as_json: AsJson = False, timeout: TimeoutS
         stored = 0
         refused: list[Refused] = []
         if not dry_run:
-            stored, refused = embed_missing(client, store, stats.model_key, todo, timeout)
+            stored, refused = embed_missing(client, store.vectors, stats.model_key, todo, timeout)
             stats = client.stats()
 
     def table() -> None:

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from producer_client import EmbedItem, NewPhoto, Photo, Provenance, Refused, Sightline
+from producer_client import EmbedItem, NewPhoto, Photo, Provenance, Refused
 from producer_client.contract import Embedded, Purged
 from worker.commands.connections import open_client, open_store
 from worker.commands.terminal import AsJson, TimeoutS, err, fail, out, print_refused, show
 from worker.manifest import new_photos
-from worker.progress import progress_bar
+from worker.progress import embed_missing, progress_bar
 from worker.settings import load as load_settings
 from worker.words import say
-
-if TYPE_CHECKING:
-    from worker.storage.store import PostgresStore
-
-#: Photos that lack a vector are sent for in pages of this many, 64 messages.
-MISSING_PAGE = 4096
 
 
 def add(
@@ -80,7 +74,7 @@ def embed(
         with open_client(settings) as client, open_store(settings) as store:
             model_key = client.stats().model_key
             todo = store.vectors.missing_count(model_key)
-            stored, refused = embed_missing(client, store, model_key, todo, timeout)
+            stored, refused = embed_missing(client, store.vectors, model_key, todo, timeout)
         facts: dict[str, Any] = {"missing_before": todo, "embedded": stored}
     else:
         items = [EmbedItem(ref=str(path), photo=Photo(path=str(path.resolve()))) for path in photos or ()]
@@ -123,28 +117,3 @@ def purge(
         )
 
     show(as_json, reply, table)
-
-
-def embed_missing(
-    client: Sightline, store: PostgresStore, model_key: str, todo: int, timeout_s: float
-) -> tuple[int, list[Refused]]:
-    """Send for every photo that lacks a vector, with progress; returns how many have one now, and the refusals.
-
-    What is done is seen in Postgres, a message's photos at once, so that nothing has to be noted here.
-    """
-    stored = 0
-    refused: list[Refused] = []
-    after_id = -1
-    with progress_bar(say("embedding")) as progress:
-        while page := store.vectors.missing(model_key, after_id=after_id, limit=MISSING_PAGE):
-            after_id = page[-1].photo_id
-            done = stored + len(refused)
-            new = [NewPhoto(ref=f"photo {photo.photo_id}", photo=Photo(photo_id=photo.photo_id)) for photo in page]
-
-            def further(now: int, _: int, before: int = done) -> None:
-                progress(before + now, todo)
-
-            outcomes = client.add_many(new, timeout_s=timeout_s, progress=further)
-            refused += [outcome for outcome in outcomes if isinstance(outcome, Refused)]
-            stored += sum(not isinstance(outcome, Refused) for outcome in outcomes)
-    return stored, refused
