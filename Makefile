@@ -29,7 +29,7 @@ PEERS_STAMP := $(PEERS)/.made-$(shell sha256sum benchmarks/requirements.txt | cu
 ENCODER_PEERS := decoders sentence-transformers infinity-emb rclip imgbeddings
 ENCODER_STAMPS := $(foreach name,$(ENCODER_PEERS),$(PEERS)-$(name)/.made)
 
-.PHONY: help setup demo test lint check format docs bench-index bench-dropin bench-embed clean
+.PHONY: help setup demo test lint check format docs words bench-index bench-dropin bench-embed clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -66,6 +66,9 @@ format: $(ALL_STAMP)  ## Put the code into the project's format
 
 docs: $(RUN_STAMP)  ## Write the configuration table of the README from Settings
 	@$(BIN)/python -m worker.settings README.md
+
+words: $(ALL_STAMP)  ## Bring the texts of the code into the catalogues of other languages, and compile these
+	@$(BIN)/python -m translation
 
 bench-index: $(RUN_STAMP) $(PEERS_STAMP)  ## Measure the index beside its peers: SIZE="10000 100000", PEER_LIMIT_S=60; JSON on stdout
 	@$(BIN)/python -m benchmarks.index $(addprefix --size ,$(SIZE)) --peer-limit-s $(PEER_LIMIT_S)

@@ -1,12 +1,21 @@
-"""What people read, in English and Russian: SIGHTLINE_LANG is `en` (unless set) or `ru`. Codes never change."""
+"""What people read: the code says it in English, `locale/` in other languages, as gettext keeps them (`make words`).
+
+SIGHTLINE_LANG is `en` (unless set) or `ru`, and is asked whenever something is said. Codes never change.
+"""
 
 from __future__ import annotations
 
+import gettext
 import os
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 from producer_client.contract import Answer, Reason
+
+PACKAGE = Path(__file__).parent
 
 
 class Language(StrEnum):
@@ -18,43 +27,39 @@ class Language(StrEnum):
         """By SIGHTLINE_LANG, also in the forms `ru_RU.UTF-8` and `ru-RU`; English for everything else."""
         return cls.RU if os.environ.get("SIGHTLINE_LANG", "").lower().startswith("ru") else cls.EN
 
-    def pick(self, texts: Mapping[Language, str]) -> str:
-        return texts[self]
+
+@cache
+def catalogue(package: Path, language: Language) -> gettext.NullTranslations:
+    """What the package in this folder says in a language; a text that is not in it stays English."""
+    return gettext.translation("sightline", package / "locale", languages=[language], fallback=True)
 
 
-REASONS: Mapping[Reason, Mapping[Language, str]] = {
-    Reason.EMPTY_INDEX: {
-        Language.EN: "no photo is in the index yet",
-        Language.RU: "в индексе пока нет ни одного фото",
-    },
-    Reason.NOTHING_SIMILAR: {
-        Language.EN: "nothing known looks like it",
-        Language.RU: "ничего похожего не известно",
-    },
-    Reason.NO_TRUSTED_EVIDENCE: {
-        Language.EN: "similar photos are known, but none with coordinates to trust",
-        Language.RU: "похожие фото есть, но ни у одного нет надёжных координат",
-    },
-    Reason.TOO_FEW_WITNESSES: {
-        Language.EN: "too few photos speak for this place",
-        Language.RU: "об этом месте говорит слишком мало фото",
-    },
-    Reason.NEIGHBOURS_DISAGREE: {
-        Language.EN: "similar photos lie in different places",
-        Language.RU: "похожие фото сняты в разных местах",
-    },
+def to_say(english: str) -> str:
+    """The text as it is. Marks for `make words` what is not the first argument of a `say` itself."""
+    return english
+
+
+def say(english: str, language: Language | None = None, **fields: Any) -> str:
+    """The client's text in the language, the chosen one unless given, its {fields} filled in."""
+    return catalogue(PACKAGE, language or Language.chosen()).gettext(english).format(**fields)
+
+
+REASONS: Mapping[Reason, str] = {
+    Reason.EMPTY_INDEX: to_say("no photo is in the index yet"),
+    Reason.NOTHING_SIMILAR: to_say("nothing known looks like it"),
+    Reason.NO_TRUSTED_EVIDENCE: to_say("similar photos are known, but none with coordinates to trust"),
+    Reason.TOO_FEW_WITNESSES: to_say("too few photos speak for this place"),
+    Reason.NEIGHBOURS_DISAGREE: to_say("similar photos lie in different places"),
 }
 
 
 def explained(answer: Answer, language: Language | None = None) -> str:
     """Why there is no answer, or what it rests on, in a sentence for people."""
-    language = language or Language.chosen()
     if answer.reason is not None:
-        return language.pick(REASONS[answer.reason])
-    count, radius_m = len(answer.evidence), answer.radius_m or 0.0
-    return language.pick(
-        {
-            Language.EN: f"{count} trusted photos agree within {radius_m:.0f} m",
-            Language.RU: f"надёжных фото, согласных в пределах {radius_m:.0f} м: {count}",
-        }
+        return say(REASONS[answer.reason], language)
+    return say(
+        "{count} trusted photos agree within {radius_m:.0f} m",
+        language,
+        count=len(answer.evidence),
+        radius_m=answer.radius_m or 0.0,
     )

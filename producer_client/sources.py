@@ -37,7 +37,7 @@ from producer_client.compat import SOURCE, match
 from producer_client.contract import Answer, Code, LocateReply, Provenance, check_coordinates, provenance_of
 from producer_client.errors import BadRequest
 from producer_client.fields import LAT, LON, METHOD, first
-from producer_client.language import Language, explained
+from producer_client.language import Language, explained, say, to_say
 
 log = logging.getLogger("CLIP")
 
@@ -136,8 +136,7 @@ class ChainResult:
     def card(self, language: Language | None = None) -> str:
         """The guide's card for people: what each source said, and the result."""
         language = language or Language.chosen()
-        words = _WORDS[language]
-        lines = [f"📊 {words['all']}:", ""]
+        lines = [say("📊 Results from all sources:", language), ""]
         for finding in self.findings:
             if finding.status is Status.NOT_ASKED:
                 continue
@@ -145,7 +144,7 @@ class ChainResult:
             lines += [_row(text, "│") for text in _said(finding, language)]
             lines += ["└" + "─" * CARD_WIDTH + "┘", ""]
         lines.append("╔" + "═" * CARD_WIDTH + "╗")
-        lines += [_row(text, "║") for text in _result(self.best, words)]
+        lines += [_row(text, "║") for text in _result(self.best, language)]
         lines.append("╚" + "═" * CARD_WIDTH + "╝")
         return "\n".join(lines)
 
@@ -297,54 +296,35 @@ def _degrees(dms: Sequence[Any], reference: str, negative: str) -> float:
 
 # ----------------------------------------------------------------------------------------------- the card
 
-_WORDS: Mapping[Language, Mapping[str, str]] = {
-    Language.EN: {
-        "all": "Results from all sources",
-        "found": "✅ Found",
-        "nothing": "➖ Nothing found",
-        "failed": "❌ Failed",
-        "similar": "A similar building was found",
-        "confidence": "Confidence",
-        "result": "🎯 RESULT:",
-        "source": "Source",
-        "coordinates": "Coordinates",
-        "none": "No source knows where it was taken",
-    },
-    Language.RU: {
-        "all": "Результаты от всех источников",
-        "found": "✅ Успешно",
-        "nothing": "➖ Ничего не найдено",
-        "failed": "❌ Ошибка",
-        "similar": "Найдено похожее здание",
-        "confidence": "Точность",
-        "result": "🎯 ИТОГОВЫЙ РЕЗУЛЬТАТ:",
-        "source": "Источник",
-        "coordinates": "Координаты",
-        "none": "Ни один источник не знает места",
-    },
+_STATUSES: Mapping[Status, str] = {
+    Status.FOUND: to_say("✅ Found"),
+    Status.NOTHING: to_say("➖ Nothing found"),
+    Status.FAILED: to_say("❌ Failed"),
 }
+_CONFIDENCE = to_say("Confidence: {share:.0%}")
 
 
 def _said(finding: Finding, language: Language) -> list[str]:
-    words = _WORDS[language]
     message = finding.message if finding.answer is None else explained(finding.answer, language)
-    lines = [finding.title or finding.source, words[finding.status.value]]
+    lines = [finding.title or finding.source, say(_STATUSES[finding.status], language)]
     matches = (finding.details or {}).get("all_matches")
     if finding.status is Status.FOUND and matches:
-        lines += [words["similar"], f"(similarity: {matches[0]['similarity']:.2f})"]
+        lines += [say("A similar building was found", language), f"(similarity: {matches[0]['similarity']:.2f})"]
     elif message:
         lines += _wrapped(message)
     if finding.confidence is not None:
-        lines.append(f"{words['confidence']}: {finding.confidence:.0%}")
+        lines.append(say(_CONFIDENCE, language, share=finding.confidence))
     return lines
 
 
-def _result(best: Finding | None, words: Mapping[str, str]) -> list[str]:
+def _result(best: Finding | None, language: Language) -> list[str]:
+    lines = [say("🎯 RESULT:", language)]
     if best is None:
-        return [words["result"], words["none"]]
-    sure = [] if best.confidence is None else [f"{words['confidence']}: {best.confidence:.0%}"]
-    at = f"{words['coordinates']}: {best.lat:.6f}, {best.lon:.6f}"
-    return [words["result"], f"{words['source']}: {best.source}", *sure, at]
+        return [*lines, say("No source knows where it was taken", language)]
+    lines.append(say("Source: {name}", language, name=best.source))
+    if best.confidence is not None:
+        lines.append(say(_CONFIDENCE, language, share=best.confidence))
+    return [*lines, say("Coordinates: {lat:.6f}, {lon:.6f}", language, lat=best.lat, lon=best.lon)]
 
 
 def _wrapped(text: str) -> list[str]:

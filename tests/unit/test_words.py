@@ -1,4 +1,4 @@
-"""Everything that the command line says has its Russian, with the same fields and the same colours."""
+"""Everything that people read has its Russian, with the same fields and the same colours."""
 
 from __future__ import annotations
 
@@ -9,24 +9,36 @@ import string
 from pathlib import Path
 
 import pytest
+from babel.messages import Catalog, Message
+from babel.messages.pofile import read_po
 from rich.text import Text
 
-from producer_client.contract import Code, StatsReply
+import translation
+from producer_client.contract import Answer, Code, Reason, StatsReply
+from producer_client.language import Language, explained
 from worker.cli import cli
-from worker.words import CODES, RUSSIAN, say, why
-
-WORKER = Path(__file__).parents[2] / "worker"
+from worker.words import CODE, say, why
 
 
-def texts_in_code() -> set[str]:
-    """First arguments of say(...), literal or named just above, the commands' docstrings, the names of checks."""
-    found = {
-        inspect.cleandoc(command.callback.__doc__ or "") for command in cli.registered_commands if command.callback
-    }
-    found |= {name.replace("_", " ") for name in StatsReply.__struct_fields__}
-    pages = [WORKER / "cli.py", WORKER / "manifest.py", WORKER / "progress.py", *(WORKER / "commands").glob("*.py")]
-    for page in pages:
+def texts_in_code(package: str) -> set[str]:
+    """First arguments of say(...), literal or named just above, the commands' docstrings, the names of checks.
+
+    Read without Babel, whose reader of Python takes calls inside others or inside f-strings for something else.
+    """
+    found: set[str] = set()
+    if package == "worker":
+        found |= {
+            inspect.cleandoc(command.callback.__doc__ or "") for command in cli.registered_commands if command.callback
+        }
+        found |= {name.replace("_", " ") for name in inspect.signature(StatsReply).parameters}
+    folder = translation.ROOT / package
+    for page in set(folder.rglob("*.py")) - set(folder.glob("build/**/*.py")):
         tree = ast.parse(page.read_text())
+        calls = [
+            node
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in translation.CALLS
+        ]
         named = {
             target.id: node.value.value
             for node in ast.walk(tree)
@@ -34,31 +46,74 @@ def texts_in_code() -> set[str]:
             for target in node.targets
             if isinstance(target, ast.Name)
         }
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "say":
-                (text,) = node.args
-                if isinstance(text, ast.Constant):
-                    found.add(str(text.value))
-                elif isinstance(text, ast.Name) and text.id in named:
-                    found.add(str(named[text.id]))
+        for call in calls:
+            text = call.args[0]
+            if isinstance(text, ast.Constant):
+                found.add(str(text.value))
+            elif isinstance(text, ast.Name) and text.id in named:
+                found.add(str(named[text.id]))
+        for node in ast.walk(tree) if calls else ():
             if isinstance(node, ast.Yield) and isinstance(node.value, ast.Tuple):
                 name = node.value.elts[0]
                 found |= {str(name.value)} if isinstance(name, ast.Constant) else set()
     return found
 
 
+def written(package: str) -> Catalog:
+    with translation.po_file(package, Language.RU).open("rb") as page:
+        return read_po(page, Language.RU)
+
+
 def fields(text: str) -> list[tuple[str | None, str | None, str | None]]:
     return sorted((name, spec, how) for _, name, spec, how in string.Formatter().parse(text) if name is not None)
 
 
-def test_every_text_has_its_russian_and_none_is_left_over() -> None:
-    assert texts_in_code() == set(RUSSIAN)
-    assert set(CODES) == set(Code)
+MESSAGES = [message for package in translation.PACKAGES for message in written(package) if message.id]
 
 
-@pytest.mark.parametrize("english", RUSSIAN)
-def test_a_text_has_the_same_fields_and_colours_in_both_languages(english: str) -> None:
-    russian = RUSSIAN[english]
+@pytest.mark.parametrize("package", translation.PACKAGES)
+def test_every_text_has_its_russian_and_none_is_left_over(package: str) -> None:
+    messages = [message for message in written(package) if message.id]
+
+    assert texts_in_code(package) == {message.id for message in messages if message.context is None}
+    assert {message.id for message in messages if message.context == CODE} == (
+        set(Code) if package == "worker" else set()
+    )
+    assert translation.unfinished(written(package)) == []
+
+
+@pytest.mark.parametrize("package", translation.PACKAGES)
+def test_make_words_has_nothing_left_to_do(package: str) -> None:
+    po = translation.po_file(package, Language.RU)
+
+    words = translation.catalogue(package, Language.RU)
+
+    assert po.read_bytes() == translation.as_po(words)
+    assert po.with_suffix(".mo").read_bytes() == translation.as_mo(words)
+
+
+def test_a_new_text_comes_without_its_russian_and_one_that_is_gone_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shop").mkdir()
+    code = tmp_path / "shop" / "counter.py"
+    monkeypatch.setattr(translation, "ROOT", tmp_path)
+    monkeypatch.setattr(translation, "PACKAGES", ("shop",))
+    po = translation.po_file("shop", Language.RU)
+    po.parent.mkdir(parents=True)
+    po.write_text('msgid "open"\nmsgstr "открыто"\n\nmsgid "sold"\nmsgstr "продано"\n')
+    code.write_text('say("open")\nsay("closed")\n')
+
+    with pytest.raises(SystemExit, match=r"sightline\.po lacks: closed"):
+        translation.main()
+
+    now = read_po(po.read_bytes().decode().splitlines(keepends=True))
+    assert {message.id: message.string for message in now if message.id} == {"open": "открыто", "closed": ""}
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: message.id)
+def test_a_text_has_the_same_fields_and_colours_in_both_languages(message: Message) -> None:
+    english, russian = str(message.id), str(message.string)
 
     assert fields(russian) == fields(english)
     assert sorted(re.findall(r"\[[a-z /]*\]", russian)) == sorted(re.findall(r"\[[a-z /]*\]", english))
@@ -73,3 +128,19 @@ def test_the_language_is_that_of_the_environment(monkeypatch: pytest.MonkeyPatch
 
     assert russian == ("отклонено: 3", "это не фото: ", "no such text 1")
     assert english == ("refused: 3", "")
+
+
+def test_the_language_is_not_that_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SIGHTLINE_LANG", raising=False)
+    for name in ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG"):
+        monkeypatch.setenv(name, "ru_RU.UTF-8")
+
+    assert say("stopped") == "stopped"
+
+
+def test_an_answer_is_explained_in_the_language_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIGHTLINE_LANG", "ru")
+    answer = Answer(Answer.ABSTAINED, reason=Reason.NOTHING_SIMILAR)
+
+    assert explained(answer) == "ничего похожего не известно"
+    assert explained(answer, Language.EN) == "nothing known looks like it"

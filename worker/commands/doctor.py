@@ -14,6 +14,7 @@ from rich.table import Table
 
 from producer_client import SightlineError
 from producer_client.contract import Code
+from producer_client.language import to_say
 from worker.commands.connections import open_client, open_store
 from worker.commands.terminal import UNWELL, AsJson, out, show
 from worker.errors import Permanent, WorkerError
@@ -65,7 +66,7 @@ def database(settings: Settings) -> str:
     with open_store(settings) as store, store.database.guard():
         there, wanted = revisions(store.database.engine, schema=settings.db_schema)
     if there != wanted:
-        behind = "at revision {there}, this release needs {wanted}. Run `sightline migrate`."
+        behind = to_say("at revision {there}, this release needs {wanted}. Run `sightline migrate`.")
         raise _unwell(say(behind, there=there, wanted=wanted))
     return say("answers, at revision {there}", there=there)
 
@@ -157,12 +158,12 @@ def workers(settings: Settings) -> str:
 
 
 def _checks() -> Iterator[tuple[str, Callable[[Settings], str]]]:
-    yield "broker", broker
-    yield "database", database
-    yield "model", model
-    yield "index", index
-    yield "photo folders", photo_roots
-    yield "workers", workers
+    yield to_say("broker"), broker
+    yield to_say("database"), database
+    yield to_say("model"), model
+    yield to_say("index"), index
+    yield to_say("photo folders"), photo_roots
+    yield to_say("workers"), workers
 
 
 def _checked(check: Callable[[Settings], str], settings: Settings) -> tuple[bool, str]:
