@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-HEAVY = ("numpy", "torch", "faiss", "PIL", "sqlalchemy", "open_clip", "pydantic", "worker", "fsspec", "rich")
+HEAVY = ("numpy", "torch", "faiss", "PIL", "sqlalchemy", "open_clip", "pydantic", "worker", "fsspec", "rich", "babel")
 
 
 def test_importing_the_client_needs_none_of_the_heavy_packages() -> None:
@@ -36,7 +37,7 @@ def test_the_distribution_declares_celery_and_msgspec_and_nothing_else() -> None
     assert [re.split(r"[\[>]", d)[0] for d in project["dependencies"]] == ["celery", "msgspec"]
 
 
-def test_the_built_wheel_holds_the_client_alone(tmp_path: Path) -> None:
+def names_in_wheel(source: Path, folder: Path) -> list[str]:
     subprocess.run(
         [
             sys.executable,
@@ -47,19 +48,39 @@ def test_the_built_wheel_holds_the_client_alone(tmp_path: Path) -> None:
             "--no-deps",
             "--no-build-isolation",
             "-w",
-            str(tmp_path),
-            str(ROOT),
+            str(folder),
+            str(source),
         ],
         check=True,
         timeout=120,
     )
-    (wheel,) = tmp_path.glob("*.whl")
+    (wheel,) = folder.glob("*.whl")
+    return zipfile.ZipFile(wheel).namelist()
 
-    names = zipfile.ZipFile(wheel).namelist()
+
+def test_the_built_wheel_holds_the_client_alone(tmp_path: Path) -> None:
+    names = names_in_wheel(ROOT, tmp_path)
 
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
     assert tops == {"producer_client"}
-    assert {"producer_client/py.typed", "producer_client/contract/wire.py"} <= set(names)
+    assert {"producer_client/py.typed", "producer_client/locale/ru/LC_MESSAGES/sightline.mo"} <= set(names)
+    assert set(pages("producer_client")) <= set(names)
+
+
+def test_the_wheel_of_the_worker_brings_all_of_it_and_its_words(tmp_path: Path) -> None:
+    aside = shutil.copytree(ROOT / "worker", tmp_path / "worker", ignore=shutil.ignore_patterns("build", "*.egg-info"))
+
+    names = names_in_wheel(aside, tmp_path)
+
+    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"worker"}
+    assert "worker/locale/ru/LC_MESSAGES/sightline.mo" in names
+    assert set(pages("worker")) <= set(names)
+
+
+def pages(package: str) -> list[str]:
+    """Its modules, by their paths in a wheel."""
+    found = (path.relative_to(ROOT) for path in (ROOT / package).rglob("*.py"))
+    return [path.as_posix() for path in found if "build" not in path.parts]
 
 
 @pytest.mark.slow
@@ -69,8 +90,11 @@ def test_it_imports_in_an_environment_with_celery_and_msgspec_alone(tmp_path: Pa
     subprocess.run([python, "-m", "pip", "install", "-q", str(ROOT)], check=True, timeout=300)
 
     listed = subprocess.run([python, "-m", "pip", "list"], capture_output=True, text=True, check=True, timeout=60)
-    subprocess.run([python, "-c", "import producer_client"], cwd=tmp_path, check=True, timeout=60)
+    program = "from producer_client.language import Language, say; print(say('✅ Found', Language.RU))"
+    command = [str(python), "-X", "utf8", "-c", program]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", check=True, timeout=60)
 
     installed = {line.split()[0].lower() for line in listed.stdout.splitlines()[2:] if line.strip()}
     assert {"celery", "kombu", "msgspec", "sightline-client"} <= installed
-    assert not installed & {"numpy", "torch", "pillow", "sqlalchemy", "faiss-cpu", "pydantic"}
+    assert not installed & {"numpy", "torch", "pillow", "sqlalchemy", "faiss-cpu", "pydantic", "babel"}
+    assert said.stdout == "✅ Успешно\n"

@@ -226,6 +226,13 @@ def test_every_package_of_the_worker_is_installed() -> None:
     assert all(_is_sent(str(path.relative_to(ROOT))) for path in modules)
 
 
+def test_the_catalogues_of_other_languages_are_sent_to_the_builder() -> None:
+    catalogues = [path for package in ("producer_client", "worker") for path in (ROOT / package).glob("locale/**/*.mo")]
+
+    assert len(catalogues) >= 2
+    assert all(_is_sent(str(path.relative_to(ROOT))) for path in catalogues)
+
+
 def test_every_folder_of_modules_is_a_package() -> None:
     folders = {path.parent for path in (ROOT / "worker").rglob("*.py") if "build" not in path.parts}
 
