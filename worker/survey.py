@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from producer_client.contract import Provenance, Refused
@@ -58,6 +58,9 @@ class Report:
     @property
     def at_default_points(self) -> set[int]:
         return {number for _, _, numbers in self.default_points for number in numbers}
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"unreadable": [refused.to_wire() for refused in self.unreadable]}
 
 
 def rows_of_table(rows: Rows, progress: Callable[[int, int], None], total: int) -> list[LegacyPhoto]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import decimal
+import json
 import os
 import pickle
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from producer_client.contract import Code, NewPhoto, Provenance, Refused
 from worker.core.vectors import Vectors, unit_rows
 from worker.legacy import NotThatPickle, read_pickle, same_model, to_add
 from worker.settings import Settings
-from worker.survey import LegacyPhoto, examine
+from worker.survey import LegacyPhoto, Report, examine
 
 PROVENANCE = Settings().provenance_of
 
@@ -179,6 +180,17 @@ def test_the_report_names_what_is_odd() -> None:
     assert report.conflicts == [[2, 3]]
     assert report.default_points == [(55.7558, 37.6176, [10, 11, 12, 13, 14])]
     assert report.at_default_points == {10, 11, 12, 13, 14}
+
+
+def test_a_report_is_json_with_its_refusals_in_it() -> None:
+    report = Report(photos=1, missing=[3], unreadable=[Refused("photo 1", Code.NOT_AN_IMAGE, "no image")])
+
+    told = json.loads(json.dumps(report.to_json()))
+
+    assert (told["photos"], told["missing"]) == (1, [3])
+    assert told["unreadable"] == [
+        {"ref": "photo 1", "code": "not_an_image", "message": "no image", "status": "refused"}
+    ]
 
 
 def test_one_vector_of_another_model_is_enough_to_doubt_all() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -83,7 +82,7 @@ def import_legacy(
         )
 
     facts = {
-        "report": dataclasses.asdict(report),
+        "report": report.to_json(),
         "dry_run": dry_run,
         "to_import": len(new),
         "imported": stored,
@@ -136,7 +135,7 @@ def backfill(dry_run: DryRun = False, as_json: AsJson = False, timeout: TimeoutS
             out.print(line)
 
     facts = {
-        "report": dataclasses.asdict(report),
+        "report": report.to_json(),
         "dry_run": dry_run,
         "not_indexed_before": todo,
         "indexed": stored,
