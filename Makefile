@@ -42,8 +42,7 @@ $(RUN_STAMP) $(ALL_STAMP):
 	@# On standard error: the standard output of a benchmark is JSON, also the first time.
 	@echo "setting up $(VENV): about 6 GB with torch, a few minutes the first time" >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --disable-pip-version-check $(addprefix -r ,$(NEEDED)) >&2
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e . -e worker
+	@$(BIN)/python -m pip install --disable-pip-version-check $(addprefix -r ,$(NEEDED)) -e . -e worker >&2
 	@# Who has everything has what a run needs. The stamps of other pins are true no longer.
 	@rm -f $(filter-out $(RUN_STAMP) $(ALL_STAMP),$(wildcard $(VENV)/.made-*)) && touch $@ $(RUN_STAMP)
 
