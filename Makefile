@@ -21,13 +21,10 @@ stamp = $(VENV)/.made-$(1)-$(shell cat $($(1)) pyproject.toml worker/pyproject.t
 RUN_STAMP := $(call stamp,RUN)
 ALL_STAMP := $(call stamp,ALL)
 
-# What benchmarks compare with lives apart: none of it is part of the service.
+# What benchmarks compare with lives apart, each in .venv-bench-NAME by benchmarks/requirements-NAME.txt: none of it is
+# part of the service, and they do not go together.
 PEERS := .venv-bench
-PEERS_STAMP := $(PEERS)/.made-$(shell sha256sum benchmarks/requirements.txt | cut -c1-16)
-
-# Beside the encoder, each in .venv-bench-NAME by benchmarks/requirements-NAME.txt: they do not go together.
 ENCODER_PEERS := decoders sentence-transformers infinity-emb rclip imgbeddings
-ENCODER_STAMPS := $(foreach name,$(ENCODER_PEERS),$(PEERS)-$(name)/.made)
 
 .PHONY: help setup demo test lint check format docs words bench-index bench-dropin bench-embed clean
 
@@ -69,13 +66,13 @@ docs: $(RUN_STAMP)  ## Write the configuration table of the README from Settings
 words: $(ALL_STAMP)  ## Bring the texts of the code into the catalogues of other languages, and compile these
 	@$(BIN)/python -m translation
 
-bench-index: $(RUN_STAMP) $(PEERS_STAMP)  ## Measure the index beside its peers: SIZE="10000 100000", PEER_LIMIT_S=60; JSON on stdout
+bench-index: $(RUN_STAMP) $(PEERS)-index/.made  ## Measure the index beside its peers: SIZE="10000 100000", PEER_LIMIT_S=60; JSON on stdout
 	@$(BIN)/python -m benchmarks.index $(addprefix --size ,$(SIZE)) --peer-limit-s $(PEER_LIMIT_S)
 
 bench-dropin: $(ALL_STAMP)  ## Measure a located request, the old class's way and ours: PHOTOS=folder, QUICK=1; JSON on stdout
 	@$(BIN)/python -m benchmarks.dropin $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(QUICK),--quick)
 
-bench-embed: $(RUN_STAMP) $(ENCODER_STAMPS)  ## Measure photos a second, to the queue and beside peers: QUICK=1, PHOTOS=folder, MEGAPIXELS=8; JSON on stdout
+bench-embed: $(RUN_STAMP) $(ENCODER_PEERS:%=$(PEERS)-%/.made)  ## Measure photos a second, to the queue and beside peers: QUICK=1, PHOTOS=folder, MEGAPIXELS=8; JSON on stdout
 	@$(BIN)/python -m benchmarks.encoder $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(QUICK),--quick) \
 		$(if $(MEGAPIXELS),--megapixels $(MEGAPIXELS))
 
@@ -83,16 +80,11 @@ $(PEERS)-%/.made: benchmarks/requirements-%.txt
 	@echo "setting up $(@D), once" >&2
 	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $< >&2 \
-		|| { echo "$* cannot be installed here: it will be left out" >&2; rm -f $(@D)/bin/python; }
+		|| sed 's/#.*//; s/ *$$//; /^$$/d' $< | while read -r requirement; do \
+			$(@D)/bin/python -m pip install --quiet --disable-pip-version-check "$$requirement" >&2 \
+			|| echo "$$requirement cannot be installed here: it will be left out" >&2; \
+		done
 	@touch $@
-
-$(PEERS_STAMP):
-	@echo "setting up $(PEERS) with what the benchmark compares with" >&2
-	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
-	@while read -r requirement; do $(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check "$$requirement" >&2 \
-		|| echo "$$requirement cannot be installed here: it will be left out" >&2; \
-		done < <(sed 's/#.*//; s/ *$$//; /^$$/d' benchmarks/requirements.txt)
-	@rm -f $(PEERS)/.made-* && touch $@
 
 clean:  ## Remove what the commands above have made
 	rm -rf $(VENV) $(PEERS) $(PEERS)-* .sightline build *.egg-info worker/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,12 +1,10 @@
 """The way of the service that Sightline replaces, written anew from its integration guide: a model for every request.
 
-Its class builds CLIP in the constructor, reads a pickle of paths, metadata and embeddings, puts the embeddings into
-a flat FAISS index, decodes the photo at full size through open_clip's own transform, and takes the coordinates of the
-most similar photo above the threshold. Left out in its favour, as the guide does not say that a located request needs
-them: the tokenizer, sentence-transformers, the network.
-
-It runs on this project's versions of torch, open_clip and FAISS, not on the older ones that the guide pins, and knows
-nothing of Sightline.
+Its class builds CLIP in the constructor, reads a pickle of paths, metadata and embeddings into a flat FAISS index,
+decodes the photo at full size through open_clip's own transform, and takes the coordinates of the most similar photo
+above the threshold. Left out in its favour, as the guide does not say that a located request needs them: the tokenizer,
+sentence-transformers, the network. It runs on this project's versions of torch, open_clip and FAISS, not on the older
+ones that the guide pins, and knows nothing of Sightline.
 """
 
 from __future__ import annotations
@@ -47,19 +45,12 @@ class ModelPerRequest:
             self._model = model.eval()
         with self._timed("index"):
             # The benchmark's own file, of a moment ago. Sightline itself reads no pickle this way.
-            stored = pickle.loads(pickled.read_bytes()) if pickled.exists() else _nothing()  # noqa: S301
-            self._paths: list[str] = stored["paths"]
-            self._metadata: list[dict[str, Any]] = stored["metadata"]
-            self._embeddings: npt.NDArray[np.float32] = stored["embeddings"]
+            stored: dict[str, Any] = pickle.loads(pickled.read_bytes()) if pickled.exists() else {}  # noqa: S301
+            self._paths: list[str] = stored.get("paths", [])
+            self._metadata: list[dict[str, Any]] = stored.get("metadata", [])
             self._index = faiss.IndexFlatL2(int(model.visual.output_dim))
             if self._paths:
-                self._index.add(self._embeddings)
-
-    def build(self, photos: Sequence[tuple[str, dict[str, Any]]], pickled: Path) -> None:
-        """Embed (path, metadata) one after the other and write the pickle."""
-        embeddings = np.stack([self.encode(path) for path, _ in photos])
-        stored = {"paths": [p for p, _ in photos], "metadata": [m for _, m in photos], "embeddings": embeddings}
-        pickled.write_bytes(pickle.dumps(stored))
+                self._index.add(stored["embeddings"])
 
     def encode(self, path: str) -> npt.NDArray[np.float32]:
         """float32 [d] of length 1."""
@@ -90,15 +81,13 @@ class ModelPerRequest:
 
 
 def prepare(checkpoint: Path, pickled: Path, photos: Sequence[tuple[str, dict[str, Any]]]) -> None:
-    """Write what the guide has on disk before the first request: a checkpoint, of random weights here, and the pickle.
-
-    safetensors, as open_clip downloads for `ViT-B-32/openai` today, and the fastest to load.
-    """
+    """Write what is on disk before the first request: a checkpoint, of random weights here, and the pickle of (path,
+    metadata), if any. safetensors, as open_clip downloads for `ViT-B-32/openai` today, and the fastest to load."""
     logging.disable(logging.WARNING)  # open_clip warns of random weights, which are meant
     torch.manual_seed(SEED)
     save_file(open_clip.create_model(checkpoint.stem, precision="fp32", device="cpu").state_dict(), str(checkpoint))
-    ModelPerRequest(checkpoint, pickled).build(photos, pickled)
-
-
-def _nothing() -> dict[str, Any]:
-    return {"paths": [], "metadata": [], "embeddings": None}
+    if photos:
+        service = ModelPerRequest(checkpoint, pickled)
+        embeddings = np.stack([service.encode(path) for path, _ in photos])
+        stored = {"paths": [p for p, _ in photos], "metadata": [m for _, m in photos], "embeddings": embeddings}
+        pickled.write_bytes(pickle.dumps(stored))

@@ -1,11 +1,15 @@
-"""What every contender is measured with: the same file of vectors, clock, percentiles and recall.
+"""What every contender is measured with: the same file of vectors, clock, percentiles and recall, and a peer's answer.
 
-Runs in the service's environment and in that of the peers, so it knows numpy and the standard library alone.
+Runs in the service's environment and in those of the peers, so it knows numpy and the standard library alone.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +25,7 @@ Vectors: TypeAlias = npt.NDArray[np.float32]
 Ids: TypeAlias = npt.NDArray[np.int64]
 #: One query, float32 [d], to the ids of its neighbours, best first.
 Search: TypeAlias = Callable[[Vectors], Ids]
+Clock: TypeAlias = Callable[[], float]
 
 #: Neighbours asked for everywhere.
 K = 10
@@ -62,25 +67,11 @@ class VectorFile:
                 yield np.arange(start + 1, start + count + 1), vectors.reshape(count, self.dimension)
 
 
-@dataclass(frozen=True, slots=True)
-class Pass:
-    """One pass over the queries, one query at a time in one thread."""
+def one_by_one(search: Search, queries: Vectors, truth: Ids) -> dict[str, Any]:
+    """Recall and speed of one query after the other in one thread, after some that are not counted.
 
-    found: Ids  #: [queries answered, K], -1 where there was no more
-    latencies_s: npt.NDArray[np.float64]
-    seconds: float
-
-    @property
-    def figures(self) -> dict[str, float]:
-        return {
-            "search_p50_ms": percentile_ms(self.latencies_s, 50),
-            "search_p99_ms": percentile_ms(self.latencies_s, 99),
-            "qps_1_thread": round(len(self.latencies_s) / self.seconds, 1),
-        }
-
-
-def one_by_one(search: Search, queries: Vectors) -> Pass:
-    """Ask one query after the other, after some that are not counted."""
+    truth: the exact neighbours, int64 [n, K].
+    """
     for query in queries[:WARM_UP]:
         search(query)
     found = np.full((len(queries), K), -1, dtype=np.int64)
@@ -93,26 +84,49 @@ def one_by_one(search: Search, queries: Vectors) -> Pass:
         ids = search(query)
         latencies.append(time.perf_counter() - started)
         found[len(latencies) - 1, : len(ids)] = ids
-    return Pass(found[: len(latencies)], np.array(latencies), time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    answered, spent = found[: len(latencies)], np.array(latencies)
+    return {
+        "queries": len(answered),
+        "recall_at_1": recall(answered, truth, 1),
+        "recall_at_10": recall(answered, truth, K),
+        "search_p50_ms": percentile_ms(spent, 50),
+        "search_p99_ms": percentile_ms(spent, 99),
+        "qps_1_thread": round(len(answered) / seconds, 1),
+    }
 
 
 def queries_per_second(search: Search, queries: Vectors, *, threads: int) -> float:
     """Answered by `threads` threads of this process that ask without a pause, for THREADS_S."""
-    until = time.perf_counter() + THREADS_S
     ready = threading.Barrier(threads)
 
     def ask(offset: int) -> tuple[float, float, int]:
         ready.wait()
         began, answered = time.perf_counter(), 0
-        while time.perf_counter() < until:
+        while time.perf_counter() < began + THREADS_S:
             search(queries[(offset + answered * threads) % len(queries)])
             answered += 1
         return began, time.perf_counter(), answered
 
     with ThreadPoolExecutor(threads) as pool:
-        runs = list(pool.map(ask, range(threads)))
-    seconds = max(run[1] for run in runs) - min(run[0] for run in runs)
-    return round(sum(run[2] for run in runs) / seconds, 1)
+        runs = np.array(list(pool.map(ask, range(threads))))
+    began, ended, answered = runs.T
+    return round(float(answered.sum() / (ended.max() - began.min())), 1)
+
+
+def times_s(call: Callable[[], object], *, seconds: float, calls: int, clock: Clock = time.perf_counter) -> list[float]:
+    """What each call took within the time, `calls` at least."""
+    until, took = time.perf_counter() + seconds, list[float]()
+    while len(took) < calls or time.perf_counter() < until:
+        started = clock()
+        call()
+        took.append(clock() - started)
+    return took
+
+
+def fastest_s(call: Callable[[], object], *, seconds: float = 0.0, calls: int = 1) -> float:
+    """The fastest of them: whatever else runs on a machine only adds to a time."""
+    return min(times_s(call, seconds=seconds, calls=calls))
 
 
 def percentile_ms(latencies_s: npt.NDArray[np.float64], percentile: float) -> float:
@@ -127,22 +141,28 @@ def recall(found: Ids, truth: Ids, k: int) -> float:
 
 def exact_neighbours(chunks: Iterable[tuple[Ids, Vectors]], queries: Vectors) -> Ids:
     """Ids of the K rows of largest float32 inner product with each query, best first: int64 [n, K]."""
-    best = np.full((len(queries), K), -np.inf, dtype=np.float32)
-    best_ids = np.full((len(queries), K), -1, dtype=np.int64)
+    count = len(queries)
+    best, best_ids = np.full((count, K), -np.inf, dtype=np.float32), np.full((count, K), -1, dtype=np.int64)
     for ids, vectors in chunks:
-        similarities = queries @ vectors.T
-        few = min(K, len(ids))
-        columns = np.argpartition(-similarities, few - 1, axis=1)[:, :few]
-        best = np.concatenate([best, np.take_along_axis(similarities, columns, axis=1)], axis=1)
-        best_ids = np.concatenate([best_ids, ids[columns]], axis=1)
-        order = np.argsort(-best, axis=1, kind="stable")[:, :K]
-        best, best_ids = np.take_along_axis(best, order, axis=1), np.take_along_axis(best_ids, order, axis=1)
-    return best_ids
+        similarities = np.concatenate([best, queries @ vectors.T], axis=1)
+        known = np.concatenate([best_ids, np.broadcast_to(ids, (count, len(ids)))], axis=1)
+        top = np.argpartition(-similarities, K - 1, axis=1)[:, :K]
+        best, best_ids = np.take_along_axis(similarities, top, axis=1), np.take_along_axis(known, top, axis=1)
+    return np.take_along_axis(best_ids, np.argsort(-best, axis=1, kind="stable"), axis=1)
 
 
-def as_copy(rows: npt.NDArray[np.void]) -> bytes:
-    """Packed rows as a stream in COPY's binary format (PostgreSQL manual, COPY): each row is a count of fields, then
-    length and bytes of every field, all big-endian."""
+def copy_rows(**columns: npt.NDArray[Any]) -> bytes:
+    """Columns, [n] or [n, d] of what their types keep, as a stream in COPY's binary format (PostgreSQL manual, COPY):
+    each row is a count of fields, then length and bytes of every field, numbers big-endian."""
+    fields = [
+        (part, *kind)
+        for name, column in columns.items()
+        for part, kind in ((f"bytes of {name}", (">i4",)), (name, (column.dtype, column.shape[1:])))
+    ]
+    rows = np.empty(len(next(iter(columns.values()))), dtype=[("fields", ">i2"), *fields])
+    rows["fields"] = len(columns)
+    for name, column in columns.items():
+        rows[f"bytes of {name}"], rows[name] = rows.dtype[name].itemsize, column
     return b"PGCOPY\n\xff\r\n\0" + bytes(8) + rows.tobytes() + b"\xff\xff"
 
 
@@ -171,9 +191,20 @@ def read_bandwidth_gb_s() -> float:
         lambda: numbers.max(),
         lambda: np.bitwise_or.reduce(bits),
     ]
-    fastest = np.inf
-    for way in ways * 3:
-        started = time.perf_counter()
-        way()
-        fastest = min(fastest, time.perf_counter() - started)
-    return round(BANDWIDTH_BYTES / fastest / 1e9, 2)
+    return round(BANDWIDTH_BYTES / min(fastest_s(way, calls=3) for way in ways) / 1e9, 2)
+
+
+def answer(measure: Callable[..., dict[str, Any]]) -> None:
+    """A peer's side of processes.ask: call with the request's fields, write the figures, end the process."""
+    # What the packages print goes beside the answer.
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            result = measure(**json.load(sys.stdin))
+        except ImportError as exc:
+            result = {"skipped": f"it is not installed: {exc}"}
+        except Exception as exc:  # others' code: a peer, which raises what it likes; the table says why  # noqa: BLE001
+            result = {"skipped": f"{type(exc).__name__}: {exc}"}
+    sys.stdout.write(json.dumps(result) + "\n")
+    sys.stdout.flush()
+    # Some leave threads behind that would keep the interpreter.
+    os._exit(0)

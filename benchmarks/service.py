@@ -10,7 +10,7 @@ import io
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -18,20 +18,8 @@ from typing import Any, NoReturn
 import numpy as np
 import psycopg2
 
-from benchmarks.measure import (
-    Ids,
-    K,
-    Search,
-    VectorFile,
-    Vectors,
-    as_copy,
-    one_by_one,
-    peak_rss_mb,
-    queries_per_second,
-    read_bandwidth_gb_s,
-    recall,
-)
-from worker.core.types import Decoded, Pixels
+from benchmarks import measure
+from benchmarks.measure import Ids, K, VectorFile, Vectors, copy_rows, peak_rss_mb
 from worker.errors import Permanent
 from worker.index.folder import GenerationFolder
 from worker.index.generation import INDEX, MANIFEST
@@ -50,9 +38,13 @@ COPY_ROWS = 50_000
 OPEN_TIMEOUT_S = 600.0
 
 
+def _never(*_: Any, **__: Any) -> NoReturn:
+    raise AssertionError("every vector of the benchmark is stored already, and it asks by vector")
+
+
 @dataclass
 class NoModel:
-    """Says what a model says of itself. Every vector is stored already, so it is never asked to encode."""
+    """Says what a model says of itself, and is never asked to encode."""
 
     dimension: int
     name: str = "benchmark"
@@ -61,15 +53,7 @@ class NoModel:
     backend: str = "none"
     input_side: int = 0
     has_text: bool = False
-
-    def prepare(self, pixels: Pixels) -> Pixels:
-        return pixels
-
-    def encode_images(self, photos: Sequence[Pixels]) -> NoReturn:
-        raise AssertionError("a photo of the benchmark has no vector")
-
-    def encode_texts(self, texts: Sequence[str]) -> NoReturn:
-        raise AssertionError("the benchmark asks by vector")
+    prepare = encode_images = encode_texts = staticmethod(_never)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +62,6 @@ class Service:
 
     library: Library
     live: FaissLiveIndex
-    store: PostgresStore
     folder: GenerationFolder
 
 
@@ -91,44 +74,43 @@ def service(settings: Settings, dimension: int) -> Iterator[Service]:
     library = Library.join(
         settings,
         encoder=NoModel(dimension),
-        decode=_decode,
+        decode=_never,
         source=PhotoFiles(settings),
         store=store,
         live=live,
         generations=folder,
     )
     try:
-        yield Service(library, live, store, folder)
+        yield Service(library, live, folder)
     finally:
         live.close()
         store.close()
 
 
-def connect(database_url: str) -> Any:
-    """A psycopg2 connection for a URL of the settings."""
-    return psycopg2.connect(database_url.replace("+psycopg2", "", 1))
+@contextmanager
+def sql(database_url: str) -> Iterator[Any]:
+    """A cursor for a URL of the settings, each statement committed by itself."""
+    with closing(psycopg2.connect(database_url.replace("+psycopg2", "", 1))) as connection:
+        connection.autocommit = True
+        yield connection.cursor()
 
 
 def fill(settings: Settings, vectors: VectorFile) -> None:
     """Make the tables and put every vector in, as if each photo had been added once; change log and all."""
     with closing(PostgresStore(settings)) as store:
         migrate(store.database.engine, schema=settings.db_schema, photos_table=settings.photos_table)
-    with connect(settings.database_url) as connection, connection.cursor() as cursor:
+    photos = settings.photos_table
+    with sql(settings.database_url) as cursor:
         cursor.execute(f"SET search_path = {settings.db_schema}, public")
         for ids, rows in vectors.chunks(COPY_ROWS):
+            hashes = np.array([hashlib.sha256(b"%d" % photo_id).hexdigest() for photo_id in ids.tolist()], dtype="S64")
+            models = np.full(len(ids), MODEL_KEY, dtype=f"S{len(MODEL_KEY)}")
             copy = "COPY embeddings (content_sha256, model_key, vector) FROM STDIN (FORMAT binary)"
-            cursor.copy_expert(copy, io.BytesIO(_embedding_rows(ids, rows)))
-        cursor.execute(
-            _FILL.format(photos=settings.photos_table), {"count": vectors.count, "photos": settings.photos_table}
-        )
-    connection.close()
-    connection = connect(settings.database_url)
-    connection.autocommit = True
-    with connection.cursor() as cursor:
+            cursor.copy_expert(copy, io.BytesIO(copy_rows(content=hashes, model=models, vector=rows.astype("<f4"))))
+        cursor.execute(_FILL.format(photos=photos), {"count": vectors.count, "photos": photos})
         # What autovacuum and the checkpointer would do later, in the middle of a measurement.
         cursor.execute("VACUUM ANALYZE")
         cursor.execute("CHECKPOINT")
-    connection.close()
 
 
 def rebuild(settings: Settings, dimension: int) -> dict[str, Any]:
@@ -168,18 +150,15 @@ def rebuild_or_refusal(settings: Settings, dimension: int) -> dict[str, Any]:
 
 def remove_added(settings: Settings, count: int) -> None:
     """Take out what was added after the first `count` photos, so that the exact neighbours are those of the file."""
-    with connect(settings.database_url) as connection, connection.cursor() as cursor:
+    with sql(settings.database_url) as cursor, closing(PostgresStore(settings)) as store:
         cursor.execute(f"SELECT photo_id FROM {settings.db_schema}.entries WHERE photo_id > %s", (count,))
-        added = [photo_id for (photo_id,) in cursor.fetchall()]
-    connection.close()
-    with closing(PostgresStore(settings)) as store:
-        store.entries.remove_many(added)
+        store.entries.remove_many([photo_id for (photo_id,) in cursor.fetchall()])
 
 
 def search(settings: Settings, generation: int, queries: Vectors, truth: Ids) -> dict[str, Any]:
     """Speed and recall of a process that serves `generation`, by FaissLiveIndex.search: no Postgres is asked."""
     with service(settings, queries.shape[1]) as own:
-        return _searched(_serving(own.live, generation), queries, truth)
+        return _searched(own.live, generation, queries, truth)
 
 
 def exact_search(settings: Settings, generation: int, queries: Vectors, truth: Ids) -> dict[str, Any]:
@@ -190,49 +169,43 @@ def exact_search(settings: Settings, generation: int, queries: Vectors, truth: I
     fall below 1.
     """
     with service(settings, queries.shape[1]) as own:
-        figures = _searched(_serving(own.live, generation), queries, truth)
-        limit = read_bandwidth_gb_s()
+        figures = _searched(own.live, generation, queries, truth)
+        limit = measure.read_bandwidth_gb_s()
         scanned = (own.folder.path(generation) / INDEX).stat().st_size
-        count = own.live.count
+        float32 = own.live.count * queries.shape[1] * 4
     seconds = figures["search_p50_ms"] / 1e3
     return figures | {
         "bytes_scanned": scanned,
         "bandwidth_gb_s": round(scanned / seconds / 1e9, 2),
         "limit_gb_s": limit,
         "ratio": round(seconds * limit * 1e9 / scanned, 3),
-        "ratio_to_float32": round(seconds * limit * 1e9 / (count * queries.shape[1] * 4), 3),
+        "ratio_to_float32": round(seconds * limit * 1e9 / float32, 3),
     }
 
 
-def _serving(live: FaissLiveIndex, generation: int) -> Search:
-    """A search on `generation`, which may be opened in the background."""
+def wait_until_served(live: FaissLiveIndex, generation: int) -> None:
+    """It may be opened in the background. Raises TimeoutError after OPEN_TIMEOUT_S."""
+    deadline = time.monotonic() + OPEN_TIMEOUT_S
+    while live.generation != generation:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {OPEN_TIMEOUT_S:g} s for generation {generation} to be served")
+        time.sleep(0.02)
+
+
+def _searched(live: FaissLiveIndex, generation: int, queries: Vectors, truth: Ids) -> dict[str, Any]:
+    def ask(query: Vectors) -> Ids:
+        return live.search(query, K).ids
+
     live.catch_up()
-    wait_for(lambda: live.generation == generation, f"generation {generation} to be served")
-    return lambda query: live.search(query, K).ids
-
-
-def _searched(ask: Search, queries: Vectors, truth: Ids) -> dict[str, Any]:
-    run = one_by_one(ask, queries)
+    wait_until_served(live, generation)
     return {
-        "queries": len(run.found),
-        "recall_at_1": recall(run.found, truth, 1),
-        "recall_at_10": recall(run.found, truth, K),
-        **run.figures,
-        "qps_2_threads": queries_per_second(ask, queries, threads=2),
+        **measure.one_by_one(ask, queries, truth),
+        "qps_2_threads": measure.queries_per_second(ask, queries, threads=2),
         "search_rss_mb": peak_rss_mb(),
     }
 
 
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    """Raises TimeoutError after OPEN_TIMEOUT_S."""
-    deadline = time.monotonic() + OPEN_TIMEOUT_S
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {OPEN_TIMEOUT_S:g} s for {what}")
-        time.sleep(0.02)
-
-
-#: Everything but the vectors. content_sha256 is the hash of the id, as in _embedding_rows.
+#: Everything but the vectors. content_sha256 is the hash of the id, as in `fill`.
 _FILL = """
     INSERT INTO {photos} (id, file_path, lat, lon, location_method)
         SELECT n, 'photos/' || n || '.jpg', (n * 7919) %% 1200000 / 1e4 - 60, (n * 104729) %% 3600000 / 1e4 - 180,
@@ -243,31 +216,3 @@ _FILL = """
     INSERT INTO changes (seq, photo_id) SELECT n, n FROM generate_series(1, %(count)s::bigint) AS n;
     SELECT setval('change_seq', %(count)s), setval(pg_get_serial_sequence(%(photos)s, 'id'), %(count)s)
 """
-
-
-def _embedding_rows(ids: Ids, vectors: Vectors) -> bytes:
-    """Rows of COPY's binary format (PostgreSQL manual, COPY): a count of fields, then length and bytes of each."""
-    row = np.dtype(
-        [
-            ("fields", ">i2"),
-            ("content_length", ">i4"),
-            ("content_sha256", "S64"),
-            ("model_length", ">i4"),
-            ("model_key", f"S{len(MODEL_KEY)}"),
-            ("vector_length", ">i4"),
-            ("vector", "<f4", (vectors.shape[1],)),
-        ]
-    )
-    rows = np.empty(len(ids), dtype=row)
-    rows["fields"] = 3
-    rows["content_length"] = 64
-    rows["content_sha256"] = [hashlib.sha256(b"%d" % photo_id).hexdigest() for photo_id in ids.tolist()]
-    rows["model_length"] = len(MODEL_KEY)
-    rows["model_key"] = MODEL_KEY
-    rows["vector_length"] = 4 * vectors.shape[1]
-    rows["vector"] = vectors
-    return as_copy(rows)
-
-
-def _decode(content: bytes) -> Decoded:
-    raise AssertionError("the benchmark has no photo to decode")

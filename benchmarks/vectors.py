@@ -7,14 +7,14 @@ A photo is the sum of four independent parts; the shares of its squared length a
     place   50 places to a kind; two photos of one place have about 0.8
     photo   what differs between two photos of one place: view, light, people
 
-The dimensions of a part have amplitudes falling as i^-0.5, turned by a random rotation: as in features of a network,
-most of the variance lies in few directions, none of which is an axis. Sizes of places are lognormal with 20 photos on
-average: a few sights have hundreds of photos, most places a handful. Queries are fresh photos, four of five of a
-place that is stored, the fifth of an unknown place of a known kind.
+Amplitudes of a part's dimensions fall as i^-0.5, turned by a random rotation: as in features of a network, most of the
+variance lies in few directions, none of which is an axis. Sizes of places are lognormal with 20 photos on average: a
+few sights have hundreds, most places a handful. Queries are fresh photos, four of five of a stored place, the fifth of
+an unknown place of a known kind.
 
-What it does not imitate: bursts of almost equal photos, ids that run together with places (as uploads of one walk
-do), parts that depend on one another or are not Gaussian, and queries of another origin than the stored photos (text,
-another camera). The renderer's features (renderer.py) have the first of these.
+What it does not imitate: bursts of almost equal photos (renderer.py has them), ids that run together with places (as
+uploads of one walk do), parts that depend on one another or are not Gaussian, and queries of another origin than the
+stored photos (text, another camera).
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.dropin import Query, View, WebProcess, not_located
+from benchmarks.dropin import WebProcess, not_located
+from benchmarks.photos import Query, View
 from producer_client import Provenance, Sightline
 from tests.conftest import Scene
 from worker.stack import Stack
