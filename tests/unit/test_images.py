@@ -9,7 +9,6 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from producer_client.contract import Code
+from tests.exif import Tag, exif, position
 from worker.core.types import Decoded
 from worker.encoder import images
 from worker.errors import PhotoRefusal
@@ -77,58 +77,6 @@ def corners(pixels: npt.NDArray[np.uint8]) -> list[str]:
     names = {"100": "red", "010": "green", "001": "blue", "111": "white"}
     spots = [(y, x) for y in (height // 8, height - height // 8) for x in (width // 8, width - width // 8)]
     return [names.get("".join(str(int(value > 127)) for value in pixels[spot]), "?") for spot in spots]
-
-
-@dataclass(frozen=True)
-class Tag:
-    """One EXIF field: kind 2 text, 3 short, 4 long, 5 fractions."""
-
-    number: int
-    kind: int
-    values: tuple[Any, ...]
-
-    def packed(self) -> tuple[int, bytes]:
-        if self.kind == 2:
-            return len(self.values[0]) + 1, self.values[0].encode("latin-1") + b"\0"
-        if self.kind == 5:
-            return len(self.values), b"".join(struct.pack(">II", *fraction) for fraction in self.values)
-        return len(self.values), struct.pack(f">{len(self.values)}{'H' if self.kind == 3 else 'I'}", *self.values)
-
-
-def exif(orientation: int | None = None, gps: list[Tag] | None = None) -> bytes:
-    """An EXIF block, written by hand so that it can say what no library would write."""
-
-    def directory(tags: list[Tag], at: int) -> bytes:
-        entries, behind = b"", b""
-        behind_at = at + 2 + 12 * len(tags) + 4
-        for tag in sorted(tags, key=lambda tag: tag.number):
-            count, content = tag.packed()
-            if len(content) <= 4:
-                place = content.ljust(4, b"\0")
-            else:
-                place = struct.pack(">I", behind_at + len(behind))
-                behind += content + b"\0" * (len(content) % 2)
-            entries += struct.pack(">HHI", tag.number, tag.kind, count) + place
-        return struct.pack(">H", len(tags)) + entries + b"\0\0\0\0" + behind
-
-    main = [Tag(0x0112, 3, (orientation,))] if orientation is not None else []
-    if gps is None:
-        return b"Exif\0\0MM\0*\0\0\0\x08" + directory(main, 8)
-    gps_at = 8 + len(directory([*main, Tag(0x8825, 4, (0,))], 8))
-    first = directory([*main, Tag(0x8825, 4, (gps_at,))], 8)
-    return b"Exif\0\0MM\0*\0\0\0\x08" + first + directory(gps, gps_at)
-
-
-def position(
-    lat: tuple[tuple[int, int], ...] = ((50, 1), (5, 1), (15, 1)),
-    lon: tuple[tuple[int, int], ...] = ((14, 1), (25, 1), (3000, 100)),
-    *,
-    refs: tuple[str | None, str | None] = ("N", "E"),
-    status: str | None = None,
-) -> list[Tag]:
-    tags = [Tag(2, 5, lat), Tag(4, 5, lon)]
-    tags += [Tag(number, 2, (ref,)) for number, ref in zip((1, 3), refs, strict=True) if ref is not None]
-    return tags + ([Tag(9, 2, (status,))] if status is not None else [])
 
 
 # -------------------------------------------------------------------------------------------- formats
@@ -744,3 +692,56 @@ def test_jpegs_do_not_go_through_pillow(monkeypatch: pytest.MonkeyPatch) -> None
 
     assert decoded.pixels.shape == (640, 480, 3), "upright by its tag"
     assert decoded.gps is not None
+
+
+# ---------------------------------------------------------------------------------------- JPEGs that break off
+
+BROKEN_OFF: dict[str, dict[str, Any]] = {
+    "baseline": {},
+    "progressive": {"progressive": True},
+    "with restarts": {"restart_marker_blocks": 3},
+    "grey": {"mode": "L"},
+    "of printers": {"mode": "CMYK"},
+}
+
+
+def jpeg(mode: str = "RGB", **options: Any) -> bytes:
+    return written(soft_picture(160, 128).convert(mode), "JPEG", exif=exif(6, position()), **options)
+
+
+@pytest.mark.parametrize("kind", BROKEN_OFF)
+@pytest.mark.parametrize("lacking", [1, 2])
+def test_a_jpeg_that_lacks_only_its_end_marker_is_the_same_photo(kind: str, lacking: int) -> None:
+    whole = jpeg(**BROKEN_OFF[kind])
+    assert whole.endswith(b"\xff\xd9")
+
+    decoded = decode(whole[:-lacking])
+
+    assert np.array_equal(decoded.pixels, decode(whole).pixels)
+    assert decoded.gps == pytest.approx((50.0875, 14.425))
+
+
+@pytest.mark.parametrize("kind", BROKEN_OFF)
+def test_a_jpeg_that_lacks_a_byte_of_its_picture_is_damaged(kind: str) -> None:
+    whole = jpeg(**BROKEN_OFF[kind])
+
+    for lacking in [*range(3, 40), *range(40, len(whole) - 300, 61)]:
+        assert refusal(whole[:-lacking]).code is Code.DAMAGED_IMAGE, lacking
+
+
+def test_a_jpeg_that_breaks_off_between_two_scans_is_damaged() -> None:
+    """Every decoder takes it for a whole one of less detail."""
+    whole = jpeg(progressive=True)
+    places = [at for at in range(len(whole)) if whole[at : at + 2] in (b"\xff\xda", b"\xff\xc4")][2:]
+    assert len(places) > 5
+
+    for at in places:
+        assert refusal(whole[:at]).code is Code.DAMAGED_IMAGE
+
+
+@given(st.integers(0, 4000), st.binary(max_size=3))
+@settings(derandomize=True, max_examples=200, deadline=None)
+def test_bytes_that_belong_nowhere_do_not_break_the_look_for_the_end(place: int, some: bytes) -> None:
+    whole = jpeg(progressive=True)[:-2]
+
+    outcome(whole[:place] + some + whole[place + len(some) :])

@@ -20,6 +20,7 @@ from PIL import ExifTags, Image, JpegImagePlugin, UnidentifiedImageError
 
 from producer_client.contract import Code
 from worker.core.types import Decoded, Pixels
+from worker.encoder.jpeg import with_end
 from worker.errors import PhotoRefusal
 
 #: What people upload. A closed list keeps Pillow's rare and old parsers away from strangers' bytes.
@@ -88,7 +89,10 @@ def decode(content: bytes, *, side: int, max_megapixels: float) -> Decoded:
             gps, turn = _gps(image), _turn(image)
             small = _rgb(_reduced(image if pixels is None else Image.fromarray(pixels), KEEP_FACTOR * side))
         except _BROKEN as exc:
-            raise PhotoRefusal(Code.DAMAGED_IMAGE, f"the photo cannot be decoded: {exc}") from exc
+            ended = with_end(content)
+            if ended is None:
+                raise PhotoRefusal(Code.DAMAGED_IMAGE, f"the photo cannot be decoded: {exc}") from exc
+            return decode(ended, side=side, max_megapixels=max_megapixels)
         upright = small if turn is None else small.transpose(turn)
         return Decoded(pixels=np.asarray(upright, dtype=np.uint8), gps=gps)
 
