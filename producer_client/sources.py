@@ -38,6 +38,7 @@ from producer_client.contract import Answer, Code, LocateReply, Provenance, chec
 from producer_client.errors import BadRequest
 from producer_client.fields import LAT, LON, METHOD, first
 from producer_client.language import Language, explained, say, to_say
+from producer_client.positions import COARSE_M, Position, at_default_point, of_image
 
 log = logging.getLogger("CLIP")
 
@@ -45,8 +46,6 @@ log = logging.getLogger("CLIP")
 ENOUGH = 0.75
 #: Columns between the edges of a card.
 CARD_WIDTH = 37
-#: EXIF's GPS block and what stands in it (Exif 2.32, section 4.6.6).
-GPS_IFD, LAT_REF, LAT_DMS, LON_REF, LON_DMS = 0x8825, 1, 2, 3, 4
 
 
 class Status(StrEnum):
@@ -80,7 +79,9 @@ class Finding:
 
     @property
     def trusted(self) -> bool:
-        return self.provenance is not None and self.provenance.trusted
+        if self.provenance is None or self.lat is None or self.lon is None:
+            return False
+        return self.provenance.trusted and not at_default_point(self.lat, self.lon)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -200,8 +201,10 @@ def sightline(client: Sightline, *, priority: int = 3, **options: Any) -> Source
 
 
 def exif_gps(*, priority: int = 1) -> Source:
-    """The position that the camera wrote into the file. Reads it with the caller's Pillow.
+    """The position that the camera wrote into the file. Reads it with the caller's Pillow, and as the workers do.
 
+    One with a stated error of more than COARSE_M is a `fallback` and ends no chain. `details` say what it was read
+    from and its error in metres, or in `position_issue` why there is none (contract.PositionIssue).
     Raises ImportError where Pillow is not installed: the client brings celery and msgspec alone.
     """
     images = importlib.import_module("PIL.Image")
@@ -209,17 +212,15 @@ def exif_gps(*, priority: int = 1) -> Source:
     def ask(path: str) -> Finding:
         try:
             with images.open(path) as image:
-                gps = image.getexif().get_ifd(GPS_IFD)
+                said = of_image(image)
         except images.UnidentifiedImageError:
             return Finding("exif_gps", Status.NOTHING, message="not an image")
-        try:
-            lat, lon = _degrees(gps[LAT_DMS], gps[LAT_REF], "S"), _degrees(gps[LON_DMS], gps[LON_REF], "W")
-            # A camera without a fix writes zeros over zeros, or the point at which nobody is.
-            if (lat, lon) == (0.0, 0.0):
-                return Finding("exif_gps", Status.NOTHING)
-            return Finding("exif_gps", Status.FOUND, lat, lon, provenance=Provenance.EXIF_GPS)
-        except (KeyError, TypeError, ValueError, ZeroDivisionError, BadRequest):
-            return Finding("exif_gps", Status.NOTHING)
+        if not isinstance(said, Position):
+            return Finding("exif_gps", Status.NOTHING, details={"position_issue": said.value})
+        coarse = said.error_m is not None and said.error_m > COARSE_M
+        provenance = Provenance.FALLBACK if coarse else Provenance.EXIF_GPS
+        details = {"position_from": said.origin.value, "position_error_m": said.error_m}
+        return Finding("exif_gps", Status.FOUND, said.lat, said.lon, provenance=provenance, details=details)
 
     return Source("exif_gps", ask, priority=priority, title="📷 EXIF GPS")
 
@@ -286,12 +287,6 @@ def _from_mapping(source: Source, said: Mapping[str, Any]) -> Finding:
         str(said.get("message") or ""),
         details=said,
     )
-
-
-def _degrees(dms: Sequence[Any], reference: str, negative: str) -> float:
-    degrees, minutes, seconds = (float(part) for part in dms)
-    size = degrees + minutes / 60 + seconds / 3600
-    return -size if str(reference).strip().upper().startswith(negative) else size
 
 
 # ----------------------------------------------------------------------------------------------- the card

@@ -118,3 +118,32 @@ class Reason(StrEnum):
     NO_TRUSTED_EVIDENCE = "no_trusted_evidence"
     TOO_FEW_WITNESSES = "too_few_witnesses"
     NEIGHBOURS_DISAGREE = "neighbours_disagree"
+
+
+class PositionFrom(StrEnum):
+    """Where the position of a stored photo comes from."""
+
+    GIVEN = "given"  #: the call, or its manifest
+    ROW = "row"  #: the backend's table
+    EXIF = "exif"
+    XMP = "xmp"  #: the packet inside the file
+    XMP_SIDECAR = "xmp_sidecar"  #: photo.jpg.xmp or photo.xmp beside it
+    TAKEOUT = "takeout"  #: Google Takeout's JSON beside it
+
+
+class PositionIssue(StrEnum):
+    """Why a stored photo has no position, or, of the last two, why the one that it has is never evidence."""
+
+    ABSENT = "absent"  #: nothing says where it was taken
+    VOID = "void"  #: the camera says itself that it had no fix
+    ZEROS = "zeros"  #: exactly 0, 0 in the file, as cameras without a fix write it
+    HALF = "half"  #: a latitude without a longitude, or the other way round
+    NO_HEMISPHERE = "no_hemisphere"
+    BROKEN_NUMBERS = "broken_numbers"  #: undefined, too few or too many, or no numbers at all
+    MINUTES_OUT_OF_RANGE = "minutes_out_of_range"  #: minutes or seconds of 60 and more
+    OUT_OF_RANGE = "out_of_range"  #: beyond 90 or 180 degrees
+    CONTRADICTORY = "contradictory"  #: it can be read in two ways
+    UNREADABLE = "unreadable"  #: the XMP or JSON that should say it is broken, too large or not to be trusted
+
+    DEFAULT_POINT = "default_point"  #: exactly 0, 0 was given: a default, not a place
+    TOO_COARSE = "too_coarse"  #: its stated error is larger than the distance within which witnesses agree

@@ -8,11 +8,14 @@ import msgspec
 
 from producer_client.contract.values import Point, Refused
 from producer_client.contract.wire import Message, Outcome
-from producer_client.words import Provenance, Reason
+from producer_client.words import PositionFrom, PositionIssue, Provenance, Reason
 
 
 class Stored(Outcome, frozen=True):
-    """One photo that is in Postgres and visible to every search with `min_seq >= seq`."""
+    """One photo that is in Postgres and visible to every search with `min_seq >= seq`.
+
+    `provenance` is what its position counts as: `fallback` where `position_issue` says why it is never evidence.
+    """
 
     ref: str
     photo_id: int
@@ -22,6 +25,9 @@ class Stored(Outcome, frozen=True):
     lon: float | None = None
     provenance: Provenance | None = None
     embedded: bool = True  #: False when the vector was known already and no forward pass was needed
+    position_from: PositionFrom | None = None
+    position_issue: PositionIssue | None = None
+    position_error_m: float | None = None  #: metres, as the camera states it
 
 
 class Embedded(Outcome, frozen=True):
@@ -96,6 +102,7 @@ class Hit(Message, frozen=True):
     address: Any = None
     metadata: dict[str, Any] | None = None
     content_sha256: str = ""
+    position_error_m: float | None = None  #: metres, as the camera states it
 
 
 class SearchReply(Message, frozen=True):

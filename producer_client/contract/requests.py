@@ -34,8 +34,8 @@ class Request(Message, frozen=True):
 class NewPhoto(Message, frozen=True):
     """One photo to add. `ref` is the caller's own name for it; its outcome carries the same name.
 
-    Without coordinates the worker takes those of the row (`photo_id`) or of the EXIF GPS tags. `provenance`
-    says how given coordinates came to be and must come with them.
+    Without coordinates the worker takes those of the row (`photo_id`), or what the file and what lies beside it say
+    (PositionFrom). `provenance` says how given coordinates came to be and must come with them.
     """
 
     ref: str

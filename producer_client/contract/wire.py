@@ -10,12 +10,18 @@ from typing import Any, Self, TypeVar
 import msgspec
 
 from producer_client.errors import BadRequest
-from producer_client.words import MAX_JSON_CHARACTERS, VERSION, Code, Provenance, Reason
+from producer_client.words import MAX_JSON_CHARACTERS, VERSION, Code, PositionFrom, PositionIssue, Provenance, Reason
 
 _M = TypeVar("_M", bound="Message")
 
-#: What a field of this name may say: it is called like the class of its words.
-_WORDS: dict[str, type[StrEnum]] = {words.__name__.lower(): words for words in (Code, Provenance, Reason)}
+#: What a field of this name may say; tests hold that it is called like the class of its words.
+_WORDS: dict[str, type[StrEnum]] = {
+    "code": Code,
+    "position_from": PositionFrom,
+    "position_issue": PositionIssue,
+    "provenance": Provenance,
+    "reason": Reason,
+}
 #: msgspec's names of JSON's kinds in words for people.
 _KINDS = {
     "object": "an object",

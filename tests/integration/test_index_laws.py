@@ -465,7 +465,7 @@ class Bytes:
     def decode(self, content: bytes) -> Decoded:
         if content.startswith(b"torn"):
             raise PhotoRefusal(Code.DAMAGED_IMAGE, "torn")
-        return Decoded(np.frombuffer(content, dtype=np.uint8), gps=None)
+        return Decoded(np.frombuffer(content, dtype=np.uint8))
 
     def prepare(self, pixels: Pixels) -> Pixels:
         return pixels

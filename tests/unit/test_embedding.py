@@ -19,7 +19,7 @@ alone_and_not = pytest.mark.parametrize("photos", [1, 3])
 
 
 def decoded(content: bytes) -> Decoded:
-    return Decoded(pixels=np.zeros((2, 2, 3), dtype=np.uint8), gps=None)
+    return Decoded(pixels=np.zeros((2, 2, 3), dtype=np.uint8))
 
 
 def content_of(photo: Photo) -> bytes:

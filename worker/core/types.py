@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from producer_client.contract import Provenance
+from producer_client.contract import PositionIssue, Provenance
+from producer_client.positions import Position, Reading
 from worker.core.vectors import Ids, Vector, Vectors
 
 #: Stands before the content's hash in the path of a photo that came as bytes and has no file to read again.
@@ -19,10 +20,15 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A photo ready for an encoder, with the position of its EXIF GPS tags if it has one (degrees)."""
+    """A photo ready for an encoder, with what its file says of where it was taken."""
 
     pixels: Pixels
-    gps: tuple[float, float] | None
+    position: Reading = PositionIssue.ABSENT
+
+    @property
+    def gps(self) -> tuple[float, float] | None:
+        """(lat, lon) in degrees, where the file has a position."""
+        return (self.position.lat, self.position.lon) if isinstance(self.position, Position) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,7 @@ class Entry:
     provenance: Provenance | None
     address: Any
     metadata: dict[str, Any] | None
+    position_error_m: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +65,8 @@ class NewEntry:
     `photo_id` None finds the row of one of `spellings` (the last one is the same for all of them), or makes one with
     `path`. `vector` None when (content, model key) is stored already.
     `given` is what the message says and is written to the row. Without it the row's own coordinates hold, and `exif`
-    counts only where the row has none.
+    (what the file or its sidecar says) counts only where the row has none. `exif_error_m` is the error that it states,
+    in metres; it holds for a row that has the same point from the same camera, too.
     """
 
     ref: str
@@ -71,6 +79,7 @@ class NewEntry:
     exif: tuple[float, float] | None
     address: dict[str, Any] | None
     metadata: dict[str, Any] | None
+    exif_error_m: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,6 @@ whatever it does not like is Pillow's to judge. docs/benchmarks.md has the figur
 from __future__ import annotations
 
 import io
-import math
-import struct
 import warnings
 
 import numpy as np
@@ -19,6 +17,7 @@ import simplejpeg
 from PIL import ExifTags, Image, JpegImagePlugin, UnidentifiedImageError
 
 from producer_client.contract import Code
+from producer_client.positions import BROKEN, of_image
 from worker.core.types import Decoded, Pixels
 from worker.encoder.jpeg import with_end
 from worker.errors import PhotoRefusal
@@ -42,19 +41,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-#: Pillow's plugins raise all of these for bytes that break off or contradict themselves; the last two, found by
-#: flipping bytes, are those of EXIF shorter than its own header and of 64-bit offsets in it.
-_BROKEN = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    IndexError,
-    TypeError,
-    RuntimeError,
-    struct.error,
-    OverflowError,
-)
 _PILLOW = r"PIL\."
 
 pillow_heif.register_heif_opener()
@@ -65,7 +51,8 @@ Image.MAX_IMAGE_PIXELS = None
 def decode(content: bytes, *, side: int, max_megapixels: float) -> Decoded:
     """Decode one photo for an encoder whose input is `side` pixels square.
 
-    Returns RGB pixels whose short side is at least 2 * side where the photo has as much, and the EXIF GPS position.
+    Returns RGB pixels whose short side is at least 2 * side where the photo has as much, and what its file says
+    of where it was taken.
     Raises PhotoRefusal with empty_file, not_an_image, too_many_pixels, too_small or damaged_image.
     """
     if not content:
@@ -75,7 +62,7 @@ def decode(content: bytes, *, side: int, max_megapixels: float) -> Decoded:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError as exc:
         raise PhotoRefusal(Code.NOT_AN_IMAGE, f"not a photo in one of the formats {', '.join(FORMATS)}") from exc
-    except _BROKEN as exc:
+    except BROKEN as exc:
         raise PhotoRefusal(Code.DAMAGED_IMAGE, f"the header cannot be read: {exc}") from exc
     with image:
         _check_size(image.size, max_megapixels)
@@ -86,15 +73,15 @@ def decode(content: bytes, *, side: int, max_megapixels: float) -> Decoded:
                 image.draft("RGB", (KEEP_FACTOR * side, KEEP_FACTOR * side))
                 image.load()
             # After loading: Pillow turns some formats by itself, and takes the tag away.
-            gps, turn = _gps(image), _turn(image)
+            position, turn = of_image(image), _turn(image)
             small = _rgb(_reduced(image if pixels is None else Image.fromarray(pixels), KEEP_FACTOR * side))
-        except _BROKEN as exc:
+        except BROKEN as exc:
             ended = with_end(content)
             if ended is None:
                 raise PhotoRefusal(Code.DAMAGED_IMAGE, f"the photo cannot be decoded: {exc}") from exc
             return decode(ended, side=side, max_megapixels=max_megapixels)
         upright = small if turn is None else small.transpose(turn)
-        return Decoded(pixels=np.asarray(upright, dtype=np.uint8), gps=gps)
+        return Decoded(pixels=np.asarray(upright, dtype=np.uint8), position=position)
 
 
 def _hush_pillow() -> None:
@@ -177,37 +164,6 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
     """How to bring the photo upright. Broken EXIF says nothing: it does not make a good photo bad."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except _BROKEN:
+    except BROKEN:
         return None
     return _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-
-
-def _gps(image: Image.Image) -> tuple[float, float] | None:
-    """(lat, lon) in degrees from the EXIF GPS tags, None where they are absent, broken, void or out of range."""
-    try:
-        tags = image.getexif().get_ifd(ExifTags.IFD.GPSInfo)
-    except _BROKEN:
-        return None
-    if str(tags.get(ExifTags.GPS.GPSStatus, "A")).strip("\0 ").upper() == "V":
-        return None
-    lat = _degrees(tags.get(ExifTags.GPS.GPSLatitude), tags.get(ExifTags.GPS.GPSLatitudeRef), "N", "S")
-    lon = _degrees(tags.get(ExifTags.GPS.GPSLongitude), tags.get(ExifTags.GPS.GPSLongitudeRef), "E", "W")
-    if lat is None or lon is None or abs(lat) > 90 or abs(lon) > 180:
-        return None
-    # Cameras without a fix write exact zeros for both. That point is open sea, 570 km from land.
-    return None if lat == 0 and lon == 0 else (lat, lon)
-
-
-def _degrees(parts: object, ref: object, positive: str, negative: str) -> float | None:
-    """None without a hemisphere as well: the wrong one is a place on Earth that nobody would notice."""
-    hemisphere = str(ref).strip("\0 ").upper()
-    if not isinstance(parts, tuple) or len(parts) != 3 or hemisphere not in (positive, negative):
-        return None
-    try:
-        degrees, minutes, seconds = (float(part) for part in parts)
-    except (TypeError, ValueError, ZeroDivisionError):
-        return None
-    value = degrees + minutes / 60 + seconds / 3600
-    if not math.isfinite(value):
-        return None
-    return -value if hemisphere == negative else value
