@@ -15,12 +15,13 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, TypeVar
 
-from producer_client.contract import Code, Photo, Refused
+from producer_client.contract import Code, Photo, PositionIssue, Refused
 from producer_client.errors import BadRequest
+from producer_client.positions import Reading
 from worker.core.batcher import Batcher, Expected, as_ours
 from worker.core.ports import Decode, Encoder, PhotoSource, Rows, StoredVectors
 from worker.core.request import current
-from worker.core.types import Decoded, PhotoRow
+from worker.core.types import PhotoRow
 from worker.core.vectors import Vector
 from worker.errors import PhotoRefusal, Transient, WorkerError
 from worker.settings import Settings
@@ -45,7 +46,7 @@ class Fetched:
     ref: str
     content_sha256: str
     vector: Vector
-    gps: tuple[float, float] | None
+    position: Reading
     row: PhotoRow | None
     fresh: bool
     kept: bool
@@ -70,7 +71,7 @@ class _Step:
     known: dict[str, Vector]
     kept: dict[str, Vector]
     expected: Expected
-    decoding: dict[str, Future[Decoded]]
+    decoding: dict[str, Future[Reading]]
 
 
 class Embedding:
@@ -155,7 +156,7 @@ class Embedding:
         with self._counters:
             self.cache_hits += sum(r.content_sha256 in known for r in read)
         to_bring = set(expected.mine)
-        decoding: dict[str, Future[Decoded]] = {}
+        decoding: dict[str, Future[Reading]] = {}
         for r in read:
             mine = r.content_sha256 in to_bring
             to_bring.discard(r.content_sha256)  # a second ref of the same content
@@ -169,7 +170,7 @@ class Embedding:
         fresh, failures = step.expected.vectors()
         for ref, content, row in step.photos:
             try:
-                gps = step.decoding[ref].result().gps if ref in step.decoding else None
+                position = step.decoding[ref].result() if ref in step.decoding else PositionIssue.ABSENT
             except WorkerError as exc:
                 refused[ref] = Refused(ref, exc.code, exc.message)
                 continue
@@ -178,7 +179,9 @@ class Embedding:
                 failure = failures[content]
                 refused[ref] = Refused(ref, failure.code, failure.message)
                 continue
-            fetched[ref] = Fetched(ref, content, vector, gps, row, fresh=content in fresh, kept=content in step.kept)
+            fetched[ref] = Fetched(
+                ref, content, vector, position, row, fresh=content in fresh, kept=content in step.kept
+            )
 
     def _read(self, ref: str, photo: Photo, rows: dict[int, PhotoRow]) -> _Read | Refused:
         try:
@@ -197,8 +200,10 @@ class Embedding:
             return Refused(ref, exc.code, exc.message)
         return _Read(ref, row, content, hashlib.sha256(content).hexdigest())
 
-    def _decode_one(self, read: _Read, expected: Expected | None) -> Decoded:
-        """The photo as the model sees it; goes on to the model where it is expected. Raises WorkerError."""
+    def _decode_one(self, read: _Read, expected: Expected | None) -> Reading:
+        """The photo as the model sees it goes on to the model, where it is expected; returns what its file says of
+        where it was taken. Raises WorkerError.
+        """
         try:
             decoded = self._decode(read.content)
             decoded = replace(decoded, pixels=self._encoder.prepare(decoded.pixels))
@@ -209,7 +214,7 @@ class Embedding:
             raise failure from exc
         if expected is not None:
             expected.supply(read.content_sha256, decoded.pixels)
-        return decoded
+        return decoded.position
 
 
 def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from producer_client.contract import Provenance, Refused
+from producer_client.positions import at_default_point
 from worker.core.geo import distance_m
 from worker.core.ports import Rows
 from worker.core.vectors import Vector
@@ -91,7 +92,7 @@ def examine(photos: Sequence[LegacyPhoto], is_there: Callable[[str], bool]) -> R
             continue
         report.with_coordinates += 1
         report.with_file += there[photo.path]
-        report.trusted += photo.provenance.trusted
+        report.trusted += photo.provenance.trusted and not at_default_point(photo.lat, photo.lon)
         by_point[photo.lat, photo.lon].append(photo)
     for group in by_path.values():
         if len(group) > 1:

@@ -271,6 +271,51 @@ def test_a_known_path_keeps_its_rows_coordinates_over_those_of_the_exif_tags(
     assert rows_of(store, settings, "lat, lon, location_method") == [(56.0, 12.0, "confirmed")]
 
 
+def error_of(store: PostgresStore, photo_id: int) -> float | None:
+    return store.entries.get([photo_id])[photo_id].position_error_m
+
+
+def test_the_error_that_a_camera_states_stays_with_its_point_alone(store: PostgresStore, settings: Settings) -> None:
+    def of_file(name: str, given: object) -> NewEntry:
+        return entry(name, given=given, exif=(5.0, 6.0), exif_error_m=65_000.0)
+
+    items = [
+        of_file("new", None),
+        of_file("by the backend", (5.00001, 6.0, Provenance.EXIF_GPS)),
+        of_file("elsewhere", (5.2, 6.0, Provenance.EXIF_GPS)),
+        of_file("confirmed", (5.0, 6.0, Provenance.CONFIRMED)),
+    ]
+    written = [w.entry for w in store.entries.put_many(items, KEY)]
+    assert [e.position_error_m for e in written] == [65_000.0, 65_000.0, None, None]
+
+    new, moved = written[0].photo_id, written[1].photo_id
+    table = settings.photos_table
+    with store.database.engine.begin() as connection:
+        connection.execute(text(f"UPDATE {table} SET location_method = 'exif' WHERE id = {new}"))
+        connection.execute(text(f"UPDATE {table} SET lat = 7 WHERE id = {moved}"))
+    store.entries.follow_rows()
+    assert (error_of(store, new), error_of(store, moved)) == (65_000.0, None)
+
+    with store.database.engine.begin() as connection:
+        connection.execute(text(f"UPDATE {table} SET location_method = 'manual' WHERE id = {new}"))
+    store.entries.follow_rows()
+    assert error_of(store, new) is None, "somebody has confirmed it"
+
+
+def test_an_error_goes_with_the_point_that_is_withdrawn_or_purged(store: PostgresStore, settings: Settings) -> None:
+    items = [entry(name, given=None, exif=(5.0, 6.0), exif_error_m=9.0) for name in ("withdrawn", "purged")]
+    withdrawn, purged = (w.entry.photo_id for w in store.entries.put_many(items, KEY))
+
+    store.entries.purge_many([purged])
+    with store.database.engine.begin() as connection:
+        connection.execute(text(f"UPDATE {settings.photos_table} SET lat = NULL WHERE id = {withdrawn}"))
+    store.entries.follow_rows()
+
+    with store.database.engine.connect() as connection:
+        left = connection.execute(text(f"SELECT lat, position_error_m FROM {settings.db_schema}.entries")).all()
+    assert [tuple(row) for row in left] == [(None, None)] * 2
+
+
 def test_the_spellings_of_one_path_are_one_photo(store: PostgresStore, settings: Settings) -> None:
     with store.database.engine.begin() as connection:
         connection.execute(text(f"INSERT INTO {settings.photos_table} (file_path) VALUES ('a.jpg')"))
@@ -598,7 +643,7 @@ def test_migrating_twice_and_at_once_is_one_migration(settings: Settings) -> Non
     for thread in threads:
         thread.join()
 
-    assert reached == ["0003"] * 3
+    assert reached == ["0004"] * 3
     for store in stores:
         store.close()
 

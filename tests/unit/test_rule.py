@@ -31,6 +31,7 @@ def hit(
     at: tuple[float, float] = HERE,
     provenance: Provenance | None = Provenance.EXIF_GPS,
     content: str | None = None,
+    error_m: float | None = None,
 ) -> Hit:
     """A hit `north_m` metres north of `at`, with a content of its own."""
     return Hit(
@@ -41,6 +42,7 @@ def hit(
         lon=at[1],
         provenance=provenance,
         content_sha256=f"content {photo_id}" if content is None else content,
+        position_error_m=error_m,
     )
 
 
@@ -365,3 +367,14 @@ def test_hits_are_settled_once_no_less_similar_photo_could_speak() -> None:
     assert not settled([near], RULE), "another witness may lie within the window"
     assert settled([near, far_below], RULE)
     assert settled([hit(n, 0.9) for n in range(10, 10 + RULE.neighbours)], RULE)
+
+
+@pytest.mark.parametrize(
+    ("errors_m", "radius_m"),
+    [((None, None), 10.0), ((4.0, None), 10.0), ((140.0, 5.0), 140.0), ((140.0, 120.0), 140.0)],
+)
+def test_an_answer_is_no_surer_than_its_witnesses(errors_m: tuple[float | None, ...], radius_m: float) -> None:
+    found = ask(*(hit(number, error_m=error_m) for number, error_m in enumerate(errors_m)))
+
+    assert found.radius_m == pytest.approx(radius_m)
+    assert f"within {radius_m:.0f} m" in found.message

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 #: Mean Earth radius (IUGG), metres. The sphere is within 0.6 % of the ellipsoid.
 EARTH_RADIUS_M = 6_371_008.8
+#: Degrees that a database may round away.
+SAME_DEG = 1e-4
 
 
 def distance_m(lat_a: float, lon_a: float, lat_b: float, lon_b: float) -> float:
@@ -16,6 +18,11 @@ def distance_m(lat_a: float, lon_a: float, lat_b: float, lon_b: float) -> float:
     half_lon = math.sin(math.radians(lon_b - lon_a) / 2)
     h = half_lat**2 + math.cos(phi_a) * math.cos(phi_b) * half_lon**2
     return 2 * EARTH_RADIUS_M * math.asin(min(1.0, math.sqrt(h)))
+
+
+def same_point(a: tuple[float, float], b: tuple[float, float]) -> bool:
+    """Whether one (lat, lon) is the other as a column of four decimals, or of single precision, keeps it: 11 m."""
+    return max(abs(a[0] - b[0]), abs(a[1] - b[1])) < SAME_DEG
 
 
 def weighted_centre(points: Sequence[tuple[float, float]], weights: Sequence[float]) -> tuple[float, float]:

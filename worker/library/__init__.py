@@ -52,6 +52,7 @@ class Library:
             entries=store.entries,
             vectors=store.vectors,
             published=store.generations,
+            agree_m=settings.locate_agree_m,
         )
         quarantine = Quarantine(store.attempts, after=settings.quarantine_after)
         filling = Filling(

@@ -11,13 +11,16 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from producer_client import contract
-from producer_client.contract import Code, NewPhoto, Refused
+from producer_client.contract import Code, NewPhoto, Provenance, Refused
 from producer_client.errors import BadRequest
+from producer_client.positions import Position
+from worker.core.geo import same_point
 from worker.core.ports import Encoder, Entries, PhotoSource, PublishedGenerations, StoredVectors
-from worker.core.types import INLINE, Entry, NewEntry
+from worker.core.types import INLINE, NewEntry, Written
 from worker.embedding import Embedding, Fetched
 from worker.errors import Permanent
 from worker.logs import ms_since
+from worker.place.evidence import counts_as
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +39,10 @@ class Photos:
         entries: Entries,
         vectors: StoredVectors,
         published: PublishedGenerations,
+        agree_m: float,
     ) -> None:
+        """agree_m: see worker.place.evidence."""
+        self._agree_m = agree_m
         self._encoder = encoder
         self._embedding = embedding
         self._source = source
@@ -85,10 +91,10 @@ class Photos:
         new = {item.ref: item for item in items if not isinstance(item, Refused)}
         fetched, refused = self._embedding.vectors(
             {ref: item.photo for ref, item in new.items()},
-            need_gps={ref for ref, item in new.items() if item.lat is None},
+            need_gps={ref for ref, item in new.items() if item.provenance in (None, Provenance.EXIF_GPS)},
         )
         rows = [self._new_entry(new[ref], f) for ref, f in fetched.items()]
-        stored, rejected = self._put(rows, {ref: f.fresh for ref, f in fetched.items()}, revive, filling)
+        stored, rejected = self._put(rows, fetched, revive, filling)
         refused |= rejected
         log.info(
             "photos added",
@@ -128,6 +134,7 @@ class Photos:
             given = (item.lat, item.lon, item.provenance)
         photo = item.photo
         path = f.row.path if f.row is not None else photo.path or photo.url
+        said = f.position if isinstance(f.position, Position) else None
         spellings = self._source.spellings(path or f"{INLINE}{f.content_sha256}")
         return NewEntry(
             ref=item.ref,
@@ -137,13 +144,14 @@ class Photos:
             content_sha256=f.content_sha256,
             vector=None if f.kept else f.vector,
             given=given,
-            exif=f.gps,
+            exif=None if said is None else (said.lat, said.lon),
+            exif_error_m=None if said is None else said.error_m,
             address=item.address,
             metadata=item.metadata,
         )
 
     def _put(
-        self, rows: list[NewEntry], fresh: dict[str, bool], revive: bool, filling: bool
+        self, rows: list[NewEntry], fetched: dict[str, Fetched], revive: bool, filling: bool
     ) -> tuple[dict[str, contract.Stored], dict[str, Refused]]:
         """One transaction; if Postgres takes some row for no good, one transaction each."""
         if not rows:
@@ -158,11 +166,38 @@ class Photos:
             stored: dict[str, contract.Stored] = {}
             refused: dict[str, Refused] = {}
             for row in rows:
-                one, none = self._put([row], fresh, revive, filling)
+                one, none = self._put([row], fetched, revive, filling)
                 stored |= one
                 refused |= none
             return stored, refused
-        return {w.ref: _stored(w.ref, w.entry, w.seq, fresh[w.ref]) for w in written}, {}
+        given = {row.ref: row.given for row in rows}
+        return {w.ref: self._stored(w, given[w.ref], fetched[w.ref]) for w in written}, {}
+
+    def _stored(self, written: Written, given: tuple[float, float, Provenance] | None, f: Fetched) -> contract.Stored:
+        entry = written.entry
+        provenance, issue = counts_as(entry, agree_m=self._agree_m)
+        origin: contract.PositionFrom | None = None
+        if entry.lat is None or entry.lon is None:
+            issue = f.position if isinstance(f.position, contract.PositionIssue) else contract.PositionIssue.ABSENT
+        elif given is not None and same_point(given[:2], (entry.lat, entry.lon)):
+            origin = contract.PositionFrom.GIVEN
+        elif isinstance(f.position, Position) and same_point((f.position.lat, f.position.lon), (entry.lat, entry.lon)):
+            origin = f.position.origin
+        else:
+            origin = contract.PositionFrom.ROW
+        return contract.Stored(
+            ref=written.ref,
+            photo_id=entry.photo_id,
+            seq=written.seq,
+            content_sha256=entry.content_sha256,
+            lat=entry.lat,
+            lon=entry.lon,
+            provenance=provenance,
+            embedded=f.fresh,
+            position_from=origin,
+            position_issue=issue,
+            position_error_m=entry.position_error_m,
+        )
 
 
 def _in_order(items: Sequence[object], done: dict[str, T], refused: dict[str, Refused]) -> list[T | Refused]:
@@ -175,19 +210,6 @@ def _in_order(items: Sequence[object], done: dict[str, T], refused: dict[str, Re
             ref: str = item.ref  # type: ignore[attr-defined]  # NewPhoto or EmbedItem
             outcomes.append(done[ref] if ref in done else refused[ref])
     return outcomes
-
-
-def _stored(ref: str, entry: Entry, seq: int, fresh: bool) -> contract.Stored:
-    return contract.Stored(
-        ref=ref,
-        photo_id=entry.photo_id,
-        seq=seq,
-        content_sha256=entry.content_sha256,
-        lat=entry.lat,
-        lon=entry.lon,
-        provenance=entry.provenance,
-        embedded=fresh,
-    )
 
 
 def _check_ids(photo_ids: Sequence[int]) -> None:

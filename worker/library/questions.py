@@ -15,6 +15,7 @@ from worker.core.vectors import Ids, Vector, unit_query
 from worker.embedding import Embedding
 from worker.errors import Permanent, PhotoRefusal
 from worker.logs import ms_since
+from worker.place.evidence import counts_as
 from worker.place.rule import Rule, answer, settled
 from worker.settings import Settings
 
@@ -181,19 +182,22 @@ class Questions:
                 caught_up = True
                 continue
             best = sorted(known, key=lambda photo_id: (-similarity[photo_id], photo_id))[:k]
-            hits = [_hit(known[i][0], similarity[i]) for i in best if similarity[i] >= threshold]
+            agree_m = self._settings.locate_agree_m
+            hits = [_hit(known[i][0], similarity[i], agree_m) for i in best if similarity[i] >= threshold]
             return hits, found.generation, found.seq
 
 
-def _hit(entry: Entry, similarity: float) -> contract.Hit:
+def _hit(entry: Entry, similarity: float, agree_m: float) -> contract.Hit:
+    provenance, _ = counts_as(entry, agree_m=agree_m)
     return contract.Hit(
         photo_id=entry.photo_id,
         similarity=round(similarity, 6),
         path=entry.path,
         lat=entry.lat,
         lon=entry.lon,
-        provenance=entry.provenance,
+        provenance=provenance,
         address=entry.address,
         metadata=entry.metadata,
         content_sha256=entry.content_sha256,
+        position_error_m=entry.position_error_m,
     )

@@ -106,7 +106,8 @@ def _witnesses(hits: Sequence[Hit], rule: Rule) -> list[Witness]:
 def _located(agreeing: Sequence[Witness], share: float) -> Answer:
     weights = [w.weight for w in agreeing]
     lat, lon = weighted_centre([(w.lat, w.lon) for w in agreeing], weights)
-    spread_m = max(distance_m(lat, lon, w.lat, w.lon) for w in agreeing)
+    # A witness may be wrong by as much as its camera said.
+    spread_m = max(distance_m(lat, lon, w.lat, w.lon) + (w.hit.position_error_m or 0.0) for w in agreeing)
     return Answer(
         status=Answer.LOCATED,
         point=Point(lat, lon),

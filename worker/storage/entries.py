@@ -6,11 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Row, Select, and_, delete, exists, func, literal, or_, select, update
+from sqlalchemy import Connection, Row, Select, and_, case, delete, exists, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from producer_client.contract import Code, Near, Provenance
-from worker.core.geo import bounding_box, distance_m
+from worker.core.geo import bounding_box, distance_m, same_point
 from worker.core.types import Counts, Entry, NewEntry, Written
 from worker.core.vectors import Ids, Vector, from_bytes
 from worker.errors import Transient
@@ -82,6 +82,7 @@ class Entries:
                     lon=None,
                     provenance=None,
                     from_exif=False,
+                    position_error_m=None,
                     metadata=None,
                     updated_at=func.now(),
                 )
@@ -168,7 +169,20 @@ class Entries:
                     entries.c.provenance.is_distinct_from(provenance),
                 ),
             )
-            .values(lat=lat, lon=lon, provenance=provenance, from_exif=False, updated_at=func.now())
+            .values(
+                lat=lat,
+                lon=lon,
+                provenance=provenance,
+                from_exif=False,
+                # As in _put_entry: the error of a point that is still the camera's.
+                position_error_m=case(
+                    (
+                        and_(entries.c.lat == lat, entries.c.lon == lon, provenance == Provenance.EXIF_GPS.value),
+                        entries.c.position_error_m,
+                    )
+                ),
+                updated_at=func.now(),
+            )
             .returning(entries.c.photo_id)
         )
         withdrawn = (
@@ -180,7 +194,7 @@ class Entries:
                 entries.c.lat.is_not(None),
                 self._rows.has_coordinates.is_not(True),
             )
-            .values(lat=None, lon=None, provenance=None, updated_at=func.now())
+            .values(lat=None, lon=None, provenance=None, position_error_m=None, updated_at=func.now())
             .returning(entries.c.photo_id)
         )
         deleted = (
@@ -249,6 +263,14 @@ class Entries:
         if from_exif and item.exif is not None:
             point = (*item.exif, Provenance.EXIF_GPS)
         lat, lon, provenance = point or (None, None, None)
+        # Also where the backend, or this transaction, has written the file's point into the row. Not where somebody
+        # has confirmed it: the camera's error is the camera's.
+        by_camera = (
+            point is not None
+            and item.exif is not None
+            and provenance is Provenance.EXIF_GPS
+            and same_point(point[:2], item.exif)
+        )
         values: dict[str, Any] = {
             "content_sha256": item.content_sha256,
             "path": path,
@@ -256,6 +278,7 @@ class Entries:
             "lon": lon,
             "provenance": provenance,
             "from_exif": from_exif,
+            "position_error_m": item.exif_error_m if by_camera else None,
             "removed": False,
             "updated_at": func.now(),
         }
@@ -288,4 +311,5 @@ class Entries:
             provenance=None if row.provenance is None else Provenance(row.provenance),
             address=row.address,
             metadata=row.metadata,
+            position_error_m=row.position_error_m,
         )

@@ -47,6 +47,8 @@ entries = Table(
     Column("lon", Double),
     Column("provenance", Text),
     Column("from_exif", Boolean, nullable=False),
+    #: Metres, as the camera states it. NULL where nobody does.
+    Column("position_error_m", Double),
     Column("metadata", JSONB),
     Column("removed", Boolean, nullable=False),
     Column("updated_at", DateTime(timezone=True), nullable=False),

@@ -1,0 +1,23 @@
+"""What a photo's position counts as, wherever it came from. Values in, a value out."""
+
+from __future__ import annotations
+
+from producer_client.contract import PositionIssue, Provenance
+from producer_client.positions import at_default_point
+from worker.core.types import Entry
+
+
+def counts_as(entry: Entry, *, agree_m: float) -> tuple[Provenance | None, PositionIssue | None]:
+    """The provenance that everybody is shown, and why it is not the one that is stored.
+
+    A default or a cell tower's circle is a `fallback`, also where the backend's table calls it surveyed: it is stored
+    and searched and never evidence. Decided when it is read, so that it holds for all ways in and for what is stored
+    already. agree_m: the distance within which witnesses agree; a larger error cannot speak for any one place.
+    """
+    if entry.lat is None or entry.lon is None or entry.provenance is None:
+        return entry.provenance, None
+    if at_default_point(entry.lat, entry.lon):
+        return Provenance.FALLBACK, PositionIssue.DEFAULT_POINT
+    if entry.position_error_m is not None and entry.position_error_m > agree_m:
+        return Provenance.FALLBACK, PositionIssue.TOO_COARSE
+    return entry.provenance, None
