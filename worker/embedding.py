@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
+from pathlib import PurePath
 from typing import Any, TypeVar
 
 from producer_client.contract import Code, Photo, PositionIssue, Refused
 from producer_client.errors import BadRequest
-from producer_client.positions import Reading
+from producer_client.positions import Position, Reading, first
+from worker.core import sidecars
 from worker.core.batcher import Batcher, Expected, as_ours
 from worker.core.ports import Decode, Encoder, PhotoSource, Rows, StoredVectors
 from worker.core.request import current
@@ -54,10 +56,11 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """A photo's file, and its row where one was named."""
+    """A photo's file, and its row where one was named. path: where it lies, if it came from a path."""
 
     ref: str
     row: PhotoRow | None
+    path: str | None
     content: bytes
     content_sha256: str
 
@@ -161,7 +164,8 @@ class Embedding:
             mine = r.content_sha256 in to_bring
             to_bring.discard(r.content_sha256)  # a second ref of the same content
             if mine or r.ref in need_gps:
-                decoding[r.ref] = pool.submit(self._decode_one, r, expected if mine else None)
+                sent_to = expected if mine else None
+                decoding[r.ref] = pool.submit(self._decode_one, r, sent_to, look_beside=r.ref in need_gps)
         # Before `expected` gives up what is not there.
         stack.callback(wait, decoding.values())
         return _Step([(r.ref, r.content_sha256, r.row) for r in read], known, kept, expected, decoding)
@@ -198,11 +202,11 @@ class Embedding:
         # again with. What Postgres raises goes on and sends the whole message round.
         except (PhotoRefusal, BadRequest, Transient) as exc:
             return Refused(ref, exc.code, exc.message)
-        return _Read(ref, row, content, hashlib.sha256(content).hexdigest())
+        return _Read(ref, row, photo.path, content, hashlib.sha256(content).hexdigest())
 
-    def _decode_one(self, read: _Read, expected: Expected | None) -> Reading:
-        """The photo as the model sees it goes on to the model, where it is expected; returns what its file says of
-        where it was taken. Raises WorkerError.
+    def _decode_one(self, read: _Read, expected: Expected | None, *, look_beside: bool) -> Reading:
+        """The photo as the model sees it goes on to the model, where it is expected; returns what is said of where it
+        was taken, in the file or, if wanted, in those beside it. Raises WorkerError.
         """
         try:
             decoded = self._decode(read.content)
@@ -214,7 +218,11 @@ class Embedding:
             raise failure from exc
         if expected is not None:
             expected.supply(read.content_sha256, decoded.pixels)
-        return decoded.position
+        if isinstance(decoded.position, Position) or not look_beside or read.path is None:
+            return decoded.position
+        name = PurePath(read.path).name
+        beside = self._source.beside(read.path, sidecars.names(name), limit=sidecars.MAX_BYTES)
+        return first(chain([decoded.position], (sidecars.read(origin, name, content) for origin, content in beside)))
 
 
 def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -6,10 +6,11 @@ import hashlib
 import shutil
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -35,6 +36,8 @@ from worker.library import Library
 from worker.settings import Settings
 from worker.storage import tables
 from worker.storage.store import PostgresStore
+
+T = TypeVar("T")
 
 #: float16 keeps 11 bits, so that the cosine of two unit vectors moves by less than 2^-11 = 0.0005.
 ROUNDING = 1e-3
@@ -458,6 +461,9 @@ class Bytes:
         if not content:
             raise PhotoRefusal(Code.NOT_FOUND, f"{photo.path} is not there")
         return content
+
+    def beside(self, path: str, names: Iterable[tuple[T, str]], *, limit: int) -> Iterator[tuple[T, bytes]]:
+        return iter(())
 
     def spellings(self, path: str) -> tuple[str, ...]:
         return (path,)

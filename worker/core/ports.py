@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from producer_client.contract import Code, Near, Photo, RebuildRun
 from worker.core.types import (
@@ -26,6 +26,7 @@ from worker.core.types import (
 )
 from worker.core.vectors import Ids, Vector, Vectors
 
+T = TypeVar("T")
 #: Called with (phase, done, in all).
 Progress = Callable[[str, int, int], None]
 
@@ -60,6 +61,8 @@ class PhotoSource(Protocol):
     """References to bytes. Raises PhotoRefusal, or Transient where a server did not answer."""
 
     def fetch(self, photo: Photo) -> bytes: ...
+
+    def beside(self, path: str, names: Iterable[tuple[T, str]], *, limit: int) -> Iterator[tuple[T, bytes]]: ...
 
     def spellings(self, path: str) -> tuple[str, ...]: ...
 

@@ -6,9 +6,9 @@ import ipaddress
 import os
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from producer_client.contract import Code, Photo
@@ -17,6 +17,7 @@ from worker.errors import PhotoRefusal, Transient
 from worker.extras import cloud_lacks
 from worker.settings import Settings
 
+T = TypeVar("T")
 #: Schemes that this page can read at all; the settings say which of them are allowed.
 SCHEMES = ("http", "https", "s3", "gs", "file")
 
@@ -48,6 +49,22 @@ class PhotoFiles:
             return self._url(photo.path)
         return self._file(photo.path or "")
 
+    def beside(self, path: str, names: Iterable[tuple[T, str]], *, limit: int) -> Iterator[tuple[T, bytes]]:
+        """The files of these names that lie in the folder of a photo, each read when it is asked for.
+
+        names: with what each of them is called back by. A file is read as a photo is, under the allowed roots alone;
+        one that may not be read is passed over, one of more than `limit` bytes comes as nothing. Raises Transient.
+        """
+        if "://" in path:
+            return
+        folder = self._absolute(path).parent
+        for key, name in names:
+            try:
+                yield key, self._file(str(folder / name), limit=limit)
+            except PhotoRefusal as exc:
+                if exc.code in (Code.TOO_LARGE, Code.EMPTY_FILE):
+                    yield key, b""
+
     def is_there(self, path: str) -> bool:
         """Whether a path of the table names a file; URLs are not asked."""
         return "://" in path or is_file(self._absolute(path))
@@ -77,7 +94,7 @@ class PhotoFiles:
             )
         return photo.inline_bytes()
 
-    def _file(self, given: str) -> bytes:
+    def _file(self, given: str, *, limit: int | None = None) -> bytes:
         if given.startswith(INLINE):
             raise PhotoRefusal(Code.NOT_FOUND, "the photo came as inline bytes, which are not kept")
         path = self._absolute(given)
@@ -102,12 +119,12 @@ class PhotoFiles:
             raise PhotoRefusal(Code.NOT_A_FILE, f"{given} is not a regular file")
         with os.fdopen(descriptor, "rb") as file:
             self._check_root(Path(f"/proc/self/fd/{descriptor}").readlink(), given)
-            self._check_size(facts.st_size, given)
+            self._check_size(facts.st_size, given, limit)
             try:
-                content = file.read(self._settings.max_photo_bytes + 1)
+                content = file.read((limit or self._settings.max_photo_bytes) + 1)
             except OSError as exc:
                 raise Transient(Code.UNAVAILABLE, f"{given} cannot be read now: {exc.strerror}") from exc
-        return self._checked(content, given)
+        return self._checked(content, given, limit)
 
     def _absolute(self, given: str) -> Path:
         """A relative path is looked for under each root: some backends store only the part below."""
@@ -190,15 +207,15 @@ class PhotoFiles:
             "allow_redirects": False,
         }
 
-    def _check_size(self, size: int, given: str) -> None:
-        limit = self._settings.max_photo_bytes
+    def _check_size(self, size: int, given: str, limit: int | None = None) -> None:
+        limit = limit or self._settings.max_photo_bytes
         if size > limit:
             raise PhotoRefusal(
                 Code.TOO_LARGE, f"{given} has {size} bytes, the limit is {limit} (SIGHTLINE_MAX_PHOTO_BYTES)"
             )
 
-    def _checked(self, content: bytes, given: str) -> bytes:
-        self._check_size(len(content), given)
+    def _checked(self, content: bytes, given: str, limit: int | None = None) -> bytes:
+        self._check_size(len(content), given, limit)
         if not content:
             raise PhotoRefusal(Code.EMPTY_FILE, f"{given} is empty")
         return content
