@@ -5,12 +5,19 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from producer_client import BadRequest, NewPhoto, Photo, Provenance, Refused
+from producer_client import BadRequest, Code, NewPhoto, Photo, Provenance, Refused
 from worker.words import say
 
 #: Suffixes that `sightline add FOLDER` takes for photos; the content decides in the end.
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif", ".tif", ".tiff", ".gif"}
+
+#: Columns of a manifest, and those without which it is none.
+COLUMNS = ("file", "lat", "lon", "coordinate_source", "place")
+NEEDED_COLUMNS = COLUMNS[:3]
+#: What its coordinate_source may be.
+SOURCES = {**{p.value: p for p in Provenance}, "exif": Provenance.EXIF_GPS, "landmark": Provenance.SURVEYED}
 
 
 def new_photos(
@@ -18,8 +25,9 @@ def new_photos(
 ) -> Iterator[NewPhoto | Refused]:
     """Photos of files, folders and manifests (.csv), in their order; lat, lon and provenance are those of a single one.
 
-    A name in a folder that no message can carry is refused, and its neighbours come. Raises ValueError with a sentence,
-    BadRequest for impossible coordinates, OSError for a manifest that cannot be read.
+    A name in a folder that no message can carry is refused, as is a row of a manifest that says nothing sensible, and
+    their neighbours come. Raises ValueError with a sentence, BadRequest for impossible coordinates, OSError for a
+    manifest that cannot be read.
     """
     if (lat is None) != (lon is None):
         raise ValueError(say("give both --lat and --lon, or neither"))
@@ -27,14 +35,14 @@ def new_photos(
         raise ValueError(say("--lat and --lon are for a single photo; use a manifest.csv for many"))
     for path in given:
         if path.suffix == ".csv":
-            yield from read_manifest(path)
+            yield from manifest_rows(path)
         elif path.is_dir():
             for found in sorted(p for p in path.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES):
                 try:
                     yield NewPhoto(ref=str(found), photo=Photo(path=str(found.resolve())))
                 except BadRequest as exc:
                     # A name that is not UTF-8 cannot travel as JSON; it must not keep its neighbours back.
-                    yield Refused(str(found), exc.code, exc.message)
+                    yield Refused(str(found).encode(errors="backslashreplace").decode(), exc.code, exc.message)
         else:
             yield NewPhoto(
                 ref=str(path),
@@ -45,29 +53,90 @@ def new_photos(
             )
 
 
-def read_manifest(path: Path) -> Iterator[NewPhoto]:
+def manifest_rows(path: Path) -> Iterator[NewPhoto | Refused]:
     """Rows of a CSV with file, lat, lon, coordinate_source, and optionally place.
 
-    coordinate_source is a provenance, `exif` or `landmark`; rows without lat and lon leave it to the EXIF tags.
-    Raises ValueError naming the row.
+    coordinate_source is a provenance, `exif` or `landmark`; rows without lat and lon leave it to what their files say.
+    A row that cannot be read is refused with its line, and the others come. Raises ValueError with a sentence where
+    it is the whole file that cannot be read.
     """
-    sources = {**{p.value: p for p in Provenance}, "exif": Provenance.EXIF_GPS, "landmark": Provenance.SURVEYED}
     with path.open(newline="", encoding="utf-8-sig") as file:
-        for number, row in enumerate(csv.DictReader(file), 2):
-            try:
-                known = bool(row["lat"] and row["lon"])
-                yield NewPhoto(
-                    ref=row["file"],
-                    photo=Photo(path=str((path.parent / row["file"]).resolve())),
-                    lat=float(row["lat"]) if known else None,
-                    lon=float(row["lon"]) if known else None,
-                    provenance=sources[row["coordinate_source"]] if known else None,
-                    metadata={"place": row["place"]} if row.get("place") else None,
-                )
-            except KeyError as exc:
+        rows = csv.reader(file)
+        try:
+            header = next(rows, [])
+            lacking = ", ".join(name for name in NEEDED_COLUMNS if name not in header)
+            if lacking:
+                columns = ", ".join(COLUMNS)
                 raise ValueError(
-                    f"{path}, line {number}: {exc} is missing or unknown; columns are file, lat, lon, "
-                    f"coordinate_source (one of {', '.join(sources)}) and place"
-                ) from exc
-            except (ValueError, BadRequest) as exc:
-                raise ValueError(f"{path}, line {number}: {exc}") from exc
+                    say(
+                        "{path}, line 1: {lacking} missing; the columns are {columns}",
+                        path=path,
+                        lacking=lacking,
+                        columns=columns,
+                    )
+                )
+            for line, fields in _lines(rows):
+                if isinstance(fields, str):
+                    yield _refused(path, line, "", fields)
+                elif any(fields):  # a spreadsheet's empty line is commas
+                    yield _row(path, line, header, fields)
+        except UnicodeDecodeError as exc:
+            raise ValueError(say("{path} is not UTF-8 text: {why}", path=path, why=exc)) from exc
+
+
+def read_manifest(path: Path) -> Iterator[NewPhoto]:
+    """As `manifest_rows`, for who needs all of them: raises ValueError with the sentence of the first refusal."""
+    for row in manifest_rows(path):
+        if isinstance(row, Refused):
+            raise ValueError(row.message)
+        yield row
+
+
+# ---------------------------------------------------------------------------------------------- below
+
+
+def _lines(rows: Any) -> Iterator[tuple[int, list[str] | str]]:
+    """Number and fields of each line, or what csv says of it."""
+    while True:
+        try:
+            fields: list[str] | str = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as exc:
+            fields = str(exc)
+        yield rows.line_num, fields
+
+
+def _row(path: Path, line: int, header: list[str], fields: list[str]) -> NewPhoto | Refused:
+    row = dict(zip(header, fields, strict=False))
+    file, lat, lon, source = (row.get(name, "") for name in ("file", "lat", "lon", "coordinate_source"))
+    if len(fields) < len(header) or any(fields[len(header) :]):
+        why = say("{there} fields, the header has {columns}", there=len(fields), columns=len(header))
+        return _refused(path, line, file, why)
+    if not file:
+        return _refused(path, line, file, say("it names no file"))
+    if bool(lat) != bool(lon):
+        why = say("a latitude without a longitude") if lat else say("a longitude without a latitude")
+        return _refused(path, line, file, why, Code.BAD_COORDINATES)
+    if lat and source not in SOURCES:
+        sources = ", ".join(SOURCES)
+        why = say("coordinate_source {source!r} is none of {sources}", source=source, sources=sources)
+        return _refused(path, line, file, why)
+    try:
+        return NewPhoto(
+            ref=file,
+            photo=Photo(path=str((path.parent / file).resolve())),
+            lat=float(lat) if lat else None,
+            lon=float(lon) if lon else None,
+            provenance=SOURCES[source] if lat else None,
+            metadata={"place": row["place"]} if row.get("place") else None,
+        )
+    except BadRequest as exc:
+        return _refused(path, line, file, exc.message, exc.code)
+    except ValueError as exc:  # no number, or a name that no file can have
+        return _refused(path, line, file, str(exc))
+
+
+def _refused(path: Path, line: int, file: str, why: str, code: Code = Code.BAD_REQUEST) -> Refused:
+    said = say("{path}, line {line}: {why}", path=path, line=line, why=why)
+    return Refused(file or f"{path}:{line}", code, said)

@@ -209,10 +209,10 @@ def test_a_worker_without_its_weights_stops_and_says_how_to_get_them(stack: Stac
 @pytest.mark.parametrize(
     ("manifest", "said"),
     [
-        ("file,lat,lon,coordinate_source\na.jpg,1,2,guessed\n", "line 2: 'guessed'"),
-        ("file,lat,lon,coordinate_source\na.jpg,north,2,exif\n", "line 2: could not convert"),
-        ("file,lat,lon,coordinate_source\na.jpg,91,2,exif\n", "line 2: latitude 91"),
-        ("name,lat,lon\na.jpg,1,2\n", "line 2: 'file'"),
+        ("name,lat,lon\na.jpg,1,2\n", "line 1: file missing; the columns are file, lat, lon"),
+        ("file,place\na.jpg,x\n", "line 1: lat, lon missing"),
+        ("", "line 1: file, lat, lon missing"),
+        ("file;lat;lon\na.jpg;1;2\n", "line 1: file, lat, lon missing"),
         (None, "No such file"),
     ],
 )
@@ -227,6 +227,17 @@ def test_a_manifest_that_is_wrong_is_a_sentence_with_its_line(
 
     assert done.returncode == 1
     assert said in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_a_manifest_in_another_encoding_is_a_sentence(stack: Stack, tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_bytes("file,place,lat,lon\na.jpg,Москва,,\n".encode("cp1251"))
+
+    done = sightline("add", str(path), settings=stack.settings)
+
+    assert done.returncode == 1
+    assert "m.csv is not UTF-8 text" in done.stderr
     assert "Traceback" not in done.stderr
 
 

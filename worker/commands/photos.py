@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from producer_client import EmbedItem, NewPhoto, Photo, Provenance, Refused
-from producer_client.contract import Embedded, Purged
+from producer_client.contract import Embedded, Purged, Stored
 from worker.commands.connections import open_client, open_store
-from worker.commands.terminal import AsJson, TimeoutS, err, fail, out, print_refused, show
+from worker.commands.positions import position_lines
+from worker.commands.terminal import AsJson, TimeoutS, fail, out, print_refused, show
 from worker.manifest import new_photos
 from worker.progress import embed_missing, progress_bar
 from worker.settings import load as load_settings
@@ -29,27 +29,26 @@ def add(
     as_json: AsJson = False,
     timeout: TimeoutS = 300.0,
 ) -> None:
-    """Add photos to the index. Without coordinates those of the EXIF tags are taken."""
-    items: list[NewPhoto] = []
+    """Add photos to the index. Without coordinates those that the file says are taken: EXIF, XMP, Google Takeout."""
     try:
-        for item in new_photos(photos, lat, lon, provenance):
-            if isinstance(item, NewPhoto):
-                items.append(item)
-            else:
-                name, words = escape(repr(item.ref)), escape(item.message)
-                err.print(say("[yellow]left out[/] {name}: {why}", name=name, why=words))
+        items = list(new_photos(photos, lat, lon, provenance))
     except (OSError, ValueError) as exc:
         fail(str(exc))
     if not items:
         fail(say("no photo there"))
-    with open_client(load_settings()) as client, progress_bar(say("adding")) as progress:
-        outcomes = client.add_many(items, timeout_s=timeout, progress=progress)
+    outcomes: list[Stored | Refused] = [item for item in items if isinstance(item, Refused)]
+    new = [item for item in items if isinstance(item, NewPhoto)]
+    if new:
+        with open_client(load_settings()) as client, progress_bar(say("adding")) as progress:
+            outcomes += client.add_many(new, timeout_s=timeout, progress=progress)
     refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
 
     def table() -> None:
         print_refused(refused)
         stored = len(outcomes) - len(refused)
         out.print(say("[green]{stored} stored[/], {refused} refused", stored=stored, refused=len(refused)))
+        for line in position_lines([outcome for outcome in outcomes if isinstance(outcome, Stored)]):
+            out.print(line)
 
     show(as_json, {"outcomes": [outcome.to_wire() for outcome in outcomes]}, table, refused=refused)
 

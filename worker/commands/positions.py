@@ -1,0 +1,56 @@
+"""What people are told of positions that were not taken, or that are no evidence. Knows no command."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from producer_client.contract import PositionIssue, Stored
+from worker.words import say
+
+
+def position_lines(stored: Iterable[Stored]) -> Iterator[str]:
+    """A line for photos without a position and one for those whose position is never evidence: counts and reasons."""
+    without: Counter[PositionIssue] = Counter()
+    no_evidence: Counter[PositionIssue] = Counter()
+    for outcome in stored:
+        if outcome.position_issue is not None:
+            (without if outcome.lat is None else no_evidence)[outcome.position_issue] += 1
+    if without:
+        reasons = _reasons(without)
+        yield say("without a position: {count} ({reasons})", count=without.total(), reasons=reasons)
+    if no_evidence:
+        reasons = _reasons(no_evidence)
+        yield say("[yellow]shown, but no evidence[/]: {count} ({reasons})", count=no_evidence.total(), reasons=reasons)
+
+
+def _reasons(counted: Counter[PositionIssue]) -> str:
+    return ", ".join(f"{_said(issue)}: {count}" for issue, count in counted.most_common())
+
+
+def _said(issue: PositionIssue) -> str:
+    match issue:
+        case PositionIssue.ABSENT:
+            return say("nothing says where")
+        case PositionIssue.VOID:
+            return say("the camera had no fix")
+        case PositionIssue.ZEROS:
+            return say("exactly 0, 0 in the file")
+        case PositionIssue.HALF:
+            return say("only half of it is there")
+        case PositionIssue.NO_HEMISPHERE:
+            return say("no hemisphere")
+        case PositionIssue.BROKEN_NUMBERS:
+            return say("broken numbers")
+        case PositionIssue.MINUTES_OUT_OF_RANGE:
+            return say("minutes out of range")
+        case PositionIssue.OUT_OF_RANGE:
+            return say("degrees out of range")
+        case PositionIssue.CONTRADICTORY:
+            return say("it can be read in two ways")
+        case PositionIssue.UNREADABLE:
+            return say("its XMP or JSON cannot be read")
+        case PositionIssue.DEFAULT_POINT:
+            return say("exactly 0, 0: a default, not a place")
+        case PositionIssue.TOO_COARSE:
+            return say("its error is too large")
