@@ -16,8 +16,8 @@ from xml.parsers import expat
 
 from producer_client.words import PositionFrom, PositionIssue
 
-#: EXIF's GPS block and what stands in it (Exif 2.32, section 4.6.6); XMP packets have a tag of their own in TIFF.
-GPS_IFD, XMP_TAG = 0x8825, 700
+#: EXIF's GPS block and what stands in it (Exif 2.32, section 4.6.6).
+GPS_IFD = 0x8825
 LAT_REF, LAT, LON_REF, LON, STATUS, MEASURE_MODE, DATUM, ERROR = 1, 2, 3, 4, 9, 10, 18, 31
 #: What Pillow raises for metadata that breaks off or contradicts itself; the last two, found by flipping bytes, are
 #: those of EXIF shorter than its own header and of 64-bit offsets in it.
@@ -75,13 +75,11 @@ Reading = Position | PositionIssue
 
 def of_image(image: Any) -> Reading:
     """What a photo's file says: its EXIF GPS tags, or else its XMP packet. image: opened by the caller's Pillow."""
-    packet = image.info.get("xmp")
     try:
-        exif = image.getexif()
-        tags, packet = exif.get_ifd(GPS_IFD), packet or exif.get(XMP_TAG)
+        tags = image.getexif().get_ifd(GPS_IFD)
     except BROKEN:
         tags = {}
-    said = from_exif(tags)
+    said, packet = from_exif(tags), image.info.get("xmp")
     if isinstance(said, Position) or not isinstance(packet, bytes):
         return said
     return first((said, from_xmp(packet)))
