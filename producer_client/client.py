@@ -2,7 +2,10 @@
 
     sightline = Sightline("redis://127.0.0.1:6399/0")
     stored = sightline.add_to_index(path="/photos/1.jpg", lat=55.7, lon=13.2, provenance="exif_gps")
-    answer = sightline.locate(path="/photos/2.jpg", min_seq=stored.seq).answer
+    answer = sightline.locate(path="/photos/2.jpg").answer
+
+A client's questions see what its replies have told of, whichever worker answers. `session` carries that to another
+process, `min_seq=0` asks for less.
 
 Every verb has a `submit_` twin that returns a Handle at once: `.wait(timeout_s)`, or `await` it.
 """
@@ -17,7 +20,8 @@ from producer_client.bulk import in_bulk
 from producer_client.celery_app import RETRY, client_app, close_app
 from producer_client.contract import NewPhoto, Photo, Refused
 from producer_client.errors import BadRequest, PhotoRefused
-from producer_client.handle import Handle, connection_lost
+from producer_client.handle import Handle, connection_lost, read_reply
+from producer_client.session import Session
 from producer_client.words import Code, Provenance, Queue, TaskName
 
 T = TypeVar("T")
@@ -31,14 +35,37 @@ class Sightline:
     """One per process is enough; threads may share it. Constructing it connects to nothing.
 
     broker_url: the workers' Redis, for example redis://host:6379/0. result_backend: where replies lie; the
-    broker unless given. timeout_s: the default wait of every verb.
+    broker unless given. timeout_s: the default wait of every verb. session: of another client, whose writes are to be
+    seen too.
     """
 
     def __init__(
-        self, broker_url: str, *, result_backend: str | None = None, timeout_s: float = DEFAULT_TIMEOUT_S
+        self,
+        broker_url: str,
+        *,
+        result_backend: str | None = None,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        session: int = 0,
     ) -> None:
         self.timeout_s = timeout_s
+        self._session = Session(session)
         self._app = client_app(broker_url, result_backend or broker_url)
+
+    # -------------------------------------------------------------------------------- what it has seen
+
+    @property
+    def session(self) -> int:
+        """The newest seq that a reply has named: what questions see at least. For another process it is plain JSON."""
+        return self._session.seq
+
+    def join(self, session: int) -> None:
+        """See what another client has seen too. From your own processes alone: after a seq that nobody has written
+        every question is `stale`."""
+        self._session.join(session)
+
+    def read_reply(self, wire: Any, read: Callable[[Any], T]) -> T:
+        """As `producer_client.read_reply`; this client's questions then see what the reply speaks of."""
+        return read_reply(wire, self._session.hearing(read))
 
     # ------------------------------------------------------------------------------------------ add
 
@@ -181,10 +208,13 @@ class Sightline:
         threshold: float | None = None,
         near: contract.Near | None = None,
         where: dict[str, Any] | None = None,
-        min_seq: int = 0,
+        min_seq: int | None = None,
         timeout_s: float | None = None,
     ) -> Handle[contract.SearchReply]:
-        """Similar photos, best first. The photo itself and its duplicates are never among them."""
+        """Similar photos, best first. The photo itself and its duplicates are never among them.
+
+        min_seq: the write that must have been seen, `session` unless given.
+        """
         by_photo = any(given is not None for given in (photo_id, path, url, content))
         request = contract.Search(
             photo=_photo(photo_id, path, url, content) if by_photo else None,
@@ -195,7 +225,7 @@ class Sightline:
             threshold=threshold,
             near=near,
             where=where,
-            min_seq=min_seq,
+            min_seq=self.session if min_seq is None else min_seq,
         )
         return self._send(
             TaskName.SEARCH,
@@ -217,15 +247,19 @@ class Sightline:
         content: bytes | None = None,
         threshold: float | None = None,
         near: contract.Near | None = None,
-        min_seq: int = 0,
+        min_seq: int | None = None,
         timeout_s: float | None = None,
     ) -> Handle[contract.LocateReply]:
         """Where was it taken? `.answer` is located with point, radius and evidence, or abstained with a reason.
 
-        timeout_s: a worker that comes to it later drops it. Give more than the default 60 where nobody waits.
+        min_seq: the write that must have been seen, `session` unless given. timeout_s: a worker that comes to it later
+        drops it. Give more than the default 60 where nobody waits.
         """
         request = contract.Locate(
-            photo=_photo(photo_id, path, url, content), threshold=threshold, near=near, min_seq=min_seq
+            photo=_photo(photo_id, path, url, content),
+            threshold=threshold,
+            near=near,
+            min_seq=self.session if min_seq is None else min_seq,
         )
         return self._send(
             TaskName.LOCATE,
@@ -244,7 +278,8 @@ class Sightline:
         Replies are kept for an hour (SIGHTLINE_RESULT_EXPIRES_S). An id that nobody sent looks like one that is still
         on its way. To look without waiting, ask `ready()`: `wait` takes a second at least when nothing is there.
         """
-        return Handle(self._app.AsyncResult(task_id), contract.LocateReply.from_wire, self.timeout_s)
+        read = self._session.hearing(contract.LocateReply.from_wire)
+        return Handle(self._app.AsyncResult(task_id), read, self.timeout_s)
 
     # ------------------------------------------------------------------------------------- the index
 
@@ -295,7 +330,7 @@ class Sightline:
                 expires=expires_s,
                 retry_policy=RETRY,
             )
-        return Handle(result, read, self.timeout_s)
+        return Handle(result, self._session.hearing(read), self.timeout_s)
 
 
 def _ids(photo_ids: int | Sequence[int]) -> list[int]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -59,7 +58,7 @@ class CLIPSimilarityService:
     broker_url, result_backend: the workers' Redis; SIGHTLINE_BROKER_URL and SIGHTLINE_RESULT_BACKEND unless given.
     timeout_s: how long a method waits for its answer. strict: raise SightlineError instead of answering None, False,
     0, {} or []. location_methods: what values of `location_method` mean, as `contract.LOCATION_METHODS` says
-    unless given; all others are `derived`.
+    unless given; all others are `derived`. session: of another process, whose photos are to be found too.
     """
 
     def __init__(
@@ -72,19 +71,25 @@ class CLIPSimilarityService:
         timeout_s: float = 30.0,
         strict: bool = False,
         location_methods: Mapping[str, Provenance | str] | None = None,
+        session: int = 0,
     ) -> None:
         self.model_name = model_name
         self.cache_dir = Path(cache_dir)
         self.strict = strict
         given = LOCATION_METHODS if location_methods is None else location_methods
         self._methods = {name: Provenance(meaning) for name, meaning in given.items()}
-        self._lock = threading.Lock()
-        self._seq = 0
         self._client = Sightline(
             broker_url or os.environ.get("SIGHTLINE_BROKER_URL") or DEFAULT_BROKER_URL,
             result_backend=result_backend or os.environ.get("SIGHTLINE_RESULT_BACKEND") or None,
             timeout_s=timeout_s,
+            session=session,
         )
+
+    @property
+    def session(self) -> int:
+        """As that of `Sightline`: what this object added, its next search finds, as in the old class; whichever worker
+        answers."""
+        return self._client.session
 
     def find_similar_images(
         self, image_path: str | os.PathLike[str], top_k: int = 5, similarity_threshold: float = 0.75
@@ -99,9 +104,7 @@ class CLIPSimilarityService:
         def find() -> list[dict[str, Any]]:
             reply = self._by_path_or_content(
                 image_path,
-                lambda photo: self._client.search(
-                    top_k=top_k, threshold=similarity_threshold, min_seq=self._seq, **photo
-                ),
+                lambda photo: self._client.search(top_k=top_k, threshold=similarity_threshold, **photo),
             )
             return [match(hit) for hit in reply.hits]
 
@@ -132,7 +135,6 @@ class CLIPSimilarityService:
                 )
 
             stored = self._by_path_or_content(image_path, send)
-            self._wrote(stored)
             log.info("CLIP: Added photo %d to the index", stored.photo_id)
             return True
 
@@ -160,7 +162,6 @@ class CLIPSimilarityService:
                 if isinstance(outcome, Refused):
                     refused.append(outcome)
                 else:
-                    self._wrote(outcome)
                     stored += 1
             for refusal in refused:
                 log.warning("CLIP: %s was not taken: %s [%s]", refusal.ref, refusal.message, refusal.code)
@@ -203,11 +204,6 @@ class CLIPSimilarityService:
         self._client.close()
 
     # ------------------------------------------------------------------------------------------- below
-
-    def _wrote(self, stored: Stored) -> None:
-        """What this object added is found by its next search, whichever worker answers, as in the old class."""
-        with self._lock:
-            self._seq = max(self._seq, stored.seq)
 
     def _or(self, otherwise: T, what: str, act: Callable[[], T]) -> T:
         """What `act` returns, or `otherwise` where the old class swallowed an error; the log has it."""

@@ -1,18 +1,34 @@
-"""What the client puts on the wire. A fake broker is enough: nobody answers here."""
+"""What the client puts on the wire, and what it keeps of the replies. A fake broker is enough."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import fakeredis
 import pytest
 import redis
 
-from producer_client import Code, Near, NewPhoto, Photo, Provenance, Refused, Sightline
+from producer_client import (
+    BadRequest,
+    Code,
+    Handle,
+    Near,
+    NewPhoto,
+    Photo,
+    PhotoRefused,
+    Provenance,
+    Refused,
+    Sightline,
+    TimedOut,
+    contract,
+)
+from producer_client.compat import CLIPSimilarityService
+from producer_client.session import Session
 
 
 @pytest.fixture
@@ -90,3 +106,177 @@ def test_bulk_messages_hold_64_photos_and_refuse_their_own_without_a_reply(
     for raw in broker.lrange("bulk", 0, -1):
         (message,), _, _ = json.loads(base64.b64decode(json.loads(raw)["body"]))
         assert len(message["photos"]) == 64
+
+
+# ---------------------------------------------------------------------------------------- what it has seen
+
+
+def stored(seq: int, ref: str = "a") -> contract.Stored:
+    return contract.Stored(ref, photo_id=seq, seq=seq, content_sha256="")
+
+
+REFUSED = Refused("b", Code.EMPTY_FILE, "it is empty")
+ANSWER = contract.Answer(contract.Answer.ABSTAINED, reason=contract.Reason.NOTHING_SIMILAR)
+REBUILT = contract.RebuildReply(2, 7, 1, 1, 0, 0, 1, 4, "model", "model@1", "cpu", 0.1, "exact", 1.0, 100)
+STATS = contract.StatsReply(
+    "model", "model@1", 4, "cpu", False, 1, 1, 1, 0, None, 0, None, None, None, 1, None, None, 0, 0, 7, 0, 0, 1.0, None
+)
+
+#: Every verb whose reply names a seq, with a reply that names 7.
+NAMES_7: dict[str, tuple[Callable[[Sightline], Handle[Any]], contract.Message]] = {
+    "add": (lambda c: c.submit_add_to_index(path="/a.jpg"), contract.AddReply([stored(7)], "model@1")),
+    "remove": (
+        lambda c: c.submit_remove([1, 2]),
+        contract.RemoveReply([contract.Removed("1", 1, 7, True), contract.Removed("2", 2, 6, False)]),
+    ),
+    "purge": (lambda c: c.submit_purge(1), contract.PurgeReply([REFUSED, contract.Purged("1", 1, 7, True, [])])),
+    "search": (lambda c: c.submit_search(path="/a.jpg"), contract.SearchReply([], None, 7, "model@1", 1.0)),
+    "locate": (lambda c: c.submit_locate(path="/a.jpg"), contract.LocateReply(ANSWER, None, 7, "model@1", 1.0)),
+    "locating": (
+        lambda c: c.locating(c.submit_locate(path="/a.jpg").task_id),
+        contract.LocateReply(ANSWER, None, 7, "model@1", 1.0),
+    ),
+    "rebuild": (lambda c: c.submit_rebuild_index(), REBUILT),
+    "stats": (lambda c: c.submit_stats(), STATS),
+}
+
+
+def answer(broker: redis.Redis, task_id: str, reply: contract.Message) -> None:
+    """As a worker that is done with it."""
+    kept = json.dumps({"task_id": task_id, "status": "SUCCESS", "result": contract.ok(reply), "traceback": None})
+    broker.set(f"celery-task-meta-{task_id}", kept)
+    broker.publish(f"celery-task-meta-{task_id}", kept)
+
+
+def min_seq_of(broker: redis.Redis, ask: Callable[[], object]) -> int:
+    """What the question says that must have been seen."""
+    broker.delete("interactive")
+    ask()
+    message, _, _ = sent(broker, "interactive")
+    return int(message["min_seq"])
+
+
+@pytest.mark.parametrize("verb", NAMES_7)
+def test_questions_see_what_any_reply_has_told_of(client: Sightline, broker: redis.Redis, verb: str) -> None:
+    submit, reply = NAMES_7[verb]
+    before = min_seq_of(broker, lambda: client.submit_locate(path="/b.jpg"))
+
+    handle = submit(client)
+    answer(broker, handle.task_id, reply)
+    handle.wait()
+
+    assert (before, client.session) == (0, 7)
+    assert min_seq_of(broker, lambda: client.submit_locate(path="/b.jpg")) == 7
+    assert min_seq_of(broker, lambda: client.submit_search(path="/b.jpg")) == 7
+
+
+def test_an_older_reply_takes_nothing_back(client: Sightline, broker: redis.Redis) -> None:
+    for seq in (9, 8):
+        handle = client.submit_add_to_index(path="/a.jpg")
+        answer(broker, handle.task_id, contract.AddReply([stored(seq)], "model@1"))
+        handle.wait()
+
+    assert client.session == 9
+
+
+def test_a_reply_that_is_awaited_counts(client: Sightline, broker: redis.Redis) -> None:
+    async def awaited(handle: Handle[Any]) -> Any:
+        return await handle
+
+    handle = client.submit_add_to_index(path="/a.jpg")
+    answer(broker, handle.task_id, contract.AddReply([stored(7)], "model@1"))
+    asyncio.run(awaited(handle))
+
+    assert client.session == 7
+
+
+def test_a_reply_that_was_waited_for_in_vain_counts_when_it_is_there(client: Sightline, broker: redis.Redis) -> None:
+    handle = client.submit_add_to_index(path="/a.jpg")
+    with pytest.raises(TimedOut):
+        handle.wait(0.01)
+    before = client.session
+
+    answer(broker, handle.task_id, contract.AddReply([stored(7)], "model@1"))
+    handle.wait()
+
+    assert (before, client.session) == (0, 7)
+
+
+def test_the_photos_of_a_list_count_whatever_became_of_their_neighbours(client: Sightline, broker: redis.Redis) -> None:
+    items = [NewPhoto(str(i), Photo(path=f"/{i}.jpg")) for i in range(65)]
+    adding = threading.Thread(target=client.add_many, args=(items,))
+    adding.start()
+    replies = [contract.AddReply([stored(11), REFUSED], "model@1"), contract.AddReply([REFUSED, stored(10)], "model@1")]
+    for reply in replies:
+        taken = broker.blpop(["bulk"])
+        assert taken is not None
+        answer(broker, json.loads(taken[1])["headers"]["id"], reply)
+    adding.join()
+
+    assert client.session == 11
+
+
+def test_a_refused_photo_moves_nothing(client: Sightline, broker: redis.Redis) -> None:
+    handle = client.submit_add_to_index(path="/a.jpg")
+    answer(broker, handle.task_id, contract.AddReply([REFUSED], "model@1"))
+    with pytest.raises(PhotoRefused):
+        handle.wait()
+
+    assert client.session == 0
+
+
+def test_less_may_be_asked_and_more(client: Sightline, broker: redis.Redis) -> None:
+    client.join(7)
+
+    assert min_seq_of(broker, lambda: client.submit_search(path="/b.jpg", min_seq=0)) == 0
+    assert min_seq_of(broker, lambda: client.submit_locate(path="/b.jpg", min_seq=0)) == 0
+    assert min_seq_of(broker, lambda: client.submit_locate(path="/b.jpg", min_seq=9)) == 9
+    assert client.session == 7
+
+
+def test_a_session_goes_to_other_processes_as_plain_json(client: Sightline) -> None:
+    client.join(7)
+    carried = json.loads(json.dumps(client.session))
+
+    with Sightline("redis://127.0.0.1:1/0", session=carried) as other, Sightline("redis://127.0.0.1:1/0") as third:
+        third.join(9)
+        third.join(carried)
+        service = CLIPSimilarityService(broker_url="redis://127.0.0.1:1/0", session=carried)
+        service.close()
+
+        assert (other.session, third.session, service.session) == (7, 9, 7)
+
+
+def test_a_chains_next_task_hears_the_reply(client: Sightline) -> None:
+    reply = client.read_reply(contract.ok(STATS), contract.StatsReply.from_wire)
+
+    assert reply == STATS
+    assert client.session == 7
+
+
+@pytest.mark.parametrize("given", [-1, 2**63, "7", 7.0, True, None])
+def test_what_is_no_session_is_said_at_once(given: Any) -> None:
+    with pytest.raises(BadRequest, match="session"):
+        Sightline("redis://127.0.0.1:1/0", session=given)
+    with Sightline("redis://127.0.0.1:1/0") as client, pytest.raises(BadRequest, match="session"):
+        client.join(given)
+
+
+class Slow(int):
+    """A seq whose comparison lets other threads in between."""
+
+    def __gt__(self, other: int) -> bool:
+        threading.Event().wait(0.01)
+        return int(self) > int(other)
+
+
+def test_of_threads_that_hear_at_the_same_time_the_newest_counts() -> None:
+    session = Session()
+    threads = [threading.Thread(target=session.join, args=(Slow(seq),)) for seq in range(20, 0, -1)]
+
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert session.seq == 20
