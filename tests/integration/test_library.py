@@ -607,6 +607,71 @@ def test_an_empty_index_says_so(library: Library, scenes: list[Scene]) -> None:
     assert answer.reason is Reason.EMPTY_INDEX
 
 
+@pytest.fixture
+def patient(make_library: Callable[..., Library], settings: Settings) -> Library:
+    """Another process, which does not look at Postgres for an hour after it has looked."""
+    return make_library(settings=settings.model_copy(update={"max_staleness_s": 3600}))
+
+
+def test_an_index_that_others_have_filled_meanwhile_is_not_called_empty(
+    library: Library, patient: Library, scenes: list[Scene]
+) -> None:
+    query, known = held_back(scenes)
+    asked = Photo(path=str(query.path))
+    before = patient.questions.locate(Locate(photo=asked)).answer
+    nothing = patient.questions.search(Search(photo=asked, threshold=0.0)).hits
+
+    stored(library, [new(scene) for scene in known])
+
+    assert (before.reason, nothing) == (Reason.EMPTY_INDEX, [])
+    assert patient.questions.locate(Locate(photo=asked)).answer.located
+
+
+def test_a_search_of_an_index_that_others_have_filled_meanwhile_finds_them(
+    library: Library, patient: Library, scenes: list[Scene]
+) -> None:
+    query, known = held_back(scenes)
+    search = Search(photo=Photo(path=str(query.path)), threshold=0.0)
+    patient.questions.search(search)
+
+    stored(library, [new(scene) for scene in known])
+
+    assert len(patient.questions.search(search).hits) == len(known)
+
+
+def test_an_index_that_others_have_emptied_meanwhile_is_called_empty(
+    library: Library, patient: Library, scenes: list[Scene]
+) -> None:
+    query, known = held_back(scenes)
+    asked = Locate(photo=Photo(path=str(query.path)))
+    added = stored(library, [new(scene) for scene in known])
+    before = patient.questions.locate(asked).answer
+
+    library.photos.remove_many([photo.photo_id for photo in added])
+
+    assert before.located
+    assert patient.questions.locate(asked).answer.reason is Reason.EMPTY_INDEX
+
+
+def test_an_index_that_is_emptied_while_its_witnesses_are_heard_is_not_called_empty_in_that_answer(
+    library: Library, scenes: list[Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query, known = held_back(scenes)
+    added = stored(library, [new(scene) for scene in known])
+    questions = library.questions
+    really_known = questions._entries.known
+
+    def known_and_then_gone(photo_ids: Collection[int], model_key: str) -> Any:
+        found = really_known(photo_ids, model_key)
+        library.photos.remove_many([photo.photo_id for photo in added])
+        questions._live.catch_up()
+        return found
+
+    monkeypatch.setattr(questions._entries, "known", known_and_then_gone)
+
+    assert questions.locate(Locate(photo=Photo(path=str(query.path)))).answer.located
+
+
 @pytest.mark.parametrize("provenance", [Provenance.DERIVED, Provenance.FALLBACK])
 def test_what_was_derived_or_a_default_is_never_evidence(
     library: Library, scenes: list[Scene], provenance: Provenance

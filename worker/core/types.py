@@ -113,12 +113,13 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """Photos by falling similarity, with the state of the index that gave them."""
+    """Photos by falling similarity, with the state of the index that gave them, of `count` photos."""
 
     ids: Ids
     similarities: npt.NDArray[np.float32]
     generation: int | None
     seq: int
+    count: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ class View:
             newer_ids, newer = _search_delta(self, query, only, exclude)
             ids, similarities = np.concatenate([ids, newer_ids]), np.concatenate([similarities, newer])
         best = np.lexsort((ids, -similarities))[:k]
-        return Neighbours(ids=ids[best], similarities=similarities[best], generation=self.number, seq=self.seq)
+        return Neighbours(ids[best], similarities[best], generation=self.number, seq=self.seq, count=self.count)
 
 
 @dataclass

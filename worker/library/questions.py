@@ -10,7 +10,7 @@ import numpy as np
 from producer_client import contract
 from producer_client.contract import Code
 from worker.core.ports import Encoder, Entries, LiveIndex, StoredVectors
-from worker.core.types import Entry
+from worker.core.types import Entry, Neighbours
 from worker.core.vectors import Ids, Vector, unit_query
 from worker.embedding import Embedding
 from worker.errors import Permanent, PhotoRefusal
@@ -60,7 +60,7 @@ class Questions:
         threshold = request.threshold
         if threshold is None:
             threshold = -1.0 if request.text is not None else contract.DEFAULT_THRESHOLD
-        hits, generation, seq = self._hits(
+        hits, seen = self._hits(
             query,
             k=request.top_k,
             threshold=threshold,
@@ -69,7 +69,7 @@ class Questions:
             exclude=self._copies(content, own_id),
             drop_copies=request.photo is not None,
         )
-        return contract.SearchReply(hits, generation, seq, self._encoder.model_key, ms_since(started))
+        return contract.SearchReply(hits, seen.generation, seen.seq, self._encoder.model_key, ms_since(started))
 
     def locate(self, request: contract.Locate) -> contract.LocateReply:
         started = time.monotonic()
@@ -84,13 +84,13 @@ class Questions:
             min_witnesses=settings.locate_min_witnesses,
             neighbours=settings.locate_neighbours,
         )
-        hits, generation, seq = self._witness_hits(query, rule, request.near, self._copies(content, own_id))
-        found = answer(hits, rule, index_count=self._live.count)
+        hits, seen = self._witness_hits(query, rule, request.near, self._copies(content, own_id))
+        found = answer(hits, rule, index_count=seen.count)
         log.info(
             "photo located" if found.located else "photo not located",
-            extra={"reason": found.reason, "seq": seq},
+            extra={"reason": found.reason, "seq": seen.seq},
         )
-        return contract.LocateReply(found, generation, seq, self._encoder.model_key, ms_since(started))
+        return contract.LocateReply(found, seen.generation, seen.seq, self._encoder.model_key, ms_since(started))
 
     def follow(self) -> None:
         """Keep the index up to date from now on, also while nobody searches."""
@@ -124,15 +124,15 @@ class Questions:
 
     def _witness_hits(
         self, query: Vector, rule: Rule, near: contract.Near | None, exclude: Ids
-    ) -> tuple[list[contract.Hit], int | None, int]:
+    ) -> tuple[list[contract.Hit], Neighbours]:
         """As many hits as it takes for the rule to have heard its witnesses, however many others are more similar."""
         k = 8 * rule.neighbours
         while True:
-            hits, generation, seq = self._hits(
+            hits, seen = self._hits(
                 query, k=k, threshold=-1.0, near=near, where=None, exclude=exclude, drop_copies=True
             )
             if len(hits) < k or settled(hits, rule):
-                return hits, generation, seq
+                return hits, seen
             k *= 4
 
     def _copies(self, content: str | None, own_id: int | None) -> Ids:
@@ -149,7 +149,9 @@ class Questions:
                 raise Permanent(
                     Code.STALE,
                     f"the index is at seq {seq} and did not reach {min_seq} "
-                    f"within {self._settings.min_seq_timeout_s:g} s (SIGHTLINE_MIN_SEQ_TIMEOUT_S)",
+                    f"within {self._settings.min_seq_timeout_s:g} s (SIGHTLINE_MIN_SEQ_TIMEOUT_S): ask again, or by "
+                    "min_seq=0 for what is there now. If it stays so, Postgres was restored to before that write: "
+                    "make the client anew, without its old session",
                 )
             time.sleep(MIN_SEQ_POLL_S)
 
@@ -163,9 +165,10 @@ class Questions:
         where: dict[str, object] | None,
         exclude: Ids,
         drop_copies: bool,
-    ) -> tuple[list[contract.Hit], int | None, int]:
+    ) -> tuple[list[contract.Hit], Neighbours]:
         """The index proposes, Postgres decides: similarities are those of the stored vectors, and a photo that is not
-        there any more is gone, whatever this process has seen of it."""
+        there any more is gone, whatever this process has seen of it. Where nothing is left, or much is gone, the index
+        looks once at what it has not heard of yet: nobody is told of an empty one that is not."""
         only = self._entries.ids_where(near, where) if near is not None or where else None
         caught_up = False
         while True:
@@ -177,14 +180,14 @@ class Questions:
                 exclude = np.concatenate([exclude, np.array(copies, dtype=np.int64)])
                 continue
             gone = len(found.ids) - len(known)
-            if gone > CANDIDATES and not caught_up:
+            if (not known or gone > CANDIDATES) and not caught_up:
                 self._live.catch_up()
                 caught_up = True
                 continue
             best = sorted(known, key=lambda photo_id: (-similarity[photo_id], photo_id))[:k]
             agree_m = self._settings.locate_agree_m
             hits = [_hit(known[i][0], similarity[i], agree_m) for i in best if similarity[i] >= threshold]
-            return hits, found.generation, found.seq
+            return hits, found
 
 
 def _hit(entry: Entry, similarity: float, agree_m: float) -> contract.Hit:
