@@ -118,6 +118,10 @@ class Counting:
         return self._inner.encode_images(photos)
 
 
+class OfAnotherModel(Counting):
+    model_key = "other@1"
+
+
 # ------------------------------------------------------------------------------------------------ add
 
 
@@ -451,6 +455,22 @@ def test_embedding_keeps_the_vector_without_adding_the_photo(library: Library, s
     assert library.questions.search(Search(vector=first.vector)).hits == []
 
 
+def test_a_photo_of_the_index_that_lacked_this_models_vector_is_found_when_it_is_embedded(
+    library: Library, make_library: Callable[..., Library], encoder: Encoder, scenes: list[Scene]
+) -> None:
+    of_other = make_library(encoder=OfAnotherModel(encoder))
+    query, known = held_back(scenes)
+    (first, *_) = stored(library, [new(scene) for scene in known])
+    search = Search(photo=Photo(path=str(query.path)), threshold=0.0)
+    before = of_other.questions.search(search).hits
+
+    of_other.photos.embed_many([EmbedItem("a", Photo(path=str(known[0].path)))])
+
+    assert before == []
+    assert [hit.photo_id for hit in of_other.questions.search(search).hits] == [first.photo_id]
+    assert len(library.questions.search(search).hits) == len(known)
+
+
 def test_a_removed_photo_is_found_no_more_and_a_rebuild_does_not_bring_it_back(
     library: Library, scenes: list[Scene]
 ) -> None:
@@ -562,6 +582,7 @@ def test_a_write_that_never_comes_is_waited_for_and_then_stale(
         library.questions.search(Search(vector=[1.0] * 1280, min_seq=10))
 
     assert caught.value.code is Code.STALE
+    assert "min_seq=0" in caught.value.message, "it says what to do where the write is lost"
 
 
 def test_a_search_waits_for_a_write_that_comes(library: Library, scenes: list[Scene]) -> None:
@@ -1075,3 +1096,24 @@ def test_every_real_photo_is_most_similar_to_one_of_its_own_place(
     for item in items:
         hits = library.questions.search(Search(photo=item.photo, top_k=1, threshold=-1.0)).hits
         assert places[hits[0].path or ""] == places[item.photo.path or ""]
+
+
+# ----------------------------------------------------------------------------------------------- stats
+
+
+def test_statistics_name_a_seq_at_which_all_that_they_count_is_there(
+    library: Library, scenes: list[Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored(library, [new(scenes[0])])
+    really_counted = library.statistics._entries.counts
+
+    def counted_and_then_one_more(model_key: str) -> Any:
+        counts = really_counted(model_key)
+        stored(library, [new(scenes[1])])
+        return counts
+
+    monkeypatch.setattr(library.statistics._entries, "counts", counted_and_then_one_more)
+
+    stats = library.statistics.stats(rss_mb=1.0)
+
+    assert (stats.indexed, stats.seq) == (2, 2)

@@ -51,7 +51,8 @@ class Statistics:
             next_model_missing=None if next_model_key is None else self._vectors.missing_count(next_model_key),
             removed=counts.removed,
             purges_pending=counts.purges_pending,
-            seq=counts.seq,
+            # The index may have counted more meanwhile than Postgres before.
+            seq=max(counts.seq, self._live.seq),
             cache_hits=self._embedding.cache_hits,
             cache_misses=self._embedding.computed,
             rss_mb=rss_mb,

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from worker.core.types import Missing
 from worker.core.vectors import Vector, from_bytes, to_bytes
 from worker.storage.database import Database
+from worker.storage.log import ChangeLog
 from worker.storage.rows import Rows
 from worker.storage.tables import attempts, embeddings, entries, refusals
 
@@ -32,9 +33,13 @@ class Vectors:
             }
 
     def keep(self, vectors: Mapping[str, Vector], model_key: str) -> None:
+        """Photos of the index that lacked one of these are found from now on, so the log has them."""
+        waiting = select(entries.c.photo_id).where(entries.c.content_sha256.in_(vectors), ~entries.c.removed)
         with self._database.begin() as connection:
             for content, vector in sorted(vectors.items()):
                 keep_vector(connection, content, model_key, vector)
+            if photo_ids := connection.scalars(waiting).all():
+                ChangeLog.append(connection, photo_ids, model_key)
 
     def missing(
         self, model_key: str, *, after_id: int, limit: int, share: tuple[int, int] | None = None
