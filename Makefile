@@ -11,6 +11,9 @@ TESTS ?= tests
 SIZE ?= 100000
 PEER_LIMIT_S ?= 60
 QUICK ?=
+RUNS ?= 20
+LOAD ?=
+LOCATED ?=
 MEGAPIXELS ?=
 
 # What a target needs: to run it all on this machine, or that with tests, checks, examples and object stores. A target
@@ -26,7 +29,7 @@ ALL_STAMP := $(call stamp,ALL)
 PEERS := .venv-bench
 ENCODER_PEERS := decoders sentence-transformers infinity-emb rclip imgbeddings
 
-.PHONY: help setup demo test lint check format docs words bench-index bench-dropin bench-embed clean
+.PHONY: help setup demo demo-soak test lint check format docs words bench-index bench-dropin bench-embed clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,6 +48,10 @@ $(RUN_STAMP) $(ALL_STAMP):
 
 demo: $(RUN_STAMP)  ## Locate photos through real processes; PHOTOS=folder for your own, ENCODER=name for another model
 	@$(BIN)/python -m demo --encoder "$(ENCODER)" $(if $(PHOTOS),--photos "$(PHOTOS)")
+
+demo-soak: $(RUN_STAMP)  ## The demo RUNS=20 times, whose answers must be equal; LOAD=1 keeps the cores busy, LOCATED=10 says how many; JSON last
+	@$(BIN)/python -m demo.soak --encoder "$(ENCODER)" --runs $(RUNS) $(if $(PHOTOS),--photos "$(PHOTOS)") \
+		$(if $(LOAD),--load) $(if $(LOCATED),--located $(LOCATED))
 
 test: $(ALL_STAMP)  ## Run the test suite against real Postgres and Valkey processes; TESTS=path for a part
 	@$(BIN)/python -m pytest $(TESTS)

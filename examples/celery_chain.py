@@ -23,7 +23,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from examples.answers import settle
-from producer_client import Photo, Sightline, SightlineError, TryAgain, read_reply
+from producer_client import Photo, Sightline, SightlineError, TryAgain
 from producer_client.contract import Locate, LocateReply, Queue, TaskName
 
 log = logging.getLogger(__name__)
@@ -46,9 +46,11 @@ app.conf.update(
 
 def locate_photo(photo_id: int) -> Signature[Any]:
     """What to send for a photo of the table. Without `expires`: it waits for a worker as long as it takes."""
+    # Sent by hand, so with what this process has seen: its client's own questions carry that by themselves.
+    question = Locate(photo=Photo(photo_id=photo_id), min_seq=sightline().session)
     locate = signature(
         TaskName.LOCATE.value,
-        args=[Locate(photo=Photo(photo_id=photo_id)).to_wire()],
+        args=[question.to_wire()],
         queue=Queue.INTERACTIVE.value,
         app=app,
     )
@@ -60,7 +62,7 @@ def locate_photo(photo_id: int) -> Signature[Any]:
 def store_location(wire: Any, photo_id: int) -> None:
     """Settle the row with the reply of `sightline.locate`, and take the photo into the index."""
     try:
-        answer = read_reply(wire, LocateReply.from_wire).answer
+        answer = sightline().read_reply(wire, LocateReply.from_wire).answer
     except TryAgain:
         locate_photo(photo_id).apply_async(countdown=RETRY_S)
         return

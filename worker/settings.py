@@ -155,7 +155,7 @@ class Settings(BaseSettings):
 
     # -- search and answers
     max_staleness_s: float = Field(default=1.0, ge=0)
-    """Seconds that a search may lag behind Postgres unless it names a `min_seq`. Removed photos are never shown."""
+    """Seconds that a search may lag behind what other clients wrote. Removed photos are never shown."""
     min_seq_timeout_s: float = Field(default=5.0, gt=0)
     """Seconds that a search waits for the write it was told to see, before it answers `stale`."""
     locate_neighbours: int = Field(default=8, ge=1)

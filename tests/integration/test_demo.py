@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from demo.__main__ import Case, split
+from demo.soak import busy_cores, run, wrong_runs
 from producer_client import NewPhoto, Photo
 from tests.conftest import Scene, processes_of, server_dir
 
@@ -143,3 +144,36 @@ def test_the_split_holds_one_place_out_whole_and_leaves_witnesses_for_the_others
 def test_photos_of_one_place_alone_are_said_to_be_too_few() -> None:
     with pytest.raises(RuntimeError, match="one place"):
         split([Case(NewPhoto("a", Photo(path="/a")), "a", 1.0, 2.0)])
+
+
+def said(**changed: int) -> dict[str, Any]:
+    return {"added": 35, "indexed": 35, "located": 10, "abstained": 6, "median_error_m": 7.5, "seconds": 30.0} | changed
+
+
+def test_a_soak_names_the_runs_that_came_to_something_else() -> None:
+    other_backend = said() | {"median_error_m": 7.6}
+
+    assert wrong_runs([said(), other_backend], None) == []
+    assert wrong_runs([said(), said(located=9, abstained=7), None], None) == [2, 3]
+    assert wrong_runs([None, said(), said()], 10) == [1]
+    assert wrong_runs([said(located=1), said(located=1)], 10) == [1, 2], "equal and wrong"
+    assert wrong_runs([said(indexed=34)], None) == [1]
+
+
+def test_a_run_of_a_soak_that_fails_has_no_result_and_its_words() -> None:
+    failed, words = run([sys.executable, "-c", "print('the demo failed: no disk'); raise SystemExit(1)"])
+    went, _ = run([sys.executable, "-c", "print('table'); print('{\"located\": 10}')"])
+
+    assert (failed, words) == (None, "the demo failed: no disk\n")
+    assert went == {"located": 10}
+
+
+def test_a_soaks_load_is_one_niced_loop_for_each_core_and_ends_with_it() -> None:
+    with busy_cores(wanted=True):
+        loops = psutil.Process().children()
+        deadline = time.monotonic() + PATIENCE_S
+        while any(loop.nice() != 10 for loop in loops):
+            assert time.monotonic() < deadline
+
+    assert len(loops) == len(os.sched_getaffinity(0))
+    assert not any(loop.is_running() for loop in loops)

@@ -138,8 +138,8 @@ def neighbours(stack: Stack, street: list[Scene]) -> set[int]:
             for s in street
             if s is not asked_about(street)
         ]
-        # The recipes name no `min_seq`: they may lag a second behind, and here they must not.
-        client.search(path=str(street[0].path), min_seq=max(s.seq for s in stored))
+        # The recipes' clients are others: they may lag a second behind, and here they must not.
+        client.search(path=str(street[0].path))
     return {s.photo_id for s in stored}
 
 

@@ -72,7 +72,7 @@ def test_add_search_locate_and_remove_through_the_queue(client: Sightline, scene
 
     outcomes = client.add_many([new(scene, test="main") for scene in known])
     added = [o for o in outcomes if isinstance(o, Stored)]
-    found = client.search(path=str(query.path), min_seq=added[-1].seq, threshold=0.0, where={"test": "main"})
+    found = client.search(path=str(query.path), threshold=0.0, where={"test": "main"})
     located = client.locate(path=str(query.path)).answer
     by_id = client.search(photo_id=added[0].photo_id, threshold=0.0, where={"test": "main"})
     removed = client.remove(added[0].photo_id)
@@ -314,7 +314,7 @@ def test_an_odd_but_whole_photo_is_stored_and_found(
 ) -> None:
     added = client.add_to_index(path=str(odd / name), lat=1, lon=2, provenance="surveyed", metadata={"odd": name})
 
-    hits = client.search(path=str(scenes[0].path), min_seq=added.seq, threshold=-1.0, top_k=1, where={"odd": name}).hits
+    hits = client.search(path=str(scenes[0].path), threshold=-1.0, top_k=1, where={"odd": name}).hits
 
     assert [hit.photo_id for hit in hits] == [added.photo_id]
 
