@@ -16,13 +16,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from producer_client import contract
+from producer_client.arguments import ids, photo_of, provenance_given
 from producer_client.bulk import in_bulk
 from producer_client.celery_app import RETRY, client_app, close_app
-from producer_client.contract import NewPhoto, Photo, Refused
-from producer_client.errors import BadRequest, PhotoRefused
+from producer_client.contract import NewPhoto, Refused
+from producer_client.errors import PhotoRefused
 from producer_client.handle import Handle, connection_lost, read_reply
 from producer_client.session import Session
-from producer_client.words import Code, Provenance, Queue, TaskName
+from producer_client.words import Provenance, Queue, TaskName
 
 T = TypeVar("T")
 Outcome = TypeVar("Outcome")
@@ -83,13 +84,13 @@ class Sightline:
         metadata: dict[str, Any] | None = None,
     ) -> Handle[contract.Stored]:
         """Add one photo. Without coordinates the worker takes those of the row or of the EXIF tags."""
-        photo = _photo(photo_id, path, url, content)
+        photo = photo_of(photo_id, path, url, content)
         item = NewPhoto(
             ref=photo.name,
             photo=photo,
             lat=lat,
             lon=lon,
-            provenance=_provenance(provenance),
+            provenance=provenance_given(provenance),
             address=address,
             metadata=metadata,
         )
@@ -138,7 +139,7 @@ class Sightline:
         return_vector: bool = False,
     ) -> Handle[contract.Embedded]:
         """Compute and store one photo's vector without adding the photo to the index."""
-        photo = _photo(photo_id, path, url, content)
+        photo = photo_of(photo_id, path, url, content)
         request = contract.Embed(photos=[contract.EmbedItem(photo.name, photo).to_wire()], return_vectors=return_vector)
         return self._send(
             TaskName.EMBED,
@@ -178,7 +179,7 @@ class Sightline:
 
     def submit_remove(self, photo_ids: int | Sequence[int]) -> Handle[contract.RemoveReply]:
         """Take photos out of the index at once and for good; their rows in `photos` stay."""
-        request = contract.Remove(photo_ids=_ids(photo_ids))
+        request = contract.Remove(photo_ids=ids(photo_ids))
         return self._send(TaskName.REMOVE, Queue.INTERACTIVE, request, contract.RemoveReply.from_wire)
 
     def remove(self, photo_ids: int | Sequence[int], *, timeout_s: float | None = None) -> contract.RemoveReply:
@@ -186,7 +187,7 @@ class Sightline:
 
     def submit_purge(self, photo_ids: int | Sequence[int]) -> Handle[contract.PurgeReply]:
         """Remove photos and erase what Sightline stores of them, also from every index generation."""
-        request = contract.Purge(photo_ids=_ids(photo_ids))
+        request = contract.Purge(photo_ids=ids(photo_ids))
         return self._send(TaskName.PURGE, Queue.INTERACTIVE, request, contract.PurgeReply.from_wire)
 
     def purge(self, photo_ids: int | Sequence[int], *, timeout_s: float | None = None) -> contract.PurgeReply:
@@ -217,7 +218,7 @@ class Sightline:
         """
         by_photo = any(given is not None for given in (photo_id, path, url, content))
         request = contract.Search(
-            photo=_photo(photo_id, path, url, content) if by_photo else None,
+            photo=photo_of(photo_id, path, url, content) if by_photo else None,
             text=text,
             vector=None if vector is None else [float(x) for x in vector],
             model_key=model_key,
@@ -256,7 +257,7 @@ class Sightline:
         drops it. Give more than the default 60 where nobody waits.
         """
         request = contract.Locate(
-            photo=_photo(photo_id, path, url, content),
+            photo=photo_of(photo_id, path, url, content),
             threshold=threshold,
             near=near,
             min_seq=self.session if min_seq is None else min_seq,
@@ -331,23 +332,6 @@ class Sightline:
                 retry_policy=RETRY,
             )
         return Handle(result, self._session.hearing(read), self.timeout_s)
-
-
-def _ids(photo_ids: int | Sequence[int]) -> list[int]:
-    return [photo_ids] if isinstance(photo_ids, int) else list(photo_ids)
-
-
-def _photo(photo_id: int | None, path: str | None, url: str | None, content: bytes | None) -> Photo:
-    inline = None if content is None else Photo.of_bytes(content).inline
-    return Photo(photo_id=photo_id, path=None if path is None else str(path), url=url, inline=inline)
-
-
-def _provenance(given: Provenance | str | None) -> Provenance | None:
-    if given is None:
-        return None
-    if given not in set(Provenance):
-        raise BadRequest(Code.BAD_REQUEST, f"provenance {given!r} is not one of {', '.join(Provenance)}")
-    return Provenance(given)
 
 
 def _only(outcomes: Sequence[Outcome | Refused]) -> Outcome:
