@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,16 @@ def test_a_report_is_json_with_its_refusals_in_it() -> None:
     assert told["unreadable"] == [
         {"ref": "photo 1", "code": "not_an_image", "message": "no image", "status": "refused"}
     ]
+
+
+def test_one_photo_at_zero_zero_is_not_counted_among_those_to_be_trusted() -> None:
+    photos = [
+        replace(photo(n, f"/{n}.jpg", 0.0, lon), provenance=Provenance.CONFIRMED) for n, lon in ((0, 0.0), (1, 9.0))
+    ]
+
+    report = examine(photos, lambda path: True)
+
+    assert (report.with_coordinates, report.trusted) == (2, 1)
 
 
 def test_one_vector_of_another_model_is_enough_to_doubt_all() -> None:
