@@ -144,7 +144,8 @@ class CLIPSimilarityService:
         """Add many photos by bulk messages; returns how many of them were stored. The log says why others were not.
 
         photos: rows of the backend's table, as mappings or objects. One with an `id` is read by the workers from the
-        table itself, coordinates and all; others are added by their `file_path` with what they say.
+        table itself, coordinates and all, and refused where its row there has another file: the id is then one of
+        another database. Others are added by their `file_path` with what they say.
         """
 
         def build() -> int:
@@ -257,7 +258,8 @@ class CLIPSimilarityService:
         ref = f"photo {photo_id}" if photo_id is not None else f"row {number}: {path}"
         try:
             if photo_id is not None:
-                return NewPhoto(ref=ref, photo=Photo(photo_id=int(photo_id)))
+                # The path as the table has it: only the workers know what a relative one starts from.
+                return NewPhoto(ref=ref, photo=Photo(photo_id=int(photo_id), path=None if path is None else str(path)))
             if path is None:
                 raise BadRequest(Code.BAD_REQUEST, f"it has no id and none of {', '.join(PATH)}")
             return NewPhoto(ref=ref, photo=Photo(path=str(Path(path).absolute())), **self._facts(row))

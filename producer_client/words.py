@@ -59,6 +59,7 @@ class Code(StrEnum):
     NOT_AN_IMAGE = "not_an_image"
     DAMAGED_IMAGE = "damaged_image"
     UNKNOWN_PHOTO = "unknown_photo"
+    ROW_MISMATCH = "row_mismatch"
     ROW_REJECTED = "row_rejected"
     QUARANTINED = "quarantined"
     # the service

@@ -29,11 +29,13 @@ class EmbeddedServers:
     """Start on entering, stop on leaving. Data stays under `data_dir`, so a second start finds it again.
 
     Entering raises Permanent where the packages of the servers are not installed.
-    port: loopback port of Valkey; 0, or one that is taken, gives a free one.
+    port: loopback port of Valkey; 0, or one that is taken, gives a free one. with_postgres: or Valkey alone, where the
+    database is another.
     """
 
-    def __init__(self, data_dir: Path, *, port: int = 0) -> None:
+    def __init__(self, data_dir: Path, *, port: int = 0, with_postgres: bool = True) -> None:
         self._dir = data_dir.resolve()
+        self._with_postgres = with_postgres
         self._wanted_port = port
         self._postgres: Any = None
         self._valkey: psutil.Popen | None = None
@@ -52,7 +54,8 @@ class EmbeddedServers:
             self._lock.close()
             raise RuntimeError(f"the servers of {self._dir} run already: is another `sightline up` running?") from exc
         try:
-            self.start_postgres()
+            if self._with_postgres:
+                self.start_postgres()
             self._start_valkey()
         except BaseException:
             self.stop()

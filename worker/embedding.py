@@ -193,9 +193,19 @@ class Embedding:
             if photo.photo_id is not None:
                 row = rows.get(photo.photo_id)
                 if row is None:
-                    raise PhotoRefusal(Code.UNKNOWN_PHOTO, f"photo {photo.photo_id} is not in {self._photos_table}")
+                    raise PhotoRefusal(
+                        Code.UNKNOWN_PHOTO,
+                        f"photo {photo.photo_id} is not in {self._photos_table} of the workers' database "
+                        "(SIGHTLINE_DATABASE_URL)",
+                    )
                 if not row.path:
                     raise PhotoRefusal(Code.NOT_FOUND, f"photo {photo.photo_id} has no file_path")
+                if photo.path is not None and not self._is_one_file(photo.path, row.path):
+                    raise PhotoRefusal(
+                        Code.ROW_MISMATCH,
+                        f"photo {photo.photo_id} of {self._photos_table} is {row.path}, not {photo.path}. Is the id "
+                        "one of another database than the workers' (SIGHTLINE_DATABASE_URL)? Else send the path alone",
+                    )
                 photo = Photo(path=row.path)
             content = self._source.fetch(photo)
         # A source that does not answer is its own photo's trouble, not that of the others in the message: a code to try
@@ -203,6 +213,9 @@ class Embedding:
         except (PhotoRefusal, BadRequest, Transient) as exc:
             return Refused(ref, exc.code, exc.message)
         return _Read(ref, row, photo.path, content, hashlib.sha256(content).hexdigest())
+
+    def _is_one_file(self, path: str, other: str) -> bool:
+        return path == other or self._source.spellings(path)[-1] == self._source.spellings(other)[-1]
 
     def _decode_one(self, read: _Read, expected: Expected | None, *, look_beside: bool) -> Reading:
         """The photo as the model sees it goes on to the model, where it is expected; returns what is said of where it

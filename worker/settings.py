@@ -55,7 +55,8 @@ class Settings(BaseSettings):
     result_backend: str = ""
     """Where replies lie; the broker unless set."""
     database_url: str = "postgresql+psycopg2://postgres@127.0.0.1:5432/postgres"
-    """The Postgres that holds the truth. `postgresql://` is read as `postgresql+psycopg2://`."""
+    """The Postgres that holds the truth. `postgresql://` is read as `postgresql+psycopg2://`. `sightline up` starts one
+    of its own unless this is set."""
     data_dir: Path = Path(".sightline")
     """Folder for everything that this machine keeps: embedded servers, generations of the index."""
     index_dir: Path | None = None
@@ -273,8 +274,13 @@ class Settings(BaseSettings):
         return {PREFIX + name.upper(): _written(value) for name, value in given.items() if value is not None}
 
 
-def load(**overrides: Any) -> Settings:
-    """Read the environment, then `<data_dir>/up.env` for what it leaves open. Raises pydantic.ValidationError."""
+def load(*, note: bool = True, **overrides: Any) -> Settings:
+    """Read the environment, then `<data_dir>/up.env` for what it leaves open. Raises pydantic.ValidationError.
+
+    note: whether to read that file, which says where a `sightline up` runs, or did that was killed.
+    """
+    if not note:
+        return Settings(**overrides)
     data_dir = Path(overrides.get("data_dir") or os.environ.get(PREFIX + "DATA_DIR") or ".sightline")
     return Settings(_env_file=data_dir / "up.env", **overrides)
 

@@ -100,26 +100,29 @@ class Process:
 class Stack:
     """Servers and processes of one machine. Start on entering, stop on leaving, also on Ctrl-C.
 
-    log_dir: where the processes write; their lines go to this terminal when None.
+    log_dir: where the processes write; their lines go to this terminal when None. own_database: a Postgres of this
+    machine's folder, or else the one of the settings.
     """
 
-    def __init__(self, settings: Settings, *, log_dir: Path | None = None, port: int | None = None) -> None:
+    def __init__(
+        self, settings: Settings, *, log_dir: Path | None = None, port: int | None = None, own_database: bool = True
+    ) -> None:
         self._given = settings
         self._log_dir = log_dir
-        self.servers = EmbeddedServers(settings.data_dir, port=settings.up_port if port is None else port)
+        self._own_database = own_database
+        self.servers = EmbeddedServers(
+            settings.data_dir, port=settings.up_port if port is None else port, with_postgres=own_database
+        )
         self.settings = settings
         self.processes: list[Process] = []
 
     def __enter__(self) -> Self:
         try:
             self.servers.__enter__()
-            self.settings = self._given.model_copy(
-                update={
-                    "broker_url": self.servers.broker_url,
-                    "result_backend": "",
-                    "database_url": self.servers.database_url,
-                }
-            )
+            addresses = {"broker_url": self.servers.broker_url, "result_backend": ""}
+            if self._own_database:
+                addresses["database_url"] = self.servers.database_url
+            self.settings = self._given.model_copy(update=addresses)
             self._migrate()
         except BaseException:
             self.stop()
@@ -188,7 +191,7 @@ class Stack:
         from worker.storage.migrate import migrate
         from worker.storage.store import PostgresStore
 
-        with closing(PostgresStore(self.settings)) as store:
+        with closing(PostgresStore(self.settings)) as store, store.database.guard():
             migrate(
                 store.database.engine,
                 schema=self.settings.db_schema,

@@ -12,7 +12,11 @@ from producer_client.words import RETRYABLE, Code
 
 
 class Photo(Message, frozen=True):
-    """A reference to one photo: exactly one of the four fields. Pixels travel only as small inline bytes."""
+    """A reference to one photo: exactly one of the four fields. Pixels travel only as small inline bytes.
+
+    `photo_id` may come with the `path` that the caller knows the photo by: a worker whose row has another file refuses
+    it (`row_mismatch`), so that ids of another database name nobody else's photos.
+    """
 
     photo_id: int | None = None  #: id of a row of the backend's `photos` table
     path: str | None = None  #: file under one of the workers' allowed roots
@@ -21,19 +25,20 @@ class Photo(Message, frozen=True):
 
     def __post_init__(self) -> None:
         given = [name for name in ("photo_id", "path", "url", "inline") if getattr(self, name) is not None]
-        if len(given) != 1:
+        if len(given) != 1 and given != ["photo_id", "path"]:
             raise BadRequest(
                 Code.BAD_REQUEST,
-                f"a photo is one of photo_id, path, url, inline; got {' and '.join(given) or 'none of them'}",
+                "a photo is one of photo_id, path, url, inline, or photo_id with its path; "
+                f"got {' and '.join(given) or 'none of them'}",
             )
-        if self.photo_id is None:
-            (name,) = given
-            reference = getattr(self, name)
-            if not reference:
-                raise BadRequest(Code.BAD_REQUEST, f"{name} is empty")
-            check_text(name, reference)
-        elif not 0 <= self.photo_id < 2**63:
+        if self.photo_id is not None and not 0 <= self.photo_id < 2**63:
             raise BadRequest(Code.BAD_REQUEST, f"photo_id {self.photo_id} is not a 64-bit row id")
+        for name in given:
+            if name != "photo_id":
+                reference = getattr(self, name)
+                if not reference:
+                    raise BadRequest(Code.BAD_REQUEST, f"{name} is empty")
+                check_text(name, reference)
 
     @classmethod
     def of_bytes(cls, content: bytes) -> Photo:

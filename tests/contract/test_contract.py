@@ -82,6 +82,7 @@ lats, lons = st.floats(-90, 90), st.floats(-180, 180)
 nears = st.builds(Near, lats, lons, st.floats(0, 2e7, exclude_min=True))
 photos = st.one_of(
     st.builds(Photo, photo_id=row_ids),
+    st.builds(Photo, photo_id=row_ids, path=names),
     st.builds(Photo, path=names),
     st.builds(Photo, url=names),
     st.binary(min_size=1, max_size=30).map(Photo.of_bytes),
@@ -523,7 +524,7 @@ def test_a_provenance_needs_coordinates() -> None:
         {},
         {"path": None},
         {"path": "a", "url": "b"},
-        {"photo_id": 0, "path": "a"},
+        {"photo_id": 0, "url": "a"},
         {"photo_id": 1, "path": "a", "url": "b", "inline": "c"},
     ],
 )
@@ -532,6 +533,16 @@ def test_a_photo_is_exactly_one_reference(given_fields: dict[str, Any]) -> None:
 
     assert error.code is Code.BAD_REQUEST
     assert "one of photo_id, path, url, inline" in error.message
+
+
+def test_an_id_may_come_with_the_path_that_its_row_must_have() -> None:
+    photo = Photo.from_wire({"photo_id": 0, "path": "a"})
+
+    assert (photo.photo_id, photo.path, photo.name) == (0, "a", "photo 0")
+    assert Photo.from_wire(photo.to_wire()) == photo
+    for path in ("", "a\0b"):
+        assert refused(Photo, {"photo_id": 0, "path": path}).code is Code.BAD_REQUEST
+    assert refused(Photo, {"photo_id": -1, "path": "a"}).code is Code.BAD_REQUEST
 
 
 @pytest.mark.parametrize("field", ["path", "url", "inline"])

@@ -22,7 +22,7 @@ from PIL import Image
 from sqlalchemy import create_engine, text
 
 from producer_client import Provenance, Sightline
-from tests.conftest import ENCODER, Scene, processes_of, server_dir
+from tests.conftest import ENCODER, Scene, processes_of, server_dir, until
 from worker.embedded import EmbeddedServers
 from worker.manifest import read_manifest
 from worker.settings import Settings
@@ -377,10 +377,14 @@ def up_folder() -> Iterator[Path]:
 
 
 def test_up_in_one_terminal_and_the_readmes_code_in_another(up_folder: Path, scenes: list[Scene]) -> None:
-    """As the README says it: only the folder of photos and the port are this test's own."""
+    """As the README says it: only the folder of photos and the port are this test's own, and the note of an `up` that
+    was killed, which must not move the new one to another database."""
     photos = scenes[0].path.parents[1]
     settings = Settings(data_dir=up_folder / "data", photo_roots=(photos,), encoder=ENCODER, up_port=0)
-    env = {**os.environ, **settings.as_env(), "NO_COLOR": "1", "PYTHONPATH": str(ROOT)}
+    env = {**os.environ, **settings.as_env(), "NO_COLOR": "1", "PYTHONPATH": str(ROOT), "COLUMNS": "300"}
+    note = up_folder / "data" / "up.env"
+    note.parent.mkdir()
+    note.write_text("SIGHTLINE_DATABASE_URL='postgresql+psycopg2://postgres@127.0.0.1:1/gone'\n")
     log = (up_folder / "up.log").open("w")
     up = subprocess.Popen(
         [sys.executable, "-m", "worker.cli", "up"],
@@ -390,10 +394,9 @@ def test_up_in_one_terminal_and_the_readmes_code_in_another(up_folder: Path, sce
         stderr=log,
         start_new_session=True,
     )
-    note = up_folder / "data" / "up.env"
     try:
         deadline = time.monotonic() + PATIENCE_S
-        while not note.exists():
+        while "SIGHTLINE_BROKER_URL" not in note.read_text():
             assert up.poll() is None, (up_folder / "up.log").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.1)
@@ -434,11 +437,54 @@ def test_up_in_one_terminal_and_the_readmes_code_in_another(up_folder: Path, sce
         up.wait(60)
         log.close()
 
-    assert up.returncode == 0, (up_folder / "up.log").read_text()
+    said = (up_folder / "up.log").read_text()
+    assert up.returncode == 0, said
+    assert "a Postgres of its own" in said
+    assert "SIGHTLINE_DATABASE_URL" in said
     _, alive = psutil.wait_procs(children, timeout=10)
     assert alive == [], "Ctrl-C stops everything that was started"
     assert not note.exists()
     assert processes_of(up_folder) == [], "the servers are gone too"
+
+
+def test_up_runs_on_the_backends_database_where_it_is_told_to(up_folder: Path, scenes: list[Scene]) -> None:
+    data = up_folder / "data"
+    note = data / "up.env"
+    with EmbeddedServers(up_folder / "backend") as backend:
+        url = backend.database_url.replace("postgres@/", "postgres:secret@/")
+        engine = create_engine(backend.database_url)
+        with engine.begin() as connection:
+            columns = (
+                "id int PRIMARY KEY, file_path text, lat float, lon float, address_data json, location_method text"
+            )
+            connection.execute(text(f"CREATE TABLE photos ({columns}, created_at timestamp)"))
+            statement = text("INSERT INTO photos VALUES (77, :p, 1, 2, NULL, 'gps')")
+            connection.execute(statement, {"p": str(scenes[0].path)})
+        engine.dispose()
+        settings = Settings(
+            data_dir=data, photo_roots=(scenes[0].path.parents[1],), encoder=ENCODER, up_port=0, database_url=url
+        )
+        env = {**os.environ, **settings.as_env(), "NO_COLOR": "1", "COLUMNS": "300"}
+        with (up_folder / "up.log").open("w") as log:
+            up = subprocess.Popen(
+                [sys.executable, "-m", "worker.cli", "up"], env=env, cwd=up_folder, stdout=log, stderr=log
+            )
+        try:
+            until(lambda: up.poll() is not None or (note.exists() and note.stat().st_size > 0), PATIENCE_S)
+            assert up.poll() is None, (up_folder / "up.log").read_text()
+            mode = note.stat().st_mode & 0o777
+            # In another terminal, which has the note alone.
+            added = as_json("add", str(scenes[0].path), settings=Settings(data_dir=data))["outcomes"]
+        finally:
+            up.send_signal(signal.SIGINT)
+            up.wait(60)
+
+    said = (up_folder / "up.log").read_text()
+    assert [(outcome["photo_id"], outcome["lat"]) for outcome in added] == [(77, 1.0)]
+    assert "in the Postgres of SIGHTLINE_DATABASE_URL" in said
+    assert "secret" not in said
+    assert mode == 0o600
+    assert not (data / "postgres").exists(), "no Postgres of its own"
 
 
 # ---------------------------------------------------------------------------------- what was there before

@@ -160,6 +160,35 @@ def test_an_index_is_built_from_rows_and_the_count_is_of_those_that_are_in_it(
     assert "bad_coordinates" in caplog.text
 
 
+def test_ids_of_another_database_build_no_index_of_photos_that_were_never_looked_at(
+    service: CLIPSimilarityService,
+    client: Sightline,
+    scenes: list[Scene],
+    photo_root: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The backend's rows have ids that the workers' database gives to other photos, and paths of their own."""
+    theirs = [copy_in(photo_root / "theirs", scene, f"theirs{n}.jpg") for n, scene in enumerate(scenes[:3])]
+    ids = [client.add_to_index(path=str(path)).photo_id for path in theirs]
+    mine = [copy_in(photo_root / "mine", scene, f"mine{n}.jpg") for n, scene in enumerate(scenes[:3])]
+    indexed = client.stats().indexed
+
+    def rows(paths: list[Path]) -> list[dict[str, Any]]:
+        named = zip(ids, paths, strict=True)
+        return [{"id": photo_id, "file_path": str(path), "lat": 1.0, "lon": 2.0} for photo_id, path in named]
+
+    count = service.build_index_from_database(rows(mine))
+    of_this_database = service.build_index_from_database(rows(theirs))
+
+    assert (count, of_this_database) == (0, 3)
+    assert client.stats().indexed == indexed
+    for photo_id, here, there in zip(ids, mine, theirs, strict=True):
+        (said,) = [r.getMessage() for r in caplog.records if f"photo {photo_id} was not taken" in r.getMessage()]
+        assert "row_mismatch" in said
+        assert f"{there}, not {here}" in said
+        assert "SIGHTLINE_DATABASE_URL" in said
+
+
 def test_statistics_have_the_old_fields_and_the_new(service: CLIPSimilarityService, client: Sightline) -> None:
     client.rebuild_index(timeout_s=120)
 

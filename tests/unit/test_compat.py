@@ -172,7 +172,7 @@ def test_rows_are_mappings_or_objects_and_bad_ones_are_refused_by_name() -> None
     refused = service._new_photo(2, {"lat": 1, "lon": 2})
 
     assert not isinstance(by_id, Refused)
-    assert (by_id.photo.photo_id, by_id.lat) == (5, None)
+    assert (by_id.photo.photo_id, by_id.photo.path, by_id.lat) == (5, "/a.jpg", None)
     assert not isinstance(by_path, Refused)
     assert (by_path.photo.path, by_path.lat, by_path.provenance) == ("/a.jpg", 1.0, Provenance.EXIF_GPS)
     assert isinstance(refused, Refused)

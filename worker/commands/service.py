@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from worker.commands.connections import open_store
 from worker.commands.terminal import BAD_SETTINGS, NO_MODEL, AsJson, err, fail, out, show
@@ -18,14 +19,18 @@ from worker.words import say
 
 
 def up() -> None:
-    """Run everything on this machine, with its own Postgres and Valkey, until Ctrl-C."""
+    """Run everything on this machine, with its own Postgres and Valkey, until Ctrl-C.
+
+    With SIGHTLINE_DATABASE_URL it runs on that Postgres: your backend's, whose photos table is then used as it is.
+    """
     from worker.stack import Stack, raise_on_signals
 
-    settings = load_settings()
+    settings = load_settings(note=False)
+    own_database = "database_url" not in settings.model_fields_set
     raise_on_signals()
     note = settings.data_dir / "up.env"
     try:
-        with Stack(settings) as stack:
+        with Stack(settings, own_database=own_database) as stack:
             stack.start_all()
             with err.status(say("starting: servers are up, the worker loads its model")) as status:
                 stack.wait_ready(
@@ -40,6 +45,7 @@ def up() -> None:
                     roots=", ".join(map(str, settings.photo_roots)) or say("no folder: set SIGHTLINE_PHOTO_ROOTS"),
                 )
             )
+            err.print(_which_database(stack.settings, own=own_database))
             while True:
                 stack.check()
                 time.sleep(1)
@@ -123,7 +129,29 @@ def migrate(as_json: AsJson = False) -> None:
     )
 
 
+def _which_database(settings: Settings, *, own: bool) -> str:
+    with open_store(settings) as store:
+        address = escape(store.database.address)
+    if own:
+        return say(
+            "Photos are rows of the table [cyan]{table}[/] in a Postgres of its own: [cyan]{address}[/]. To use your "
+            "backend's table and ids, set [bold]SIGHTLINE_DATABASE_URL[/] to your backend's Postgres and start again.",
+            table=settings.photos_table,
+            address=address,
+        )
+    return say(
+        "Photos are rows of the table [cyan]{table}[/] in the Postgres of SIGHTLINE_DATABASE_URL: [cyan]{address}[/].",
+        table=settings.photos_table,
+        address=address,
+    )
+
+
 def _write_note(note: Path, settings: Settings) -> None:
     """Gives the other commands of this folder the settings and servers of `sightline up` (see worker.settings)."""
     lines = [f"{name}='{value}'" for name, value in settings.as_env().items()]
-    note.write_text("\n".join(lines) + "\n")
+    new = note.with_suffix(".new")
+    new.unlink(missing_ok=True)
+    # The address of a database may have a password in it.
+    new.touch(mode=0o600)
+    new.write_text("\n".join(lines) + "\n")
+    new.replace(note)

@@ -111,7 +111,7 @@ class Questions:
             return self._encoder.encode_texts([request.text])[0], None, None
         photo = request.photo
         assert photo is not None
-        if photo.photo_id is not None:
+        if photo.photo_id is not None and photo.path is None:
             entry = self._entries.get([photo.photo_id]).get(photo.photo_id)
             known = self._vectors.known([entry.content_sha256], self._encoder.model_key) if entry else {}
             if entry is not None and entry.content_sha256 in known:

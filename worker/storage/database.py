@@ -36,6 +36,11 @@ class Database:
     def close(self) -> None:
         self.engine.dispose()
 
+    @property
+    def address(self) -> str:
+        """Its URL as people may see it: without the password."""
+        return self.engine.url.render_as_string(hide_password=True)
+
     @contextmanager
     def begin(self, isolation_level: str | None = None) -> Iterator[Connection]:
         """A connection with a transaction around the block."""
