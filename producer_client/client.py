@@ -210,11 +210,13 @@ class Sightline:
         near: contract.Near | None = None,
         where: dict[str, Any] | None = None,
         min_seq: int | None = None,
+        trusted_only: bool = False,
         timeout_s: float | None = None,
     ) -> Handle[contract.SearchReply]:
         """Similar photos, best first. The photo itself and its duplicates are never among them.
 
-        min_seq: the write that must have been seen, `session` unless given.
+        min_seq: the write that must have been seen, `session` unless given. trusted_only: only photos with coordinates
+        that are evidence, `top_k` of them where there are so many.
         """
         by_photo = any(given is not None for given in (photo_id, path, url, content))
         request = contract.Search(
@@ -227,6 +229,7 @@ class Sightline:
             near=near,
             where=where,
             min_seq=self.session if min_seq is None else min_seq,
+            trusted_only=trusted_only,
         )
         return self._send(
             TaskName.SEARCH,

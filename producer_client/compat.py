@@ -57,8 +57,10 @@ class CLIPSimilarityService:
     model_name, cache_dir: taken for the sake of old calls and without effect, as the workers hold model and index.
     broker_url, result_backend: the workers' Redis; SIGHTLINE_BROKER_URL and SIGHTLINE_RESULT_BACKEND unless given.
     timeout_s: how long a method waits for its answer. strict: raise SightlineError instead of answering None, False,
-    0, {} or []. location_methods: what values of `location_method` mean, as `contract.LOCATION_METHODS` says
-    unless given; all others are `derived`. session: of another process, whose photos are to be found too.
+    0, {} or []. trusted_only: show only photos whose coordinates can be trusted, as callers take those of the first one
+    for an answer; with False also those that a detector has derived, defaults, and photos without coordinates.
+    location_methods: what values of `location_method` mean, as `contract.LOCATION_METHODS` says unless given; all
+    others are `derived`. session: of another process, whose photos are to be found too.
     """
 
     def __init__(
@@ -70,12 +72,14 @@ class CLIPSimilarityService:
         result_backend: str | None = None,
         timeout_s: float = 30.0,
         strict: bool = False,
+        trusted_only: bool = True,
         location_methods: Mapping[str, Provenance | str] | None = None,
         session: int = 0,
     ) -> None:
         self.model_name = model_name
         self.cache_dir = Path(cache_dir)
         self.strict = strict
+        self.trusted_only = trusted_only
         given = LOCATION_METHODS if location_methods is None else location_methods
         self._methods = {name: Provenance(meaning) for name, meaning in given.items()}
         self._client = Sightline(
@@ -97,14 +101,17 @@ class CLIPSimilarityService:
         """Similar photos of the index, best first: [{image_path, similarity, metadata}]; metadata has what was given
         with the photo, `lat` and `lon` where they are known, and their `provenance`.
 
-        The photo itself and its copies are not among them.
+        Their coordinates can be trusted, all of them, unless the service was made with `trusted_only=False`. The photo
+        itself and its copies are not among them.
         """
         log.info("🔍 Starting CLIP similarity search...")
 
         def find() -> list[dict[str, Any]]:
             reply = self._by_path_or_content(
                 image_path,
-                lambda photo: self._client.search(top_k=top_k, threshold=similarity_threshold, **photo),
+                lambda photo: self._client.search(
+                    top_k=top_k, threshold=similarity_threshold, trusted_only=self.trusted_only, **photo
+                ),
             )
             return [match(hit) for hit in reply.hits]
 

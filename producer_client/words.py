@@ -90,7 +90,11 @@ class Provenance(StrEnum):
 
     @property
     def trusted(self) -> bool:
-        return self in (Provenance.EXIF_GPS, Provenance.SURVEYED, Provenance.CONFIRMED)
+        return self in TRUSTED
+
+
+#: What is evidence.
+TRUSTED = frozenset({Provenance.EXIF_GPS, Provenance.SURVEYED, Provenance.CONFIRMED})
 
 
 #: What a backend's `location_method` means unless it says otherwise (SIGHTLINE_LOCATION_METHODS).

@@ -121,7 +121,8 @@ class Search(Request, frozen=True):
     came with, a worker of another model refuses it instead of comparing apples and pears).
 
     `threshold` None means 0.75, and no threshold for text, whose similarities live on another scale.
-    `where` keeps photos whose metadata contains these keys and values. `min_seq` waits for that write.
+    `where` keeps photos whose metadata contains these keys and values. `trusted_only` keeps those whose coordinates
+    are evidence, `top_k` of them. `min_seq` waits for that write.
     """
 
     photo: Photo | None = None
@@ -133,6 +134,7 @@ class Search(Request, frozen=True):
     near: Near | None = None
     where: dict[str, Any] | None = None
     min_seq: int = 0
+    trusted_only: bool = False
 
     def __post_init__(self) -> None:
         given = [name for name in ("photo", "text", "vector") if getattr(self, name) is not None]

@@ -27,8 +27,8 @@ def make_service(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
     made: list[CLIPSimilarityService] = []
     monkeypatch.setenv("SIGHTLINE_BROKER_URL", stack.settings.broker_url)
 
-    def make(*, strict: bool = False) -> CLIPSimilarityService:
-        made.append(CLIPSimilarityService(strict=strict))
+    def make(**options: Any) -> CLIPSimilarityService:
+        made.append(CLIPSimilarityService(**options))
         return made[-1]
 
     yield make
@@ -39,6 +39,12 @@ def make_service(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
 @pytest.fixture
 def service(make_service: Callable[..., CLIPSimilarityService]) -> CLIPSimilarityService:
     return make_service(strict=True)
+
+
+@pytest.fixture
+def open_minded(make_service: Callable[..., CLIPSimilarityService]) -> CLIPSimilarityService:
+    """One that shows photos whose coordinates cannot be trusted, too."""
+    return make_service(strict=True, trusted_only=False)
 
 
 def place_of(scenes: list[Scene], number: int) -> list[Scene]:
@@ -56,13 +62,13 @@ def copy_in(folder: Path, scene: Scene, name: str) -> Path:
     return path
 
 
-def test_it_adds_finds_and_shows_what_was_given(service: CLIPSimilarityService, scenes: list[Scene]) -> None:
+def test_it_adds_finds_and_shows_what_was_given(open_minded: CLIPSimilarityService, scenes: list[Scene]) -> None:
     first, second, *_ = place_of(scenes, 0)
 
-    added = service.add_image_to_index(
+    added = open_minded.add_image_to_index(
         first.path, {"lat": first.lat, "lon": first.lon, "address": {"city": "Lund"}, "tags": ["dropin"]}
     )
-    found = service.find_similar_images(second.path, top_k=50, similarity_threshold=0.0)
+    found = open_minded.find_similar_images(second.path, top_k=50, similarity_threshold=0.0)
 
     assert added is True
     (mine,) = [match for match in found if match["image_path"] == str(first.path)]
@@ -76,7 +82,7 @@ def test_it_adds_finds_and_shows_what_was_given(service: CLIPSimilarityService, 
     }
     similarities = [match["similarity"] for match in found]
     assert similarities == sorted(similarities, reverse=True)
-    assert service.find_similar_images(second.path, similarity_threshold=1.0) == []
+    assert open_minded.find_similar_images(second.path, similarity_threshold=1.0) == []
 
 
 def test_what_a_detector_said_is_no_evidence_and_what_was_surveyed_is(
@@ -103,17 +109,39 @@ def test_what_a_detector_said_is_no_evidence_and_what_was_surveyed_is(
 
 
 def test_a_file_that_workers_cannot_see_travels_in_the_message(
-    service: CLIPSimilarityService, scenes: list[Scene], tmp_path: Path
+    open_minded: CLIPSimilarityService, scenes: list[Scene], tmp_path: Path
 ) -> None:
     scene, other, *_ = place_of(scenes, 2)
     upload = copy_in(tmp_path, scene, "upload.jpg")
 
-    assert service.add_image_to_index(upload, {"lat": scene.lat, "lon": scene.lon}) is True
-    found = service.find_similar_images(other.path, top_k=50, similarity_threshold=0.0)
-    by_upload = service.find_similar_images(upload, top_k=50, similarity_threshold=0.0)
+    assert open_minded.add_image_to_index(upload, {"lat": scene.lat, "lon": scene.lon}) is True
+    found = open_minded.find_similar_images(other.path, top_k=50, similarity_threshold=0.0)
+    by_upload = open_minded.find_similar_images(upload, top_k=50, similarity_threshold=0.0)
 
     assert str(upload) in {match["image_path"] for match in found}
     assert str(upload) not in {match["image_path"] for match in by_upload}
+
+
+def test_what_a_detector_said_does_not_come_back_to_it_as_a_find(
+    make_service: Callable[..., CLIPSimilarityService], scenes: list[Scene], photo_root: Path
+) -> None:
+    """The detector of the guide takes the first match for the answer, however its coordinates came to be."""
+    query, derived, default, surveyed, *_ = place_of(scenes, 3)
+    folder = photo_root / "detector"
+    paths = [copy_in(folder, scene, f"{n}.jpg") for n, scene in enumerate((derived, default, surveyed))]
+    clip_service, all_of_it = make_service(strict=True), make_service(strict=True, trusted_only=False)
+    methods: list[dict[str, Any]] = [{}, {"location_method": "city_center"}, {"location_method": "surveyed"}]
+    for path, method in zip(paths, methods, strict=True):
+        all_of_it.add_image_to_index(path, {"lat": query.lat, "lon": query.lon} | method)
+        clip_service.add_image_to_index(path, {"lat": query.lat, "lon": query.lon} | method)
+
+    found = clip_service.find_similar_images(query.path, top_k=500, similarity_threshold=0.0)
+    everything = all_of_it.find_similar_images(query.path, top_k=500, similarity_threshold=0.0)
+
+    mine = {str(path) for path in paths}
+    assert {match["image_path"] for match in found} & mine == {str(paths[2])}
+    assert {match["metadata"]["provenance"] for match in found} <= {"exif_gps", "surveyed", "confirmed"}
+    assert {match["image_path"] for match in everything} & mine == mine
 
 
 def test_a_file_that_is_nowhere_or_too_large_to_travel_is_refused_with_its_reason(

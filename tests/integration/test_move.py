@@ -192,12 +192,17 @@ def test_a_backend_moves_in_an_afternoon(
 
     found = detector.detect_coordinates_from_image(str(upload))
     again = clip_service.find_similar_images(str(next_upload), top_k=20)
+    open_minded = CLIPSimilarityService(trusted_only=False)
+    all_of_it = open_minded.find_similar_images(str(next_upload), top_k=20)
+    open_minded.close()
 
     trusted = {str(path) for path, _, _, method in backend.known if method == "gps"}
     assert found["success"] is True
     assert found["coordinates"]["matched_image"] in trusted
     assert found["coordinates"]["latitude"] == pytest.approx(backend.place[0], abs=1e-3)
-    mine = [match for match in again if match["image_path"] == str(upload)]
+    # What the detector said of the upload is kept, and does not come back to the detector as a find.
+    assert {match["image_path"] for match in again} <= trusted
+    mine = [match for match in all_of_it if match["image_path"] == str(upload)]
     assert [match["metadata"]["provenance"] for match in mine] == ["derived"]
     assert clip_service.get_statistics()["total_images"] == 11
     words = [record.getMessage() for record in caplog.records if "CLIP" in f"{record.name} {record.getMessage()}"]

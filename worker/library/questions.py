@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 
 import numpy as np
 
@@ -27,6 +28,8 @@ SAME_PIXELS = 1 - 1e-5
 #: Photos asked of the index beyond those wanted: its rounded vectors may order near equals wrongly, and some may be
 #: gone from Postgres.
 CANDIDATES = 16
+#: Times as many photos that are looked at for trusted ones among them, before only those are compared.
+FIRST_LOOK = 4
 #: Seconds between two looks for a write that a search was told to wait for.
 MIN_SEQ_POLL_S = 0.01
 #: Seconds between two looks at the change log by a process that nobody asks.
@@ -60,15 +63,25 @@ class Questions:
         threshold = request.threshold
         if threshold is None:
             threshold = -1.0 if request.text is not None else contract.DEFAULT_THRESHOLD
-        hits, seen = self._hits(
+        look = partial(
+            self._hits,
             query,
-            k=request.top_k,
             threshold=threshold,
             near=request.near,
             where=request.where,
             exclude=self._copies(content, own_id),
             drop_copies=request.photo is not None,
         )
+        top_k = request.top_k
+        if request.trusted_only:
+            first, seen = look(k=FIRST_LOOK * top_k)
+            hits = [hit for hit in first if _is_trusted(hit)][:top_k]
+            if len(hits) < top_k and len(first) == FIRST_LOOK * top_k:
+                # Others crowd them out: Postgres names those that are to be compared.
+                named, seen = look(k=FIRST_LOOK * top_k, trusted_only=True)
+                hits = [hit for hit in named if _is_trusted(hit)][:top_k]
+        else:
+            hits, seen = look(k=top_k)
         return contract.SearchReply(hits, seen.generation, seen.seq, self._encoder.model_key, ms_since(started))
 
     def locate(self, request: contract.Locate) -> contract.LocateReply:
@@ -165,11 +178,13 @@ class Questions:
         where: dict[str, object] | None,
         exclude: Ids,
         drop_copies: bool,
+        trusted_only: bool = False,
     ) -> tuple[list[contract.Hit], Neighbours]:
         """The index proposes, Postgres decides: similarities are those of the stored vectors, and a photo that is not
         there any more is gone, whatever this process has seen of it. Where nothing is left, or much is gone, the index
         looks once at what it has not heard of yet: nobody is told of an empty one that is not."""
-        only = self._entries.ids_where(near, where) if near is not None or where else None
+        filtered = near is not None or where or trusted_only
+        only = self._entries.ids_where(near, where, trusted_only=trusted_only) if filtered else None
         caught_up = False
         while True:
             found = self._live.search(query, k + CANDIDATES, only=only, exclude=exclude)
@@ -188,6 +203,10 @@ class Questions:
             agree_m = self._settings.locate_agree_m
             hits = [_hit(known[i][0], similarity[i], agree_m) for i in best if similarity[i] >= threshold]
             return hits, found
+
+
+def _is_trusted(hit: contract.Hit) -> bool:
+    return hit.provenance is not None and hit.provenance.trusted
 
 
 def _hit(entry: Entry, similarity: float, agree_m: float) -> contract.Hit:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, Select, and_, case, delete, exists, func
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from producer_client.contract import Code, Near, Provenance
+from producer_client.words import TRUSTED
 from worker.core.geo import bounding_box, distance_m, same_point
 from worker.core.types import Counts, Entry, NewEntry, Written
 from worker.core.vectors import Ids, Vector, from_bytes
@@ -130,9 +131,12 @@ class Entries:
             ).all()
         return np.array(found, dtype=np.int64)
 
-    def ids_where(self, near: Near | None, where: Mapping[str, Any] | None) -> Ids:
-        """Ids of the indexed photos within the circle whose metadata contains `where`."""
+    def ids_where(self, near: Near | None, where: Mapping[str, Any] | None, *, trusted_only: bool = False) -> Ids:
+        """Ids of the indexed photos within the circle whose metadata contains `where`; of those with trusted
+        coordinates alone if asked."""
         query = select(entries.c.photo_id, entries.c.lat, entries.c.lon).where(~entries.c.removed)
+        if trusted_only:
+            query = query.where(entries.c.provenance.in_(TRUSTED))
         if near is not None:
             lat_min, lat_max, ranges = bounding_box(near.lat, near.lon, near.radius_m)
             query = query.where(
