@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from PIL import Image
 from sqlalchemy import text
 
 from producer_client.contract import (
+    EmbedItem,
     Locate,
     NewPhoto,
     Photo,
@@ -32,8 +33,10 @@ from tests.unit.test_positions import CASES, HERE, TABLE, at
 from worker.library import Library
 from worker.settings import Settings
 from worker.stack import Stack
+from worker.storage.source import PhotoFiles
 from worker.storage.store import PostgresStore
 
+T = TypeVar("T")
 ISSUE = PositionIssue
 TAKEOUT = json.dumps({"title": "a.jpg", "geoData": {"latitude": HERE[0], "longitude": HERE[1]}})
 
@@ -166,6 +169,19 @@ def test_a_point_that_was_surveyed_has_no_error_of_the_cameras(
     assert outcome.position_from is PositionFrom.GIVEN
 
 
+def test_the_error_is_found_although_the_photos_vector_is_known(
+    library: Library, scenes: list[Scene], folder: Path
+) -> None:
+    scene = scenes[0]
+    path = copied(scene, folder / "a.jpg", at_place(scene, error(65_000)))
+    library.photos.embed_many([EmbedItem("a", Photo(path=str(path)))])
+
+    outcome = add(library, path, lat=scene.lat, lon=scene.lon, provenance=Provenance.EXIF_GPS)
+
+    assert not outcome.embedded
+    assert (outcome.position_issue, outcome.position_error_m) == (ISSUE.TOO_COARSE, 65_000.0)
+
+
 # ------------------------------------------------------------------------------------------------- where from
 
 
@@ -248,6 +264,26 @@ def test_a_file_beside_a_photo_that_leads_out_of_the_roots_is_not_read(
     (folder / "a.xmp").symlink_to(tmp_path / "elsewhere.xmp")
 
     assert add(library, path).position_issue is ISSUE.ABSENT
+
+
+def test_nobody_looks_beside_a_photo_whose_place_is_given_or_that_only_asks(
+    make_library: Callable[..., Library], settings: Settings, scenes: list[Scene], folder: Path
+) -> None:
+    looked: list[str] = []
+
+    class Watched(PhotoFiles):
+        def beside(self, path: str, names: Iterable[tuple[T, str]], *, limit: int) -> Iterator[tuple[T, bytes]]:
+            looked.append(path)
+            return super().beside(path, names, limit=limit)
+
+    library = make_library(source=Watched(settings))
+    given, asks, without = (copied(scenes[n], folder / f"{n}.jpg") for n in range(3))
+
+    add(library, given, lat=1.0, lon=2.0, provenance=Provenance.SURVEYED)
+    library.questions.search(Search(photo=Photo(path=str(asks))))
+    add(library, without)
+
+    assert looked == [str(without)]
 
 
 # ------------------------------------------------------------------------------------------------ the command
