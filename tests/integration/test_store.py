@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +15,12 @@ from sqlalchemy import Connection, text
 
 from producer_client.contract import Code, Near, Provenance
 from worker.core.types import Built, NewEntry
-from worker.core.vectors import unit_rows
+from worker.core.vectors import Vector, unit_rows
 from worker.errors import Permanent, Transient
 from worker.settings import Settings
+from worker.storage import inlining
 from worker.storage.migrate import migrate
+from worker.storage.snapshot import PostgresSnapshot
 from worker.storage.store import PostgresStore
 
 KEY = "test-model@1"
@@ -643,9 +646,94 @@ def test_migrating_twice_and_at_once_is_one_migration(settings: Settings) -> Non
     for thread in threads:
         thread.join()
 
-    assert reached == ["0004"] * 3
+    assert reached == ["0005"] * 3
     for store in stores:
         store.close()
+
+
+def outside_their_rows(store: PostgresStore) -> list[str]:
+    """Contents whose vectors Postgres keeps beside the table: such a value has no header of 4 bytes."""
+    with store.database.engine.connect() as connection:
+        found = connection.scalars(
+            text(
+                f"""SELECT content_sha256 FROM {store.settings.db_schema}.embeddings
+                WHERE pg_column_size(vector) = octet_length(vector) ORDER BY content_sha256"""
+            )
+        )
+        return list(found)
+
+
+def vectors_of(dimension: int, *names: str) -> dict[str, Vector]:
+    rows = unit_rows(np.random.default_rng(dimension).normal(size=(len(names), dimension)))
+    return dict(zip(names, rows, strict=True))
+
+
+#: Of the models that are used: ViT-B/32, ViT-L/14, ViT-H/14, EfficientNet-Lite0. A page has room for one row of the
+#: last two.
+DIMENSIONS = (512, 768, 1024, 1280)
+
+
+def test_a_vector_lies_in_its_row_where_two_such_rows_fit_a_page(store: PostgresStore) -> None:
+    for dimension in DIMENSIONS:
+        stored = vectors_of(dimension, f"{dimension}")
+        store.vectors.keep(stored, KEY)
+        assert np.array_equal(store.vectors.known(stored, KEY)[f"{dimension}"], stored[f"{dimension}"])
+
+    assert outside_their_rows(store) == ["1024", "1280"]
+
+
+def test_vectors_stored_by_an_earlier_release_move_into_their_rows(
+    store: PostgresStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = f"{settings.db_schema}.embeddings"
+    with store.database.engine.begin() as connection:
+        connection.execute(text(f"ALTER TABLE {table} RESET (toast_tuple_target)"))
+        connection.execute(text(f"UPDATE {settings.db_schema}.alembic_version SET version_num = '0004'"))
+    before = vectors_of(512, *(f"{number:03}" for number in range(300))) | vectors_of(1024, "long")
+    store.vectors.keep(before, KEY)
+    assert outside_their_rows(store) == sorted(before)
+    monkeypatch.setattr(inlining, "PAGES_AT_ONCE", 2)
+
+    def again() -> None:
+        migrate(store.database.engine, schema=settings.db_schema, photos_table=settings.photos_table)
+
+    with store.database.engine.begin() as deleting:
+        deleting.execute(text(f"DELETE FROM {table} WHERE content_sha256 = '007'"))
+        again()  # who is about to delete a row keeps it, and nobody waits
+        assert outside_their_rows(store) == ["007", "long"]
+        deleting.rollback()
+    again()
+
+    assert outside_their_rows(store) == ["long"]
+    assert {name: vector.tolist() for name, vector in store.vectors.known(before, KEY).items()} == {
+        name: vector.tolist() for name, vector in before.items()
+    }
+
+
+def test_a_snapshot_is_sorted_without_its_vectors(store: PostgresStore) -> None:
+    """Vectors that lie in their rows would be sorted with them, on disk: a gigabyte of 512 numbers each is no great
+    library."""
+    store.entries.put_many([entry(name, vector=vectors_of(512, name)[name]) for name in "abc"], KEY)
+
+    with store.database.begin() as connection:
+        query = PostgresSnapshot(connection, KEY, 512)._in_order()
+        schema = connection.get_execution_options()["schema_translate_map"]
+        sql = query.compile(
+            connection,
+            schema_translate_map=schema,
+            render_schema_translate=True,
+            compile_kwargs={"literal_binds": True},
+        )
+        plan = connection.execute(text(f"EXPLAIN (VERBOSE, FORMAT JSON) {sql}")).scalar_one()
+
+    def nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        yield node
+        for child in node.get("Plans", []):
+            yield from nodes(child)
+
+    sorted_by_it = [words for node in nodes(plan[0]["Plan"]) if node["Node Type"] == "Sort" for words in node["Output"]]
+    assert sorted_by_it
+    assert not [words for words in sorted_by_it if "vector" in words or "SubPlan" in words]
 
 
 def test_one_holder_in_the_cluster_has_the_lock(make_store: Callable[..., PostgresStore]) -> None:

@@ -10,12 +10,16 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 
+from worker.storage.inlining import move_in
+
 #: Two processes that start together migrate one after the other.
 LOCK = 5_361_901
 
 
 def migrate(engine: Engine, *, schema: str, photos_table: str, columns: Mapping[str, str] | None = None) -> str:
     """Run what is missing; returns the revision reached. One transaction: it happens whole or not at all.
+
+    Rows that an earlier release has stored otherwise are brought over after it, in transactions of their own.
 
     columns: what a photos table that must be made is to call its columns, by our names (Settings.photos_columns).
     """
@@ -25,7 +29,9 @@ def migrate(engine: Engine, *, schema: str, photos_table: str, columns: Mapping[
         config = _config()
         config.attributes.update(connection=connection, schema=schema, photos_table=photos_table, columns=columns or {})
         command.upgrade(config, "head")
-        return _current(connection, schema) or ""
+        reached = _current(connection, schema) or ""
+    move_in(engine, schema=schema)
+    return reached
 
 
 def revisions(engine: Engine, *, schema: str) -> tuple[str | None, str | None]:

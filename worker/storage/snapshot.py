@@ -36,7 +36,7 @@ class PostgresSnapshot:
 
     def chunks(self) -> Iterator[Chunk]:
         """All rows by rising id. Raises BadVector for a stored vector of another length."""
-        yield from self._copy(self._rows().order_by(entries.c.photo_id))
+        yield from self._copy(self._in_order())
 
     def sample(self, rows: int) -> Chunk:
         """About so many rows, each as likely as the other; all of them where there are no more."""
@@ -53,6 +53,18 @@ class PostgresSnapshot:
             .join_from(e, embeddings, embeddings.c.content_sha256 == e.c.content_sha256)
             .where(~e.c.removed, embeddings.c.model_key == self._model_key)
         )
+
+    def _in_order(self) -> Select[Any]:
+        """All rows by rising id. Places of vectors are sorted, not vectors: those would go to disk for it."""
+        placed = (
+            self._rows()
+            .with_only_columns(entries.c.photo_id, embeddings.c.ctid.label("place"))
+            .order_by(entries.c.photo_id)
+            .subquery()
+        )
+        stored = embeddings.alias()
+        vector = select(stored.c.vector).where(stored.c.ctid == placed.c.place).scalar_subquery()
+        return select(placed.c.photo_id, vector).order_by(placed.c.photo_id)
 
     def _copy(self, query: Select[Any]) -> Iterator[Chunk]:
         row = np.dtype(

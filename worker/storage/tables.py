@@ -18,6 +18,7 @@ from sqlalchemy import (
     Text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.types import NullType
 
 #: Stands for SIGHTLINE_DB_SCHEMA; the engine translates it.
 SCHEMA = "sightline"
@@ -34,6 +35,8 @@ embeddings = Table(
     Column("model_key", Text, primary_key=True),
     Column("vector", LargeBinary, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),
+    #: Where the row lies; Postgres has it of every row.
+    Column("ctid", NullType(), system=True),
 )
 
 #: What the index knows of a photo. A removed photo keeps its row, so that no rebuild brings it back.
