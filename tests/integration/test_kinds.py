@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import faiss
 import numpy as np
@@ -283,7 +284,7 @@ class Shelf:
         self.store.entries.remove_many(self.ids[photos].tolist())
         self.live.settle()
 
-    def share_found(self, k: int, allowed: npt.NDArray[np.bool_], **which: Ids) -> float:
+    def share_found(self, k: int, allowed: npt.NDArray[np.bool_], **which: Any) -> float:
         """Recall of the neighbours that are allowed and not gone; whatever is found is looked at."""
         allowed = allowed & ~self.gone
         left = np.flatnonzero(allowed)

@@ -258,7 +258,15 @@ class LiveIndex(Protocol):
 
     def settle(self, timeout_s: float = 60.0) -> None: ...
 
-    def search(self, query: Vector, k: int, *, only: Ids | None = None, exclude: Ids | None = None) -> Neighbours: ...
+    def search(
+        self,
+        query: Vector,
+        k: int,
+        *,
+        only: Ids | None = None,
+        exclude: Ids | None = None,
+        drop_copies: bool = False,
+    ) -> Neighbours: ...
 
 
 class Generations(Protocol):

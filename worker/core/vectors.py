@@ -17,6 +17,10 @@ Vector: TypeAlias = npt.NDArray[np.float32]
 #: int64 [n]
 Ids: TypeAlias = npt.NDArray[np.int64]
 
+#: Vectors of the same pixels under other metadata (a stripped EXIF, another file name inside) differ by rounding
+#: alone. Such a copy is the photo itself, not a similar one.
+SAME_PIXELS = 1 - 1e-5
+
 
 class BadVector(Permanent):
     def __init__(self, message: str) -> None:

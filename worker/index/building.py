@@ -20,7 +20,10 @@ from worker.core.ports import Progress, Snapshot
 from worker.core.vectors import Ids
 from worker.errors import BadGeneration, Permanent
 from worker.index import kinds, searching, tuning
+from worker.index.copies import Seen
 from worker.index.generation import (
+    COPIES,
+    FILES,
     FORMAT,
     IDS,
     INDEX,
@@ -132,10 +135,12 @@ class Builder:
         del sample
         kinds.reserve(index, self._snapshot.count)
         ids: list[Ids] = []
+        seen = Seen(self._dimension)
         count = 0
         for chunk in self._snapshot.chunks():
             index.add(chunk.vectors)
             truth.see(count, chunk.vectors)
+            seen.see(count, chunk.vectors)
             ids.append(chunk.ids)
             count += len(chunk.ids)
             self._progress("write", count, self._snapshot.count)
@@ -146,7 +151,10 @@ class Builder:
         kinds.finish(index)
         faiss.write_index(index, str(self._folder / INDEX))
         np.save(self._folder / IDS, all_ids)
-        for name in (INDEX, IDS):
+        copies = seen.copies()
+        copies.write(self._folder / COPIES)
+        truth.are_copies(copies, count)
+        for name in FILES[FORMAT]:
             fsync(self._folder / name)
         return truth, all_ids
 
@@ -167,10 +175,11 @@ class Builder:
         """Of the true neighbours that the previous generation finds, the share that this one finds too."""
         if before is None:
             return None
-        now = tuning.answers(index, tuned.parameters, truth)
+        old = truth.alike(_positions(before.found, ids))
+        now = truth.alike(tuning.answers(index, tuned.parameters, truth))
         both = known = 0
-        for old, new, true in zip(before.found, now, truth.neighbours(), strict=True):
-            confirmed = true[(true >= 0) & np.isin(ids[true], old)]
+        for earlier, new, true in zip(old, now, truth.alike(truth.neighbours()), strict=True):
+            confirmed = true[(true >= 0) & np.isin(true, earlier)]
             known += len(confirmed)
             both += int(np.isin(confirmed, new).sum())
         agreement = both / known if known else 1.0
@@ -202,10 +211,10 @@ class Builder:
             recall_queries=tuned.queries,
             previous=None if before is None else before.number,
             agreement=agreement,
-            index_bytes=sum((self._folder / name).stat().st_size for name in (INDEX, IDS)),
+            index_bytes=sum((self._folder / name).stat().st_size for name in FILES[FORMAT]),
             versions={"faiss": faiss.__version__, "numpy": np.__version__},
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            sha256={name: file_sha256(self._folder / name) for name in (INDEX, IDS)},
+            sha256={name: file_sha256(self._folder / name) for name in FILES[FORMAT]},
         )
         with (self._folder / MANIFEST).open("w") as file:
             json.dump(asdict(manifest), file, indent=2)
@@ -229,3 +238,12 @@ def _found_before(previous: Generation | None, truth: Truth) -> _Before | None:
         return None
     found = [previous.ids[previous.search(query[None, :], searching.RECALL_K + 1)[1]] for query in truth.queries]
     return _Before(previous.manifest.number, found)
+
+
+def _positions(found: list[Ids], ids: Ids) -> searching.Positions:
+    """[queries, RECALL_K + 1] positions of the ids that each query found; -1 for one that is no longer there."""
+    rows = np.full((len(found), searching.RECALL_K + 1), -1, dtype=np.int64)
+    for row, mine in zip(rows, found, strict=True):
+        at = np.minimum(np.searchsorted(ids, mine), len(ids) - 1)
+        row[: len(mine)] = np.where(ids[at] == mine, at, -1)
+    return rows

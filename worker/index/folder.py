@@ -17,7 +17,7 @@ from worker.core.types import Built
 from worker.errors import BadGeneration, Transient
 from worker.index import kinds, searching
 from worker.index.building import Build, Builder, Trained
-from worker.index.generation import IDS, INDEX, MANIFEST, Generation, fsync, open_generation
+from worker.index.generation import FILES, FORMAT, MANIFEST, Generation, fsync, open_generation, read_manifest
 from worker.index.kinds import Kind
 
 #: Seconds after which a download that nobody finished belongs to a process that was killed.
@@ -75,7 +75,7 @@ class GenerationFolder:
         if self._remote is not None:
             progress("upload", 0, 1)
             # The manifest goes last: without it the other files are nothing to anybody.
-            self._remote.put(self.path(number), (INDEX, IDS, MANIFEST))
+            self._remote.put(self.path(number), (*FILES[manifest.format], MANIFEST))
         return Built(
             count=manifest.count,
             kind=manifest.kind,
@@ -117,7 +117,7 @@ class GenerationFolder:
         if everywhere and self._remote is not None:
             for name in self._remote.names():
                 if name.isdigit() and name not in kept:
-                    self._remote.delete(name, (MANIFEST, INDEX, IDS))
+                    self._remote.delete(name, (MANIFEST, *FILES[FORMAT]))
 
     def forget_before(self, number: int) -> None:
         """Delete this host's copies of generations older than `number`. Not where the folder is the original."""
@@ -145,7 +145,9 @@ class GenerationFolder:
         shutil.rmtree(aside, ignore_errors=True)
         try:
             try:
-                remote.get(_name(number), (INDEX, IDS, MANIFEST), aside)
+                aside.mkdir()
+                remote.get(_name(number), (MANIFEST,), aside)
+                remote.get(_name(number), FILES[read_manifest(aside, number).format], aside)
             except FileNotFoundError as exc:
                 raise BadGeneration(f"generation {number} is not at {remote.url}: {exc}") from exc
             opened = open_generation(aside, number=number, model_key=model_key)

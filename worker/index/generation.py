@@ -2,7 +2,8 @@
 
 <folder>/000012/index.faiss     vectors, FAISS's own format, memory-mapped by readers
 <folder>/000012/ids.npy         photo ids, rising; position i belongs to vector i
-<folder>/000012/manifest.json   what it is, how good it was measured to be, SHA-256 of both files; written last
+<folder>/000012/copies.npz      groups of vectors that are almost the same (see copies)
+<folder>/000012/manifest.json   what it is, how good it was measured to be, SHA-256 of the others; written last
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ import numpy as np
 from worker.core.vectors import Ids, Vectors
 from worker.errors import BadGeneration
 from worker.index import searching
+from worker.index.copies import NONE, Copies
 from worker.index.searching import Parameters, Positions, Similarities
 
-FORMAT = 2
-INDEX, IDS, MANIFEST = "index.faiss", "ids.npy", "manifest.json"
+FORMAT = 3
+INDEX, IDS, COPIES, MANIFEST = "index.faiss", "ids.npy", "copies.npz", "manifest.json"
+#: Files of a generation beside its manifest, by its format. Those of an earlier one serve until the next rebuild.
+FILES = {2: (INDEX, IDS), FORMAT: (INDEX, IDS, COPIES)}
 #: Vectors that are read at a time to touch the pages of a new generation before searches come to it.
 WARMED_AT_ONCE = 2_000
 
@@ -60,6 +64,7 @@ class Generation:
     manifest: Manifest
     index: faiss.Index
     ids: Ids
+    copies: Copies
     #: Arguments of plain searches by k: making them takes as long as some searches do.
     _ready: dict[int, faiss.SearchParameters] = field(default_factory=dict)
 
@@ -91,6 +96,14 @@ class Generation:
         there = positions[0] >= 0
         return similarities[0][there], positions[0][there]
 
+    def search_all(self, query: Vectors, k: int, selector: faiss.IDSelector) -> tuple[Similarities, Positions]:
+        """As `search`, comparing with every vector that the selector lets pass."""
+        similarities, positions = searching.search(
+            searching.all_vectors(self.index), query, k, faiss.SearchParameters(sel=selector)
+        )
+        there = positions[0] >= 0
+        return similarities[0][there], positions[0][there]
+
     def warm(self) -> None:
         """Touch every page that searches may touch, so that none of them waits for it."""
         searching.use_threads(1)
@@ -99,18 +112,25 @@ class Generation:
             self.search(searching.vectors_at(self.index, positions)[:1], searching.RECALL_K)
 
 
-def open_generation(path: Path, *, number: int, model_key: str) -> Generation:
-    """Map what lies in this directory, every byte of it checked. Raises BadGeneration naming what is wrong."""
+def read_manifest(path: Path, number: int) -> Manifest:
+    """Raises BadGeneration where there is none in this directory, or none that can be read."""
     try:
         manifest = Manifest(**json.loads((path / MANIFEST).read_text()))
     except (OSError, ValueError, TypeError) as exc:
         raise BadGeneration(f"generation {number} has no readable manifest in {path}: {exc}") from exc
-    if (manifest.format, manifest.number, manifest.model_key) != (FORMAT, number, model_key):
+    if manifest.format not in FILES:
+        raise BadGeneration(f"generation {number} in {path} has format {manifest.format}, this release reads {FORMAT}")
+    return manifest
+
+
+def open_generation(path: Path, *, number: int, model_key: str) -> Generation:
+    """Map what lies in this directory, every byte of it checked. Raises BadGeneration naming what is wrong."""
+    manifest = read_manifest(path, number)
+    if (manifest.number, manifest.model_key) != (number, model_key):
         raise BadGeneration(
-            f"{path} holds generation {manifest.number} of {manifest.model_key} in format {manifest.format}, "
-            f"not generation {number} of {model_key} in format {FORMAT}"
+            f"{path} holds generation {manifest.number} of {manifest.model_key}, not generation {number} of {model_key}"
         )
-    for name in (INDEX, IDS):
+    for name in FILES[manifest.format]:
         try:
             found = file_sha256(path / name)
         except OSError as exc:
@@ -118,7 +138,8 @@ def open_generation(path: Path, *, number: int, model_key: str) -> Generation:
         # Checked before FAISS or numpy parse a byte: neither is made for files of strangers (faiss #5400).
         if found != manifest.sha256.get(name):
             raise BadGeneration(f"generation {number}: {name} is not the file that was written (SHA-256 differs)")
-    return Generation(manifest, *map_files(path, number, count=manifest.count, dimension=manifest.dimension))
+    index, ids = map_files(path, number, count=manifest.count, dimension=manifest.dimension)
+    return Generation(manifest, index, ids, Copies.read(path / COPIES) if COPIES in FILES[manifest.format] else NONE)
 
 
 def map_files(path: Path, number: int, *, count: int, dimension: int) -> tuple[faiss.Index, Ids]:

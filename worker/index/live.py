@@ -102,13 +102,21 @@ class FaissLiveIndex:
         if loader is not None:
             loader.join()
 
-    def search(self, query: Vector, k: int, *, only: Ids | None = None, exclude: Ids | None = None) -> Neighbours:
+    def search(
+        self,
+        query: Vector,
+        k: int,
+        *,
+        only: Ids | None = None,
+        exclude: Ids | None = None,
+        drop_copies: bool = False,
+    ) -> Neighbours:
         """The k most similar photos as the newest view has them, see View.search."""
         if self._view is None:
             self.catch_up()
         view = self._view
         assert view is not None
-        return view.search(query, k, only=only, exclude=exclude)
+        return view.search(query, k, only=only, exclude=exclude, drop_copies=drop_copies)
 
     # ---------------------------------------------------------------------------------- becoming newer
 

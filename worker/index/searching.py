@@ -77,6 +77,14 @@ def is_widest(index: faiss.Index, parameters: Parameters, widen: float) -> bool:
     return "ef_search" not in parameters or parameters["ef_search"] * widen >= index.ntotal
 
 
+def all_vectors(index: faiss.Index) -> faiss.Index:
+    """The part of an index that has every vector, one after the other: what is searched there is compared exactly but
+    for its rounding."""
+    if isinstance(index, faiss.IndexRefine):
+        return index.refine_index
+    return index.storage if isinstance(index, faiss.IndexHNSW) else index
+
+
 def vectors_at(index: faiss.Index, positions: Positions) -> Vectors:
     """Stored vectors as the index keeps them, rounded to its precision: float32 [n, d]."""
     rows: Vectors = index.reconstruct_batch(positions)

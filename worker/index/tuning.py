@@ -9,6 +9,7 @@ import faiss
 import numpy as np
 
 from worker.core.vectors import Vectors, unit_rows
+from worker.index.copies import Copies
 from worker.index.kinds import Kind, Plan
 from worker.index.searching import RECALL_K, Parameters, Positions, arguments, search, use_threads
 
@@ -51,6 +52,8 @@ class Truth:
         self.own = np.full(len(self.queries), NOT_STORED, dtype=np.int64)
         self._similarities = np.full((len(self.queries), RECALL_K + 1), -np.inf, dtype=np.float32)
         self._positions = np.full((len(self.queries), RECALL_K + 1), -1, dtype=np.int64)
+        #: Of each position, the first one that has the same vector but for rounding.
+        self._first: Positions | None = None
 
     def stored_at(self, positions: Positions) -> None:
         """Where the stored queries stand."""
@@ -71,6 +74,29 @@ class Truth:
     def neighbours(self) -> Positions:
         """[queries, RECALL_K] positions, the query's own left out."""
         return without_own(self._positions, self.own)
+
+    def are_copies(self, copies: Copies, count: int) -> None:
+        """Which of the `count` vectors are copies: whichever of a thousand is found, it is as right as another."""
+        if not len(copies.ends):
+            return
+        self._first = np.arange(count)
+        for members in np.split(copies.positions, copies.ends[:-1]):
+            self._first[members] = members[0]
+
+    def alike(self, positions: Positions) -> Positions:
+        """What can be compared with one another: the same number, in two such rows, for photos that are as good as the
+        same. A second copy in a row counts as a second one. positions: [n, k], or -1; the numbers of these stay."""
+        if self._first is None:
+            return positions
+        labels = np.where(positions < 0, positions, self._first[positions])
+        order = np.argsort(labels, axis=1, kind="stable")
+        rising = np.take_along_axis(labels, order, axis=1)
+        # How many equal ones stand before each.
+        column = np.arange(labels.shape[1])
+        starts = np.where(np.diff(rising, axis=1, prepend=-2) != 0, column, 0)
+        before = np.empty_like(labels)
+        np.put_along_axis(before, order, column - np.maximum.accumulate(starts, axis=1), axis=1)
+        return np.where(labels < 0, labels, labels * (RECALL_K + 2) + before)
 
 
 def without_own(positions: Positions, own: Positions) -> Positions:
@@ -102,14 +128,14 @@ def answers(index: faiss.Index, parameters: Parameters, truth: Truth) -> Positio
 def tune(index: faiss.Index, plan: Plan, truth: Truth, gate: float) -> Tuned:
     """The cheapest parameters that reach the gate with some margin; the best ones where none does."""
     use_threads(1)
-    neighbours = truth.neighbours()
+    neighbours = truth.alike(truth.neighbours())
     best: tuple[tuple[bool, float], Tuned] | None = None
     for rising in _parameters_to_try(plan):
         for parameters in rising:
             started = time.perf_counter()
-            found = answers(index, parameters, truth)
+            answered = answers(index, parameters, truth)
             cost = time.perf_counter() - started
-            at_1, at_10 = found_share(found, neighbours)
+            at_1, at_10 = found_share(truth.alike(answered), neighbours)
             tuned = Tuned(parameters, round(at_1, 4), round(at_10, 4), len(truth.queries))
             enough = at_10 >= min(1.0, gate + MARGIN)
             # Among those that are good enough the fastest, among the others the best.

@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.core.types import Change, Neighbours
-from worker.core.vectors import Ids, Vector, Vectors
+from worker.core.vectors import SAME_PIXELS, Ids, Vector, Vectors
 from worker.index import searching
 from worker.index.generation import Generation
+from worker.index.kinds import Kind
 
 #: Hidden photos that a search makes room for instead of telling FAISS to leave them out, which slows every comparison.
 SPARE = 32
@@ -53,16 +54,25 @@ class View:
     def count(self) -> int:
         return len(self.hidden) - self.hidden_count + self.delta_count
 
-    def search(self, query: Vector, k: int, *, only: Ids | None = None, exclude: Ids | None = None) -> Neighbours:
+    def search(
+        self,
+        query: Vector,
+        k: int,
+        *,
+        only: Ids | None = None,
+        exclude: Ids | None = None,
+        drop_copies: bool = False,
+    ) -> Neighbours:
         """The k most similar photos, best first, equal ones by id.
 
-        query: float32 [dimension] of length 1. only: search among these ids alone. exclude: never these.
+        query: float32 [dimension] of length 1. only: search among these ids alone. exclude: never these. drop_copies:
+        leave out photos of the query's own pixels, as many as are known to be such.
         Similarities of the base are those of its rounded vectors (see kinds), of the delta exact.
         """
         searching.use_threads(1)
-        ids, similarities = _search_base(self, query, k, only, exclude)
+        ids, similarities = _search_base(self, query, k, only, exclude, drop_copies)
         if len(self.delta_ids):
-            newer_ids, newer = _search_delta(self, query, only, exclude)
+            newer_ids, newer = _search_delta(self, query, only, exclude, drop_copies)
             ids, similarities = np.concatenate([ids, newer_ids]), np.concatenate([similarities, newer])
         best = np.lexsort((ids, -similarities))[:k]
         return Neighbours(ids[best], similarities[best], generation=self.number, seq=self.seq, count=self.count)
@@ -151,7 +161,7 @@ def _positions(sorted_ids: Ids, wanted: Ids) -> npt.NDArray[np.intp]:
 
 
 def _search_base(
-    view: View, query: Vector, k: int, only: Ids | None, exclude: Ids | None
+    view: View, query: Vector, k: int, only: Ids | None, exclude: Ids | None, drop_copies: bool
 ) -> tuple[Ids, npt.NDArray[np.float32]]:
     base = view.base
     if base is None or not base.manifest.count:
@@ -159,7 +169,11 @@ def _search_base(
     out = NO_POSITIONS
     if exclude is not None and len(exclude):
         out = _positions(base.ids, exclude)
-        out = out[~view.hidden[out]]
+    if drop_copies:
+        out = np.concatenate([out, base.copies.of(query, SAME_PIXELS)])
+    if len(out):
+        # Counted below, so each once.
+        out = np.unique(out[~view.hidden[out]])
     if only is not None:
         allowed = np.zeros(len(base.ids), dtype=np.bool_)
         allowed[_positions(base.ids, only)] = True
@@ -178,19 +192,27 @@ def _search_base(
         )
         return base.ids[positions], similarities
     blocked = view.hidden_count + len(out)
-    similarities, positions = base.search(query[None, :], min(k + min(blocked, SPARE), len(base.ids)))
-    if not blocked:
-        return base.ids[positions], similarities
-    stay = ~view.hidden[positions] & ~np.isin(positions, out)
-    if blocked > SPARE and stay.sum() < min(k, len(base.ids) - blocked):
-        allowed = ~view.hidden
-        allowed[out] = False
-        passing = len(base.ids) - blocked
+    passing = len(base.ids) - blocked
+    # What is left out lies next to the query; what is gone lies anywhere.
+    if len(out) <= SPARE:
+        similarities, positions = base.search(query[None, :], min(k + min(blocked, SPARE), len(base.ids)))
+        if not blocked:
+            return base.ids[positions], similarities
+        stay = ~view.hidden[positions] & ~np.isin(positions, out)
+        if blocked <= SPARE or stay.sum() >= min(k, passing):
+            return base.ids[positions[stay]], similarities[stay]
+    if not passing:
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
+    allowed = ~view.hidden
+    allowed[out] = False
+    if len(out) > SPARE and base.manifest.kind == Kind.HNSW:
+        # A graph walks among what is left out and does not get past it.
+        similarities, positions = base.search_all(query[None, :], min(k, passing), _bitmap(allowed))
+    else:
         similarities, positions = base.search(
             query[None, :], min(k, passing), selector=_bitmap(allowed), passing=passing
         )
-        return base.ids[positions], similarities
-    return base.ids[positions[stay]], similarities[stay]
+    return base.ids[positions], similarities
 
 
 def _bitmap(allowed: Mask) -> faiss.IDSelector:
@@ -198,12 +220,15 @@ def _bitmap(allowed: Mask) -> faiss.IDSelector:
 
 
 def _search_delta(
-    view: View, query: Vector, only: Ids | None, exclude: Ids | None
+    view: View, query: Vector, only: Ids | None, exclude: Ids | None, drop_copies: bool
 ) -> tuple[Ids, npt.NDArray[np.float32]]:
     """All of the delta, which is small; the caller keeps the best."""
+    similarities = view.delta @ query
     allowed = ~view.delta_hidden
     if only is not None:
         allowed &= np.isin(view.delta_ids, only)
     if exclude is not None:
         allowed &= ~np.isin(view.delta_ids, exclude)
-    return view.delta_ids[allowed], (view.delta @ query)[allowed]
+    if drop_copies:
+        allowed &= similarities < SAME_PIXELS
+    return view.delta_ids[allowed], similarities[allowed]

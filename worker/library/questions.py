@@ -12,7 +12,7 @@ from producer_client import contract
 from producer_client.contract import Code
 from worker.core.ports import Encoder, Entries, LiveIndex, StoredVectors
 from worker.core.types import Entry, Neighbours
-from worker.core.vectors import Ids, Vector, unit_query
+from worker.core.vectors import SAME_PIXELS, Ids, Vector, unit_query
 from worker.embedding import Embedding
 from worker.errors import Permanent, PhotoRefusal
 from worker.logs import ms_since
@@ -22,12 +22,13 @@ from worker.settings import Settings
 
 log = logging.getLogger(__name__)
 
-#: Vectors of the same pixels under other metadata (a stripped EXIF, another file name inside) differ by rounding
-#: alone. Such a copy is the photo itself, not a similar one.
-SAME_PIXELS = 1 - 1e-5
 #: Photos asked of the index beyond those wanted: its rounded vectors may order near equals wrongly, and some may be
 #: gone from Postgres.
 CANDIDATES = 16
+#: Copies among the candidates that those beyond k make up for. More are left out of another look at the index, which
+#: asks for so many times more each time that it finds nothing but copies, up to a limit.
+FEW_COPIES = 4
+MORE, MOST_CANDIDATES = 4, 1_024
 #: Times as many photos that are looked at for trusted ones among them, before only those are compared.
 FIRST_LOOK = 4
 #: Seconds between two looks for a write that a search was told to wait for.
@@ -149,7 +150,7 @@ class Questions:
             k *= 4
 
     def _copies(self, content: str | None, own_id: int | None) -> Ids:
-        """Ids that are the searched photo itself: a hundred uploads of one file are passed over in one search."""
+        """Ids that are the searched photo itself, and other uploads of its file."""
         ids = self._entries.ids_with_content(content) if content is not None else np.zeros(0, dtype=np.int64)
         return ids if own_id is None else np.append(ids, np.int64(own_id))
 
@@ -186,20 +187,23 @@ class Questions:
         filtered = near is not None or where or trusted_only
         only = self._entries.ids_where(near, where, trusted_only=trusted_only) if filtered else None
         caught_up = False
+        spare = CANDIDATES
         while True:
-            found = self._live.search(query, k + CANDIDATES, only=only, exclude=exclude)
+            found = self._live.search(query, k + spare, only=only, exclude=exclude, drop_copies=drop_copies)
             known = self._entries.known(found.ids.tolist(), self._encoder.model_key)
             similarity = {photo_id: float(vector @ query) for photo_id, (_, vector) in known.items()}
             copies = [photo_id for photo_id, cosine in similarity.items() if drop_copies and cosine >= SAME_PIXELS]
-            if copies:
-                exclude = np.concatenate([exclude, np.array(copies, dtype=np.int64)])
-                continue
             gone = len(found.ids) - len(known)
-            if (not known or gone > CANDIDATES) and not caught_up:
+            if len(copies) > FEW_COPIES:
+                exclude = np.concatenate([exclude, np.array(copies, dtype=np.int64)])
+                spare = min(MORE * spare, MOST_CANDIDATES) if len(copies) == len(known) else spare
+                continue
+            if (len(known) == len(copies) or gone > spare) and not caught_up:
                 self._live.catch_up()
                 caught_up = True
                 continue
-            best = sorted(known, key=lambda photo_id: (-similarity[photo_id], photo_id))[:k]
+            others = known.keys() - copies
+            best = sorted(others, key=lambda photo_id: (-similarity[photo_id], photo_id))[:k]
             agree_m = self._settings.locate_agree_m
             hits = [_hit(known[i][0], similarity[i], agree_m) for i in best if similarity[i] >= threshold]
             return hits, found

@@ -125,11 +125,12 @@ class Entries:
             }
 
     def ids_with_content(self, content_sha256: str) -> Ids:
+        # One row: of ten thousand, each would be an object of its own.
+        query = select(func.array_agg(entries.c.photo_id)).where(
+            entries.c.content_sha256 == content_sha256, ~entries.c.removed
+        )
         with self._database.begin() as connection:
-            found = connection.scalars(
-                select(entries.c.photo_id).where(entries.c.content_sha256 == content_sha256, ~entries.c.removed)
-            ).all()
-        return np.array(found, dtype=np.int64)
+            return np.array(connection.scalar(query) or [], dtype=np.int64)
 
     def ids_where(self, near: Near | None, where: Mapping[str, Any] | None, *, trusted_only: bool = False) -> Ids:
         """Ids of the indexed photos within the circle whose metadata contains `where`; of those with trusted

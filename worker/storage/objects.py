@@ -33,8 +33,7 @@ class ObjectFolder:
                 fs.put_file(str(folder / name), f"{root}/{folder.name}/{name}")
 
     def get(self, name: str, files: Sequence[str], into: Path) -> None:
-        """Download these files into a new local folder. Raises FileNotFoundError where one is not there."""
-        into.mkdir()
+        """Download these files into a local folder. Raises FileNotFoundError where one is not there."""
         with self._reached() as (fs, root):
             for file in files:
                 fs.get_file(f"{root}/{name}/{file}", str(into / file))
