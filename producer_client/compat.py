@@ -59,8 +59,10 @@ class CLIPSimilarityService:
     timeout_s: how long a method waits for its answer. strict: raise SightlineError instead of answering None, False,
     0, {} or []. trusted_only: show only photos whose coordinates can be trusted, as callers take those of the first one
     for an answer; with False also those that a detector has derived, defaults, and photos without coordinates.
-    location_methods: what values of `location_method` mean, as `contract.LOCATION_METHODS` says unless given; all
-    others are `derived`. session: of another process, whose photos are to be found too.
+    update_rows: whether what is given with a photo is written to its row in the backend's table, which the old class
+    never did; None leaves it to the workers (SIGHTLINE_WRITE_ROWS). location_methods: what values of `location_method`
+    mean, as `contract.LOCATION_METHODS` says unless given; all others are `derived`. session: of another process, whose
+    photos are to be found too.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class CLIPSimilarityService:
         timeout_s: float = 30.0,
         strict: bool = False,
         trusted_only: bool = True,
+        update_rows: bool | None = None,
         location_methods: Mapping[str, Provenance | str] | None = None,
         session: int = 0,
     ) -> None:
@@ -80,6 +83,7 @@ class CLIPSimilarityService:
         self.cache_dir = Path(cache_dir)
         self.strict = strict
         self.trusted_only = trusted_only
+        self.update_rows = update_rows
         given = LOCATION_METHODS if location_methods is None else location_methods
         self._methods = {name: Provenance(meaning) for name, meaning in given.items()}
         self._client = Sightline(
@@ -129,6 +133,7 @@ class CLIPSimilarityService:
 
         How the coordinates came to be is `provenance`, `location_method` or `coordinate_source` in the metadata. If it
         says nothing, they count as derived: they are shown with the photo and are never evidence for another one.
+        Coordinates that are known already give way only to those of an equal or better provenance.
         """
 
         def add() -> bool:
@@ -251,6 +256,7 @@ class CLIPSimilarityService:
             "address": None if address is None else as_json(address),
             # None leaves the metadata of a photo that is added again as it is.
             "metadata": as_json(row) or None,
+            "update_row": self.update_rows,
         }
         if lat is not None and lon is not None:
             try:

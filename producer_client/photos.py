@@ -32,8 +32,12 @@ class PhotoVerbs(Connection):
         provenance: Provenance | str | None = None,
         address: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
+        update_row: bool | None = None,
     ) -> Handle[contract.Stored]:
-        """Add one photo. Without coordinates the worker takes those of the row or of the EXIF tags."""
+        """Add one photo. Without coordinates the worker takes those of the row or of the file.
+
+        update_row: whether coordinates and address are written to a row that is there (see `NewPhoto`).
+        """
         photo = photo_of(photo_id, path, url, content)
         item = NewPhoto(
             ref=photo.name,
@@ -43,6 +47,7 @@ class PhotoVerbs(Connection):
             provenance=provenance_given(provenance),
             address=address,
             metadata=metadata,
+            update_row=update_row,
         )
         request = contract.AddToIndex(photos=[item.to_wire()])
         return self._send(

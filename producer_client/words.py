@@ -92,9 +92,22 @@ class Provenance(StrEnum):
     def trusted(self) -> bool:
         return self in TRUSTED
 
+    @property
+    def strength(self) -> int:
+        """Coordinates never give way to weaker ones: a default to a detector's, these to the camera's, these to those
+        that a person vouches for."""
+        return _STRENGTH[self]
+
 
 #: What is evidence.
 TRUSTED = frozenset({Provenance.EXIF_GPS, Provenance.SURVEYED, Provenance.CONFIRMED})
+_STRENGTH = {
+    Provenance.FALLBACK: 0,
+    Provenance.DERIVED: 1,
+    Provenance.EXIF_GPS: 2,
+    Provenance.SURVEYED: 3,
+    Provenance.CONFIRMED: 3,
+}
 
 
 #: What a backend's `location_method` means unless it says otherwise (SIGHTLINE_LOCATION_METHODS).

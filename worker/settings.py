@@ -74,6 +74,11 @@ class Settings(BaseSettings):
     """What the backend's `location_method` values mean, as `value=provenance` pairs. Values that are a provenance
     themselves need no pair; every other value counts as `derived`, which is never evidence."""
 
+    write_rows: bool = False
+    """Whether coordinates and addresses of messages are written to rows that are there already, where a message does
+    not say so itself (`update_row`). Otherwise they are kept in Sightline's own tables. New photos get rows in any
+    case; weaker coordinates never replace stronger ones."""
+
     # -- the model
     encoder: str = "open_clip/ViT-B-32/openai"
     """`open_clip/<model>/<tag>`, `open_clip/<model>/<file>` with `SIGHTLINE_ENCODER_SHA256`, or

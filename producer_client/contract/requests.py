@@ -35,7 +35,11 @@ class NewPhoto(Message, frozen=True):
     """One photo to add. `ref` is the caller's own name for it; its outcome carries the same name.
 
     Without coordinates the worker takes those of the row (`photo_id`), or what the file and what lies beside it say
-    (PositionFrom). `provenance` says how given coordinates came to be and must come with them.
+    (PositionFrom). `provenance` says how given coordinates came to be and must come with them. They never replace
+    stronger ones (see `Provenance.strength`); the outcome has what holds.
+
+    A photo without a row gets one. A row that is there keeps its coordinates and address, unless `update_row` (or else
+    the workers' SIGHTLINE_WRITE_ROWS) says that what is given is written to it, too.
     """
 
     ref: str
@@ -45,6 +49,7 @@ class NewPhoto(Message, frozen=True):
     provenance: Provenance | None = None
     address: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
+    update_row: bool | None = None
 
     def __post_init__(self) -> None:
         _check_ref(self.ref)

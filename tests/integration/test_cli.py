@@ -537,6 +537,83 @@ def test_an_old_pickle_of_the_same_model_is_imported_with_its_vectors(
     assert again["imported"] == 6
 
 
+def test_rows_of_the_table_stay_as_they_are_unless_told_otherwise_and_a_dry_run_lists_them(
+    stack: Stack, scenes: list[Scene], photo_root: Path, tmp_path: Path
+) -> None:
+    names = ["gps", "manual", "clip", "city_center", "nothing"]
+    photos = fresh_copies(scenes[:5], photo_root / "rows of the backend")
+    engine = create_engine(stack.settings.database_url)
+    with engine.begin() as connection:
+        statement = text(
+            "INSERT INTO photos (file_path, lat, lon, location_method, address_data) "
+            "VALUES (:p, :lat, :lon, :m, CAST(:a AS jsonb)) RETURNING id"
+        )
+        ids = {}
+        for name, photo in zip(names, photos, strict=True):
+            lat, lon = (None, None) if name == "nothing" else (photo.lat, photo.lon)
+            row = {"p": str(photo.path), "lat": lat, "lon": lon, "m": name, "a": '{"street": "Own"}'}
+            ids[name] = connection.scalar(statement, row)
+
+    def rows() -> dict[int, tuple[Any, ...]]:
+        with engine.connect() as connection:
+            query = text("SELECT id, lat, lon, location_method, address_data FROM photos WHERE id = ANY(:ids)")
+            return {row.id: tuple(row)[1:] for row in connection.execute(query, {"ids": list(ids.values())})}
+
+    # As the old system's detector left them: every photo at a place of its own making, with an address to it.
+    file = tmp_path / "embeddings.pkl"
+    facts = [{"lat": 40.0 + n, "lon": 20.123456, "address": {"street": "Old"}} for n in range(5)]
+    vectors = np.random.default_rng(0).normal(size=(5, 512))
+    content = {"paths": [str(photo.path) for photo in photos], "metadata": facts, "embeddings": vectors}
+    file.write_bytes(pickle.dumps(content))
+    before = rows()
+
+    looked = as_json("import-legacy", str(file), "--dry-run", settings=stack.settings)
+    asked = as_json("import-legacy", str(file), "--dry-run", "--update-rows", settings=stack.settings)
+    env = {**os.environ, **stack.settings.as_env(), "COLUMNS": "80", "NO_COLOR": "1"}
+    command = [sys.executable, "-m", "worker.cli", "import-legacy", str(file), "--dry-run", "--update-rows"]
+    people = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S).stdout
+    untouched = rows()
+    kept = as_json("import-legacy", str(file), settings=stack.settings)
+    still_untouched = rows()
+    written = as_json("import-legacy", str(file), "--update-rows", settings=stack.settings)
+    after = rows()
+    engine.dispose()
+
+    assert before == untouched == still_untouched
+    assert (kept["imported"], written["imported"]) == (5, 5)
+    assert (looked["rows_written"], asked["rows_written"]) == (False, True)
+    assert looked["rows"] == asked["rows"]
+    # A detector's coordinates do not replace those of a camera or a person.
+    changed = [photo_id for photo_id in ids.values() if before[photo_id] != after[photo_id]]
+    assert changed == [ids[name] for name in ("clip", "city_center", "nothing")]
+    assert [row["photo_id"] for row in asked["rows"]] == changed
+    for row in asked["rows"]:
+        columns = ("lat", "lon", "location_method", "address_data")
+        assert tuple(row["old"][name] for name in columns) == before[row["photo_id"]]
+        assert tuple(row["new"][name] for name in columns) == after[row["photo_id"]]
+        assert row["new"]["location_method"] == "derived"
+        for said in (row["photo_id"], row["old"]["lat"], row["new"]["lat"], row["new"]["lon"]):
+            assert said is None or str(said) in people
+    assert "rows that would change: 3" in people
+    assert max(map(len, people.splitlines())) <= 80
+
+
+def test_adding_photos_writes_to_rows_only_where_asked(stack: Stack, scenes: list[Scene], photo_root: Path) -> None:
+    (photo,) = fresh_copies(scenes[:1], photo_root / "added twice")
+    engine = create_engine(stack.settings.database_url)
+
+    def add(lat: str, *more: str) -> tuple[float, float]:
+        added = as_json("add", str(photo.path), "--lat", lat, "--lon", "2", *more, settings=stack.settings)
+        with engine.connect() as connection:
+            query = text("SELECT lat FROM photos WHERE file_path = :p")
+            return added["outcomes"][0]["lat"], connection.scalar(query, {"p": str(photo.path)})
+
+    said = [add("1"), add("3"), add("4", "--update-rows"), add("5", "--update-rows", "--provenance", "derived")]
+    engine.dispose()
+
+    assert said == [(1, 1), (3, 1), (4, 4), (4, 4)]
+
+
 def test_vectors_of_another_model_are_left_and_its_photos_embedded_again(
     stack: Stack, client: Sightline, scenes: list[Scene], photo_root: Path, tmp_path: Path
 ) -> None:

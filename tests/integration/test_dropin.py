@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy import create_engine, text
 
 from producer_client import Sightline
 from producer_client.compat import CLIPSimilarityService, to_guide_json
@@ -142,6 +143,44 @@ def test_what_a_detector_said_does_not_come_back_to_it_as_a_find(
     assert {match["image_path"] for match in found} & mine == {str(paths[2])}
     assert {match["metadata"]["provenance"] for match in found} <= {"exif_gps", "surveyed", "confirmed"}
     assert {match["image_path"] for match in everything} & mine == mine
+
+
+@pytest.mark.parametrize("update_rows", [None, True])
+def test_a_detector_that_adds_what_it_has_found_leaves_the_backends_row(
+    make_service: Callable[..., CLIPSimilarityService],
+    stack: Stack,
+    client: Sightline,
+    scenes: list[Scene],
+    photo_root: Path,
+    update_rows: bool | None,
+) -> None:
+    """The old class wrote nothing to the table. Coordinates that a camera gave are not even replaced where rows are."""
+    path = copy_in(photo_root / "rows", scenes[0], f"mine{update_rows}.jpg")
+    engine = create_engine(stack.settings.database_url)
+    query = text("SELECT lat, lon, location_method, address_data FROM photos WHERE file_path = :p")
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO photos (file_path, lat, lon, location_method, address_data) "
+                """VALUES (:p, 56.5, 12.5, 'gps', '{"street": "Own"}')"""
+            ),
+            {"p": str(path)},
+        )
+    service = make_service(strict=True, update_rows=update_rows)
+
+    added = service.add_image_to_index(path, {"lat": 1.0, "lon": 2.0, "address": "Nowhere", "floor": 3})
+    seq = client.stats().seq
+    near = Near(56.5, 12.5, 10.0)
+    hits = client.search(path=str(scenes[1].path), threshold=-1.0, top_k=500, near=near, min_seq=seq).hits
+
+    with engine.connect() as connection:
+        row = connection.execute(query, {"p": str(path)}).one()
+    engine.dispose()
+    assert added is True
+    assert tuple(row) == (56.5, 12.5, "gps", {"street": "Own"})
+    (mine,) = [hit for hit in hits if hit.path == str(path)]
+    assert (mine.provenance, mine.address, mine.metadata) == (Provenance.EXIF_GPS, {"street": "Own"}, {"floor": 3})
+    client.remove(mine.photo_id)
 
 
 def test_a_file_that_is_nowhere_or_too_large_to_travel_is_refused_with_its_reason(

@@ -263,6 +263,335 @@ def test_coordinates_that_the_backend_takes_back_are_evidence_no_more(store: Pos
     assert store.entries.follow_rows() == 0
 
 
+def backend_row(store: PostgresStore, settings: Settings, *columns: object) -> None:
+    """A row of the backend's own: file_path, lat, lon, location_method, address_data as JSON."""
+    values = ":p, :lat, :lon, :m, CAST(:a AS json)"
+    with store.database.engine.begin() as connection:
+        connection.execute(
+            text(f"INSERT INTO {settings.photos_table} (file_path, {ROW}) VALUES ({values})"),
+            dict(zip(("p", "lat", "lon", "m", "a"), columns, strict=True)),
+        )
+
+
+def change_rows(store: PostgresStore, settings: Settings, what: str) -> None:
+    with store.database.engine.begin() as connection:
+        connection.execute(text(f"UPDATE {settings.photos_table} SET {what}"))
+
+
+ROW = "lat, lon, location_method, address_data"
+HOME, AWAY = {"street": "Home"}, {"street": "Away"}
+
+
+@pytest.mark.parametrize(
+    ("method", "given"),
+    [
+        ("gps", Provenance.FALLBACK),
+        ("gps", Provenance.DERIVED),
+        ("manual", Provenance.DERIVED),
+        ("manual", Provenance.EXIF_GPS),
+        ("clip", Provenance.FALLBACK),
+    ],
+)
+@pytest.mark.parametrize("update_row", [None, True])
+def test_weaker_coordinates_replace_no_stronger_ones_nor_does_their_address(
+    store: PostgresStore, settings: Settings, method: str, given: Provenance, update_row: bool | None
+) -> None:
+    backend_row(store, settings, "/photos/a.jpg", 56.0, 12.0, method, '{"street": "Home"}')
+
+    (written,) = store.entries.put_many([entry("a", given=(1.0, 2.0, given), address=AWAY, update_row=update_row)], KEY)
+
+    assert (written.entry.lat, written.entry.lon) == (56.0, 12.0)
+    assert written.entry.provenance is settings.provenance_of(method)
+    assert written.entry.address == HOME
+    assert rows_of(store, settings, ROW) == [(56.0, 12.0, method, HOME)]
+    assert store.entries.follow_rows() == 0
+
+
+@pytest.mark.parametrize("method", [None, "city_center", "clip", "gps", "manual"])
+def test_a_callers_coordinates_are_kept_beside_a_row_that_stays_as_it_is(
+    store: PostgresStore, settings: Settings, method: str | None
+) -> None:
+    where = (None, None) if method is None else (56.0, 12.0)
+    backend_row(store, settings, "/photos/a.jpg", *where, method, '{"street": "Home"}')
+
+    (written,) = store.entries.put_many([entry("a", given=(1.0, 2.0, Provenance.CONFIRMED), address=AWAY)], KEY)
+    followed = store.entries.follow_rows()
+    # As the nightly rebuild embeds a photo again: by its id, without coordinates.
+    (again,) = store.entries.put_many([entry("a", photo_id=1, given=None)], "next@1", revive=False, filling=True)
+
+    for found in (written.entry, again.entry):
+        assert (found.lat, found.lon, found.provenance) == (1.0, 2.0, Provenance.CONFIRMED)
+        assert found.address == AWAY
+    assert followed == store.entries.follow_rows() == 0
+    assert rows_of(store, settings, ROW) == [(*where, method, HOME)]
+
+
+def test_coordinates_of_the_same_strength_are_the_newest_callers(store: PostgresStore) -> None:
+    def put(lat: float, provenance: Provenance) -> float | None:
+        (written,) = store.entries.put_many([entry("a", given=(lat, 2.0, provenance))], KEY)
+        return written.entry.lat
+
+    said = [
+        put(1.0, Provenance.DERIVED),
+        put(2.0, Provenance.DERIVED),
+        put(3.0, Provenance.SURVEYED),
+        put(4.0, Provenance.EXIF_GPS),
+        put(5.0, Provenance.CONFIRMED),
+        put(6.0, Provenance.DERIVED),
+        put(7.0, Provenance.SURVEYED),
+    ]
+
+    assert said == [1.0, 2.0, 3.0, 3.0, 5.0, 5.0, 7.0]
+
+
+def test_a_row_that_changes_later_is_followed_if_it_is_no_weaker_than_what_a_caller_said(
+    store: PostgresStore, settings: Settings
+) -> None:
+    backend_row(store, settings, "/photos/a.jpg", 56.0, 12.0, "gps", None)
+    store.entries.put_many([entry("a", given=(1.0, 2.0, Provenance.SURVEYED), address=AWAY)], KEY)
+
+    def after(what: str) -> tuple[int, float | None, Provenance | None]:
+        change_rows(store, settings, what)
+        followed, found = store.entries.follow_rows(), store.entries.get([1])[1]
+        return followed, found.lat, found.provenance
+
+    assert after("lat = 57") == (0, 1.0, Provenance.SURVEYED)
+    assert after("lat = NULL, lon = NULL") == (0, 1.0, Provenance.SURVEYED)
+    assert after("lat = 58, lon = 12, location_method = 'city_center'") == (0, 1.0, Provenance.SURVEYED)
+    assert after("lat = 59, location_method = 'manual'") == (1, 59.0, Provenance.CONFIRMED)
+    assert store.entries.get([1])[1].address is None, "the address was that of the caller's place"
+    # From now on it is the row's again, whatever becomes of it.
+    assert after("lat = 60, location_method = 'city_center'") == (1, 60.0, Provenance.FALLBACK)
+    assert after("lat = NULL") == (1, None, None)
+
+
+def test_a_row_that_becomes_stronger_than_what_a_caller_said_is_followed(
+    store: PostgresStore, settings: Settings
+) -> None:
+    backend_row(store, settings, "/photos/a.jpg", 56.0, 12.0, "clip", None)
+    store.entries.put_many([entry("a", given=(1.0, 2.0, Provenance.DERIVED))], KEY)
+    assert store.entries.follow_rows() == 0
+
+    change_rows(store, settings, "location_method = 'gps'")
+
+    assert store.entries.follow_rows() == 1
+    assert (store.entries.get([1])[1].lat, store.entries.get([1])[1].provenance) == (56.0, Provenance.EXIF_GPS)
+
+
+def test_a_row_that_goes_while_its_photo_is_stored_does_no_harm_to_the_others(store: PostgresStore) -> None:
+    gone, there = store.entries.put_many([entry("gone", photo_id=12345, given=None), entry("there")], KEY)
+
+    assert (gone.entry.lat, there.entry.lat) == (None, 55.0)
+    assert store.entries.follow_rows() == 1
+    assert store.entries.get([12345]) == {}
+
+
+def test_a_backend_that_takes_a_callers_coordinates_over_owns_them(store: PostgresStore, settings: Settings) -> None:
+    backend_row(store, settings, "/photos/a.jpg", None, None, None, None)
+    store.entries.put_many([entry("a", given=(1.0, 2.0, Provenance.SURVEYED))], KEY)
+
+    change_rows(store, settings, "lat = 1, lon = 2, location_method = 'surveyed'")
+    store.entries.follow_rows()
+    change_rows(store, settings, "lat = NULL, lon = NULL")
+    store.entries.follow_rows()
+
+    assert store.entries.get([1])[1].lat is None
+
+
+def test_a_default_in_the_row_does_not_hide_what_the_camera_wrote(store: PostgresStore, settings: Settings) -> None:
+    backend_row(store, settings, "/photos/a.jpg", None, None, None, None)
+    (first,) = store.entries.put_many([entry("a", given=None, exif=(5.0, 6.0))], KEY)
+
+    change_rows(store, settings, "lat = 56, lon = 12, location_method = 'city_center'")
+    followed = store.entries.follow_rows()
+    (again,) = store.entries.put_many([entry("a", given=None, exif=(5.0, 6.0))], KEY)
+    (derived,) = store.entries.put_many([entry("a", given=(1.0, 2.0, Provenance.DERIVED))], KEY)
+    (other_file,) = store.entries.put_many(
+        [entry("a", given=(1.0, 2.0, Provenance.DERIVED), content_sha256="sha-other")], KEY
+    )
+
+    assert followed == 0
+    for written in (first, again, derived):
+        assert (written.entry.lat, written.entry.provenance) == (5.0, Provenance.EXIF_GPS)
+    assert (other_file.entry.lat, other_file.entry.provenance) == (1.0, Provenance.DERIVED), "that file has gone"
+
+
+@pytest.mark.parametrize("read", [None, (5.0, 6.0)])
+def test_a_message_is_not_weighed_against_what_its_file_happens_to_have_been_read_for(
+    store: PostgresStore, settings: Settings, read: tuple[float, float] | None
+) -> None:
+    """A file is decoded, and so read, only where its vector is not known."""
+    backend_row(store, settings, "/photos/a.jpg", None, None, None, None)
+
+    (written,) = store.entries.put_many([entry("a", given=(1.0, 2.0, Provenance.DERIVED), exif=read)], KEY)
+
+    assert (written.entry.lat, written.entry.provenance) == (1.0, Provenance.DERIVED)
+
+
+@pytest.mark.parametrize("in_table", [True, False])
+def test_the_cameras_error_stays_while_weaker_coordinates_are_given(
+    store: PostgresStore, settings: Settings, in_table: bool
+) -> None:
+    if in_table:
+        backend_row(store, settings, "/photos/a.jpg", None, None, None, None)
+    store.entries.put_many([entry("a", given=None, exif=(5.0, 6.0), exif_error_m=12.0)], KEY)
+
+    (weaker,) = store.entries.put_many([entry("a", given=(1.0, 2.0, Provenance.DERIVED))], KEY)
+    (equal,) = store.entries.put_many([entry("a", given=(7.0, 8.0, Provenance.EXIF_GPS))], KEY)
+
+    assert (weaker.entry.lat, weaker.entry.position_error_m) == (5.0, 12.0)
+    assert (equal.entry.lat, equal.entry.position_error_m) == (7.0, None)
+
+
+@pytest.mark.parametrize(("by_setting", "update_row"), [(False, True), (True, None), (True, True)])
+def test_a_row_is_written_where_it_is_asked_for(
+    make_store: Callable[..., PostgresStore], settings: Settings, by_setting: bool, update_row: bool | None
+) -> None:
+    store = make_store(write_rows=by_setting)
+    backend_row(store, settings, "/photos/a.jpg", 56.0, 12.0, "clip", '{"street": "Home"}')
+
+    (written,) = store.entries.put_many([entry("a", address=AWAY, update_row=update_row)], KEY)
+
+    assert rows_of(store, settings, ROW) == [(55.0, 13.0, "surveyed", AWAY)]
+    assert (written.entry.lat, written.entry.address) == (55.0, AWAY)
+    # It is the row's now.
+    change_rows(store, settings, "lat = NULL")
+    store.entries.follow_rows()
+    assert store.entries.get([1])[1].lat is None
+
+
+@pytest.mark.parametrize(("by_setting", "update_row"), [(False, None), (False, False), (True, False)])
+def test_a_row_is_not_written_where_it_is_not_asked_for(
+    make_store: Callable[..., PostgresStore], settings: Settings, by_setting: bool, update_row: bool | None
+) -> None:
+    store = make_store(write_rows=by_setting)
+    backend_row(store, settings, "/photos/a.jpg", None, None, None, None)
+
+    store.entries.put_many([entry("a", address=AWAY, update_row=update_row)], KEY)
+
+    assert rows_of(store, settings, ROW) == [(None, None, None, None)]
+
+
+def test_what_the_row_says_already_is_left_in_the_backends_own_words(store: PostgresStore, settings: Settings) -> None:
+    backend_row(store, settings, "/photos/a.jpg", 56.0, 12.0, "gps", '{"street": "Home"}')
+    given = (56.000001, 12.0, Provenance.EXIF_GPS)
+
+    store.entries.put_many([entry("a", given=given, address=HOME, update_row=True)], KEY)
+    same = rows_of(store, settings, ROW)
+    store.entries.put_many([entry("a", given=given, address=AWAY, update_row=True)], KEY)
+
+    assert same == [(56.0, 12.0, "gps", HOME)]
+    assert rows_of(store, settings, ROW) == [(56.0, 12.0, "gps", AWAY)]
+
+
+def test_a_callers_address_holds_until_the_rows_changes(store: PostgresStore, settings: Settings) -> None:
+    backend_row(store, settings, "/photos/a.jpg", 56.0, 12.0, "gps", '{"street": "Home"}')
+
+    (written,) = store.entries.put_many([entry("a", given=None, address=AWAY)], KEY)
+    change_rows(store, settings, """address_data = '{"street": "New"}'""")
+
+    assert written.entry.address == AWAY
+    assert store.entries.get([1])[1].address == {"street": "New"}
+    assert store.entries.get([1])[1].lat == 56.0
+
+
+def test_an_address_goes_with_the_callers_place_that_the_row_takes_back(
+    store: PostgresStore, settings: Settings
+) -> None:
+    backend_row(store, settings, "/photos/a.jpg", 56.0, 12.0, "gps", '{"street": "Home"}')
+    store.entries.put_many([entry("a", given=(1.0, 2.0, Provenance.EXIF_GPS), address=AWAY)], KEY)
+
+    change_rows(store, settings, "lat = 57")
+    (again,) = store.entries.put_many([entry("a", given=None)], KEY)
+
+    assert (again.entry.lat, again.entry.address) == (57.0, HOME)
+
+
+def test_a_purge_leaves_nothing_of_what_callers_said(store: PostgresStore, settings: Settings) -> None:
+    backend_row(store, settings, "/photos/a.jpg", 56.0, 12.0, "gps", '{"street": "Home"}')
+    store.entries.put_many([entry("a", address=AWAY)], KEY)
+
+    store.entries.purge_many([1])
+
+    with store.database.engine.connect() as connection:
+        kept = connection.execute(
+            text(f"SELECT lat, row_point, own_address, row_address FROM {settings.db_schema}.entries")
+        ).one()
+    assert tuple(kept) == (None, None, None, None)
+
+
+def test_what_would_change_is_what_changes(store: PostgresStore, settings: Settings) -> None:
+    rows = {"weaker": "gps", "stronger": "city_center", "same": "surveyed", "address": "surveyed", "empty": None}
+    for name, method in rows.items():
+        where = (55.0, 13.0) if method else (None, None)
+        backend_row(store, settings, f"/photos/{name}.jpg", *where, method, '{"street": "Home"}')
+    given = {"weaker": Provenance.DERIVED}
+    addresses = {"weaker": AWAY, "address": AWAY, "same": HOME}
+    new = [
+        entry(
+            name,
+            given=(55.0, 13.0, given.get(name, Provenance.SURVEYED)),
+            address=addresses.get(name),
+            update_row=True,
+        )
+        for name in (*rows, "not there")
+    ]
+    before = rows_of(store, settings, f"file_path, {ROW}")
+
+    told = store.rows.changes(new)
+    untouched = rows_of(store, settings, f"file_path, {ROW}")
+    store.entries.put_many(new, KEY)
+    after = rows_of(store, settings, f"file_path, {ROW}")
+
+    assert untouched == before
+    changed = [(a, b) for a, b in zip(before, after, strict=False) if a != b]
+    assert {row[0] for row, _ in changed} == {f"/photos/{name}.jpg" for name in ("stronger", "address", "empty")}
+    assert [((c.path, *c.old.values()), (c.path, *c.new.values())) for c in told] == changed
+
+
+def test_a_strong_and_a_weak_word_at_once_leave_the_strong_one(make_store: Callable[..., PostgresStore]) -> None:
+    """Neither has seen the other's: the photo has no entry yet, as when a caller adds it during a backfill."""
+    slow, fast = Held.on(make_store()), make_store()
+    backend_row(fast, fast.settings, "/photos/a.jpg", 3.0, 4.0, "city_center", None)
+    strong = entry("a", photo_id=1, given=(1.0, 2.0, Provenance.CONFIRMED))
+    # Its vector is known: keeping one would have it wait for the other's.
+    weak = entry("a", photo_id=1, given=None, vector=None)
+    slow_thread = threading.Thread(target=slow.store.entries.put_many, args=([strong], KEY))
+    fast_thread = threading.Thread(target=fast.entries.put_many, args=([weak], KEY))
+
+    slow_thread.start()
+    slow.arrived.wait(10)
+    fast_thread.start()
+    # Without the lock on the photo it would find no entry now, and write its own over the other's later.
+    fast_thread.join(0.5)
+    slow.go_on.set()
+    slow_thread.join()
+    fast_thread.join()
+
+    assert fast.entries.get([1])[1].provenance is Provenance.CONFIRMED
+
+
+def test_a_row_that_is_being_written_takes_no_weaker_coordinates_afterwards(
+    make_store: Callable[..., PostgresStore],
+) -> None:
+    slow, fast = Held.on(make_store()), make_store()
+    backend_row(fast, fast.settings, "/photos/a.jpg", None, None, None, None)
+    strong = entry("a", photo_id=1, given=(1.0, 2.0, Provenance.CONFIRMED), update_row=True)
+    weak = entry("a", photo_id=1, given=(3.0, 4.0, Provenance.DERIVED), update_row=True)
+    slow_thread = threading.Thread(target=slow.store.entries.put_many, args=([strong], KEY))
+    fast_thread = threading.Thread(target=fast.entries.put_many, args=([weak], KEY))
+
+    slow_thread.start()
+    slow.arrived.wait(10)
+    fast_thread.start()
+    fast_thread.join(0.5)
+    slow.go_on.set()
+    slow_thread.join()
+    fast_thread.join()
+
+    assert rows_of(fast, fast.settings, "lat, location_method") == [(1.0, "confirmed")]
+
+
 def test_a_known_path_keeps_its_rows_coordinates_over_those_of_the_exif_tags(
     store: PostgresStore, settings: Settings
 ) -> None:
@@ -646,7 +975,7 @@ def test_migrating_twice_and_at_once_is_one_migration(settings: Settings) -> Non
     for thread in threads:
         thread.join()
 
-    assert reached == ["0005"] * 3
+    assert reached == ["0006"] * 3
     for store in stores:
         store.close()
 
@@ -688,10 +1017,11 @@ def test_vectors_stored_by_an_earlier_release_move_into_their_rows(
     table = f"{settings.db_schema}.embeddings"
     with store.database.engine.begin() as connection:
         connection.execute(text(f"ALTER TABLE {table} RESET (toast_tuple_target)"))
-        connection.execute(text(f"UPDATE {settings.db_schema}.alembic_version SET version_num = '0004'"))
     before = vectors_of(512, *(f"{number:03}" for number in range(300))) | vectors_of(1024, "long")
     store.vectors.keep(before, KEY)
     assert outside_their_rows(store) == sorted(before)
+    with store.database.engine.begin() as connection:
+        connection.execute(text(f"ALTER TABLE {table} SET (toast_tuple_target = 4064)"))
     monkeypatch.setattr(inlining, "PAGES_AT_ONCE", 2)
 
     def again() -> None:

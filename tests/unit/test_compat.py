@@ -146,6 +146,18 @@ def test_coordinates_of_both_spellings_and_what_they_count_as(
     assert read["metadata"] is None
 
 
+@pytest.mark.parametrize("update_rows", [None, True, False])
+def test_rows_are_written_as_the_service_was_told(update_rows: bool | None) -> None:
+    service = CLIPSimilarityService(broker_url=NOWHERE, update_rows=update_rows)
+    service.close()
+
+    new = service._new_photo(0, {"file_path": "/a.jpg", "lat": 1, "lon": 2})
+
+    assert not isinstance(new, Refused)
+    assert new.update_row is update_rows
+    assert service._facts({"lat": 1, "lon": 2})["update_row"] is update_rows
+
+
 def test_the_rest_of_the_metadata_is_kept_as_json(facts: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     day = datetime(2025, 5, 1, tzinfo=UTC)
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from msgspec.structs import replace
 from rich.markup import escape
 from rich.table import Table
 
 from producer_client import NewPhoto, Photo, Provenance, Refused
 from worker.commands.connections import open_client, open_store
-from worker.commands.terminal import AsJson, TimeoutS, fail, out, print_refused, show
+from worker.commands.terminal import AsJson, TimeoutS, UpdateRows, fail, out, print_refused, show
 from worker.errors import Permanent
 from worker.progress import embed_missing, progress_bar, statistics_lines
 from worker.settings import Settings
@@ -20,6 +23,7 @@ from worker.settings import load as load_settings
 from worker.words import say
 
 if TYPE_CHECKING:
+    from worker.core.types import NewEntry, RowChange
     from worker.storage.source import PhotoFiles
     from worker.survey import Report
 
@@ -33,6 +37,7 @@ def import_legacy(
         Provenance | None,
         typer.Option(help=say("What coordinates count as of which it is not said how they came to be.")),
     ] = None,
+    update_rows: UpdateRows = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
     timeout: TimeoutS = 300.0,
@@ -41,9 +46,12 @@ def import_legacy(
 
     Its coordinates are evidence only by a rule (SIGHTLINE_LOCATION_METHODS) or with --trust. Its vectors are kept if
     a sample, embedded again, shows that they are of the model that serves.
+
+    Rows of the photos table that are there stay as they are without --update-rows. With --dry-run every one is listed
+    that the old file says something else of, no weaker than what it has: as it is, and as it would be.
     """
     from worker.legacy import read_pickle, reusable_vectors, to_add
-    from worker.storage.source import is_file
+    from worker.storage.source import PhotoFiles, is_file
     from worker.survey import examine
 
     settings = load_settings()
@@ -53,8 +61,13 @@ def import_legacy(
         fail(str(exc))
     report = examine(photos, lambda path: is_file(Path(path)))
     to_send = to_add(photos, report, trust=trust)
-    new = [item for item in to_send if isinstance(item, NewPhoto)]
+    written = settings.write_rows if update_rows is None else update_rows
+    new = [replace(item, update_row=written) for item in to_send if isinstance(item, NewPhoto)]
     refused = [item for item in to_send if isinstance(item, Refused)]
+    changes: list[RowChange] = []
+    if dry_run and new:
+        with open_store(settings) as store:
+            changes = store.rows.changes([_as_entry(item, PhotoFiles(settings)) for item in new])
     stored = 0
     reused = 0
     if not dry_run and new:
@@ -70,6 +83,8 @@ def import_legacy(
         out.print(_report_table(str(file), report))
         print_refused([Refused(photos[int(r.ref)].path, r.code, r.message) for r in refused])
         if dry_run:
+            if changes:
+                out.print(_changes_table(changes, written=written))
             out.print(say("[yellow]nothing was changed[/]; photos to import: {count}", count=len(new)))
             return
         kept = say("all embedded again: its vectors are not of this model")
@@ -85,6 +100,8 @@ def import_legacy(
         "report": report.to_json(),
         "dry_run": dry_run,
         "to_import": len(new),
+        "rows_written": written,
+        "rows": [asdict(change) for change in changes],
         "imported": stored,
         "vectors_reused": reused,
         "refused": [outcome.to_wire() for outcome in refused],
@@ -142,6 +159,51 @@ def backfill(dry_run: DryRun = False, as_json: AsJson = False, timeout: TimeoutS
         "refused": [outcome.to_wire() for outcome in refused],
     }
     show(as_json, facts, table, refused=refused)
+
+
+def _as_entry(item: NewPhoto, source: PhotoFiles) -> NewEntry:
+    """What a worker would store of it, as far as rows are concerned."""
+    from worker.core.types import NewEntry
+
+    path = item.photo.path or ""
+    given = None
+    if item.lat is not None and item.lon is not None and item.provenance is not None:
+        given = (item.lat, item.lon, item.provenance)
+    return NewEntry(
+        ref=item.ref,
+        photo_id=None,
+        path=path,
+        spellings=source.spellings(path),
+        content_sha256="",
+        vector=None,
+        given=given,
+        exif=None,
+        address=item.address,
+        metadata=None,
+    )
+
+
+def _changes_table(changes: Sequence[RowChange], *, written: bool) -> Table:
+    title = say("rows that would change: {count}", count=len(changes))
+    if not written:
+        title = say(
+            "rows that stay as they are, of which only Sightline's own tables would say something else (--update-rows "
+            "writes them): {count}",
+            count=len(changes),
+        )
+    shown = Table(say("photo"), say("in the row"), say("in the old file"), title=title)
+    for change in changes:
+        name = f"{change.photo_id}\n{escape(change.path)}"
+        shown.add_row(name, _in_words(change.old), _in_words(change.new))
+    return shown
+
+
+def _in_words(columns: dict[str, Any]) -> str:
+    said = [str(columns[name]) for name in ("lat", "lon", "location_method") if columns[name] is not None]
+    address = columns["address_data"]
+    if address is not None:
+        said.append(address if isinstance(address, str) else json.dumps(address, ensure_ascii=False))
+    return escape("\n".join(said))
 
 
 def _report_table(title: str, report: Report, *, opened: bool = False) -> Table:

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from msgspec.structs import replace
 from rich.table import Table
 
 from producer_client import EmbedItem, NewPhoto, Photo, Provenance, Refused
 from producer_client.contract import Embedded, Purged, Stored
 from worker.commands.connections import open_client, open_store
 from worker.commands.positions import position_lines
-from worker.commands.terminal import AsJson, TimeoutS, fail, out, print_refused, show
+from worker.commands.terminal import AsJson, TimeoutS, UpdateRows, fail, out, print_refused, show
 from worker.manifest import new_photos
 from worker.progress import embed_missing, progress_bar
 from worker.settings import load as load_settings
@@ -26,10 +27,14 @@ def add(
     provenance: Annotated[
         Provenance, typer.Option(help=say("How given coordinates came to be."))
     ] = Provenance.SURVEYED,
+    update_rows: UpdateRows = None,
     as_json: AsJson = False,
     timeout: TimeoutS = 300.0,
 ) -> None:
-    """Add photos to the index. Without coordinates those that the file says are taken: EXIF, XMP, Google Takeout."""
+    """Add photos to the index. Without coordinates those that the file says are taken: EXIF, XMP, Google Takeout.
+
+    A photo without a row in the photos table gets one. Rows that are there stay as they are without --update-rows.
+    """
     try:
         items = list(new_photos(photos, lat, lon, provenance))
     except (OSError, ValueError) as exc:
@@ -37,7 +42,7 @@ def add(
     if not items:
         fail(say("no photo there"))
     outcomes: list[Stored | Refused] = [item for item in items if isinstance(item, Refused)]
-    new = [item for item in items if isinstance(item, NewPhoto)]
+    new = [replace(item, update_row=update_rows) for item in items if isinstance(item, NewPhoto)]
     if new:
         with open_client(load_settings()) as client, progress_bar(say("adding")) as progress:
             outcomes += client.add_many(new, timeout_s=timeout, progress=progress)

@@ -20,6 +20,17 @@ from worker.words import say, why
 FAILED, BAD_SETTINGS, NO_MODEL, UNWELL = 1, 2, 3, 4
 
 AsJson = Annotated[bool, typer.Option("--json", help=say("Print one JSON object instead of a table."))]
+UpdateRows = Annotated[
+    bool | None,
+    typer.Option(
+        "--update-rows/--keep-rows",
+        help=say(
+            "Whether to write coordinates and addresses to rows of the photos table that are there, where those are no "
+            "stronger; SIGHTLINE_WRITE_ROWS unless given."
+        ),
+        show_default=False,
+    ),
+]
 TimeoutS = Annotated[float, typer.Option("--timeout", help=say("Seconds to wait for a reply."))]
 
 out = Console()

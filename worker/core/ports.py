@@ -22,6 +22,7 @@ from worker.core.types import (
     PhotoRow,
     Pixels,
     PublishedGeneration,
+    RowChange,
     Written,
 )
 from worker.core.vectors import Ids, Vector, Vectors
@@ -92,6 +93,8 @@ class Rows(Protocol):
     def after(self, after_id: int, limit: int) -> list[PhotoRow]: ...
 
     def some_paths(self, limit: int) -> list[str]: ...
+
+    def changes(self, new: Sequence[NewEntry]) -> list[RowChange]: ...
 
 
 class Entries(Protocol):

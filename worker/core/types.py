@@ -64,9 +64,10 @@ class NewEntry:
 
     `photo_id` None finds the row of one of `spellings` (the last one is the same for all of them), or makes one with
     `path`. `vector` None when (content, model key) is stored already.
-    `given` is what the message says and is written to the row. Without it the row's own coordinates hold, and `exif`
-    (what the file or its sidecar says) counts only where the row has none. `exif_error_m` is the error that it states,
-    in metres; it holds for a row that has the same point from the same camera, too.
+    `given` is what the message says, `exif` what the file or its sidecar says; see worker.core.position for what holds.
+    `exif_error_m` is the error that it states, in metres; it holds for a row that has the same point from the same
+    camera, too. A new row is made of them; `update_row` says whether one that is there is written, too, None that the
+    settings do.
     """
 
     ref: str
@@ -80,6 +81,17 @@ class NewEntry:
     address: dict[str, Any] | None
     metadata: dict[str, Any] | None
     exif_error_m: float | None = None
+    update_row: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RowChange:
+    """What writing to a row of the backend's would change. old and new: its columns by our names for them."""
+
+    photo_id: int
+    path: str
+    old: dict[str, Any]
+    new: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

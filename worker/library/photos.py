@@ -148,6 +148,7 @@ class Photos:
             exif_error_m=None if said is None else said.error_m,
             address=item.address,
             metadata=item.metadata,
+            update_row=item.update_row,
         )
 
     def _put(

@@ -12,14 +12,19 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from producer_client.contract import Code, Near, Provenance
 from producer_client.words import TRUSTED
 from worker.core.geo import bounding_box, distance_m, same_point
+from worker.core.position import Held, Known, is_same, settle
 from worker.core.types import Counts, Entry, NewEntry, Written
 from worker.core.vectors import Ids, Vector, from_bytes
 from worker.errors import Transient
 from worker.storage.database import Database
+from worker.storage.following import news
 from worker.storage.log import ChangeLog
-from worker.storage.rows import Rows
+from worker.storage.rows import NO_ROW, Rows, Said
 from worker.storage.tables import attempts, changes, embeddings, entries, purges, refusals, serving
 from worker.storage.vectors import keep_vector
+
+#: Locks of (this space, photo id): what holds of a photo's position is decided by one writer at a time.
+ENTRY_LOCKS = 5_361_904
 
 
 class Entries:
@@ -40,11 +45,15 @@ class Entries:
         """
         with self._database.begin() as connection:
             rows = self._rows.write(connection, new)
-            for item in sorted(new, key=lambda item: rows[item.ref]):  # one order for all writers: no deadlock
+            photo_ids = sorted({photo_id for photo_id, _ in rows.values()})
+            for photo_id in photo_ids:  # in one order, as all writers: no deadlock
+                connection.execute(select(func.pg_advisory_xact_lock(ENTRY_LOCKS, photo_id % 2**31)))
+            said = self._rows.said(connection, photo_ids)
+            for item in sorted(new, key=lambda item: rows[item.ref]):
                 if item.vector is not None:
                     keep_vector(connection, item.content_sha256, model_key, item.vector)
-                self._put_entry(connection, *rows[item.ref], item, revive)
-            photo_ids = [photo_id for photo_id, _ in rows.values()]
+                photo_id, path = rows[item.ref]
+                self._put_entry(connection, photo_id, path, item, said.get(photo_id, NO_ROW), revive)
             connection.execute(delete(refusals).where(refusals.c.photo_id.in_(photo_ids)))
             connection.execute(delete(attempts).where(attempts.c.photo_id.in_(photo_ids)))
             stored = {row.photo_id: self._entry(row) for row in connection.execute(self._entries(photo_ids))}
@@ -85,6 +94,9 @@ class Entries:
                     from_exif=False,
                     position_error_m=None,
                     metadata=None,
+                    row_point=None,
+                    own_address=None,
+                    row_address=None,
                     updated_at=func.now(),
                 )
             )
@@ -158,58 +170,9 @@ class Entries:
         )
 
     def follow_rows(self) -> int:
-        """Take over what the backend changed in its table directly: coordinates, methods, deleted rows."""
-        p = self._rows.table
-        lat, lon = p.c.lat.cast(entries.c.lat.type), p.c.lon.cast(entries.c.lon.type)
-        provenance = self._rows.provenance
-        moved = (
-            update(entries)
-            .where(
-                entries.c.photo_id == p.c.id,
-                ~entries.c.removed,
-                self._rows.has_coordinates,
-                or_(
-                    entries.c.lat.is_distinct_from(lat),
-                    entries.c.lon.is_distinct_from(lon),
-                    entries.c.provenance.is_distinct_from(provenance),
-                ),
-            )
-            .values(
-                lat=lat,
-                lon=lon,
-                provenance=provenance,
-                from_exif=False,
-                # As in _put_entry: the error of a point that is still the camera's.
-                position_error_m=case(
-                    (
-                        and_(entries.c.lat == lat, entries.c.lon == lon, provenance == Provenance.EXIF_GPS.value),
-                        entries.c.position_error_m,
-                    )
-                ),
-                updated_at=func.now(),
-            )
-            .returning(entries.c.photo_id)
-        )
-        withdrawn = (
-            update(entries)
-            .where(
-                entries.c.photo_id == p.c.id,
-                ~entries.c.removed,
-                ~entries.c.from_exif,
-                entries.c.lat.is_not(None),
-                self._rows.has_coordinates.is_not(True),
-            )
-            .values(lat=None, lon=None, provenance=None, position_error_m=None, updated_at=func.now())
-            .returning(entries.c.photo_id)
-        )
-        deleted = (
-            update(entries)
-            .where(~entries.c.removed, ~exists().where(p.c.id == entries.c.photo_id))
-            .values(removed=True, updated_at=func.now())
-            .returning(entries.c.photo_id)
-        )
+        """Take over what the backend changed in its table directly; returns of how many photos."""
         with self._database.begin() as connection:
-            changed = [photo_id for change in (moved, withdrawn, deleted) for photo_id in connection.scalars(change)]
+            changed = [photo_id for change in news(self._rows) for photo_id in connection.scalars(change)]
             if changed:
                 self._log.append(connection, changed)
         return len(changed)
@@ -261,32 +224,42 @@ class Entries:
         connection.execute(delete(refusals).where(refusals.c.photo_id.in_(ids)))
         return set(gone)
 
-    def _put_entry(self, connection: Connection, photo_id: int, path: str, item: NewEntry, revive: bool) -> None:
-        """The row's coordinates hold; those of the EXIF tags only where the row has none."""
-        point = self._rows.coordinates(connection, photo_id)
-        from_exif = point is None and item.exif is not None
-        if from_exif and item.exif is not None:
-            point = (*item.exif, Provenance.EXIF_GPS)
-        lat, lon, provenance = point or (None, None, None)
+    def _put_entry(
+        self, connection: Connection, photo_id: int, path: str, item: NewEntry, said: Said, revive: bool
+    ) -> None:
+        row = connection.execute(select(entries).where(entries.c.photo_id == photo_id)).first()
+        held = _held(row)
+        said_by_file, error_m = _said_by_file(row, item)
+        # Coordinates of a message are not weighed against what its file happens to have been read for.
+        same_file = row is not None and row.content_sha256 == item.content_sha256
+        exif = said_by_file if item.given is None else held.position if held.from_exif and same_file else None
+        found = settle(row=said.position, row_point=said.point, held=held, exif=exif, given=item.given)
         # Also where the backend, or this transaction, has written the file's point into the row. Not where somebody
         # has confirmed it: the camera's error is the camera's.
         by_camera = (
-            point is not None
-            and item.exif is not None
-            and provenance is Provenance.EXIF_GPS
-            and same_point(point[:2], item.exif)
+            found.position is not None
+            and said_by_file is not None
+            and found.position[2] is Provenance.EXIF_GPS
+            and same_point(found.position[:2], said_by_file[:2])
         )
+        lat, lon, provenance = found.position or (None, None, None)
         values: dict[str, Any] = {
             "content_sha256": item.content_sha256,
             "path": path,
             "lat": lat,
             "lon": lon,
             "provenance": provenance,
-            "from_exif": from_exif,
-            "position_error_m": item.exif_error_m if by_camera else None,
+            "from_exif": found.from_exif,
+            "row_point": found.row_point,
+            "position_error_m": error_m if by_camera else None,
             "removed": False,
             "updated_at": func.now(),
         }
+        # An address goes with its coordinates: that of some that do not count is not kept.
+        if item.address is not None and (item.given is None or is_same(found.position, item.given)):
+            values |= {"own_address": item.address, "row_address": said.address}
+        elif held.row_point is not None and found.row_point is None:
+            values["own_address"] = None
         if item.metadata is not None:
             values["metadata"] = item.metadata
         connection.execute(
@@ -299,8 +272,10 @@ class Entries:
 
     def _entries(self, photo_ids: Collection[int]) -> Select[*tuple[Any, ...]]:
         p = self._rows.table
+        # A caller's address, as long as the row's own is what it was then.
+        own = case((entries.c.row_address == self._rows.address, entries.c.own_address))
         return (
-            select(entries, p.c.address_data.label("address"))
+            select(entries, p.c.address_data.label("of_row"), own.label("of_caller"))
             .join_from(entries, p, p.c.id == entries.c.photo_id, isouter=True)
             .where(entries.c.photo_id.in_(photo_ids))
         )
@@ -314,7 +289,25 @@ class Entries:
             lat=row.lat,
             lon=row.lon,
             provenance=None if row.provenance is None else Provenance(row.provenance),
-            address=row.address,
+            address=row.of_row if row.of_caller is None else row.of_caller,
             metadata=row.metadata,
             position_error_m=row.position_error_m,
         )
+
+
+def _held(row: Row[Any] | None) -> Held:
+    """What an entry says of the position."""
+    if row is None or row.lat is None:
+        return Held(None)
+    return Held((row.lat, row.lon, Provenance(row.provenance)), row.from_exif, row.row_point)
+
+
+def _said_by_file(row: Row[Any] | None, item: NewEntry) -> tuple[Known | None, float | None]:
+    """What a photo's file says of its position, and the error in metres; what is known of it where nobody has asked
+    the file, because the message says it all, and its content is the same."""
+    if item.exif is not None:
+        return (*item.exif, Provenance.EXIF_GPS), item.exif_error_m
+    same = row is not None and item.given is not None and row.content_sha256 == item.content_sha256
+    if row is None or not same or row.provenance != Provenance.EXIF_GPS:
+        return None, None
+    return (row.lat, row.lon, Provenance.EXIF_GPS), row.position_error_m

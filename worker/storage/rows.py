@@ -9,6 +9,7 @@ import json
 import math
 import zlib
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Double,
     MetaData,
     Row,
     Select,
@@ -26,19 +28,37 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    or_,
     select,
     update,
 )
 from sqlalchemy.dialects.postgresql import JSON, JSONB
 
 from producer_client.contract import Code, Provenance
-from worker.core.types import NewEntry, PhotoRow
+from worker.core.position import Known, is_same, may_replace
+from worker.core.types import NewEntry, PhotoRow, RowChange
 from worker.errors import Permanent
 from worker.settings import PHOTO_COLUMNS, Settings
 from worker.storage.database import Database
 
 #: Locks of (this space, hash of a path): the same new path in two messages makes one row.
 PATH_LOCKS = 5_361_903
+#: Columns that messages have something to say to.
+GIVEN = ("lat", "lon", "location_method", "address_data")
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a row says: its position, if it has a possible one, and its address; and as they are compared."""
+
+    position: Known | None
+    point: str
+    address_data: Any
+    address: str
+
+
+#: Of a photo whose row has gone meanwhile.
+NO_ROW = Said(None, "", None, "")
 
 
 class Rows:
@@ -60,6 +80,23 @@ class Rows:
         query = self._query().where(p.c.id > after_id).order_by(p.c.id).limit(limit)
         with self._database.begin() as connection:
             return [self._photo_row(row) for row in connection.execute(query)]
+
+    def changes(self, new: Sequence[NewEntry]) -> list[RowChange]:
+        """What `write` would change of rows that are there, were it asked to; changes nothing."""
+        p = self.table
+        with self._database.begin() as connection:
+            known = self._ids_by_path(connection, new)
+            said = self.said(connection, set(known.values()))
+            found = []
+            for item in new:
+                path = next((spelling for spelling in item.spellings if spelling in known), "")
+                photo_id = known.get(path)
+                if photo_id is None or not (values := self._changed(item, said[photo_id])):
+                    continue
+                row = connection.execute(select(*(p.c[name] for name in GIVEN)).where(p.c.id == photo_id)).one()
+                old = {name: float(v) if isinstance(v, Decimal) else v for name, v in zip(GIVEN, row, strict=True)}
+                found.append(RowChange(photo_id, path, old, old | values))
+        return found
 
     def some_paths(self, limit: int) -> list[str]:
         """Files of the newest photos."""
@@ -118,30 +155,47 @@ class Rows:
         named = {name: literal(p.value) for name, p in known.items()}
         return case(named, value=method, else_=literal(Provenance.DERIVED.value))
 
-    def coordinates(self, connection: Connection, photo_id: int) -> tuple[float, float, Provenance] | None:
+    @property
+    def point(self) -> ColumnElement[str]:
+        """What each row says of its position, to be compared with what it said before; never NULL."""
         p = self.table
-        query = select(p.c.lat, p.c.lon, p.c.location_method).where(p.c.id == photo_id, self.has_coordinates)
-        row = connection.execute(query).first()
-        if row is None:
-            return None
-        return float(row.lat), float(row.lon), self._settings.provenance_of(_text(row.location_method))
+        return func.concat_ws(" ", p.c.lat.cast(Double), p.c.lon.cast(Double), p.c.location_method.cast(Text))
+
+    @property
+    def address(self) -> ColumnElement[str]:
+        """A digest of each row's address, as `point`."""
+        return func.md5(func.coalesce(self.table.c.address_data.cast(Text), ""))
+
+    def said(self, connection: Connection, photo_ids: Collection[int]) -> dict[int, Said]:
+        """What the rows say now, by id."""
+        p = self.table
+        query = select(
+            p.c.id,
+            p.c.lat,
+            p.c.lon,
+            p.c.location_method,
+            p.c.address_data,
+            self.has_coordinates.label("placed"),
+            self.point.label("point"),
+            self.address.label("address"),
+        ).where(p.c.id.in_(photo_ids))
+        return {row.id: self._said(row) for row in connection.execute(query)}
 
     def write(self, connection: Connection, new: Sequence[NewEntry]) -> dict[str, tuple[int, str]]:
-        """(photo id, file_path) of every item, by ref; makes rows for new paths, writes what messages give."""
+        """(photo id, file_path) of every item, by ref; makes rows for new paths, and writes what messages give to those
+        that are there where it is asked for."""
         p = self.table
         for path in sorted({item.spellings[-1] for item in new if item.photo_id is None}):
             connection.execute(select(func.pg_advisory_xact_lock(PATH_LOCKS, _signed_crc(path))))
-        wanted = {spelling for item in new if item.photo_id is None for spelling in item.spellings}
-        query = select(p.c.id, p.c.file_path).where(p.c.file_path.in_(wanted)).order_by(p.c.id.desc())
-        known = {row.file_path: row.id for row in connection.execute(query)}
+        known = self._ids_by_path(connection, new)
         found: dict[str, tuple[int, str]] = {}
         for item in new:
             photo_id, path = item.photo_id, item.path
             if photo_id is None:
                 path = next((spelling for spelling in item.spellings if spelling in known), path)
                 photo_id = known.get(path)
-            given = self._given(item)
             if photo_id is None:
+                given = self._given(item)
                 if item.given is None and item.exif is not None:
                     given |= dict(
                         zip(("lat", "lon"), item.exif, strict=True), location_method=Provenance.EXIF_GPS.value
@@ -150,12 +204,50 @@ class Rows:
                     insert(p).values(file_path=path, created_at=func.now(), **given).returning(p.c.id)
                 )
                 known[path] = photo_id
-            elif given:
-                connection.execute(update(p).where(p.c.id == photo_id).values(**given))
+            elif self._settings.write_rows if item.update_row is None else item.update_row:
+                self._update(connection, photo_id, item)
             found[item.ref] = (int(photo_id), path)
         return found
 
     # ---------------------------------------------------------------------------------------- below
+
+    def _ids_by_path(self, connection: Connection, new: Sequence[NewEntry]) -> dict[str, int]:
+        """Rows of the spellings of these photos' paths, the newest of each."""
+        p = self.table
+        wanted = {spelling for item in new if item.photo_id is None for spelling in item.spellings}
+        query = select(p.c.id, p.c.file_path).where(p.c.file_path.in_(wanted)).order_by(p.c.id.desc())
+        return {row.file_path: row.id for row in connection.execute(query)}
+
+    def _update(self, connection: Connection, photo_id: int, item: NewEntry) -> None:
+        p = self.table
+        said = self.said(connection, [photo_id]).get(photo_id)
+        values = {} if said is None else self._changed(item, said)
+        if not values:
+            return
+        statement = update(p).where(p.c.id == photo_id).values(**values)
+        if item.given is not None:
+            # Asked again under the row's lock: somebody may have written stronger ones meanwhile.
+            gives_way = strength(self.provenance) <= item.given[2].strength
+            statement = statement.where(or_(self.has_coordinates.is_not(True), gives_way))
+        connection.execute(statement)
+
+    def _changed(self, item: NewEntry, said: Said) -> dict[str, Any]:
+        """Columns of a row that writing this message to it would change. An address goes with its coordinates."""
+        if item.given is not None and not may_replace(said.position, item.given):
+            return {}
+        values = self._given(item)
+        if item.given is not None and is_same(said.position, item.given):
+            # As it is, in the backend's own word for it.
+            values = {name: value for name, value in values.items() if name == "address_data"}
+        if "address_data" in values and values["address_data"] == said.address_data:
+            del values["address_data"]
+        return values
+
+    def _said(self, row: Row[Any]) -> Said:
+        position = None
+        if row.placed:
+            position = (float(row.lat), float(row.lon), self._settings.provenance_of(_text(row.location_method)))
+        return Said(position, row.point, row.address_data, row.address)
 
     def _query(self) -> Select[*tuple[Any, ...]]:
         p = self.table
@@ -178,9 +270,17 @@ class Rows:
             lat, lon, provenance = item.given
             values |= {"lat": lat, "lon": lon, "location_method": provenance.value}
         if item.address is not None:
-            as_json = isinstance(self.table.c.address_data.type, JSON | JSONB)
-            values["address_data"] = item.address if as_json else json.dumps(item.address, ensure_ascii=False)
+            values["address_data"] = self._as_column(item.address)
         return values
+
+    def _as_column(self, address: dict[str, Any]) -> Any:
+        as_json = isinstance(self.table.c.address_data.type, JSON | JSONB)
+        return address if as_json else json.dumps(address, ensure_ascii=False)
+
+
+def strength(provenance: ColumnElement[str]) -> ColumnElement[int]:
+    """As Provenance.strength, of a column."""
+    return case({p.value: p.strength for p in Provenance}, value=provenance, else_=Provenance.FALLBACK.strength)
 
 
 def _number(value: float | Decimal | None) -> float | None:

@@ -53,6 +53,11 @@ entries = Table(
     #: Metres, as the camera states it. NULL where nobody does.
     Column("position_error_m", Double),
     Column("metadata", JSONB),
+    #: What the row said of the position when a caller's was taken instead; NULL where it is the row's or the file's.
+    Column("row_point", Text),
+    #: A caller's address, and a digest of the row's at that time. It holds until the row's changes.
+    Column("own_address", JSONB(none_as_null=True)),
+    Column("row_address", Text),
     Column("removed", Boolean, nullable=False),
     Column("updated_at", DateTime(timezone=True), nullable=False),
 )
