@@ -63,16 +63,20 @@ def copy_in(folder: Path, scene: Scene, name: str) -> Path:
     return path
 
 
-def test_it_adds_finds_and_shows_what_was_given(open_minded: CLIPSimilarityService, scenes: list[Scene]) -> None:
+def test_it_adds_finds_and_shows_what_was_given(
+    open_minded: CLIPSimilarityService, photo_root: Path, scenes: list[Scene]
+) -> None:
     first, second, *_ = place_of(scenes, 0)
+    # One of its own: of those that are shared other tests may have said where they are, and what is stronger stays.
+    path = copy_in(photo_root / "given", first, "own.jpg")
 
     added = open_minded.add_image_to_index(
-        first.path, {"lat": first.lat, "lon": first.lon, "address": {"city": "Lund"}, "tags": ["dropin"]}
+        path, {"lat": first.lat, "lon": first.lon, "address": {"city": "Lund"}, "tags": ["dropin"]}
     )
     found = open_minded.find_similar_images(second.path, top_k=50, similarity_threshold=0.0)
 
     assert added is True
-    (mine,) = [match for match in found if match["image_path"] == str(first.path)]
+    (mine,) = [match for match in found if match["image_path"] == str(path)]
     assert set(mine) == {"image_path", "similarity", "metadata"}
     assert mine["metadata"] == {
         "tags": ["dropin"],
@@ -87,26 +91,27 @@ def test_it_adds_finds_and_shows_what_was_given(open_minded: CLIPSimilarityServi
 
 
 def test_what_a_detector_said_is_no_evidence_and_what_was_surveyed_is(
-    service: CLIPSimilarityService, client: Sightline, scenes: list[Scene]
+    service: CLIPSimilarityService, client: Sightline, photo_root: Path, scenes: list[Scene]
 ) -> None:
-    query, *others = place_of(scenes, 1)
+    query, *known = place_of(scenes, 1)
+    others = [(scene, copy_in(photo_root / "said", scene, scene.path.name)) for scene in known]
     # Other tests may have added photos of this place that can be trusted.
     here = Near(query.lat, query.lon, 1000.0)
     seq = client.stats().seq
     for hit in client.search(path=str(query.path), threshold=-1.0, top_k=500, near=here, min_seq=seq).hits:
         client.remove(hit.photo_id)
-    for scene in others:
-        service.add_image_to_index(scene.path, {"latitude": scene.lat, "longitude": scene.lon})
+    for scene, path in others:
+        service.add_image_to_index(path, {"latitude": scene.lat, "longitude": scene.lon})
 
     derived = to_guide_json(client.locate(path=str(query.path), near=here, min_seq=client.stats().seq))
-    for scene in others:
-        service.add_image_to_index(scene.path, {"lat": scene.lat, "lon": scene.lon, "provenance": "surveyed"})
+    for scene, path in others:
+        service.add_image_to_index(path, {"lat": scene.lat, "lon": scene.lon, "provenance": "surveyed"})
     surveyed = to_guide_json(client.locate(path=str(query.path), near=here, min_seq=client.stats().seq))
 
     assert (derived["success"], derived["reason"]) == (False, "no_trusted_evidence")
     assert surveyed["success"] is True
     assert surveyed["coordinates"]["latitude"] == pytest.approx(query.lat, abs=1e-3)
-    assert surveyed["coordinates"]["matched_image"] in {str(scene.path) for scene in others}
+    assert surveyed["coordinates"]["matched_image"] in {str(path) for _, path in others}
 
 
 def test_a_file_that_workers_cannot_see_travels_in_the_message(
