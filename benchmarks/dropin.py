@@ -17,10 +17,11 @@ A process's first request pays imports and connections and stands apart (`*_firs
 the median over processes of the median of the later ones. Memory is the largest that was resident (VmHWM) of the web
 process; the worker's, which any number of web processes share, is not in it.
 
-**Photos.** Random weights do not recognise a place from another viewpoint, but they do see that two pictures are
-nearly the same. So every view is indexed as a burst of crops that differ by a percent, at its coordinates, surveyed. A
-query is another such crop, enlarged to MEGAPIXELS as phones send them (photos.py). Each is asked for once by each side:
-a worker knows the vectors of photos that were added, by content, and must have seen none of these.
+**Photos.** Random weights do not recognise a place from another viewpoint, but they do see that two pictures are nearly
+the same. So every view is indexed as a burst of crops that differ by a percent, at its coordinates, surveyed. Such a
+burst is one picture, and so one witness, which here is enough. A query is another such crop, enlarged to MEGAPIXELS as
+phones send them (photos.py). Each is asked for once by each side: a worker knows the vectors of photos that were added,
+by content, and must have seen none of these.
 """
 
 from __future__ import annotations
@@ -193,7 +194,8 @@ def _measure(folder: Path, given: Path | None, processes: int) -> dict[str, Any]
         alone(checkpoint.write, pickled, known, threads=cores())
     old, new, unchanged = Kind(), Kind(), Kind()
     flask = True
-    with servers(folder, checkpoint) as stack:
+    # A burst is one witness.
+    with servers(folder, checkpoint, locate_min_witnesses=1) as stack:
         with step("new: start the service"):
             stack.start_all()
             stack.wait_ready()

@@ -1,4 +1,5 @@
-"""Photos to vectors: read, looked up, decoded, sent through the model. Joins ports; knows no SQL, file or model.
+"""Photos to vectors and their pictures' hashes: read, looked up, decoded, sent through the model. Joins ports; knows no
+SQL, file or model.
 
 Many at once is a list of outcomes by ref. One photo's failure is its own outcome.
 """
@@ -10,11 +11,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import PurePath
 from typing import Any, TypeVar
+
+from cachetools import TTLCache
 
 from producer_client.contract import Code, Photo, PositionIssue, Refused
 from producer_client.errors import BadRequest
@@ -23,9 +26,9 @@ from worker.core import sidecars
 from worker.core.batcher import Batcher, Expected, as_ours
 from worker.core.ports import Decode, Encoder, PhotoSource, Rows, StoredVectors
 from worker.core.request import current
-from worker.core.types import PhotoRow
+from worker.core.types import TOO_PLAIN, PhotoRow
 from worker.core.vectors import Vector
-from worker.errors import PhotoRefusal, Transient, WorkerError
+from worker.errors import Permanent, PhotoRefusal, Transient, WorkerError
 from worker.settings import Settings
 
 T = TypeVar("T")
@@ -35,15 +38,15 @@ CPU_BULK_BATCH = 8
 CPU_LINGER_MS, GPU_LINGER_MS = 100.0, 2.0
 #: Photos of one message that are read while those before are decoded and encoded: their files are in memory.
 READ_AHEAD = 16
-#: Seconds that vectors outside Postgres are remembered: an upload is located, then added. No longer, because what is
-#: purged should be gone everywhere.
+#: Seconds that vectors and hashes outside Postgres are remembered: an upload is located, then added. No longer, because
+#: what is purged should be gone everywhere.
 REMEMBER_S = 900.0
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
     """One photo with its vector. `row` is its row of `photos` where one was named; `fresh`: the model ran for it;
-    `kept`: Postgres has it already."""
+    `kept`: Postgres has it already. `picture_hash` None: Postgres has that already, or nobody asked for it."""
 
     ref: str
     content_sha256: str
@@ -52,6 +55,7 @@ class Fetched:
     row: PhotoRow | None
     fresh: bool
     kept: bool
+    picture_hash: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +72,13 @@ class _Read:
 @dataclass(frozen=True, slots=True)
 class _Step:
     """Some photos of a request between being read and being done. known: vectors that are there; kept: of those, the
-    ones that Postgres has. decoding: by ref, those that are decoded."""
+    ones that Postgres has. without_hash: contents whose picture Postgres does not know and should. decoding: by ref,
+    those that are decoded."""
 
     photos: list[tuple[str, str, PhotoRow | None]]  #: ref, content, row
     known: dict[str, Vector]
     kept: dict[str, Vector]
+    without_hash: set[str]
     expected: Expected
     decoding: dict[str, Future[Reading]]
 
@@ -112,7 +118,10 @@ class Embedding:
             urgent: ThreadPoolExecutor(settings.decoders, thread_name_prefix=f"decode-{name}")
             for urgent, name in ((True, "urgent"), (False, "bulk"))
         }
-        self._counters = threading.Lock()
+        #: Guards the two below.
+        self._lock = threading.Lock()
+        #: Hashes of pictures by content, as the batcher remembers vectors.
+        self._hashes: TTLCache[str, bytes] = TTLCache(settings.recent_vectors, REMEMBER_S)
         #: Photos that needed no pass.
         self.cache_hits = 0
 
@@ -127,9 +136,12 @@ class Embedding:
             pool.shutdown()
         self._batcher.close()
 
-    def vectors(self, photos: dict[str, Photo], *, need_gps: set[str]) -> tuple[dict[str, Fetched], dict[str, Refused]]:
+    def vectors(
+        self, photos: dict[str, Photo], *, need_gps: set[str], to_keep: bool
+    ) -> tuple[dict[str, Fetched], dict[str, Refused]]:
         """Every photo's vector by ref, and the refusals. A known content costs no forward pass.
 
+        to_keep: the photos are to be stored, so that their pictures' hashes are wanted where Postgres lacks them.
         While the model works on some photos the next ones are read and decoded.
         """
         fetched: dict[str, Fetched] = {}
@@ -142,7 +154,7 @@ class Embedding:
         with ExitStack() as stack:
             for some in _chunks(photos.items(), READ_AHEAD):
                 reading = [pool.submit(self._read, ref, photo, rows) for ref, photo in some]
-                steps.append(self._begin(_sort_out(refused, reading), need_gps, pool, stack))
+                steps.append(self._begin(_sort_out(refused, reading), need_gps, to_keep, pool, stack))
                 reading.clear()  # the files' bytes: up to READ_AHEAD times max_photo_bytes
                 if len(steps) > 1:
                     self._end(steps.popleft(), fetched, refused)
@@ -150,25 +162,31 @@ class Embedding:
                 self._end(steps.popleft(), fetched, refused)
         return fetched, refused
 
-    def _begin(self, read: list[_Read], need_gps: set[str], pool: Executor, stack: ExitStack) -> _Step:
+    def _begin(self, read: list[_Read], need_gps: set[str], to_keep: bool, pool: Executor, stack: ExitStack) -> _Step:
         """Look up which vectors are there, and have the other photos decoded and sent to the model."""
         contents = {r.content_sha256 for r in read}
         kept = self._stored.known(contents, self._encoder.model_key)
         known = self._batcher.recent(contents) | kept
         expected = stack.enter_context(self._batcher.expect(contents - known.keys()))
-        with self._counters:
+        without_hash = self._stored.without_hash(contents) if to_keep else set()
+        with self._lock:
+            to_look_at = {content for content in without_hash & known.keys() if content not in self._hashes}
             self.cache_hits += sum(r.content_sha256 in known for r in read)
         to_bring = set(expected.mine)
         decoding: dict[str, Future[Reading]] = {}
         for r in read:
-            mine = r.content_sha256 in to_bring
+            mine, unseen = r.content_sha256 in to_bring, r.content_sha256 in to_look_at
             to_bring.discard(r.content_sha256)  # a second ref of the same content
+            to_look_at.discard(r.content_sha256)
             if mine or r.ref in need_gps:
                 sent_to = expected if mine else None
                 decoding[r.ref] = pool.submit(self._decode_one, r, sent_to, look_beside=r.ref in need_gps)
+            elif unseen:
+                decoding[r.ref] = pool.submit(self._look_at, r)
         # Before `expected` gives up what is not there.
         stack.callback(wait, decoding.values())
-        return _Step([(r.ref, r.content_sha256, r.row) for r in read], known, kept, expected, decoding)
+        photos = [(r.ref, r.content_sha256, r.row) for r in read]
+        return _Step(photos, known, kept, without_hash, expected, decoding)
 
     def _end(self, step: _Step, fetched: dict[str, Fetched], refused: dict[str, Refused]) -> None:
         fresh, failures = step.expected.vectors()
@@ -183,8 +201,17 @@ class Embedding:
                 failure = failures[content]
                 refused[ref] = Refused(ref, failure.code, failure.message)
                 continue
+            with self._lock:
+                picture_hash = self._hashes.get(content) if content in step.without_hash else None
             fetched[ref] = Fetched(
-                ref, content, vector, position, row, fresh=content in fresh, kept=content in step.kept
+                ref,
+                content,
+                vector,
+                position,
+                row,
+                fresh=content in fresh,
+                kept=content in step.kept,
+                picture_hash=picture_hash,
             )
 
     def _read(self, ref: str, photo: Photo, rows: dict[int, PhotoRow]) -> _Read | Refused:
@@ -229,6 +256,9 @@ class Embedding:
             if expected is not None:
                 expected.supply(read.content_sha256, failure)
             raise failure from exc
+        # Before the vector: who has waited for that finds the hash.
+        with self._lock:
+            self._hashes[read.content_sha256] = decoded.picture_hash
         if expected is not None:
             expected.supply(read.content_sha256, decoded.pixels)
         if isinstance(decoded.position, Position) or not look_beside or read.path is None:
@@ -236,6 +266,17 @@ class Embedding:
         name = PurePath(read.path).name
         beside = self._source.beside(read.path, sidecars.names(name), limit=sidecars.MAX_BYTES)
         return first(chain([decoded.position], (sidecars.read(origin, name, content) for origin, content in beside)))
+
+    def _look_at(self, read: _Read) -> Reading:
+        """For a photo that lacks nothing but its picture's hash. That it cannot be decoded keeps no photo out, whose
+        vector is there; it is not tried again, unless the worker was short of something."""
+        with suppress(Transient):
+            try:
+                self._decode_one(read, None, look_beside=False)
+            except Permanent:
+                with self._lock:
+                    self._hashes[read.content_sha256] = TOO_PLAIN
+        return PositionIssue.ABSENT
 
 
 def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from producer_client import NewPhoto, Photo, Refused, Sightline, SightlineError, TimedOut
+from producer_client import EmbedItem, NewPhoto, Photo, Refused, Sightline, SightlineError, TimedOut
 from producer_client.contract import RebuildReply, StatsReply
 from worker.core.ports import StoredVectors
 from worker.words import say
@@ -73,6 +73,29 @@ def embed_missing(
             refused += [outcome for outcome in outcomes if isinstance(outcome, Refused)]
             stored += sum(not isinstance(outcome, Refused) for outcome in outcomes)
     return stored, refused
+
+
+def look_at_pictures(
+    client: Sightline, vectors: StoredVectors, todo: int, timeout_s: float
+) -> tuple[int, list[Refused]]:
+    """Send for every indexed photo whose picture has no hash yet, with progress; returns how many were looked at, and
+    the refusals. They stay in the index as they are."""
+    seen = 0
+    refused: list[Refused] = []
+    after_id = -1
+    with progress_bar(say("looking")) as progress:
+        while page := vectors.missing_hashes(after_id=after_id, limit=MISSING_PAGE):
+            after_id = page[-1]
+            done = seen + len(refused)
+
+            def further(now: int, _: int, before: int = done) -> None:
+                progress(before + now, todo)
+
+            items = [EmbedItem(ref=f"photo {photo_id}", photo=Photo(photo_id=photo_id)) for photo_id in page]
+            outcomes = client.embed_many(items, timeout_s=timeout_s, progress=further)
+            refused += [outcome for outcome in outcomes if isinstance(outcome, Refused)]
+            seen += sum(not isinstance(outcome, Refused) for outcome in outcomes)
+    return seen, refused
 
 
 def rebuild_lines(reply: RebuildReply) -> Iterator[str]:

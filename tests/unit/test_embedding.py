@@ -35,7 +35,7 @@ def embedding(**parts: Any) -> Iterator[Embedding]:
         prepare=lambda pixels: pixels,
         encode_images=lambda pixels: np.ones((len(pixels), 4), dtype=np.float32) / 2,
     )
-    nothing = SimpleNamespace(known=lambda contents, model_key: {}, get=lambda photo_ids: {})
+    nothing = SimpleNamespace(known=lambda contents, model_key: {}, without_hash=set, get=lambda photo_ids: {})
     chosen: dict[str, Any] = {"fetch": content_of, "decode": decoded} | parts
     made = Embedding(
         Settings(),
@@ -63,7 +63,7 @@ def test_a_decoder_that_breaks_is_its_photos_own_trouble(photos: int) -> None:
         return decoded(content)
 
     with embedding(decode=breaks) as made:
-        fetched, refused = made.vectors(numbered(photos), need_gps=set())
+        fetched, refused = made.vectors(numbered(photos), need_gps=set(), to_keep=True)
 
     assert fetched.keys() == numbered(photos).keys() - {"0"}
     assert refused.keys() == {"0"}
@@ -77,4 +77,4 @@ def test_a_fault_of_the_source_goes_up_as_it_is(photos: int) -> None:
         raise KeyError("not thought of")
 
     with embedding(fetch=forgets) as made, pytest.raises(KeyError, match="not thought of"):
-        made.vectors(numbered(photos), need_gps=set())
+        made.vectors(numbered(photos), need_gps=set(), to_keep=True)

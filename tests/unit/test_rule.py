@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,9 @@ from msgspec.structs import replace as changed
 
 from producer_client.contract import Answer, Hit, Provenance, Reason
 from worker.core.geo import distance_m
+from worker.core.types import TOO_PLAIN
+from worker.core.vectors import Vector
+from worker.place.pictures import LEAST_COSINE, LEAST_COSINE_ALONE, MOST_BITS, Look
 from worker.place.rule import HALF_WEIGHT_STEP, MIN_RADIUS_M, Rule, answer, settled
 
 some = settings(derandomize=True, max_examples=200, deadline=None)
@@ -46,8 +50,18 @@ def hit(
     )
 
 
-def ask(*hits: Hit, rule: Rule = RULE) -> Answer:
-    return answer(hits, rule, index_count=100)
+def ask(*hits: Hit, rule: Rule = RULE, looks: Mapping[int, Look] | None = None) -> Answer:
+    return answer(hits, rule, index_count=100, looks=looks)
+
+
+def vector(cosine: float = 1.0) -> Vector:
+    """One of the plane, at this cosine to the first axis."""
+    return np.array([cosine, math.sqrt(max(0.0, 1 - cosine**2))], dtype=np.float32)
+
+
+def look(bits: int | bytes | None = 0, cosine: float = 1.0) -> Look:
+    """One whose hash differs in so many bits from that of `look()`, and whose vector has this cosine to its vector."""
+    return Look(vector(cosine), ((1 << bits) - 1).to_bytes(32) if isinstance(bits, int) else bits)
 
 
 def ids(found: Answer) -> list[int]:
@@ -206,6 +220,125 @@ def test_an_untrusted_copy_does_not_silence_the_trusted_one() -> None:
 
 def test_photos_whose_content_is_unknown_are_not_taken_for_copies() -> None:
     assert ids(ask(hit(1, content=""), hit(2, content=""))) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "copies"),
+    [
+        (look(), look(MOST_BITS, LEAST_COSINE + 0.001), True),
+        (look(), look(MOST_BITS + 1, 0.999), False),
+        (look(), look(0, LEAST_COSINE - 0.001), False),
+        (look(None), look(None, LEAST_COSINE_ALONE + 0.001), True),
+        (look(), look(None, LEAST_COSINE_ALONE + 0.001), True),
+        (look(None), look(0, LEAST_COSINE_ALONE - 0.001), False),
+        (look(TOO_PLAIN), look(TOO_PLAIN, LEAST_COSINE_ALONE - 0.001), False),
+        (look(TOO_PLAIN), look(TOO_PLAIN, LEAST_COSINE_ALONE + 0.001), True),
+    ],
+    ids=["both near", "far by hash", "far by vector", "no hashes", "one hash", "one, too far", "plain", "plain, same"],
+)
+def test_copies_are_known_by_hash_and_vector_and_without_a_hash_by_the_vector_alone(
+    one: Look, other: Look, copies: bool
+) -> None:
+    for looks in ({1: one, 2: other}, {1: other, 2: one}):
+        found = ask(hit(1, 0.95), hit(2, 0.94), looks=looks)
+
+        assert found.located is not copies
+        assert found.reason is (Reason.TOO_FEW_WITNESSES if copies else None)
+
+
+def test_what_a_sentence_counts_is_pictures_and_it_names_the_copies() -> None:
+    looks = {1: look(0), 2: look(1), 3: look(2), 4: look(200)}
+
+    together = ask(hit(1, 0.95), hit(2, 0.94), hit(3, 0.93), hit(4, 0.92), looks=looks)
+    alone = ask(hit(1, 0.95), hit(2, 0.94), looks=looks)
+
+    assert ids(together) == [1, 4]
+    assert together.message == "2 trusted photos agree within 10 m (not counted, copies: photos 2, 3)"
+    assert alone.message == "1 trusted photo speaks for this place, 2 are asked (not counted, copies: photo 2)"
+
+
+def test_a_sentence_names_a_few_copies_and_counts_the_rest() -> None:
+    crowd = [hit(n, 0.95, content="the same") for n in range(10)]
+
+    assert ask(*crowd).message.endswith("(not counted, copies: photos 1, 2, 3, 4, 5 and 4 more)")
+
+
+def test_the_best_copy_speaks_for_its_picture() -> None:
+    looks = {1: look(0), 2: look(1), 3: look(200)}
+
+    found = ask(hit(1, 0.95), hit(2, 0.93, north_m=120), hit(3, 0.95), looks=looks)
+
+    assert position(found) == pytest.approx(HERE)
+    assert found.radius_m == pytest.approx(120, abs=0.1), "the copy may be the one that is right"
+
+
+def test_a_chain_of_copies_is_one_picture_in_whatever_order_its_links_come() -> None:
+    looks = {1: look(0), 2: look(MOST_BITS), 3: look(2 * MOST_BITS)}
+
+    for order in itertools.permutations((0.95, 0.94, 0.93)):
+        hits = [hit(number, similarity) for number, similarity in zip(looks, order, strict=True)]
+
+        assert ask(*hits, looks=looks).reason is Reason.TOO_FEW_WITNESSES
+    assert ask(hit(1), hit(3), looks=looks).located, "without the one between them they are two"
+
+
+def test_a_picture_whose_copies_lie_in_two_places_is_silent() -> None:
+    looks = {1: look(0), 2: look(1), 3: look(150), 4: look(200)}
+    torn = [hit(1, 0.95), hit(2, 0.94, north_m=9_000)]
+
+    alone = ask(*torn, looks=looks)
+    with_one = ask(*torn, hit(3), looks=looks)
+    with_two = ask(*torn, hit(3), hit(4), looks=looks)
+
+    assert (alone.reason, ids(alone)) == (Reason.NEIGHBOURS_DISAGREE, [1, 2])
+    assert alone.message == (
+        "copies of one picture lie in different places (not counted, copies in different places: photos 1, 2)"
+    )
+    assert (with_one.reason, ids(with_one)) == (Reason.TOO_FEW_WITNESSES, [3])
+    assert with_two.located
+    assert ids(with_two) == [3, 4]
+    assert with_two.confidence == 1.0
+
+
+def test_files_of_the_same_bytes_in_two_places_are_silent_too() -> None:
+    torn = [hit(1, 0.95, content="the same"), hit(2, 0.95, content="the same", north_m=9_000)]
+
+    assert ask(*torn).reason is Reason.NEIGHBOURS_DISAGREE
+    assert ids(ask(*torn, hit(3), hit(4))) == [3, 4]
+
+
+def test_a_link_between_two_places_silences_both() -> None:
+    looks = {1: look(0), 2: look(2 * MOST_BITS), 3: look(MOST_BITS)}
+
+    found = ask(hit(1, 0.95), hit(2, 0.94, north_m=9_000), hit(3, 0.93), looks=looks)
+
+    assert found.message.startswith("copies of one picture lie in different places")
+
+
+def test_a_silent_picture_takes_no_seat_and_still_says_how_similar_the_best_is() -> None:
+    rule = replace(RULE, neighbours=2)
+    looks = {1: look(0), 2: look(0), 3: look(100), 4: look(200)}
+    torn = [hit(1, 0.98), hit(2, 0.98, north_m=9_000)]
+
+    assert ids(ask(*torn, hit(3, 0.9), hit(4, 0.89), rule=rule, looks=looks)) == [3, 4]
+    far_below = ask(*torn, hit(3, 0.87), hit(4, 0.87), rule=rule, looks=looks)
+    assert far_below.reason is Reason.NEIGHBOURS_DISAGREE
+
+
+def test_copies_are_read_past_until_enough_pictures_speak() -> None:
+    copies = {n: look(n % MOST_BITS) for n in range(2 * RULE.neighbours)}
+    hits = [hit(n) for n in copies]
+
+    assert not settled(hits, RULE, looks=copies), "all of them are one picture: the next may be another"
+    assert settled(hits, RULE), "without their looks they are as many as are heard"
+    assert not settled([hit(n, north_m=9_000 * (n % 2)) for n in copies], RULE, looks=copies)
+
+
+def test_an_untrusted_copy_in_another_place_contradicts_nobody() -> None:
+    looks = {1: look(0), 2: look(0), 3: look(200)}
+    derived = hit(1, 0.95, north_m=9_000, provenance=Provenance.DERIVED)
+
+    assert ids(ask(derived, hit(2, 0.94), hit(3, 0.94), looks=looks)) == [2, 3]
 
 
 def test_only_the_nearest_neighbours_are_heard() -> None:

@@ -15,7 +15,7 @@ from worker.commands.connections import open_client, open_store
 from worker.commands.positions import position_lines
 from worker.commands.terminal import AsJson, TimeoutS, UpdateRows, fail, out, print_refused, show
 from worker.manifest import new_photos
-from worker.progress import embed_missing, progress_bar
+from worker.progress import embed_missing, look_at_pictures, progress_bar
 from worker.settings import load as load_settings
 from worker.words import say
 
@@ -68,8 +68,8 @@ def embed(
 ) -> None:
     """Compute vectors: of photo files, to be had with --json, or with --missing of the photos table.
 
-    With --missing photos are indexed as `backfill` does, without its report. A run that was broken off goes on where
-    it ended.
+    With --missing photos are indexed as `backfill` does, without its report, and those that were indexed before
+    pictures were compared are looked at again, to know their copies. A run that was broken off goes on where it ended.
     """
     if missing == bool(photos):
         fail(say("give photo files, or --missing"))
@@ -79,18 +79,23 @@ def embed(
             model_key = client.stats().model_key
             todo = store.vectors.missing_count(model_key)
             stored, refused = embed_missing(client, store.vectors, model_key, todo, timeout)
-        facts: dict[str, Any] = {"missing_before": todo, "embedded": stored}
+            unseen = store.vectors.missing_hash_count()
+            seen, unread = look_at_pictures(client, store.vectors, unseen, timeout)
+        refused += unread
+        facts: dict[str, Any] = {"missing_before": todo, "embedded": stored, "without_hash_before": unseen}
     else:
         items = [EmbedItem(ref=str(path), photo=Photo(path=str(path.resolve()))) for path in photos or ()]
         with open_client(load_settings()) as client, progress_bar(say("embedding")) as progress:
             outcomes = client.embed_many(items, return_vectors=True, timeout_s=timeout, progress=progress)
         refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
-        stored = len(outcomes) - len(refused)
+        stored, seen = len(outcomes) - len(refused), 0
         facts = {"embedded": [outcome.to_wire() for outcome in outcomes if isinstance(outcome, Embedded)]}
 
     def table() -> None:
         print_refused(refused)
         out.print(say("[green]{stored} embedded[/], {refused} refused", stored=stored, refused=len(refused)))
+        if seen:
+            out.print(say("pictures looked at again, to know copies of them: {count}", count=seen))
 
     facts["refused"] = [outcome.to_wire() for outcome in refused]
     show(as_json, facts, table, refused=refused)

@@ -122,17 +122,25 @@ class Entries(Protocol):
 
 
 class StoredVectors(Protocol):
-    """Vectors by content and model, and which photos lack one."""
+    """Vectors by content and model, hashes of pictures by content, and which photos lack one."""
 
     def known(self, contents: Collection[str], model_key: str) -> dict[str, Vector]: ...
 
-    def keep(self, vectors: Mapping[str, Vector], model_key: str) -> None: ...
+    def keep(
+        self, vectors: Mapping[str, Vector], model_key: str, *, hashes: Mapping[str, bytes] | None = None
+    ) -> None: ...
+
+    def without_hash(self, contents: Collection[str]) -> set[str]: ...
 
     def missing(
         self, model_key: str, *, after_id: int, limit: int, share: tuple[int, int] | None = None
     ) -> list[Missing]: ...
 
     def missing_count(self, model_key: str, *, refused_too: bool = True) -> int: ...
+
+    def missing_hashes(self, *, after_id: int, limit: int) -> list[int]: ...
+
+    def missing_hash_count(self) -> int: ...
 
 
 class Log(Protocol):

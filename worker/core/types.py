@@ -16,14 +16,17 @@ from worker.core.vectors import Ids, Vector, Vectors
 INLINE = "inline:"
 #: uint8 [height, width, 3], RGB, upright.
 Pixels = npt.NDArray[np.uint8]
+#: Stands for the hash of a picture that has none, because it shows too little to be known again by it.
+TOO_PLAIN = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A photo ready for an encoder, with what its file says of where it was taken."""
+    """A photo ready for an encoder, with what its file says of where it was taken, and the hash of the picture."""
 
     pixels: Pixels
     position: Reading = PositionIssue.ABSENT
+    picture_hash: bytes = TOO_PLAIN
 
     @property
     def gps(self) -> tuple[float, float] | None:
@@ -45,7 +48,7 @@ class PhotoRow:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What the index knows of one photo."""
+    """What the index knows of one photo. picture_hash: None where no worker has made it yet, or it was not asked."""
 
     photo_id: int
     path: str | None
@@ -56,6 +59,7 @@ class Entry:
     address: Any
     metadata: dict[str, Any] | None
     position_error_m: float | None = None
+    picture_hash: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,7 @@ class NewEntry:
     """One photo to store, in one transaction with its vector and its change.
 
     `photo_id` None finds the row of one of `spellings` (the last one is the same for all of them), or makes one with
-    `path`. `vector` None when (content, model key) is stored already.
+    `path`. `vector` None when (content, model key) is stored already, `picture_hash` None when it is, or is not known.
     `given` is what the message says, `exif` what the file or its sidecar says; see worker.core.position for what holds.
     `exif_error_m` is the error that it states, in metres; it holds for a row that has the same point from the same
     camera, too. A new row is made of them; `update_row` says whether one that is there is written, too, None that the
@@ -82,6 +86,7 @@ class NewEntry:
     metadata: dict[str, Any] | None
     exif_error_m: float | None = None
     update_row: bool | None = None
+    picture_hash: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from producer_client.contract import Code
 from producer_client.positions import BROKEN, of_image
 from worker.core.types import Decoded, Pixels
 from worker.encoder.jpeg import with_end
+from worker.encoder.picture import picture_hash
 from worker.errors import PhotoRefusal
 
 #: What people upload. A closed list keeps Pillow's rare and old parsers away from strangers' bytes.
@@ -51,8 +52,8 @@ Image.MAX_IMAGE_PIXELS = None
 def decode(content: bytes, *, side: int, max_megapixels: float) -> Decoded:
     """Decode one photo for an encoder whose input is `side` pixels square.
 
-    Returns RGB pixels whose short side is at least 2 * side where the photo has as much, and what its file says
-    of where it was taken.
+    Returns RGB pixels whose short side is at least 2 * side where the photo has as much, what its file says of where it
+    was taken, and the picture's hash.
     Raises PhotoRefusal with empty_file, not_an_image, too_many_pixels, too_small or damaged_image.
     """
     if not content:
@@ -81,7 +82,8 @@ def decode(content: bytes, *, side: int, max_megapixels: float) -> Decoded:
                 raise PhotoRefusal(Code.DAMAGED_IMAGE, f"the photo cannot be decoded: {exc}") from exc
             return decode(ended, side=side, max_megapixels=max_megapixels)
         upright = small if turn is None else small.transpose(turn)
-        return Decoded(pixels=np.asarray(upright, dtype=np.uint8), position=position)
+        pixels = np.asarray(upright, dtype=np.uint8)
+        return Decoded(pixels=pixels, position=position, picture_hash=picture_hash(upright))
 
 
 def _hush_pillow() -> None:

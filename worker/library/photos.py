@@ -55,9 +55,10 @@ class Photos:
     ) -> contract.EmbedReply:
         """Compute and keep vectors, without adding photos to the index."""
         wanted = {item.ref: item.photo for item in items if not isinstance(item, Refused)}
-        fetched, refused = self._embedding.vectors(wanted, need_gps=set())
+        fetched, refused = self._embedding.vectors(wanted, need_gps=set(), to_keep=True)
         new = {f.content_sha256: f.vector for f in fetched.values() if not f.kept}
-        self._vectors.keep(new, self._encoder.model_key)
+        hashes = {f.content_sha256: f.picture_hash for f in fetched.values() if f.picture_hash is not None}
+        self._vectors.keep(new, self._encoder.model_key, hashes=hashes)
         done = {
             f.ref: contract.Embedded(
                 ref=f.ref,
@@ -92,6 +93,7 @@ class Photos:
         fetched, refused = self._embedding.vectors(
             {ref: item.photo for ref, item in new.items()},
             need_gps={ref for ref, item in new.items() if item.provenance in (None, Provenance.EXIF_GPS)},
+            to_keep=True,
         )
         rows = [self._new_entry(new[ref], f) for ref, f in fetched.items()]
         stored, rejected = self._put(rows, fetched, revive, filling)
@@ -149,6 +151,7 @@ class Photos:
             address=item.address,
             metadata=item.metadata,
             update_row=item.update_row,
+            picture_hash=f.picture_hash,
         )
 
     def _put(

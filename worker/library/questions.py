@@ -17,6 +17,7 @@ from worker.embedding import Embedding
 from worker.errors import Permanent, PhotoRefusal
 from worker.logs import ms_since
 from worker.place.evidence import counts_as
+from worker.place.pictures import Look
 from worker.place.rule import Rule, answer, settled
 from worker.settings import Settings
 
@@ -75,14 +76,14 @@ class Questions:
         )
         top_k = request.top_k
         if request.trusted_only:
-            first, seen = look(k=FIRST_LOOK * top_k)
+            first, seen, _ = look(k=FIRST_LOOK * top_k)
             hits = [hit for hit in first if _is_trusted(hit)][:top_k]
             if len(hits) < top_k and len(first) == FIRST_LOOK * top_k:
                 # Others crowd them out: Postgres names those that are to be compared.
-                named, seen = look(k=FIRST_LOOK * top_k, trusted_only=True)
+                named, seen, _ = look(k=FIRST_LOOK * top_k, trusted_only=True)
                 hits = [hit for hit in named if _is_trusted(hit)][:top_k]
         else:
-            hits, seen = look(k=top_k)
+            hits, seen, _ = look(k=top_k)
         return contract.SearchReply(hits, seen.generation, seen.seq, self._encoder.model_key, ms_since(started))
 
     def locate(self, request: contract.Locate) -> contract.LocateReply:
@@ -98,8 +99,8 @@ class Questions:
             min_witnesses=settings.locate_min_witnesses,
             neighbours=settings.locate_neighbours,
         )
-        hits, seen = self._witness_hits(query, rule, request.near, self._copies(content, own_id))
-        found = answer(hits, rule, index_count=seen.count)
+        hits, seen, looks = self._witness_hits(query, rule, request.near, self._copies(content, own_id))
+        found = answer(hits, rule, index_count=seen.count, looks=looks)
         log.info(
             "photo located" if found.located else "photo not located",
             extra={"reason": found.reason, "seq": seen.seq},
@@ -130,7 +131,7 @@ class Questions:
             known = self._vectors.known([entry.content_sha256], self._encoder.model_key) if entry else {}
             if entry is not None and entry.content_sha256 in known:
                 return known[entry.content_sha256], entry.content_sha256, photo.photo_id
-        fetched, refused = self._embedding.vectors({"query": photo}, need_gps=set())
+        fetched, refused = self._embedding.vectors({"query": photo}, need_gps=set(), to_keep=False)
         if refused:
             raise PhotoRefusal(refused["query"].code, refused["query"].message)
         found = fetched["query"]
@@ -138,15 +139,15 @@ class Questions:
 
     def _witness_hits(
         self, query: Vector, rule: Rule, near: contract.Near | None, exclude: Ids
-    ) -> tuple[list[contract.Hit], Neighbours]:
+    ) -> tuple[list[contract.Hit], Neighbours, dict[int, Look]]:
         """As many hits as it takes for the rule to have heard its witnesses, however many others are more similar."""
         k = 8 * rule.neighbours
         while True:
-            hits, seen = self._hits(
+            hits, seen, looks = self._hits(
                 query, k=k, threshold=-1.0, near=near, where=None, exclude=exclude, drop_copies=True
             )
-            if len(hits) < k or settled(hits, rule):
-                return hits, seen
+            if len(hits) < k or settled(hits, rule, looks=looks):
+                return hits, seen, looks
             k *= 4
 
     def _copies(self, content: str | None, own_id: int | None) -> Ids:
@@ -180,7 +181,7 @@ class Questions:
         exclude: Ids,
         drop_copies: bool,
         trusted_only: bool = False,
-    ) -> tuple[list[contract.Hit], Neighbours]:
+    ) -> tuple[list[contract.Hit], Neighbours, dict[int, Look]]:
         """The index proposes, Postgres decides: similarities are those of the stored vectors, and a photo that is not
         there any more is gone, whatever this process has seen of it. Where nothing is left, or much is gone, the index
         looks once at what it has not heard of yet: nobody is told of an empty one that is not."""
@@ -206,7 +207,7 @@ class Questions:
             best = sorted(others, key=lambda photo_id: (-similarity[photo_id], photo_id))[:k]
             agree_m = self._settings.locate_agree_m
             hits = [_hit(known[i][0], similarity[i], agree_m) for i in best if similarity[i] >= threshold]
-            return hits, found
+            return hits, found, {i: Look(known[i][1], known[i][0].picture_hash) for i in best}
 
 
 def _is_trusted(hit: contract.Hit) -> bool:

@@ -1,22 +1,29 @@
 """From similar photos to an answer, or to an honest no. Values in, a value out.
 
-The rule: only photos whose coordinates can be trusted are witnesses. The best one must be similar enough. The
-witnesses within a small window of similarity below it vote, the more similar the heavier; one place must hold most
-of the votes and more than one witness. Otherwise the answer is an abstention that says why.
+The rule: only photos whose coordinates can be trusted are witnesses, and copies of one picture are one witness, which
+is silent where they claim different places. The best one must be similar enough. The witnesses within a small window of
+similarity below it vote, the more similar the heavier; one place must hold most of the votes and more than one witness.
+Otherwise the answer is an abstention that says why.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from producer_client.contract import Answer, Hit, Point, Reason
 from worker.core.geo import distance_m, weighted_centre
+from worker.place.pictures import Look, is_copy
 
 #: A vote's weight halves for every such step of similarity below the best witness.
 HALF_WEIGHT_STEP = 0.03
 #: No answer claims to be nearer than this: phone GPS is rarely better.
 MIN_RADIUS_M = 10.0
+#: Photos that a sentence names by their ids; the others it counts.
+NAMED = 5
+
+#: What hits look like, by photo id.
+Looks = Mapping[int, Look]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +44,47 @@ class Witness:
     weight: float
 
 
-def answer(hits: Sequence[Hit], rule: Rule, *, index_count: int) -> Answer:
-    """hits: of any provenance, in any order. index_count: photos that could have been found."""
+@dataclass(slots=True, eq=False)
+class Picture:
+    """Witnesses that are one picture, the best first, who speaks for all. agrees: they claim one place; where they
+    claim two, one is wrong, and nobody knows which."""
+
+    witnesses: list[Witness]
+    agrees: bool = True
+    contents: set[str] = field(default_factory=set)
+
+    @property
+    def best(self) -> Witness:
+        return self.witnesses[0]
+
+    @property
+    def farthest(self) -> Witness:
+        return max(self.witnesses, key=lambda w: _apart_m(w, self.best))
+
+    @property
+    def error_m(self) -> float:
+        """How far from the best one's point the picture may have been taken, by any of its copies."""
+        return max(_apart_m(w, self.best) + (w.hit.position_error_m or 0.0) for w in self.witnesses)
+
+    def shows(self, hit: Hit, looks: Looks) -> bool:
+        """Whether the photo is a copy of any of these: a crop may be far from the best one and near to another."""
+        if hit.content_sha256 in self.contents:
+            return True
+        look = looks.get(hit.photo_id)
+        if look is None:
+            return False
+        others = (looks.get(w.hit.photo_id) for w in self.witnesses)
+        return any(other is not None and is_copy(look, other) for other in others)
+
+    def add(self, witnesses: Sequence[Witness], rule: Rule) -> None:
+        self.witnesses += witnesses
+        self.contents |= {w.hit.content_sha256 for w in witnesses} - {""}
+        self.agrees = self.agrees and all(_apart_m(w, self.best) <= rule.agree_m for w in witnesses)
+
+
+def answer(hits: Sequence[Hit], rule: Rule, *, index_count: int, looks: Looks | None = None) -> Answer:
+    """hits: of any provenance, in any order. index_count: photos that could have been found. looks: of photos that are
+    not among these, only those with the same bytes are known for copies."""
     # Equally similar photos come in the order of the index, which a rebuild may change; the answer must not.
     hits = sorted(hits, key=lambda hit: (-hit.similarity, hit.photo_id))
     if index_count == 0:
@@ -50,72 +96,106 @@ def answer(hits: Sequence[Hit], rule: Rule, *, index_count: int) -> Answer:
             f"nothing known looks like it: {best}, {rule.threshold:.2f} is asked",
             hits[: rule.neighbours],
         )
-    witnesses = _witnesses(hits, rule)
-    if not witnesses or witnesses[0].hit.similarity < rule.threshold:
+    pictures = _pictures(hits, rule, looks or {})
+    if not pictures or pictures[0].best.hit.similarity < rule.threshold:
         return _abstain(
             Reason.NO_TRUSTED_EVIDENCE,
             "similar photos are known, but none with coordinates to trust (derived and fallback ones are no evidence)",
             hits[: rule.neighbours],
         )
+    speaking, uncounted = [picture for picture in pictures if picture.agrees], _uncounted(pictures)
+    if not speaking:
+        return _abstain(
+            Reason.NEIGHBOURS_DISAGREE,
+            f"copies of one picture lie in different places{uncounted}",
+            [w.hit for picture in pictures for w in (picture.best, picture.farthest)],
+        )
     agreeing = max(
-        ([w for w in witnesses if _apart_m(w, centre) <= rule.agree_m] for centre in witnesses),
-        key=lambda group: sum(w.weight for w in group),
+        ([p for p in speaking if _apart_m(p.best, centre.best) <= rule.agree_m] for centre in speaking),
+        key=_votes,
     )
-    share = sum(w.weight for w in agreeing) / sum(w.weight for w in witnesses)
-    heard = [w.hit for w in witnesses]
+    share = _votes(agreeing) / _votes(speaking)
+    heard = [picture.best.hit for picture in speaking]
     if share < rule.min_share:
         return _abstain(
             Reason.NEIGHBOURS_DISAGREE,
             f"similar photos lie in different places: the likeliest has {share:.0%} of the votes, "
-            f"{rule.min_share:.0%} is asked",
+            f"{rule.min_share:.0%} is asked{uncounted}",
             heard,
         )
     if len(agreeing) < rule.min_witnesses:
         return _abstain(
             Reason.TOO_FEW_WITNESSES,
-            f"{len(agreeing)} trusted photo speaks for this place, {rule.min_witnesses} are asked",
+            f"{len(agreeing)} trusted photo speaks for this place, {rule.min_witnesses} are asked{uncounted}",
             heard,
         )
-    return _located(agreeing, share)
+    return _located(agreeing, share, uncounted)
 
 
-def settled(hits: Sequence[Hit], rule: Rule) -> bool:
+def settled(hits: Sequence[Hit], rule: Rule, *, looks: Looks | None = None) -> bool:
     """Whether photos less similar than these could not change the answer any more."""
-    witnesses = _witnesses(hits, rule)
-    least = witnesses[0].hit.similarity - rule.window if witnesses else rule.threshold
-    return not hits or len(witnesses) == rule.neighbours or hits[-1].similarity < least
+    pictures = _pictures(hits, rule, looks or {})
+    least = pictures[0].best.hit.similarity - rule.window if pictures else rule.threshold
+    return not hits or _is_full(pictures, rule) or hits[-1].similarity < least
 
 
-def _witnesses(hits: Sequence[Hit], rule: Rule) -> list[Witness]:
-    """The nearest trusted photos; copies of one file speak once."""
-    found: list[Witness] = []
-    contents: set[str] = set()
+def _pictures(hits: Sequence[Hit], rule: Rule, looks: Looks) -> list[Picture]:
+    """The nearest trusted photos by the picture that they are, until enough pictures speak."""
+    found: list[Picture] = []
+    best = 0.0
     for hit in hits:
         if hit.provenance is None or not hit.provenance.trusted or hit.lat is None or hit.lon is None:
             continue
-        if hit.content_sha256 and hit.content_sha256 in contents:
-            continue
-        best = found[0].hit.similarity if found else hit.similarity
-        if hit.similarity < best - rule.window or len(found) == rule.neighbours:
+        best = best if found else hit.similarity
+        if hit.similarity < best - rule.window or _is_full(found, rule):
             break
-        contents.add(hit.content_sha256)
-        found.append(Witness(hit, hit.lat, hit.lon, 0.5 ** ((best - hit.similarity) / HALF_WEIGHT_STEP)))
+        witness = Witness(hit, hit.lat, hit.lon, 0.5 ** ((best - hit.similarity) / HALF_WEIGHT_STEP))
+        same = [picture for picture in found if picture.shows(hit, looks)]
+        if same:
+            for other in same[1:]:
+                same[0].add(other.witnesses, rule)
+                found.remove(other)
+        else:
+            same = [Picture([])]
+            found += same
+        same[0].add([witness], rule)
     return found
 
 
-def _located(agreeing: Sequence[Witness], share: float) -> Answer:
-    weights = [w.weight for w in agreeing]
-    lat, lon = weighted_centre([(w.lat, w.lon) for w in agreeing], weights)
-    # A witness may be wrong by as much as its camera said.
-    spread_m = max(distance_m(lat, lon, w.lat, w.lon) + (w.hit.position_error_m or 0.0) for w in agreeing)
+def _is_full(pictures: Sequence[Picture], rule: Rule) -> bool:
+    return sum(picture.agrees for picture in pictures) == rule.neighbours
+
+
+def _votes(pictures: Sequence[Picture]) -> float:
+    return sum(picture.best.weight for picture in pictures)
+
+
+def _located(agreeing: Sequence[Picture], share: float, uncounted: str) -> Answer:
+    witnesses = [picture.best for picture in agreeing]
+    lat, lon = weighted_centre([(w.lat, w.lon) for w in witnesses], [w.weight for w in witnesses])
+    # A witness may be wrong by as much as its camera said, or as its copies are apart.
+    spread_m = max(distance_m(lat, lon, p.best.lat, p.best.lon) + p.error_m for p in agreeing)
     return Answer(
         status=Answer.LOCATED,
         point=Point(lat, lon),
         radius_m=round(max(MIN_RADIUS_M, spread_m), 1),
         confidence=round(share, 4),
-        message=f"{len(agreeing)} trusted photos agree within {max(MIN_RADIUS_M, spread_m):.0f} m",
-        evidence=[w.hit for w in agreeing],
+        message=f"{len(agreeing)} trusted photos agree within {max(MIN_RADIUS_M, spread_m):.0f} m{uncounted}",
+        evidence=[w.hit for w in witnesses],
     )
+
+
+def _uncounted(pictures: Sequence[Picture]) -> str:
+    """Which photos were found and do not count, as the end of a sentence; empty where there are none."""
+    copies = [w.hit.photo_id for picture in pictures if picture.agrees for w in picture.witnesses[1:]]
+    torn = [w.hit.photo_id for picture in pictures if not picture.agrees for w in picture.witnesses]
+    said = [f"{what}: {_named(ids)}" for what, ids in (("copies", copies), ("copies in different places", torn)) if ids]
+    return f" (not counted, {'; '.join(said)})" if said else ""
+
+
+def _named(ids: Sequence[int]) -> str:
+    more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
+    return f"photo{'s' if len(ids) > 1 else ''} {', '.join(map(str, ids[:NAMED]))}{more}"
 
 
 def _abstain(reason: Reason, message: str, evidence: Sequence[Hit]) -> Answer:

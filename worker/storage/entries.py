@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,8 @@ from worker.storage.database import Database
 from worker.storage.following import news
 from worker.storage.log import ChangeLog
 from worker.storage.rows import NO_ROW, Rows, Said
-from worker.storage.tables import attempts, changes, embeddings, entries, purges, refusals, serving
-from worker.storage.vectors import keep_vector
+from worker.storage.tables import attempts, changes, embeddings, entries, pictures, purges, refusals, serving
+from worker.storage.vectors import forget_contents, keep_hash, keep_vector
 
 #: Locks of (this space, photo id): what holds of a photo's position is decided by one writer at a time.
 ENTRY_LOCKS = 5_361_904
@@ -52,6 +53,8 @@ class Entries:
             for item in sorted(new, key=lambda item: rows[item.ref]):
                 if item.vector is not None:
                     keep_vector(connection, item.content_sha256, model_key, item.vector)
+                if item.picture_hash is not None:
+                    keep_hash(connection, item.content_sha256, item.picture_hash)
                 photo_id, path = rows[item.ref]
                 self._put_entry(connection, photo_id, path, item, said.get(photo_id, NO_ROW), revive)
             connection.execute(delete(refusals).where(refusals.c.photo_id.in_(photo_ids)))
@@ -100,8 +103,7 @@ class Entries:
                     updated_at=func.now(),
                 )
             )
-            shared = exists().where(entries.c.content_sha256 == embeddings.c.content_sha256)
-            connection.execute(delete(embeddings).where(embeddings.c.content_sha256.in_(contents), ~shared))
+            forget_contents(connection, contents)
             connection.execute(delete(attempts).where(attempts.c.photo_id.in_(ids)))
             seqs = self._log.append(connection, ids)
             for photo_id, seq in seqs.items():
@@ -120,19 +122,24 @@ class Entries:
         return {row.photo_id: self._entry(row) for row in found}
 
     def known(self, photo_ids: Collection[int], model_key: str) -> dict[int, tuple[Entry, Vector]]:
-        """Indexed photos with their vectors as stored; removed, unknown and unembedded ones are absent."""
+        """Indexed photos with their vectors as stored and their pictures' hashes; removed, unknown and unembedded ones
+        are absent."""
         query = (
             self._entries(photo_ids)
-            .add_columns(embeddings.c.vector)
+            .add_columns(embeddings.c.vector, pictures.c.hash)
             .join(
                 embeddings,
                 and_(embeddings.c.content_sha256 == entries.c.content_sha256, embeddings.c.model_key == model_key),
             )
+            .join(pictures, pictures.c.content_sha256 == entries.c.content_sha256, isouter=True)
             .where(~entries.c.removed)
         )
         with self._database.begin() as connection:
             return {
-                row.photo_id: (self._entry(row), from_bytes(row.vector, len(row.vector) // 4))
+                row.photo_id: (
+                    replace(self._entry(row), picture_hash=row.hash),
+                    from_bytes(row.vector, len(row.vector) // 4),
+                )
                 for row in connection.execute(query)
             }
 

@@ -39,6 +39,15 @@ embeddings = Table(
     Column("ctid", NullType(), system=True),
 )
 
+#: One hash per photo content: what the picture looks like, whatever the model. Empty where it shows too little to be
+#: known again by a hash; no row where no worker has decoded it since there are hashes.
+pictures = Table(
+    "pictures",
+    metadata,
+    Column("content_sha256", Text, primary_key=True),
+    Column("hash", LargeBinary, nullable=False),
+)
+
 #: What the index knows of a photo. A removed photo keeps its row, so that no rebuild brings it back.
 entries = Table(
     "entries",

@@ -1,18 +1,18 @@
-"""Vectors by content and model, and which photos lack one."""
+"""Vectors by content and model, hashes of pictures by content, and which photos lack one."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from sqlalchemy import ColumnElement, Connection, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, or_, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from worker.core.types import Missing
+from worker.core.types import INLINE, Missing
 from worker.core.vectors import Vector, from_bytes, to_bytes
 from worker.storage.database import Database
 from worker.storage.log import ChangeLog
 from worker.storage.rows import Rows
-from worker.storage.tables import attempts, embeddings, entries, refusals
+from worker.storage.tables import attempts, embeddings, entries, pictures, refusals
 
 
 class Vectors:
@@ -32,14 +32,22 @@ class Vectors:
                 row.content_sha256: from_bytes(row.vector, len(row.vector) // 4) for row in connection.execute(query)
             }
 
-    def keep(self, vectors: Mapping[str, Vector], model_key: str) -> None:
+    def keep(self, vectors: Mapping[str, Vector], model_key: str, *, hashes: Mapping[str, bytes] | None = None) -> None:
         """Photos of the index that lacked one of these are found from now on, so the log has them."""
         waiting = select(entries.c.photo_id).where(entries.c.content_sha256.in_(vectors), ~entries.c.removed)
         with self._database.begin() as connection:
             for content, vector in sorted(vectors.items()):
                 keep_vector(connection, content, model_key, vector)
+            for content, picture_hash in sorted((hashes or {}).items()):
+                keep_hash(connection, content, picture_hash)
             if photo_ids := connection.scalars(waiting).all():
                 ChangeLog.append(connection, photo_ids, model_key)
+
+    def without_hash(self, contents: Collection[str]) -> set[str]:
+        """Those contents whose picture has not been looked at."""
+        query = select(pictures.c.content_sha256).where(pictures.c.content_sha256.in_(contents))
+        with self._database.begin() as connection:
+            return set(contents).difference(connection.scalars(query))
 
     def missing(
         self, model_key: str, *, after_id: int, limit: int, share: tuple[int, int] | None = None
@@ -67,6 +75,16 @@ class Vectors:
         with self._database.begin() as connection:
             return self.count_missing(connection, model_key, refused_too=refused_too)
 
+    def missing_hashes(self, *, after_id: int, limit: int) -> list[int]:
+        """Ids of the indexed photos, rising, whose picture has not been looked at and whose file can be read again."""
+        query = select(entries.c.photo_id).where(entries.c.photo_id > after_id, *self._without_hash)
+        with self._database.begin() as connection:
+            return list(connection.scalars(query.order_by(entries.c.photo_id).limit(limit)))
+
+    def missing_hash_count(self) -> int:
+        with self._database.begin() as connection:
+            return connection.scalar(select(func.count()).select_from(entries).where(*self._without_hash)) or 0
+
     # ---------------------------------------------------------------------- for the neighbours in this folder
 
     def count_missing(self, connection: Connection, model_key: str, *, refused_too: bool) -> int:
@@ -89,6 +107,11 @@ class Vectors:
         return or_(and_(entries.c.photo_id.is_(None), self._rows.has_coordinates), stale)
 
     @property
+    def _without_hash(self) -> list[ColumnElement[bool]]:
+        hashed = exists().where(pictures.c.content_sha256 == entries.c.content_sha256)
+        return [~entries.c.removed, ~hashed, ~entries.c.path.startswith(INLINE, autoescape=True)]
+
+    @property
     def _was_refused(self) -> ColumnElement[bool]:
         return exists().where(refusals.c.photo_id == self._rows.table.c.id)
 
@@ -99,3 +122,14 @@ def keep_vector(connection: Connection, content: str, model_key: str, vector: Ve
         .values(content_sha256=content, model_key=model_key, vector=to_bytes(vector), created_at=func.now())
         .on_conflict_do_nothing()
     )
+
+
+def keep_hash(connection: Connection, content: str, picture_hash: bytes) -> None:
+    connection.execute(upsert(pictures).values(content_sha256=content, hash=picture_hash).on_conflict_do_nothing())
+
+
+def forget_contents(connection: Connection, contents: Collection[str]) -> None:
+    """Erase what is kept of contents that no photo has any more: their vectors, and their pictures' hashes."""
+    for kept in (embeddings, pictures):
+        shared = exists().where(entries.c.content_sha256 == kept.c.content_sha256)
+        connection.execute(delete(kept).where(kept.c.content_sha256.in_(contents), ~shared))
