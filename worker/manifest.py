@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,24 @@ from worker.words import say
 #: Suffixes that `sightline add FOLDER` takes for photos; the content decides in the end.
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif", ".tif", ".tiff", ".gif"}
 
+#: Folders, in small letters, in which programs keep previews of photos, and photos that were deleted or damaged. Those
+#: of other programs are hidden ones: .thumbnails, .Trash-1000, .@__thumb, .picasaoriginals.
+PROGRAM_FOLDERS = {
+    "@eadir",  # Synology: thumbnails of each photo, named like it
+    "#recycle",
+    "#snapshot",
+    "@recycle",  # QNAP
+    "@recently-snapshot",
+    "$recycle.bin",  # Windows
+    "recycler",
+    "system volume information",
+    "__macosx",  # AppleDouble files of a ZIP that macOS packed
+    "lost+found",
+    "lost.dir",  # Android: what a file system check found
+}
+#: Lightroom's previews and smart previews.
+PROGRAM_SUFFIXES = (".lrdata",)
+
 #: Columns of a manifest, and those without which it is none.
 COLUMNS = ("file", "lat", "lon", "coordinate_source", "place")
 NEEDED_COLUMNS = COLUMNS[:3]
@@ -20,11 +39,34 @@ NEEDED_COLUMNS = COLUMNS[:3]
 SOURCES = {**{p.value: p for p in Provenance}, "exif": Provenance.EXIF_GPS, "landmark": Provenance.SURVEYED}
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A file by the suffix of a photo that a program put into the folder. name: the part of its path that says so."""
+
+    path: Path
+    name: str
+
+
+def photo_files(folder: Path, *, everything: bool = False) -> Iterator[Path | LeftOut]:
+    """The photos below a folder by their suffixes, in order. What programs put there is left out, unless `everything`
+    is wanted; the folder itself may have any name."""
+    # Synology names the folder of a photo's thumbnails like the photo.
+    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES and not p.is_dir()):
+        name = None if everything else next(filter(_is_a_programs, path.relative_to(folder).parts), None)
+        yield path if name is None else LeftOut(path, name)
+
+
 def new_photos(
-    given: Sequence[Path], lat: float | None, lon: float | None, provenance: Provenance
-) -> Iterator[NewPhoto | Refused]:
+    given: Sequence[Path],
+    lat: float | None,
+    lon: float | None,
+    provenance: Provenance,
+    *,
+    everything: bool = False,
+) -> Iterator[NewPhoto | Refused | LeftOut]:
     """Photos of files, folders and manifests (.csv), in their order; lat, lon and provenance are those of a single one.
 
+    A file that is named itself is taken whatever its name; for folders see `photo_files`.
     A name in a folder that no message can carry is refused, as is a row of a manifest that says nothing sensible, and
     their neighbours come. Raises ValueError with a sentence, BadRequest for impossible coordinates, OSError for a
     manifest that cannot be read.
@@ -37,7 +79,10 @@ def new_photos(
         if path.suffix == ".csv":
             yield from manifest_rows(path)
         elif path.is_dir():
-            for found in sorted(p for p in path.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES):
+            for found in photo_files(path, everything=everything):
+                if isinstance(found, LeftOut):
+                    yield found
+                    continue
                 try:
                     yield NewPhoto(ref=str(found), photo=Photo(path=str(found.resolve())))
                 except BadRequest as exc:
@@ -93,6 +138,12 @@ def read_manifest(path: Path) -> Iterator[NewPhoto]:
 
 
 # ---------------------------------------------------------------------------------------------- below
+
+
+def _is_a_programs(name: str) -> bool:
+    """Whether a file or folder of this name is a program's. Hidden are AppleDouble's `._IMG_1.jpg`, too."""
+    lower = name.lower()
+    return name.startswith(".") or lower in PROGRAM_FOLDERS or lower.endswith(PROGRAM_SUFFIXES)
 
 
 def _lines(rows: Any) -> Iterator[tuple[int, list[str] | str]]:

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -103,6 +104,48 @@ def test_people_get_tables(stack: Stack, scenes: list[Scene]) -> None:
     assert "located" in located.stdout.split() or "abstained" in located.stdout.split()
     assert "last rebuild" in stats.stdout
     assert {done.returncode for done in (added, rebuilt, found, located, stats)} == {0}
+
+
+def test_what_programs_put_into_a_folder_is_left_out_and_counted(
+    stack: Stack, scenes: list[Scene], photo_root: Path
+) -> None:
+    folder = photo_root / "synced"
+    for name in ("01.jpg", "@eaDir/01.jpg/SYNOPHOTO_THUMB_XL.jpg", "._01.jpg"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(scenes[0].path, folder / name)
+
+    added = as_json("add", str(folder), settings=stack.settings)
+    told = sightline("add", str(folder), settings=stack.settings)
+    nothing = sightline("add", str(folder / "@eaDir" / ".."), "--json", settings=stack.settings)
+    everything = as_json("add", str(folder), "--all", settings=stack.settings)
+    named = as_json("add", str(folder / "._01.jpg"), settings=stack.settings)
+    (folder / "01.jpg").unlink()
+    empty = sightline("add", str(folder), settings=stack.settings)
+
+    assert (len(added["outcomes"]), added["left_out"]) == (1, 2)
+    assert "left out, hidden or put there by programs: 2 (._01.jpg, @eaDir)" in told.stdout
+    assert json.loads(nothing.stdout)["left_out"] == 2
+    assert (len(everything["outcomes"]), everything["left_out"]) == (3, 0)
+    assert (len(named["outcomes"]), named["left_out"]) == (1, 0)
+    assert empty.returncode != 0
+    assert "--all takes them" in empty.stderr
+
+
+def test_what_was_indexed_before_pictures_were_compared_is_looked_at_again(
+    stack: Stack, client: Sightline, scenes: list[Scene]
+) -> None:
+    stored = client.add_to_index(path=str(scenes[0].path))
+    engine = create_engine(stack.settings.database_url)
+    with engine.begin() as connection:
+        gone = text("DELETE FROM sightline.pictures WHERE content_sha256 = :content")
+        connection.execute(gone, {"content": stored.content_sha256})
+
+    done = as_json_whatever("embed", "--missing", settings=stack.settings)
+
+    with engine.connect() as connection:
+        there = text("SELECT length(hash) FROM sightline.pictures WHERE content_sha256 = :content")
+        assert connection.scalar(there, {"content": stored.content_sha256}) == 32
+    assert done["without_hash_before"] >= 1
 
 
 def test_vectors_of_files_from_the_command_line(stack: Stack, scenes: list[Scene], tmp_path: Path) -> None:

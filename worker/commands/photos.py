@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from msgspec.structs import replace
+from rich.markup import escape
 from rich.table import Table
 
 from producer_client import EmbedItem, NewPhoto, Photo, Provenance, Refused
@@ -14,10 +17,13 @@ from producer_client.contract import Embedded, Purged, Stored
 from worker.commands.connections import open_client, open_store
 from worker.commands.positions import position_lines
 from worker.commands.terminal import AsJson, TimeoutS, UpdateRows, fail, out, print_refused, show
-from worker.manifest import new_photos
+from worker.manifest import LeftOut, new_photos
 from worker.progress import embed_missing, look_at_pictures, progress_bar
 from worker.settings import load as load_settings
 from worker.words import say
+
+#: Names of what was left out that are told.
+NAMED = 5
 
 
 def add(
@@ -28,6 +34,9 @@ def add(
         Provenance, typer.Option(help=say("How given coordinates came to be."))
     ] = Provenance.SURVEYED,
     update_rows: UpdateRows = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help=say("Of folders also hidden files, and what programs keep there."))
+    ] = False,
     as_json: AsJson = False,
     timeout: TimeoutS = 300.0,
 ) -> None:
@@ -36,11 +45,12 @@ def add(
     A photo without a row in the photos table gets one. Rows that are there stay as they are without --update-rows.
     """
     try:
-        items = list(new_photos(photos, lat, lon, provenance))
+        items = list(new_photos(photos, lat, lon, provenance, everything=everything))
     except (OSError, ValueError) as exc:
         fail(str(exc))
-    if not items:
-        fail(say("no photo there"))
+    left_out = [item for item in items if isinstance(item, LeftOut)]
+    if len(left_out) == len(items):
+        fail(_left_out_line(left_out) if left_out else say("no photo there"))
     outcomes: list[Stored | Refused] = [item for item in items if isinstance(item, Refused)]
     new = [replace(item, update_row=update_rows) for item in items if isinstance(item, NewPhoto)]
     if new:
@@ -54,8 +64,11 @@ def add(
         out.print(say("[green]{stored} stored[/], {refused} refused", stored=stored, refused=len(refused)))
         for line in position_lines([outcome for outcome in outcomes if isinstance(outcome, Stored)]):
             out.print(line)
+        if left_out:
+            out.print(escape(_left_out_line(left_out)))
 
-    show(as_json, {"outcomes": [outcome.to_wire() for outcome in outcomes]}, table, refused=refused)
+    facts = {"outcomes": [outcome.to_wire() for outcome in outcomes], "left_out": len(left_out)}
+    show(as_json, facts, table, refused=refused)
 
 
 def embed(
@@ -99,6 +112,16 @@ def embed(
 
     facts["refused"] = [outcome.to_wire() for outcome in refused]
     show(as_json, facts, table, refused=refused)
+
+
+def _left_out_line(left_out: Sequence[LeftOut]) -> str:
+    """How many, and the commonest names that say why."""
+    names = ", ".join(name for name, _ in Counter(item.name for item in left_out).most_common(NAMED))
+    return say(
+        "left out, hidden or put there by programs: {count} ({names}); --all takes them, and so does naming a file",
+        count=len(left_out),
+        names=names,
+    )
 
 
 def purge(

@@ -1,0 +1,73 @@
+"""Which files of a folder are taken for its photos, and which are a program's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from producer_client import NewPhoto, Provenance
+from worker.manifest import LeftOut, new_photos, photo_files
+
+#: Files that programs put beside photos, and the part of the path that tells them.
+PROGRAMS = {
+    "@eaDir/IMG_1.jpg/SYNOPHOTO_THUMB_XL.jpg": "@eaDir",
+    "trip/@eaDir/IMG_1.jpg/SYNOPHOTO_THUMB_M.jpg": "@eaDir",
+    "#recycle/old.jpg": "#recycle",
+    "#snapshot/GMT-01/old.jpg": "#snapshot",
+    "@Recycle/old.jpg": "@Recycle",
+    ".@__thumb/s100old.jpg": ".@__thumb",
+    ".thumbnails/1.jpg": ".thumbnails",
+    "DCIM/.thumbnails/2.png": ".thumbnails",
+    ".trash/a.jpg": ".trash",
+    ".Trash-1000/files/a.jpg": ".Trash-1000",
+    ".Trashes/501/a.jpg": ".Trashes",
+    ".picasaoriginals/a.jpg": ".picasaoriginals",
+    ".dtrash/a.jpg": ".dtrash",
+    "$RECYCLE.BIN/S-1-5/$R1.jpg": "$RECYCLE.BIN",
+    "System Volume Information/a.jpg": "System Volume Information",
+    "__MACOSX/trip/._a.jpg": "__MACOSX",
+    "LOST.DIR/12.jpg": "LOST.DIR",
+    "lost+found/12.jpg": "lost+found",
+    "Catalog Previews.lrdata/A/A1.jpg": "Catalog Previews.lrdata",
+    "._IMG_1.jpg": "._IMG_1.jpg",
+    ".trashed-1700000000-IMG_1.jpg": ".trashed-1700000000-IMG_1.jpg",
+}
+PHOTOS = ["IMG_1.jpg", "trip/thumbnails/IMG_2.JPG", "trash/IMG_3.png", "a.b.c/recycle/IMG_4.heic", "@home/IMG_5.webp"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in [*PROGRAMS, *PHOTOS, "notes.txt", "@eaDir/index.db"]:
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return tmp_path / "photos"
+
+
+def taken(given: Path, *, everything: bool = False) -> list[str]:
+    items = new_photos([given], None, None, Provenance.SURVEYED, everything=everything)
+    return [item.ref for item in items if isinstance(item, NewPhoto)]
+
+
+def test_what_programs_put_into_a_folder_is_left_out_with_the_name_that_says_so(folder: Path) -> None:
+    found = list(photo_files(folder))
+
+    left_out = {str(item.path.relative_to(folder)): item.name for item in found if isinstance(item, LeftOut)}
+    assert left_out == PROGRAMS
+    assert [item for item in found if isinstance(item, Path)] == sorted(folder / name for name in PHOTOS)
+    assert taken(folder) == [str(path) for path in sorted(folder / name for name in PHOTOS)]
+
+
+def test_all_of_it_is_taken_where_that_is_asked_for(folder: Path) -> None:
+    assert taken(folder, everything=True) == [str(p) for p in sorted(folder / name for name in [*PHOTOS, *PROGRAMS])]
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_file_that_is_named_itself_is_taken_whatever_its_name(folder: Path, name: str) -> None:
+    assert taken(folder / name) == [str(folder / name)]
+
+
+@pytest.mark.parametrize("name", ["@eaDir", ".thumbnails", "Catalog Previews.lrdata"])
+def test_a_folder_that_is_named_itself_may_have_any_name(folder: Path, name: str) -> None:
+    assert len(taken(folder / name)) == 1
