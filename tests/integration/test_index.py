@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 
 from producer_client.contract import Provenance
-from worker.core.types import Chunk, NewEntry
+from worker.core.types import Chunk, Documents, Facts, Filter, NewEntry
 from worker.core.vectors import Ids, Vectors, unit_rows
 from worker.errors import BadGeneration
 from worker.index import kinds
 from worker.index.building import Build
 from worker.index.folder import GenerationFolder
-from worker.index.generation import Generation
+from worker.index.generation import FILES, FORMAT, Generation
 from worker.index.live import FaissLiveIndex
 from worker.storage.store import PostgresStore
 
@@ -59,6 +59,12 @@ class Rows:
         chosen = np.sort(np.random.default_rng(0).permutation(self.count)[:rows])
         return Chunk(self.ids[chosen], self.vectors[chosen])
 
+    def facts(self) -> Iterator[Facts]:
+        yield from ()
+
+    def documents(self) -> Iterator[Documents]:
+        yield from ()
+
 
 def numbered(count: int, stream: Callable[[], Iterator[Chunk]] | None = None) -> Rows:
     """Photos 10, 20, 30 ..."""
@@ -92,7 +98,7 @@ def test_an_empty_generation_is_a_generation(folder: GenerationFolder) -> None:
     assert folder.open(1, model_key=KEY).manifest.count == 0
 
 
-@pytest.mark.parametrize("name", ["index.faiss", "ids.npy"])
+@pytest.mark.parametrize("name", FILES[FORMAT])
 @pytest.mark.parametrize("damage", ["flip a bit", "cut the end", "delete", "swap for a pickle"])
 def test_a_damaged_file_is_refused_by_name(folder: GenerationFolder, name: str, damage: str) -> None:
     file = write(folder) / name
@@ -297,20 +303,22 @@ def test_a_search_over_base_and_delta_equals_brute_force(store: PostgresStore, f
     assert live.count == 58
 
 
-def test_only_and_exclude_hold_in_base_and_delta(store: PostgresStore, folder: GenerationFolder) -> None:
+def test_filter_and_exclude_hold_in_base_and_delta(store: PostgresStore, folder: GenerationFolder) -> None:
     rows = vectors(20)
-    ids = [put(store, f"p{i}", rows[i])[0] for i in range(10)]
+    new = [replace(entry(f"p{i}", rows[i]), metadata={"only": i in (2, 12)}) for i in range(20)]
+    ids = [written.entry.photo_id for written in store.entries.put_many(new[:10], KEY)]
     publish(store, folder)
-    ids += [put(store, f"p{i}", rows[i])[0] for i in range(10, 20)]
+    ids += [written.entry.photo_id for written in store.entries.put_many(new[10:], KEY)]
     live = live_on(store, folder)
     live.settle()
 
-    only = np.array([ids[2], ids[12], 999_999], dtype=np.int64)
-    assert sorted(live.search(rows[0], 20, only=only).ids.tolist()) == [ids[2], ids[12]]
+    only, none = Filter(where={"only": True}), Filter(where={"only": None})
+    assert sorted(live.search(rows[0], 20, among=only).ids.tolist()) == [ids[2], ids[12]]
     exclude = np.array([ids[0], ids[11]], dtype=np.int64)
     assert set(ids) - set(live.search(rows[0], 20, exclude=exclude).ids.tolist()) == {ids[0], ids[11]}
-    assert live.search(rows[0], 20, only=only, exclude=only).ids.tolist() == []
-    assert live.search(rows[0], 20, only=only[:0]).ids.tolist() == []
+    both = np.array([ids[2], ids[12], 999_999], dtype=np.int64)
+    assert live.search(rows[0], 20, among=only, exclude=both).ids.tolist() == []
+    assert live.search(rows[0], 20, among=none).ids.tolist() == []
 
 
 def test_a_removed_photo_is_never_found_again(store: PostgresStore, folder: GenerationFolder) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -20,11 +20,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from sqlalchemy import Connection, event, text
 
-from producer_client.contract import Code, NewPhoto, Photo, Provenance, Stored
+from producer_client.contract import Code, Near, NewPhoto, Photo, Provenance, Stored
+from producer_client.words import TRUSTED
 from tests.integration.test_index import DIM, KEY, entry, live_on, put, vectors
-from worker.core.types import Changes, Decoded, Neighbours, Pixels
+from worker.core.types import Changes, Decoded, Entry, Filter, Neighbours, Pixels
 from worker.core.vectors import Vector, Vectors, unit_rows
 from worker.errors import Permanent, PhotoRefusal, Transient
+from worker.index import columns as columns_module
 from worker.index import live as live_module
 from worker.index import searching
 from worker.index import view as view_module
@@ -90,8 +92,35 @@ def folder(tmp_path: Path) -> GenerationFolder:
 # --------------------------------------------------------------------------- the index and a dictionary
 
 
-#: A picture, k, only and exclude: photos as they are picked, or those that show the picture.
-Asked = tuple[int, int, list[int] | None, list[int] | str | None]
+#: What is known of photos beside what they show: metadata, and a position of some provenance.
+TOLD: list[tuple[dict[str, Any], tuple[float, float, Provenance]]] = [
+    ({}, (1.0, 2.0, Provenance.SURVEYED)),
+    ({"walk": 1, "tags": ["a", "b"]}, (0.0, 179.9999, Provenance.SURVEYED)),
+    ({"walk": 1.0, "tags": ["b"]}, (0.0, -179.9999, Provenance.DERIVED)),
+    ({"walk": True, "tags": []}, (89.9999, -100.0, Provenance.EXIF_GPS)),
+    ({"walk": 2, "camera": {"make": "x"}}, (1.0005, 2.0, Provenance.FALLBACK)),
+]
+#: Filters, with what they say of an entry.
+FILTERS: list[tuple[dict[str, Any], Callable[[Entry], bool]]] = [
+    ({"near": Near(0.0, 180.0, 100.0)}, lambda entry: abs(entry.lon or 0) > 179),
+    ({"near": Near(90.0, 0.0, 20.0)}, lambda entry: (entry.lat or 0) > 89),
+    ({"near": Near(1.0, 2.0, 40.0)}, lambda entry: entry.lat == 1.0),
+    ({"near": Near(0.0, 0.0, 3e7), "trusted_only": True}, lambda entry: entry.provenance in TRUSTED),
+    ({"where": {"walk": 1}}, lambda entry: _walks(entry)),
+    ({"where": {"tags": ["b"]}}, lambda entry: "b" in (entry.metadata or {}).get("tags", [])),
+    ({"where": {"tags": []}}, lambda entry: "tags" in (entry.metadata or {})),
+    ({"where": {"camera": {"make": "x"}, "walk": 2}}, lambda entry: "camera" in (entry.metadata or {})),
+    ({"where": {"walk": 1}, "near": Near(0.0, 180.0, 30.0)}, lambda entry: abs(entry.lon or 0) > 179 and _walks(entry)),
+    ({"where": {"walk": 7}}, lambda entry: False),
+]
+
+
+def _walks(entry: Entry) -> bool:
+    return isinstance(walk := (entry.metadata or {}).get("walk"), int | float) and walk == 1 and walk is not True
+
+
+#: A picture, k, a filter and exclude: photos as they are picked, or those that show the picture.
+Asked = tuple[int, int, int | None, list[int] | str | None]
 
 
 @dataclass
@@ -110,7 +139,10 @@ class IndexAndDictionary(RuleBasedStateMachine):
     #: Positions among the photos there are, counted round.
     picks = st.lists(st.integers(0, 150), max_size=12)
     queries = st.tuples(
-        pictures, st.sampled_from([1, 3, 10, 60, 400]), st.none() | picks, st.none() | picks | st.just("copies")
+        pictures,
+        st.sampled_from([1, 3, 10, 60, 400]),
+        st.none() | st.integers(0, len(FILTERS) - 1),
+        st.none() | picks | st.just("copies"),
     )
 
     def __init__(self, store: PostgresStore, folder: Path) -> None:
@@ -122,6 +154,8 @@ class IndexAndDictionary(RuleBasedStateMachine):
         self.names = count()
         self.name_of: dict[int, str] = {}  #: every photo there ever was
         self.shows: dict[int, int] = {}  #: the picture of every photo that is indexed
+        self.known: dict[int, Entry] = {}  #: what was said last of every photo there ever was
+        self.told = count()
         self.live = live_on(store, self.folder)
         self.purged: set[int] = set()  #: since the last rebuild
         self.lagging = live_on(store, self.folder)
@@ -135,12 +169,14 @@ class IndexAndDictionary(RuleBasedStateMachine):
 
     def write(self, names: Sequence[str], shown: Sequence[int]) -> None:
         new = [
-            replace(entry(name, PICTURES[picture]), content_sha256=f"picture-{picture}")
+            replace(entry(name, PICTURES[picture]), content_sha256=f"picture-{picture}", metadata=metadata, given=given)
             for name, picture in zip(names, shown, strict=True)
+            for metadata, given in [TOLD[next(self.told) % len(TOLD)]]
         ]
         for written, picture in zip(self.store.entries.put_many(new, KEY), shown, strict=True):
             self.name_of[written.entry.photo_id] = written.ref
             self.shows[written.entry.photo_id] = picture
+            self.known[written.entry.photo_id] = written.entry
 
     def picked(self, among: Collection[int], picks: list[int]) -> list[int]:
         photos = list(among)
@@ -225,9 +261,9 @@ class IndexAndDictionary(RuleBasedStateMachine):
         self.look_for(query, self.lagging)
 
     def look_for(self, asked: Asked, live: FaissLiveIndex) -> None:
-        picture, k, only, exclude = asked
+        picture, k, filtered, exclude = asked
         query = PICTURES[picture]
-        allowed = None if only is None else self.picked(self.name_of, only)
+        asked_for, passes = FILTERS[filtered] if filtered is not None else ({}, lambda _: True)
         if isinstance(exclude, str):
             denied = [photo for photo, shown in self.shows.items() if shown == picture]
         else:
@@ -237,14 +273,14 @@ class IndexAndDictionary(RuleBasedStateMachine):
         found = live.search(
             query,
             k,
-            only=None if allowed is None else np.array([*allowed, 2**62], dtype=np.int64),
+            among=Filter(**asked_for) if asked_for else None,
             exclude=None if exclude is None else np.array([*denied, 2**62], dtype=np.int64),
         )
 
         truth = {
             photo: float(PICTURES[shown] @ query)
             for photo, shown in self.shows.items()
-            if photo not in denied and (allowed is None or photo in allowed)
+            if photo not in denied and passes(self.known[photo])
         }
         assert_equals_truth(found, k, truth)
         assert live.count == len(self.shows)
@@ -274,6 +310,8 @@ def test_the_index_finds_what_a_dictionary_finds(
 ) -> None:
     # So few that both ways of leaving photos out are taken.
     monkeypatch.setattr(view_module, "SPARE", 3)
+    # Some pairs of metadata are common and some are left to Postgres.
+    monkeypatch.setattr(columns_module, "COMMON", 6)
     store, numbers = make_store(), count()
 
     class Example(IndexAndDictionary):

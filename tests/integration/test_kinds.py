@@ -20,7 +20,7 @@ from sqlalchemy import func, insert, text
 
 from producer_client.contract import Code
 from tests.integration.test_index import Rows, entry
-from worker.core.types import Chunk, NewEntry
+from worker.core.types import Chunk, Filter, NewEntry
 from worker.core.vectors import BadVector, Ids, Vector, Vectors, to_bytes, unit_rows
 from worker.errors import BadGeneration, Permanent, Transient
 from worker.index import building as building_module
@@ -232,7 +232,9 @@ def test_a_thread_that_built_with_many_threads_searches_alone_again(tmp_path: Pa
 # ------------------------------------------------------------------------- what a search may and may not find
 
 
-def fill(store: PostgresStore, vectors: Vectors, *, first_id: int = 1_000_000) -> Ids:
+def fill(
+    store: PostgresStore, vectors: Vectors, *, first_id: int = 1_000_000, metadata: list[dict[str, Any]] | None = None
+) -> Ids:
     """Indexed photos as put_many would leave them, thousands in a moment."""
     ids = np.arange(first_id, first_id + len(vectors), dtype=np.int64)
     kept = [
@@ -241,7 +243,10 @@ def fill(store: PostgresStore, vectors: Vectors, *, first_id: int = 1_000_000) -
     ]
     if not kept:
         return ids
-    indexed = [{"photo_id": i, "content_sha256": f"sha-{i}"} for i in ids.tolist()]
+    indexed = [
+        {"photo_id": i, "content_sha256": f"sha-{i}", "metadata": said}
+        for i, said in zip(ids.tolist(), metadata or [{}] * len(ids), strict=True)
+    ]
     with store.database.engine.begin() as connection:
         connection.execute(insert(tables.embeddings).values(created_at=func.now()), kept)
         connection.execute(
@@ -302,7 +307,11 @@ class Shelf:
         return recall(answers, truth)
 
     def some(self, share: float, seed: int) -> npt.NDArray[np.bool_]:
-        return np.random.default_rng(seed).random(len(self.ids)) < share
+        return some(len(self.ids), share, seed)
+
+
+def some(count: int, share: float, seed: int) -> npt.NDArray[np.bool_]:
+    return np.random.default_rng(seed).random(count) < share
 
 
 @pytest.fixture
@@ -315,7 +324,9 @@ def few_queries(monkeypatch: pytest.MonkeyPatch) -> None:
 def shelf(request: pytest.FixtureRequest, store: PostgresStore, tmp_path: Path, few_queries: None) -> Shelf:
     # Fifty photos of each place: what is found next to a query is of its place, whoever is left out.
     vectors = photos_of_places(2_000, seed=7, places=40)
-    ids = fill(store, vectors)
+    few, many = some(2_000, 0.03, seed=2), some(2_000, 0.3, seed=2)
+    said = [{"few": bool(is_few), "many": bool(is_many)} for is_few, is_many in zip(few, many, strict=True)]
+    ids = fill(store, vectors, metadata=said)
     folder = GenerationFolder(tmp_path / "index", build=Build(kind=request.param))
     publish(store, folder)
     live = FaissLiveIndex(store.log, folder, model_key=KEY, dimension=DIM)
@@ -371,9 +382,11 @@ def test_a_filter_that_leaves_few_is_answered_exactly(shelf: Shelf) -> None:
     shelf.remove(shelf.some(0.05, seed=1))
     few, excluded = shelf.some(0.03, seed=2), shelf.some(0.3, seed=3)
 
-    assert shelf.share_found(10_000, few, only=shelf.ids[few]) == 1.0
-    assert shelf.share_found(10, few, only=shelf.ids[few]) >= 0.98
-    assert shelf.share_found(10, few & ~excluded, only=shelf.ids[few], exclude=shelf.ids[excluded]) >= 0.98
+    assert shelf.share_found(10_000, few, among=Filter(where={"few": True})) == 1.0
+    assert shelf.share_found(10, few, among=Filter(where={"few": True})) >= 0.98
+    assert (
+        shelf.share_found(10, few & ~excluded, among=Filter(where={"few": True}), exclude=shelf.ids[excluded]) >= 0.98
+    )
 
 
 def test_a_filter_that_leaves_many_is_answered_by_the_index(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,8 +394,10 @@ def test_a_filter_that_leaves_many_is_answered_by_the_index(shelf: Shelf, monkey
     shelf.remove(shelf.some(0.05, seed=1))
     many, excluded = shelf.some(0.3, seed=2), shelf.some(0.1, seed=3)
 
-    assert shelf.share_found(10, many, only=shelf.ids[many]) >= 0.95
-    assert shelf.share_found(10, many & ~excluded, only=shelf.ids[many], exclude=shelf.ids[excluded]) >= 0.95
+    assert shelf.share_found(10, many, among=Filter(where={"many": True})) >= 0.95
+    assert (
+        shelf.share_found(10, many & ~excluded, among=Filter(where={"many": True}), exclude=shelf.ids[excluded]) >= 0.95
+    )
 
 
 # -------------------------------------------------------------------------------------- what is not taken
@@ -642,6 +657,11 @@ class Streamed:
         parts = [Chunk(np.arange(s, s + some), photos_of_places(STEP, s, dimension=DIM)[:some])
                  for s in range(0, COUNT, STEP)]
         return Chunk(np.concatenate([p.ids for p in parts]), np.concatenate([p.vectors for p in parts]))
+
+    def facts(self):
+        return iter(())
+
+    documents = facts
 
 
 def mb(name):

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from producer_client.contract import Code, Near, Provenance
-from worker.core.types import Built, NewEntry
+from worker.core.types import Built, Filter, NewEntry
 from worker.core.vectors import Vector, unit_rows
 from worker.errors import Permanent, Transient
 from worker.settings import Settings
@@ -86,7 +86,7 @@ def test_latitude_zero_is_a_coordinate(store: PostgresStore, settings: Settings)
 
     assert rows_of(store, settings, "lat, lon") == [(0.0, 0.0)]
     assert store.entries.counts(KEY).with_coordinates == 1
-    assert store.entries.ids_where(Near(0.0, 0.0, 10.0), None).tolist() == [written.entry.photo_id]
+    assert store.log.ids_where(Filter(Near(0.0, 0.0, 10.0))).tolist() == [written.entry.photo_id]
 
 
 def test_the_same_path_put_twice_is_one_photo(store: PostgresStore) -> None:
@@ -821,9 +821,9 @@ def test_filters_are_exact_at_the_date_line_and_by_metadata(store: PostgresStore
     )
     west, east, _ = (w.entry.photo_id for w in written)
 
-    assert sorted(store.entries.ids_where(Near(0, 180, 100), None).tolist()) == sorted([west, east])
-    assert store.entries.ids_where(Near(0, 180, 100), {"k": 1}).tolist() == [west]
-    assert store.entries.ids_where(None, {"k": 3}).tolist() == []
+    assert sorted(store.log.ids_where(Filter(Near(0, 180, 100))).tolist()) == sorted([west, east])
+    assert store.log.ids_where(Filter(Near(0, 180, 100), {"k": 1})).tolist() == [west]
+    assert store.log.ids_where(Filter(where={"k": 3})).tolist() == []
 
 
 def test_a_backends_own_table_with_text_addresses_and_numeric_coordinates_works(

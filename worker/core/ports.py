@@ -8,14 +8,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from producer_client.contract import Code, Near, Photo, RebuildRun
+from producer_client.contract import Code, Photo, RebuildRun
 from worker.core.types import (
     Built,
     Changes,
     Chunk,
     Counts,
     Decoded,
+    Documents,
     Entry,
+    Facts,
+    Filter,
     Missing,
     Neighbours,
     NewEntry,
@@ -81,6 +84,10 @@ class Snapshot(Protocol):
 
     def sample(self, rows: int) -> Chunk: ...
 
+    def facts(self) -> Iterator[Facts]: ...
+
+    def documents(self) -> Iterator[Documents]: ...
+
 
 # Postgres. Every method is one transaction, and raises Transient when the database cannot be reached.
 
@@ -110,11 +117,11 @@ class Entries(Protocol):
 
     def get(self, photo_ids: Collection[int]) -> dict[int, Entry]: ...
 
-    def known(self, photo_ids: Collection[int], model_key: str) -> dict[int, tuple[Entry, Vector]]: ...
+    def known(
+        self, photo_ids: Collection[int], model_key: str, among: Filter | None = None
+    ) -> dict[int, tuple[Entry, Vector]]: ...
 
     def ids_with_content(self, content_sha256: str) -> Ids: ...
-
-    def ids_where(self, near: Near | None, where: Mapping[str, Any] | None, *, trusted_only: bool = False) -> Ids: ...
 
     def follow_rows(self) -> int: ...
 
@@ -147,6 +154,8 @@ class Log(Protocol):
     """What happened, in the order of the commits, and everything at one moment."""
 
     def changes_after(self, seq: int, model_key: str, dimension: int, *, items: bool = True) -> Changes: ...
+
+    def ids_where(self, among: Filter) -> Ids: ...
 
     def snapshot(self, model_key: str, dimension: int) -> AbstractContextManager[Snapshot]: ...
 
@@ -274,7 +283,7 @@ class LiveIndex(Protocol):
         query: Vector,
         k: int,
         *,
-        only: Ids | None = None,
+        among: Filter | None = None,
         exclude: Ids | None = None,
         drop_copies: bool = False,
     ) -> Neighbours: ...

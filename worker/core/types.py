@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from producer_client.contract import PositionIssue, Provenance
+from producer_client.contract import Near, PositionIssue, Provenance
 from producer_client.positions import Position, Reading
 from worker.core.vectors import Ids, Vector, Vectors
 
@@ -108,10 +109,17 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The newest state of one photo after a watermark; `vector` None means it is not in the index."""
+    """The newest state of one photo after a watermark; `vector` None means it is not in the index.
+
+    metadata: as JSON text.
+    """
 
     photo_id: int
     vector: Vector | None
+    lat: float | None = None
+    lon: float | None = None
+    trusted: bool = False
+    metadata: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +153,36 @@ class Chunk:
 
     ids: Ids
     vectors: Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a snapshot knows of some photos. lat, lon: float64 [n], NaN where there is no position."""
+
+    ids: Ids
+    lat: npt.NDArray[np.float64]
+    lon: npt.NDArray[np.float64]
+    trusted: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """Metadata of some photos of a snapshot, each as JSON text."""
+
+    ids: Ids
+    texts: list[str]
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Filter:
+    """Which photos a question is about. One of each request: what is made for it goes when it goes.
+
+    where: an object that the metadata contains, as jsonb does. trusted_only: by what the provenance is stored as.
+    """
+
+    near: Near | None = None
+    where: Mapping[str, Any] | None = None
+    trusted_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,9 @@
     kinds        which index for how many vectors, and how it is trained
     searching    asking an index
     tuning       how good it is on a sample, and the search parameters that make it good enough
+    copies       many vectors that are almost the same
+    pairs        metadata as pairs of a path and a scalar
+    columns      what filters ask of photos
     generation   the files of one index, opened and searched
     building     one build of them
     folder       all of them: written, published, fetched, kept

@@ -19,7 +19,7 @@ from producer_client.contract import Code
 from worker.core.ports import Progress, Snapshot
 from worker.core.vectors import Ids
 from worker.errors import BadGeneration, Permanent
-from worker.index import kinds, searching, tuning
+from worker.index import columns, kinds, searching, tuning
 from worker.index.copies import Seen
 from worker.index.generation import (
     COPIES,
@@ -111,6 +111,7 @@ class Builder:
             # What is found among the vectors as they are is the truth, ties and all.
             if tuned.recall_at_10 >= gate or plan.factory == kinds.AS_THEY_ARE:
                 agreement = self._agreement(before, index, tuned, truth, ids)
+                columns.write(self._folder, columns.read(self._snapshot, ids))
                 return self._finish(plan, tuned, before, agreement, len(ids))
         raise Permanent(
             Code.RECALL_TOO_LOW,
@@ -154,8 +155,6 @@ class Builder:
         copies = seen.copies()
         copies.write(self._folder / COPIES)
         truth.are_copies(copies, count)
-        for name in FILES[FORMAT]:
-            fsync(self._folder / name)
         return truth, all_ids
 
     def _read_back(self, truth: Truth, ids: Ids) -> faiss.Index:
@@ -194,7 +193,9 @@ class Builder:
     def _finish(
         self, plan: Plan, tuned: Tuned, before: _Before | None, agreement: float | None, count: int
     ) -> Manifest:
-        """Write the manifest, then read everything once more as a reader does."""
+        """See the files on the disk and write the manifest, then read everything once more as a reader does."""
+        for name in FILES[FORMAT]:
+            fsync(self._folder / name)
         manifest = Manifest(
             format=FORMAT,
             number=self._number,
@@ -211,7 +212,8 @@ class Builder:
             recall_queries=tuned.queries,
             previous=None if before is None else before.number,
             agreement=agreement,
-            index_bytes=sum((self._folder / name).stat().st_size for name in FILES[FORMAT]),
+            # What was planned for: the columns lie beside it, some 30 bytes a photo and 4 at most for each common pair.
+            index_bytes=sum((self._folder / name).stat().st_size for name in (INDEX, IDS, COPIES)),
             versions={"faiss": faiss.__version__, "numpy": np.__version__},
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             sha256={name: file_sha256(self._folder / name) for name in FILES[FORMAT]},

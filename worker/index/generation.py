@@ -3,6 +3,7 @@
 <folder>/000012/index.faiss     vectors, FAISS's own format, memory-mapped by readers
 <folder>/000012/ids.npy         photo ids, rising; position i belongs to vector i
 <folder>/000012/copies.npz      groups of vectors that are almost the same (see copies)
+<folder>/000012/places.npy ...  what filters ask of photos (see columns)
 <folder>/000012/manifest.json   what it is, how good it was measured to be, SHA-256 of the others; written last
 """
 
@@ -19,14 +20,15 @@ import numpy as np
 
 from worker.core.vectors import Ids, Vectors
 from worker.errors import BadGeneration
-from worker.index import searching
+from worker.index import columns, searching
+from worker.index.columns import Columns
 from worker.index.copies import NONE, Copies
 from worker.index.searching import Parameters, Positions, Similarities
 
 FORMAT = 3
 INDEX, IDS, COPIES, MANIFEST = "index.faiss", "ids.npy", "copies.npz", "manifest.json"
 #: Files of a generation beside its manifest, by its format. Those of an earlier one serve until the next rebuild.
-FILES = {2: (INDEX, IDS), FORMAT: (INDEX, IDS, COPIES)}
+FILES = {2: (INDEX, IDS), FORMAT: (INDEX, IDS, COPIES, *columns.FILES)}
 #: Vectors that are read at a time to touch the pages of a new generation before searches come to it.
 WARMED_AT_ONCE = 2_000
 
@@ -65,6 +67,7 @@ class Generation:
     index: faiss.Index
     ids: Ids
     copies: Copies
+    columns: Columns | None  #: None in a generation of before there were any: Postgres answers its filters.
     #: Arguments of plain searches by k: making them takes as long as some searches do.
     _ready: dict[int, faiss.SearchParameters] = field(default_factory=dict)
 
@@ -107,6 +110,8 @@ class Generation:
     def warm(self) -> None:
         """Touch every page that searches may touch, so that none of them waits for it."""
         searching.use_threads(1)
+        if self.columns is not None:
+            self.columns.warm()
         for start in range(0, self.manifest.count, WARMED_AT_ONCE):
             positions = np.arange(start, min(start + WARMED_AT_ONCE, self.manifest.count))
             self.search(searching.vectors_at(self.index, positions)[:1], searching.RECALL_K)
@@ -139,7 +144,12 @@ def open_generation(path: Path, *, number: int, model_key: str) -> Generation:
         if found != manifest.sha256.get(name):
             raise BadGeneration(f"generation {number}: {name} is not the file that was written (SHA-256 differs)")
     index, ids = map_files(path, number, count=manifest.count, dimension=manifest.dimension)
-    return Generation(manifest, index, ids, Copies.read(path / COPIES) if COPIES in FILES[manifest.format] else NONE)
+    if manifest.format < FORMAT:
+        return Generation(manifest, index, ids, NONE, None)
+    try:
+        return Generation(manifest, index, ids, Copies.read(path / COPIES), columns.open_columns(path, manifest.count))
+    except (OSError, ValueError, KeyError) as exc:
+        raise BadGeneration(f"generation {number} does not read back: {exc}") from exc
 
 
 def map_files(path: Path, number: int, *, count: int, dimension: int) -> tuple[faiss.Index, Ids]:

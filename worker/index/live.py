@@ -11,14 +11,16 @@ import logging
 import os
 import threading
 import time
+from weakref import WeakKeyDictionary
 
 from worker.core.ports import Log
-from worker.core.types import Changes, Neighbours
+from worker.core.types import Changes, Filter, Neighbours
 from worker.core.vectors import Ids, Vector
 from worker.errors import BadGeneration, Transient, WorkerError
+from worker.index import columns
 from worker.index.folder import GenerationFolder
 from worker.index.generation import Generation
-from worker.index.view import FIRST_ROOM, Layers, View
+from worker.index.view import FIRST_ROOM, Layers, Passing, View
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,8 @@ class FaissLiveIndex:
         self._closed = threading.Event()
         #: Generations that could not be opened: said once, not at every search.
         self._unusable: set[int] = set()
+        #: Who passes the filters of the requests that run now, with the view that it was asked of.
+        self._passing: WeakKeyDictionary[Filter, tuple[View, Passing]] = WeakKeyDictionary()
 
     @property
     def generation(self) -> int | None:
@@ -107,16 +111,27 @@ class FaissLiveIndex:
         query: Vector,
         k: int,
         *,
-        only: Ids | None = None,
+        among: Filter | None = None,
         exclude: Ids | None = None,
         drop_copies: bool = False,
     ) -> Neighbours:
-        """The k most similar photos as the newest view has them, see View.search."""
+        """The k most similar photos as the newest view has them, see View.search and View.passing.
+
+        Raises Transient where only Postgres can tell who passes, and it is away.
+        """
         if self._view is None:
             self.catch_up()
         view = self._view
         assert view is not None
-        return view.search(query, k, only=only, exclude=exclude, drop_copies=drop_copies)
+        passing = None if among is None else self._passing_now(view, among)
+        return view.search(query, k, passing=passing, exclude=exclude, drop_copies=drop_copies)
+
+    def _passing_now(self, view: View, among: Filter) -> Passing:
+        """Once for each request and view, however often it searches wider."""
+        made = self._passing.get(among)
+        if made is None or made[0] is not view:
+            made = self._passing[among] = view, view.passing(among, self._changes.ids_where)
+        return made[1]
 
     # ---------------------------------------------------------------------------------- becoming newer
 
@@ -215,6 +230,7 @@ class FaissLiveIndex:
             layers = Layers(None, self._dimension, room=max(FIRST_ROOM, snapshot.count))
             for chunk in snapshot.chunks():
                 layers.put(chunk.ids, chunk.vectors)
+            layers.columns.put_read(0, columns.read(snapshot, layers.ids[: layers.used]))
             if snapshot.count:
                 log.warning("index read from Postgres, without a generation", extra={"count": snapshot.count})
             return layers, layers.view(snapshot.seq)

@@ -5,18 +5,21 @@ A View never changes. Layers make the next one from what has changed. Knows neit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 
-from worker.core.types import Change, Neighbours
+from worker.core.circle import Mask
+from worker.core.types import Change, Filter, Neighbours
 from worker.core.vectors import SAME_PIXELS, Ids, Vector, Vectors
 from worker.index import searching
+from worker.index.columns import Columns, Growing
 from worker.index.generation import Generation
 from worker.index.kinds import Kind
+from worker.index.pairs import wanted
 
 #: Hidden photos that a search makes room for instead of telling FAISS to leave them out, which slows every comparison.
 SPARE = 32
@@ -25,7 +28,6 @@ EXACT_FILTER = 20_000
 #: Rows that an empty delta has room for; it doubles.
 FIRST_ROOM = 256
 
-Mask = npt.NDArray[np.bool_]
 NO_POSITIONS = np.zeros(0, dtype=np.intp)
 
 
@@ -40,6 +42,7 @@ class View:
     delta: Vectors  #: [n, d]
     delta_hidden: Mask  #: [n], rows that a later one replaces or a removal took
     delta_hidden_count: int
+    delta_columns: Columns
     seq: int
 
     @property
@@ -59,23 +62,57 @@ class View:
         query: Vector,
         k: int,
         *,
-        only: Ids | None = None,
+        passing: Passing | None = None,
         exclude: Ids | None = None,
         drop_copies: bool = False,
     ) -> Neighbours:
         """The k most similar photos, best first, equal ones by id.
 
-        query: float32 [dimension] of length 1. only: search among these ids alone. exclude: never these. drop_copies:
-        leave out photos of the query's own pixels, as many as are known to be such.
+        query: float32 [dimension] of length 1. passing: search among these alone (see `passing`). exclude:
+        never these. drop_copies: leave out photos of the query's own pixels, as many as are known to be such.
         Similarities of the base are those of its rounded vectors (see kinds), of the delta exact.
         """
         searching.use_threads(1)
-        ids, similarities = _search_base(self, query, k, only, exclude, drop_copies)
+        ids, similarities = _search_base(self, query, k, passing, exclude, drop_copies)
         if len(self.delta_ids):
-            newer_ids, newer = _search_delta(self, query, only, exclude, drop_copies)
+            newer_ids, newer = _search_delta(self, query, passing, exclude, drop_copies)
             ids, similarities = np.concatenate([ids, newer_ids]), np.concatenate([similarities, newer])
         best = np.lexsort((ids, -similarities))[:k]
         return Neighbours(ids[best], similarities[best], generation=self.number, seq=self.seq, count=self.count)
+
+    def passing(self, among: Filter, ids_where: Callable[[Filter], Ids]) -> Passing:
+        """Where the photos stand that pass a filter and are not hidden.
+
+        ids_where: asks Postgres, for what the columns do not know: pairs of metadata that few photos have, documents
+        that pairs cannot say, and all that is asked of a generation without columns.
+        """
+        pairs = wanted(among.where) if among.where else ()
+        columns = None if self.base is None else self.base.columns
+        ids = None
+        if self.base is not None and columns is None:
+            ids = ids_where(among)
+        elif pairs is None or (columns is not None and not columns.knows(pairs)):
+            ids = ids_where(Filter(where=among.where))
+        base = ~self.hidden
+        if columns is not None:
+            base &= columns.passing(among, pairs if pairs is not None and columns.knows(pairs) else ())
+        if self.base is not None and ids is not None:
+            named = np.zeros(len(base), dtype=np.bool_)
+            named[_positions(self.base.ids, ids)] = True
+            base &= named
+        delta = ~self.delta_hidden
+        delta &= self.delta_columns.passing(among, pairs or ())
+        if pairs is None and ids is not None:
+            delta &= np.isin(self.delta_ids, ids)
+        return Passing(base, delta)
+
+
+@dataclass(frozen=True, slots=True)
+class Passing:
+    """The photos of one View that pass a filter and are not hidden."""
+
+    base: Mask
+    delta: Mask
 
 
 @dataclass
@@ -96,9 +133,10 @@ class Layers:
         self.vectors: Vectors = np.zeros((self.room, self.dimension), dtype=np.float32)
         self.hidden: Mask = np.zeros(0 if self.base is None else self.base.manifest.count, dtype=np.bool_)
         self.delta_hidden: Mask = np.zeros(self.room, dtype=np.bool_)
+        self.columns = Growing(self.room)
 
     def put(self, ids: Ids, vectors: Vectors) -> None:
-        """Append photos that are in no layer yet."""
+        """Append photos that are in no layer yet. What the columns know of them comes to `columns`."""
         self._make_room(len(ids))
         end = self.used + len(ids)
         self.ids[self.used : end] = ids
@@ -120,10 +158,12 @@ class Layers:
         if replaced:
             self.delta_hidden = self.delta_hidden.copy()
             self.delta_hidden[replaced] = True
-        new = [(item.photo_id, item.vector) for item in items if item.vector is not None]
+        new = [item for item in items if item.vector is not None]
         if new:
+            self.columns.put(self.used, new)
             self.put(
-                np.array([photo_id for photo_id, _ in new], dtype=np.int64), np.stack([vector for _, vector in new])
+                np.array([item.photo_id for item in new], dtype=np.int64),
+                np.stack([item.vector for item in new if item.vector is not None]),
             )
 
     def view(self, seq: int) -> View:
@@ -136,6 +176,7 @@ class Layers:
             delta=self.vectors[: self.used],
             delta_hidden=delta_hidden,
             delta_hidden_count=int(delta_hidden.sum()),
+            delta_columns=self.columns.upto(self.used),
             seq=seq,
         )
 
@@ -161,7 +202,7 @@ def _positions(sorted_ids: Ids, wanted: Ids) -> npt.NDArray[np.intp]:
 
 
 def _search_base(
-    view: View, query: Vector, k: int, only: Ids | None, exclude: Ids | None, drop_copies: bool
+    view: View, query: Vector, k: int, passing: Passing | None, exclude: Ids | None, drop_copies: bool
 ) -> tuple[Ids, npt.NDArray[np.float32]]:
     base = view.base
     if base is None or not base.manifest.count:
@@ -174,44 +215,38 @@ def _search_base(
     if len(out):
         # Counted below, so each once.
         out = np.unique(out[~view.hidden[out]])
-    if only is not None:
-        allowed = np.zeros(len(base.ids), dtype=np.bool_)
-        allowed[_positions(base.ids, only)] = True
-        allowed &= ~view.hidden
-        allowed[out] = False
-        positions = np.flatnonzero(allowed)
-        if not len(positions):
+    if passing is not None:
+        allowed = passing.base
+        if len(out):
+            allowed = allowed.copy()
+            allowed[out] = False
+        left = int(np.count_nonzero(allowed))
+        if not left:
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
-        if len(positions) <= EXACT_FILTER:
-            return base.ids[positions], searching.vectors_at(base.index, positions) @ query
-        similarities, positions = base.search(
-            query[None, :],
-            min(k, len(positions)),
-            selector=_bitmap(allowed),
-            passing=len(positions),
-        )
+        if left <= EXACT_FILTER:
+            similarities, positions = base.search_all(query[None, :], min(k, left), _bitmap(allowed))
+        else:
+            similarities, positions = base.search(query[None, :], min(k, left), selector=_bitmap(allowed), passing=left)
         return base.ids[positions], similarities
     blocked = view.hidden_count + len(out)
-    passing = len(base.ids) - blocked
+    left = len(base.ids) - blocked
     # What is left out lies next to the query; what is gone lies anywhere.
     if len(out) <= SPARE:
         similarities, positions = base.search(query[None, :], min(k + min(blocked, SPARE), len(base.ids)))
         if not blocked:
             return base.ids[positions], similarities
         stay = ~view.hidden[positions] & ~np.isin(positions, out)
-        if blocked <= SPARE or stay.sum() >= min(k, passing):
+        if blocked <= SPARE or stay.sum() >= min(k, left):
             return base.ids[positions[stay]], similarities[stay]
-    if not passing:
+    if not left:
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
     allowed = ~view.hidden
     allowed[out] = False
     if len(out) > SPARE and base.manifest.kind == Kind.HNSW:
         # A graph walks among what is left out and does not get past it.
-        similarities, positions = base.search_all(query[None, :], min(k, passing), _bitmap(allowed))
+        similarities, positions = base.search_all(query[None, :], min(k, left), _bitmap(allowed))
     else:
-        similarities, positions = base.search(
-            query[None, :], min(k, passing), selector=_bitmap(allowed), passing=passing
-        )
+        similarities, positions = base.search(query[None, :], min(k, left), selector=_bitmap(allowed), passing=left)
     return base.ids[positions], similarities
 
 
@@ -220,15 +255,13 @@ def _bitmap(allowed: Mask) -> faiss.IDSelector:
 
 
 def _search_delta(
-    view: View, query: Vector, only: Ids | None, exclude: Ids | None, drop_copies: bool
+    view: View, query: Vector, passing: Passing | None, exclude: Ids | None, drop_copies: bool
 ) -> tuple[Ids, npt.NDArray[np.float32]]:
     """All of the delta, which is small; the caller keeps the best."""
     similarities = view.delta @ query
-    allowed = ~view.delta_hidden
-    if only is not None:
-        allowed &= np.isin(view.delta_ids, only)
+    allowed = ~view.delta_hidden if passing is None else passing.delta
     if exclude is not None:
-        allowed &= ~np.isin(view.delta_ids, exclude)
+        allowed = allowed & ~np.isin(view.delta_ids, exclude)
     if drop_copies:
-        allowed &= similarities < SAME_PIXELS
+        allowed = allowed & (similarities < SAME_PIXELS)
     return view.delta_ids[allowed], similarities[allowed]

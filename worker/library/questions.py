@@ -11,7 +11,7 @@ import numpy as np
 from producer_client import contract
 from producer_client.contract import Code
 from worker.core.ports import Encoder, Entries, LiveIndex, StoredVectors
-from worker.core.types import Entry, Neighbours
+from worker.core.types import Entry, Filter, Neighbours
 from worker.core.vectors import SAME_PIXELS, Ids, Vector, unit_query
 from worker.embedding import Embedding
 from worker.errors import Permanent, PhotoRefusal
@@ -69,21 +69,21 @@ class Questions:
             self._hits,
             query,
             threshold=threshold,
-            near=request.near,
-            where=request.where,
             exclude=self._copies(content, own_id),
             drop_copies=request.photo is not None,
         )
         top_k = request.top_k
+        among = Filter(request.near, request.where) if request.near is not None or request.where else None
         if request.trusted_only:
-            first, seen, _ = look(k=FIRST_LOOK * top_k)
+            first, seen, _ = look(k=FIRST_LOOK * top_k, among=among)
             hits = [hit for hit in first if _is_trusted(hit)][:top_k]
             if len(hits) < top_k and len(first) == FIRST_LOOK * top_k:
-                # Others crowd them out: Postgres names those that are to be compared.
-                named, seen, _ = look(k=FIRST_LOOK * top_k, trusted_only=True)
-                hits = [hit for hit in named if _is_trusted(hit)][:top_k]
+                # Others crowd them out: only those that may be trusted are to be compared.
+                trusted = Filter(request.near, request.where, trusted_only=True)
+                second, seen, _ = look(k=FIRST_LOOK * top_k, among=trusted)
+                hits = [hit for hit in second if _is_trusted(hit)][:top_k]
         else:
-            hits, seen, _ = look(k=top_k)
+            hits, seen, _ = look(k=top_k, among=among)
         return contract.SearchReply(hits, seen.generation, seen.seq, self._encoder.model_key, ms_since(started))
 
     def locate(self, request: contract.Locate) -> contract.LocateReply:
@@ -142,10 +142,9 @@ class Questions:
     ) -> tuple[list[contract.Hit], Neighbours, dict[int, Look]]:
         """As many hits as it takes for the rule to have heard its witnesses, however many others are more similar."""
         k = 8 * rule.neighbours
+        among = None if near is None else Filter(near)
         while True:
-            hits, seen, looks = self._hits(
-                query, k=k, threshold=-1.0, near=near, where=None, exclude=exclude, drop_copies=True
-            )
+            hits, seen, looks = self._hits(query, k=k, threshold=-1.0, among=among, exclude=exclude, drop_copies=True)
             if len(hits) < k or settled(hits, rule, looks=looks):
                 return hits, seen, looks
             k *= 4
@@ -176,22 +175,19 @@ class Questions:
         *,
         k: int,
         threshold: float,
-        near: contract.Near | None,
-        where: dict[str, object] | None,
+        among: Filter | None,
         exclude: Ids,
         drop_copies: bool,
-        trusted_only: bool = False,
     ) -> tuple[list[contract.Hit], Neighbours, dict[int, Look]]:
         """The index proposes, Postgres decides: similarities are those of the stored vectors, and a photo that is not
-        there any more is gone, whatever this process has seen of it. Where nothing is left, or much is gone, the index
-        looks once at what it has not heard of yet: nobody is told of an empty one that is not."""
-        filtered = near is not None or where or trusted_only
-        only = self._entries.ids_where(near, where, trusted_only=trusted_only) if filtered else None
+        there or does not pass the filter any more is gone, whatever this process has seen of it. Where nothing is
+        left, or much is gone, the index looks once at what it has not heard of yet: nobody is told of an empty one
+        that is not."""
         caught_up = False
         spare = CANDIDATES
         while True:
-            found = self._live.search(query, k + spare, only=only, exclude=exclude, drop_copies=drop_copies)
-            known = self._entries.known(found.ids.tolist(), self._encoder.model_key)
+            found = self._live.search(query, k + spare, among=among, exclude=exclude, drop_copies=drop_copies)
+            known = self._entries.known(found.ids.tolist(), self._encoder.model_key, among)
             similarity = {photo_id: float(vector @ query) for photo_id, (_, vector) in known.items()}
             copies = [photo_id for photo_id, cosine in similarity.items() if drop_copies and cosine >= SAME_PIXELS]
             gone = len(found.ids) - len(known)

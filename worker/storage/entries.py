@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Row, Select, and_, case, delete, exists, func, literal, or_, select, update
+from sqlalchemy import Connection, Row, Select, and_, case, delete, exists, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from producer_client.contract import Code, Near, Provenance
-from producer_client.words import TRUSTED
-from worker.core.geo import bounding_box, distance_m, same_point
+from producer_client.contract import Code, Provenance
+from worker.core.geo import same_point
 from worker.core.position import Held, Known, is_same, settle
-from worker.core.types import Counts, Entry, NewEntry, Written
+from worker.core.types import Counts, Entry, Filter, NewEntry, Written
 from worker.core.vectors import Ids, Vector, from_bytes
 from worker.errors import Transient
 from worker.storage.database import Database
+from worker.storage.filters import has_metadata, is_within
 from worker.storage.following import news
 from worker.storage.log import ChangeLog
 from worker.storage.rows import NO_ROW, Rows, Said
@@ -121,9 +121,14 @@ class Entries:
             found = connection.execute(self._entries(photo_ids).where(~entries.c.removed)).all()
         return {row.photo_id: self._entry(row) for row in found}
 
-    def known(self, photo_ids: Collection[int], model_key: str) -> dict[int, tuple[Entry, Vector]]:
+    def known(
+        self, photo_ids: Collection[int], model_key: str, among: Filter | None = None
+    ) -> dict[int, tuple[Entry, Vector]]:
         """Indexed photos with their vectors as stored and their pictures' hashes; removed, unknown and unembedded ones
-        are absent."""
+        are absent.
+
+        among: only those that pass its circle and its metadata.
+        """
         query = (
             self._entries(photo_ids)
             .add_columns(embeddings.c.vector, pictures.c.hash)
@@ -134,6 +139,10 @@ class Entries:
             .join(pictures, pictures.c.content_sha256 == entries.c.content_sha256, isouter=True)
             .where(~entries.c.removed)
         )
+        near = None
+        if among is not None:
+            near = among.near
+            query = query.where(*has_metadata(among))
         with self._database.begin() as connection:
             return {
                 row.photo_id: (
@@ -141,6 +150,7 @@ class Entries:
                     from_bytes(row.vector, len(row.vector) // 4),
                 )
                 for row in connection.execute(query)
+                if near is None or is_within(near, row.lat, row.lon)
             }
 
     def ids_with_content(self, content_sha256: str) -> Ids:
@@ -150,31 +160,6 @@ class Entries:
         )
         with self._database.begin() as connection:
             return np.array(connection.scalar(query) or [], dtype=np.int64)
-
-    def ids_where(self, near: Near | None, where: Mapping[str, Any] | None, *, trusted_only: bool = False) -> Ids:
-        """Ids of the indexed photos within the circle whose metadata contains `where`; of those with trusted
-        coordinates alone if asked."""
-        query = select(entries.c.photo_id, entries.c.lat, entries.c.lon).where(~entries.c.removed)
-        if trusted_only:
-            query = query.where(entries.c.provenance.in_(TRUSTED))
-        if near is not None:
-            lat_min, lat_max, ranges = bounding_box(near.lat, near.lon, near.radius_m)
-            query = query.where(
-                entries.c.lat.between(lat_min, lat_max),
-                or_(*(entries.c.lon.between(west, east) for west, east in ranges)),
-            )
-        if where:
-            query = query.where(entries.c.metadata.contains(dict(where)))
-        with self._database.begin() as connection:
-            found = connection.execute(query).all()
-        return np.array(
-            [
-                row.photo_id
-                for row in found
-                if near is None or distance_m(near.lat, near.lon, row.lat, row.lon) <= near.radius_m
-            ],
-            dtype=np.int64,
-        )
 
     def follow_rows(self) -> int:
         """Take over what the backend changed in its table directly; returns of how many photos."""

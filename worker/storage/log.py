@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, Text, and_, cast, delete, func, insert, or_, select
 
-from worker.core.types import Change, Changes
-from worker.core.vectors import from_bytes
+from worker.core.types import Change, Changes, Filter
+from worker.core.vectors import Ids, from_bytes
 from worker.storage.database import Database
+from worker.storage.filters import ids_where, is_trusted
 from worker.storage.snapshot import PostgresSnapshot
 from worker.storage.tables import change_seq, changes, embeddings, entries, generations, served
 
@@ -42,7 +43,14 @@ class ChangeLog:
                 return Changes(seq=seq if high <= seq else high, items=[], generations=kept, log_start=log_start)
             changed = select(changes.c.photo_id).where(changes.c.seq > seq, concerns(model_key)).distinct().subquery()
             query = (
-                select(changed.c.photo_id, embeddings.c.vector)
+                select(
+                    changed.c.photo_id,
+                    embeddings.c.vector,
+                    entries.c.lat,
+                    entries.c.lon,
+                    is_trusted().label("trusted"),
+                    cast(entries.c.metadata, Text).label("metadata"),
+                )
                 .join_from(
                     changed,
                     entries,
@@ -59,10 +67,22 @@ class ChangeLog:
                 )
             )
             changed_photos = [
-                Change(row.photo_id, None if row.vector is None else from_bytes(row.vector, dimension))
+                Change(
+                    row.photo_id,
+                    None if row.vector is None else from_bytes(row.vector, dimension),
+                    lat=row.lat,
+                    lon=row.lon,
+                    trusted=bool(row.trusted),
+                    metadata=row.metadata,
+                )
                 for row in connection.execute(query)
             ]
         return Changes(seq=high, items=changed_photos, generations=kept, log_start=log_start)
+
+    def ids_where(self, among: Filter) -> Ids:
+        """Ids of the photos that pass now, of whatever model."""
+        with self._database.begin() as connection:
+            return ids_where(connection, among)
 
     @contextmanager
     def snapshot(self, model_key: str, dimension: int) -> Iterator[PostgresSnapshot]:

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import threading
+import struct
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import psycopg2
-from sqlalchemy import Connection, Select, func, select, tablesample
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Connection, Double, Select, Text, cast, func, literal, select, tablesample
 
-from worker.core.types import Chunk
+from worker.core.types import Chunk, Documents, Facts
 from worker.core.vectors import BadVector
+from worker.storage import copying
+from worker.storage.copying import TRAILER, copied
+from worker.storage.filters import is_trusted
 from worker.storage.tables import changes, embeddings, entries
 
 #: Rows of one chunk: 10,000 vectors of 1280 numbers are 51 MB.
 CHUNK_ROWS = 10_000
-#: Before the first row: signature, flags, length of an extension (PostgreSQL manual, COPY, "Binary Format").
-HEADER_BYTES = 19
-#: After the last row: a field count of -1.
-TRAILER = b"\xff\xff"
+#: A row of an id and a text, before its text: field count, length and value of the id, length of the text.
+TEXT_HEAD = struct.Struct(">hiqi")
 
 
 class PostgresSnapshot:
@@ -45,6 +43,44 @@ class PostgresSnapshot:
         if not parts:
             return Chunk(np.zeros(0, dtype=np.int64), np.zeros((0, self._dimension), dtype=np.float32))
         return Chunk(np.concatenate([part.ids for part in parts]), np.concatenate([part.vectors for part in parts]))
+
+    def facts(self) -> Iterator[Facts]:
+        """Where each photo was taken, of whatever model, in any order."""
+        nowhere = cast(literal("NaN"), Double)
+        query = select(
+            entries.c.photo_id,
+            func.coalesce(entries.c.lat, nowhere),
+            func.coalesce(entries.c.lon, nowhere),
+            func.coalesce(is_trusted(), False),
+        ).where(~entries.c.removed)
+        fields = [("id", ">i8"), ("lat", ">f8"), ("lon", ">f8"), ("trusted", "?")]
+        for part in copying.rows(self._connection, query, fields):
+            yield Facts(
+                part["id"].astype(np.int64),
+                part["lat"].astype(np.float64),
+                part["lon"].astype(np.float64),
+                part["trusted"],
+            )
+
+    def documents(self) -> Iterator[Documents]:
+        """The metadata of each photo that has some, of whatever model, in any order."""
+        query = select(entries.c.photo_id, func.convert_to(cast(entries.c.metadata, Text), "UTF8")).where(
+            ~entries.c.removed, entries.c.metadata.is_not(None)
+        )
+        ids: list[int] = []
+        texts: list[str] = []
+        with copied(self._connection, query) as stream:
+            while len(head := stream.read(TEXT_HEAD.size)) == TEXT_HEAD.size:
+                _, _, photo_id, length = TEXT_HEAD.unpack(head)
+                content = stream.read(length)
+                if len(content) < length:
+                    break
+                ids.append(photo_id)
+                texts.append(content.decode())
+                if len(ids) == CHUNK_ROWS:
+                    yield Documents(np.array(ids, dtype=np.int64), texts)
+                    ids, texts = [], []
+        yield Documents(np.array(ids, dtype=np.int64), texts)
 
     def _rows(self, percent: float | None = None) -> Select[Any]:
         e = entries if percent is None else tablesample(entries, func.bernoulli(percent))
@@ -70,26 +106,15 @@ class PostgresSnapshot:
         row = np.dtype(
             [("fields", ">i2"), ("id_size", ">i4"), ("id", ">i8"), ("size", ">i4"), ("v", "<f4", (self._dimension,))]
         )
-        reading, writing = os.pipe()
-        failure: list[BaseException] = []
-        feeder = threading.Thread(target=self._feed, args=(query, writing, failure), name="copy", daemon=True)
-        feeder.start()
-        try:
-            with os.fdopen(reading, "rb", buffering=1 << 20) as stream:
-                stream.read(HEADER_BYTES)
-                while True:
-                    content = stream.read(CHUNK_ROWS * row.itemsize)
-                    whole = len(content) // row.itemsize
-                    if whole:
-                        yield self._chunk(np.frombuffer(content, dtype=row, count=whole))
-                    if whole < CHUNK_ROWS:
-                        rest = content[whole * row.itemsize :]
-                        break
-        finally:
-            # A reader that gave up has closed its end: COPY then breaks off.
-            feeder.join()
-        if failure:
-            raise OperationalError("COPY", None, failure[0])
+        with copied(self._connection, query) as stream:
+            while True:
+                content = stream.read(CHUNK_ROWS * row.itemsize)
+                whole = len(content) // row.itemsize
+                if whole:
+                    yield self._chunk(np.frombuffer(content, dtype=row, count=whole))
+                if whole < CHUNK_ROWS:
+                    rest = content[whole * row.itemsize :]
+                    break
         if rest != TRAILER:
             # A last row that is short, or one that reaches into the trailer.
             last = np.frombuffer(rest.ljust(row.itemsize, b"\0"), dtype=row, count=1)
@@ -106,18 +131,3 @@ class PostgresSnapshot:
                 f"{self._dimension} numbers need {4 * self._dimension}"
             )
         return Chunk(ids=rows["id"].astype(np.int64), vectors=np.ascontiguousarray(rows["v"], dtype=np.float32))
-
-    def _feed(self, query: Select[Any], writing: int, failure: list[BaseException]) -> None:
-        raw: Any = self._connection.connection.dbapi_connection
-        options = self._connection.get_execution_options()
-        compiled = query.compile(
-            self._connection.engine,
-            schema_translate_map=options.get("schema_translate_map"),
-            render_schema_translate=True,
-        )
-        try:
-            with os.fdopen(writing, "wb", buffering=1 << 20) as pipe, raw.cursor() as cursor:
-                statement = cursor.mogrify(str(compiled), compiled.params).decode()
-                cursor.copy_expert(f"COPY ({statement}) TO STDOUT (FORMAT binary)", pipe)
-        except (psycopg2.Error, OSError) as exc:
-            failure.append(exc)
