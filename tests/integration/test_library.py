@@ -34,7 +34,7 @@ from producer_client.contract import (
 from tests.conftest import Scene, until
 from worker.core.batcher import Expected
 from worker.core.ports import Encoder
-from worker.core.types import Built, Decoded, Pixels
+from worker.core.types import Built, Decoded, Filter, Pixels
 from worker.core.vectors import BadVector, Vector, Vectors
 from worker.embedding import READ_AHEAD
 from worker.encoder.images import decode
@@ -682,8 +682,8 @@ def test_an_index_that_is_emptied_while_its_witnesses_are_heard_is_not_called_em
     questions = library.questions
     really_known = questions._entries.known
 
-    def known_and_then_gone(photo_ids: Collection[int], model_key: str) -> Any:
-        found = really_known(photo_ids, model_key)
+    def known_and_then_gone(photo_ids: Collection[int], model_key: str, among: Filter | None = None) -> Any:
+        found = really_known(photo_ids, model_key, among)
         library.photos.remove_many([photo.photo_id for photo in added])
         questions._live.catch_up()
         return found

@@ -11,11 +11,13 @@ looks at what is found again. Knows JSON, not where it lies.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
+
+import msgspec
 
 #: Hashes that are remembered: most pairs come again and again. Some 15 MB of them.
 REMEMBERED = 1 << 16
@@ -26,14 +28,18 @@ def pairs_of(document: str) -> tuple[int, ...]:
     try:
         read = _DECODER.decode(document)
         return tuple({_hash(pair) for pair in _scalars(read)}) if isinstance(read, dict) else ()
-    except RecursionError:
-        # So deep that Python reads it for nobody, also not for the answer to a search.
+    except (RecursionError, msgspec.DecodeError):
+        # So deep, or a number so long, that Python reads it for nobody, also not for the answer to a search.
         return ()
 
 
 def wanted(where: Mapping[str, Any]) -> tuple[int, ...] | None:
     """The pairs that a document must have to contain `where`; None where pairs cannot say it."""
-    document = _DECODER.decode(json.dumps(where))
+    try:
+        document = _DECODER.decode(json.dumps(where))
+    except msgspec.DecodeError:
+        # Half of a surrogate pair: Postgres says what it thinks of it.
+        return None
     return tuple({_hash(pair) for pair in _scalars(document)}) if _says_all(document) else None
 
 
@@ -46,8 +52,9 @@ def _says_all(value: Any) -> bool:
     return True
 
 
-def _scalars(document: dict[str, Any]) -> Iterator[str]:
+def _scalars(document: dict[str, Any]) -> list[str]:
     """Each pair as a text that no other pair has: steps, which end with the letter that jsonb cannot hold, a scalar."""
+    found = []
     left = [("", document)]
     while left:
         path, value = left.pop()
@@ -56,34 +63,39 @@ def _scalars(document: dict[str, Any]) -> Iterator[str]:
             if isinstance(inner, dict):
                 left.append((here, inner))
             elif isinstance(inner, list):
-                for element in inner:
-                    if not isinstance(element, dict | list):
-                        yield f"{here}[\0{_scalar(element)}"
+                here += "[\0"
+                found += [here + _scalar(element) for element in inner if not isinstance(element, dict | list)]
             else:
-                yield here + _scalar(inner)
+                found.append(here + _scalar(inner))
+    return found
+
+
+class _Fraction(str):
+    """A number with a point or an exponent, as it was written: a float would not be the number that Postgres has."""
+
+    __slots__ = ()
 
 
 def _scalar(value: Any) -> str:
-    if isinstance(value, _Number):
-        return f"n{value}"
+    if isinstance(value, _Fraction):
+        return f"n{_digits(value)}"
     if isinstance(value, str):
         return f"s{value}"
-    return "z" if value is None else "t" if value else "f"
+    if isinstance(value, bool):
+        return "t" if value else "f"
+    return "z" if value is None else f"n{value}"
 
 
-class _Number(str):
-    """A number as Postgres writes it: all digits, no exponent; without zeros at the end, so that equal ones look so."""
+def _digits(number: str) -> str:
+    """A number as Postgres writes it, without an exponent, and without zeros at the end: equal ones look so."""
+    if "e" in number or "E" in number:
+        number = format(Decimal(number), "f")
+    if "." in number:
+        number = number.rstrip("0").rstrip(".")
+    return "0" if number == "-0" else number
 
 
-def _number(text: str) -> _Number:
-    if "e" in text or "E" in text:
-        text = format(Decimal(text), "f")
-    if "." in text:
-        text = text.rstrip("0").rstrip(".")
-    return _Number("0" if text == "-0" else text)
-
-
-_DECODER = json.JSONDecoder(parse_int=_number, parse_float=_number)
+_DECODER = msgspec.json.Decoder(float_hook=_Fraction)
 
 
 @lru_cache(maxsize=REMEMBERED)
