@@ -434,3 +434,20 @@ def test_who_passes_is_asked_once_for_a_request_however_wide_it_looks(
     assert len(looks) > 1
     assert len(made) == 1
     assert len(asked.live._passing) == 0, "and goes with the request"
+
+
+def test_what_another_models_filling_learns_of_a_photo_the_serving_index_hears(
+    store: PostgresStore, tmp_path: Path
+) -> None:
+    """Its file is read again for the other vector, and has a position now."""
+    live = FaissLiveIndex(store.log, GenerationFolder(tmp_path / "index"), model_key=KEY, dimension=DIM)
+    row = photos_of_places(1, seed=1)[0]
+    plain = replace(entry("photo", row), given=None)
+    (written,) = store.entries.put_many([plain], KEY)
+    live.catch_up()
+    assert live.search(row, 1, among=Filter(NEAR_HERE)).ids.tolist() == []
+
+    store.entries.put_many([replace(plain, exif=HERE[:2])], "next@1", filling=True)
+    live.catch_up()
+
+    assert live.search(row, 1, among=Filter(NEAR_HERE)).ids.tolist() == [written.entry.photo_id]

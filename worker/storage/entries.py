@@ -49,6 +49,7 @@ class Entries:
             photo_ids = sorted({photo_id for photo_id, _ in rows.values()})
             for photo_id in photo_ids:  # in one order, as all writers: no deadlock
                 connection.execute(select(func.pg_advisory_xact_lock(ENTRY_LOCKS, photo_id % 2**31)))
+            before = self._told(connection, photo_ids) if filling else {}
             said = self._rows.said(connection, photo_ids)
             for item in sorted(new, key=lambda item: rows[item.ref]):
                 if item.vector is not None:
@@ -60,7 +61,12 @@ class Entries:
             connection.execute(delete(refusals).where(refusals.c.photo_id.in_(photo_ids)))
             connection.execute(delete(attempts).where(attempts.c.photo_id.in_(photo_ids)))
             stored = {row.photo_id: self._entry(row) for row in connection.execute(self._entries(photo_ids))}
-            seqs = self._log.append(connection, photo_ids, model_key if filling else None)
+            # A vector of another model is nothing to the index that serves; what filters ask of its photos is.
+            after = self._told(connection, before)
+            retold = [photo_id for photo_id in before if before[photo_id] != after[photo_id]]
+            seqs = self._log.append(connection, retold)
+            others = [photo_id for photo_id in photo_ids if photo_id not in seqs]
+            seqs |= self._log.append(connection, others, model_key if filling else None)
             # Under the lock of the log, which the change of the model takes too.
             now_serving = connection.scalar(select(serving.c.model_key))
             if not filling and now_serving not in (None, model_key):
@@ -261,6 +267,12 @@ class Entries:
                 index_elements=["photo_id"], set_=values, where=None if revive else ~entries.c.removed
             )
         )
+
+    @staticmethod
+    def _told(connection: Connection, photo_ids: Collection[int]) -> dict[int, tuple[Any, ...]]:
+        """What filters ask of these photos."""
+        query = select(entries.c.photo_id, entries.c.lat, entries.c.lon, entries.c.provenance, entries.c.metadata)
+        return {row.photo_id: tuple(row) for row in connection.execute(query.where(entries.c.photo_id.in_(photo_ids)))}
 
     def _entries(self, photo_ids: Collection[int]) -> Select[*tuple[Any, ...]]:
         p = self._rows.table
