@@ -29,7 +29,7 @@ ALL_STAMP := $(call stamp,ALL)
 PEERS := .venv-bench
 ENCODER_PEERS := decoders sentence-transformers infinity-emb rclip imgbeddings
 
-.PHONY: help setup demo demo-soak test lint check format docs words bench-index bench-dropin bench-embed clean
+.PHONY: help setup demo demo-soak test lint check format docs words bench-index bench-search bench-dropin bench-embed clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -75,6 +75,9 @@ words: $(ALL_STAMP)  ## Bring the texts of the code into the catalogues of other
 
 bench-index: $(RUN_STAMP) $(PEERS)-index/.made  ## Measure the index beside its peers: SIZE="10000 100000", PEER_LIMIT_S=60; JSON on stdout
 	@$(BIN)/python -m benchmarks.index $(addprefix --size ,$(SIZE)) --peer-limit-s $(PEER_LIMIT_S)
+
+bench-search: $(RUN_STAMP)  ## Measure filtered searches beside what they were: SIZE=1000000; JSON on stdout
+	@$(BIN)/python -m benchmarks.search --size $(SIZE)
 
 bench-dropin: $(ALL_STAMP)  ## Measure a located request, the old class's way and ours: PHOTOS=folder, QUICK=1; JSON on stdout
 	@$(BIN)/python -m benchmarks.dropin $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(QUICK),--quick)

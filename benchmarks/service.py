@@ -95,8 +95,11 @@ def sql(database_url: str) -> Iterator[Any]:
         yield connection.cursor()
 
 
-def fill(settings: Settings, vectors: VectorFile) -> None:
-    """Make the tables and put every vector in, as if each photo had been added once; change log and all."""
+def fill(settings: Settings, vectors: VectorFile, metadata: str = "NULL") -> None:
+    """Make the tables and put every vector in, as if each photo had been added once; change log and all.
+
+    metadata: of the photo with this `id`, as SQL.
+    """
     with closing(PostgresStore(settings)) as store:
         migrate(store.database.engine, schema=settings.db_schema, photos_table=settings.photos_table)
     photos = settings.photos_table
@@ -107,7 +110,7 @@ def fill(settings: Settings, vectors: VectorFile) -> None:
             models = np.full(len(ids), MODEL_KEY, dtype=f"S{len(MODEL_KEY)}")
             copy = "COPY embeddings (content_sha256, model_key, vector) FROM STDIN (FORMAT binary)"
             cursor.copy_expert(copy, io.BytesIO(copy_rows(content=hashes, model=models, vector=rows.astype("<f4"))))
-        cursor.execute(_FILL.format(photos=photos), {"count": vectors.count, "photos": photos})
+        cursor.execute(_FILL.format(photos=photos, metadata=metadata), {"count": vectors.count, "photos": photos})
         # What autovacuum and the checkpointer would do later, in the middle of a measurement.
         cursor.execute("VACUUM ANALYZE")
         cursor.execute("CHECKPOINT")
@@ -211,8 +214,9 @@ _FILL = """
         SELECT n, 'photos/' || n || '.jpg', (n * 7919) %% 1200000 / 1e4 - 60, (n * 104729) %% 3600000 / 1e4 - 180,
                'exif_gps'
         FROM generate_series(1, %(count)s::bigint) AS n;
-    INSERT INTO entries (photo_id, content_sha256, path, lat, lon, provenance)
-        SELECT id, encode(sha256(id::text::bytea), 'hex'), file_path, lat, lon, location_method FROM {photos};
+    INSERT INTO entries (photo_id, content_sha256, path, lat, lon, provenance, metadata)
+        SELECT id, encode(sha256(id::text::bytea), 'hex'), file_path, lat, lon, location_method, {metadata}
+        FROM {photos};
     INSERT INTO changes (seq, photo_id) SELECT n, n FROM generate_series(1, %(count)s::bigint) AS n;
     SELECT setval('change_seq', %(count)s), setval(pg_get_serial_sequence(%(photos)s, 'id'), %(count)s)
 """
