@@ -56,7 +56,8 @@ class Rows:
             yield Chunk(self.ids[start : start + size], self.vectors[start : start + size])
 
     def sample(self, rows: int) -> Chunk:
-        chosen = np.sort(np.random.default_rng(0).permutation(self.count)[:rows])
+        # Another one each time, as Postgres draws.
+        chosen = np.sort(np.random.default_rng(rows).permutation(self.count)[:rows])
         return Chunk(self.ids[chosen], self.vectors[chosen])
 
     def facts(self) -> Iterator[Facts]:

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import faiss
@@ -31,7 +30,7 @@ from worker.index.folder import GenerationFolder
 from worker.index.generation import Generation
 from worker.index.kinds import Kind, Plan
 from worker.index.live import FaissLiveIndex
-from worker.index.searching import Parameters, Positions
+from worker.index.searching import Parameters
 from worker.index.tuning import Truth, Tuned
 from worker.storage import snapshot as snapshot_module
 from worker.storage import tables
@@ -99,9 +98,10 @@ def test_the_measured_recall_reaches_the_gate_and_holds_for_fresh_queries(built:
     found = [set(built.search(query[None, :], 10)[1].tolist()) for query in queries]
 
     anew = recall(found, true_neighbours(stored, queries, 10))
-    assert built.manifest.recall_at_10 >= 0.97
+    assert built.manifest.recall_at_10_at_least is not None
+    assert built.manifest.recall_at_10 >= built.manifest.recall_at_10_at_least >= 0.97
     assert built.manifest.recall_at_1 >= 0.95
-    assert built.manifest.recall_queries >= 500
+    assert built.manifest.recall_queries == 1_000
     assert anew == pytest.approx(built.manifest.recall_at_10, abs=CHANCE)
 
 
@@ -116,7 +116,7 @@ def test_a_photo_is_no_neighbour_of_itself_when_the_recall_is_measured(built: Ge
     truth = Truth(stored[[70, 5_000]])
     for start in range(0, len(stored), 1_000):
         truth.see(start, stored[start : start + 1_000])
-    truth.stored_at(np.array([70, 5_000]))
+    truth.own = np.array([70, 5_000])
 
     neighbours = truth.neighbours()
     found = tuning.answers(built.index, built.manifest.parameters, truth)
@@ -124,13 +124,71 @@ def test_a_photo_is_no_neighbour_of_itself_when_the_recall_is_measured(built: Ge
     for row, own in enumerate(truth.own):
         nearest = np.argsort(-(stored @ stored[own]))
         assert nearest[0] == own
-        assert neighbours[row].tolist() == nearest[1:11].tolist()
+        assert neighbours[row].tolist() == nearest[1:21].tolist()
         assert own not in found[row]
         assert (found[row] >= 0).all()
-    assert tuning.found_share(neighbours, neighbours) == (1.0, 1.0)
-    half = np.where(np.arange(10) < 5, neighbours, -1)
-    assert tuning.found_share(half, neighbours) == (1.0, 0.5)
-    assert tuning.found_share(neighbours[:, ::-1], neighbours) == (0.0, 1.0)
+
+
+def shares(found: list[int], truth: list[int]) -> list[list[float]]:
+    """[[first found, share found] of the nearest, the same of the next ones], -1 where nothing is to be found."""
+    first, share = tuning.found_shares(*(np.array([row + [-1] * (20 - len(row))]) for row in (found, truth)))
+    return [[-1 if np.isnan(x) else float(x) for x in both] for both in zip(first[0], share[0], strict=True)]
+
+
+def test_what_is_found_is_counted_for_the_nearest_and_for_the_next_without_them() -> None:
+    truth = list(range(20))
+    all_found = [1.0, 1.0]
+
+    assert shares(truth, truth) == [all_found, all_found]
+    assert shares(truth[5:], truth) == [[0.0, 0.5], all_found], "the nearest that lack make no difference to the next"
+    assert shares(truth[:15], truth) == [all_found, [1.0, 0.5]]
+    assert shares([1, 0, *truth[2:10], 11, 10, *truth[12:]], truth) == [[0.0, 1.0], [0.0, 1.0]]
+    assert shares([*range(100, 110), *truth[:10]], truth) == [[0.0, 0.0], [0.0, 0.0]], "what is found too late"
+    assert shares(truth[:12], truth[:12]) == [all_found, all_found], "there are no more than twelve"
+    assert shares(truth[:4], truth[:4]) == [all_found, [-1, -1]]
+
+
+def test_all_queries_at_once_are_answered_as_each_alone(built: Generation, stored: Vectors) -> None:
+    """As many candidates as a search of ten looks at are looked through for what they have."""
+    truth = Truth(stored[:300])
+    truth.own = np.arange(300)
+    parameters: Parameters = {"nprobe": 8, "k_factor": 8, "ef_search": 48}
+    names = {Kind.IVF: ("nprobe", "k_factor"), Kind.HNSW: ("ef_search",), Kind.EXACT: ()}
+    parameters = {name: parameters[name] for name in names[Kind(built.manifest.kind)]}
+
+    together = tuning.answers(built.index, parameters, truth)
+    ready = searching.arguments(built.index, parameters, 10)
+    alone = [searching.search(built.index, query[None, :], 10, ready)[1][0] for query in truth.queries]
+
+    missed = [
+        set(row[row != own].tolist()) - set(found.tolist())
+        for row, found, own in zip(alone, together, truth.own, strict=True)
+    ]
+    assert sum(map(len, missed)) <= 0.002 * 10 * 300
+
+
+def test_what_is_promised_holds_for_the_next_thousand_searches() -> None:
+    """Of photos, each with its own share: mostly all of its neighbours, now and then few."""
+    random = np.random.default_rng(0)
+
+    def drawn(count: int) -> npt.NDArray[np.float64]:
+        return 1 - random.integers(0, 4, count) * (random.random(count) < 0.15) / 10
+
+    # 0.0013 by the normal distribution; few shares that lie far to one side are another one.
+    for count, often in ((200, 0.02), (1_000, 0.006)):
+        samples = [tuning.promised(drawn(count)) for _ in range(2_000)]
+        broken = [drawn(1_000).mean() < at_least for _, at_least in samples]
+        assert np.mean(broken) <= often
+        assert np.mean([at_least for _, at_least in samples]) > 0.96, "it is no empty one: they find 0.9775"
+
+
+def test_the_fewer_photos_are_asked_for_the_less_is_promised() -> None:
+    few, more = (tuning.promised(np.tile([1.0, 0.9], count)) for count in (10, 1_000))
+
+    assert (few[0], more[0]) == pytest.approx((0.95, 0.95))
+    assert few[1] < more[1] < 0.95
+    assert tuning.promised(np.array([1.0])) == (1.0, 0.0)
+    assert tuning.promised(np.zeros(0)) == (1.0, 1.0), "nothing is there that could be missed"
 
 
 def test_similarities_of_every_kind_are_cosines(built: Generation, stored: Vectors) -> None:
@@ -317,7 +375,7 @@ def some(count: int, share: float, seed: int) -> npt.NDArray[np.bool_]:
 @pytest.fixture
 def few_queries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it is not the measurement of the recall that is looked at: it takes most of a small build."""
-    monkeypatch.setattr(building_module, "QUERIES", 100)
+    monkeypatch.setattr(building_module, "QUERIES", 400)
 
 
 @pytest.fixture(params=list(Kind))
@@ -433,50 +491,123 @@ def test_an_index_below_the_gate_is_refused_and_the_one_before_serves(
     assert live.search(vectors[3], 1).ids.tolist() == [ids[3]]
 
 
-def tuned(
-    index: faiss.Index,
-    plan: Plan,
-    truth: Truth,
-    gate: float,
-    series: list[list[Parameters]],
-    cost_s: dict[float, float],
-) -> Tuned:
-    """What tune chooses among these, with a clock that knows what each costs by its nprobe."""
-    clock = SimpleNamespace(now=0.0)
-    clock.perf_counter = lambda: clock.now
-    answers = tuning.answers
-
-    def at_a_cost(index: faiss.Index, parameters: Parameters, truth: Truth) -> Positions:
-        clock.now += cost_s[parameters["nprobe"]]
-        return answers(index, parameters, truth)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tuning, "time", clock)
-        patch.setattr(tuning, "answers", at_a_cost)
-        patch.setattr(tuning, "_parameters_to_try", lambda _: series)
-        return tuning.tune(index, plan, truth, gate)
-
-
-def test_the_cheapest_parameters_that_are_good_enough_are_chosen(stored: Vectors) -> None:
+def test_the_fastest_of_the_cheapest_parameters_that_are_good_enough_is_chosen(
+    stored: Vectors, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (plan,) = kinds.plans(len(stored), DIM, kind="ivf", exact_up_to=0, memory_bytes=float("inf"))
     index = kinds.train(plan, DIM, stored)
     index.add(stored)
     truth = Truth(stored[:200])
     truth.see(0, stored)
-    truth.stored_at(np.arange(200))
-    worst: Parameters = {"nprobe": 1, "k_factor": 1}
-    good, better, best = ({"nprobe": n, "k_factor": 32.0} for n in (63.0, 64.0, 65.0))
-    cost_s = {1.0: 1.0, 63.0: 5.0, 64.0: 4.0, 65.0: 9.0}
+    truth.own = np.arange(200)
+    timed: list[list[Parameters]] = []
 
-    chosen = tuned(index, plan, truth, 0.95, [[worst, good, best], [worst, better, best]], cost_s)
-    least_bad: Parameters = {"nprobe": 65, "k_factor": 1}
-    hopeless = tuned(index, plan, truth, 1.0, [[worst, least_bad], [worst]], cost_s)
+    def the_last(index: faiss.Index, contenders: list[Parameters], queries: Vectors) -> Parameters:
+        timed.append(contenders)
+        return contenders[-1]
 
-    assert chosen.parameters == better
-    assert chosen.recall_at_10 >= 0.96
-    assert chosen.queries == 200
-    assert hopeless.recall_at_10 < 1.0
-    assert hopeless.parameters == least_bad, "the best there is, for the message"
+    monkeypatch.setattr(tuning, "_fastest", the_last)
+
+    def chosen(good: Callable[[Tuned], bool], *again: float) -> Tuned:
+        series: list[list[Parameters]] = [[{"nprobe": n, "k_factor": k} for n in (1, 4, 16, 64)] for k in again]
+        monkeypatch.setattr(tuning, "_parameters_to_try", lambda _: series)
+        return tuning.tune(index, plan, truth, good, threads=2)
+
+    good = chosen(lambda tuned: tuned.parameters["nprobe"] * tuned.parameters["k_factor"] >= 128, 32, 16, 1)
+    dominated = chosen(lambda tuned: tuned.parameters["nprobe"] >= 16, 32, 16)
+    hopeless = chosen(lambda tuned: False, 32, 16)
+
+    assert timed[0] == [{"nprobe": 4, "k_factor": 32}, {"nprobe": 16, "k_factor": 16}], "64 lists of one are too few"
+    assert good.parameters == timed[0][-1]
+    assert 0.9 < good.recall_at_10_at_least < good.recall_at_10 < 1.0
+    assert good.queries == 200
+    assert dominated.parameters == {"nprobe": 16, "k_factor": 16}
+    assert len(timed) == 1, "as many lists and fewer candidates: there is nothing to time"
+    assert hopeless.parameters == {"nprobe": 64, "k_factor": 32}, "the best there is, for the message"
+
+
+@pytest.mark.parametrize(("kind", "refined"), [("hnsw", ""), ("ivf", "SQ8")])
+def test_a_photo_that_8_bits_were_not_trained_on_is_kept_as_it_is(stored: Vectors, kind: str, refined: str) -> None:
+    """Numbers beyond those of the training are cut off: its cosine with itself was 0.947."""
+    plans = kinds.plans(len(stored), DIM, kind=kind, exact_up_to=0, memory_bytes=float("inf"))
+    plan = replace(plans[0], refined=refined)
+    index = kinds.train(plan, DIM, stored[:1_000])
+    index.add(stored)
+
+    kept = searching.vectors_at(index, np.arange(len(stored)))
+
+    assert (kept * stored).sum(axis=1).min() > building_module.SAME_VECTOR
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+def test_no_photo_that_an_index_learned_from_measures_it(
+    tmp_path: Path, stored: Vectors, monkeypatch: pytest.MonkeyPatch, prepared: bool
+) -> None:
+    """Training takes all of a small set, if it may; what was trained ahead counts too."""
+    learned: list[Vectors] = []
+    asked: list[Vectors] = []
+    train, truth = kinds.train, tuning.Truth
+
+    def trained(plan: Plan, dimension: int, sample: Vectors) -> faiss.Index:
+        learned.append(sample)
+        return train(plan, dimension, sample)
+
+    def asking(queries: Vectors) -> Truth:
+        asked.append(queries)
+        return truth(queries)
+
+    monkeypatch.setattr(kinds, "train", trained)
+    monkeypatch.setattr(building_module, "Truth", asking)
+    folder = GenerationFolder(tmp_path, build=Build(kind="ivf", gate=0.5))
+    snapshot = rows_of(stored[:2_000])
+
+    ahead = folder.prepare(snapshot, dimension=DIM) if prepared else None
+    folder.write(1, snapshot, model_key=KEY, dimension=DIM, trained=ahead)
+
+    rows = [{row.tobytes() for row in vectors} for vectors in (learned[0], asked[0])]
+    assert len(learned) == len(asked) == 1
+    assert rows[0] & rows[1] == set()
+    assert (len(rows[0]), len(rows[1])) == (1_600, 400)
+    assert folder.open(1, model_key=KEY).manifest.recall_queries == 400
+
+
+def test_a_recall_that_only_its_mean_reaches_is_not_published(
+    tmp_path: Path, stored: Vectors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was published for 0.97 found 0.9652 for others: a sample of a few hundred is as lucky now and then."""
+    measured = tuning.measured
+
+    def by_chance(index: faiss.Index, parameters: Parameters, truth: Truth) -> Tuned:
+        return replace(measured(index, parameters, truth), recall_at_10=0.975, recall_at_10_at_least=promise)
+
+    monkeypatch.setattr(tuning, "measured", by_chance)
+
+    promise = 0.9699
+    with pytest.raises(Permanent, match=r"0\.9699") as caught:
+        build(tmp_path, stored[:2_000], how=Build(kind="ivf"))
+    assert caught.value.code is Code.RECALL_TOO_LOW
+    assert names_in(tmp_path) == []
+    promise = 0.97
+    manifest = build(tmp_path, stored[:2_000], how=Build(kind="ivf")).manifest
+
+    assert (manifest.recall_at_10, manifest.recall_at_10_at_least) == (0.975, 0.97)
+
+
+def test_a_generation_of_the_former_format_still_serves(tmp_path: Path, stored: Vectors) -> None:
+    build(tmp_path, stored[:100])
+    file = tmp_path / "000001" / "manifest.json"
+    facts = json.loads(file.read_text())
+    assert facts["format"] == 3
+    del facts["recall_at_10_at_least"]
+
+    file.write_text(json.dumps(facts | {"format": 2}))
+    former = GenerationFolder(tmp_path).open(1, model_key=KEY)
+    file.write_text(json.dumps(facts | {"format": 1}))
+    with pytest.raises(BadGeneration, match="format 1"):
+        GenerationFolder(tmp_path).open(1, model_key=KEY)
+
+    assert former.manifest.recall_at_10_at_least is None
+    assert former.search(stored[:1], 1)[1].tolist() == [0]
 
 
 def test_exact_search_passes_every_gate(tmp_path: Path) -> None:
@@ -568,7 +699,10 @@ def test_what_the_generation_before_finds_is_compared(tmp_path: Path, stored: Ve
     assert second.manifest.previous == 1
     assert second.manifest.agreement is not None
     assert 0.97 <= second.manifest.agreement <= 1.0
-    assert second.manifest.agreement == pytest.approx(second.manifest.recall_at_10, abs=CHANCE)
+    # What exact search found is the truth itself.
+    found = [set(second.search(query[None, :], 11)[1].tolist()) for query in stored[:300]]
+    anew = recall(found, true_neighbours(stored[:3_200], stored[:300], 11))
+    assert second.manifest.agreement == pytest.approx(anew, abs=CHANCE)
 
 
 def test_an_index_that_loses_what_the_one_before_found_is_refused(
@@ -577,8 +711,8 @@ def test_an_index_that_loses_what_the_one_before_found_is_refused(
     """Whatever the measurement of its own recall says."""
     build(tmp_path, stored[:2_000], number=1, how=Build(kind="exact"))
 
-    def too_kind(index: faiss.Index, plan: Plan, truth: Truth, gate: float) -> Tuned:
-        return Tuned({"nprobe": 1, "k_factor": 1}, 0.99, 0.99, 500)
+    def too_kind(*_: object, **__: object) -> Tuned:
+        return Tuned({"nprobe": 1, "k_factor": 1}, 0.99, 0.99, 0.99, 500)
 
     monkeypatch.setattr(tuning, "tune", too_kind)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from worker.core.vectors import SAME_PIXELS, Vectors, unit_rows
 from worker.index import copies as copies_module
 from worker.index.copies import CROWD, LEAST, NONE, Copies, Seen
-from worker.index.tuning import Truth, found_share
+from worker.index.tuning import Truth, found_shares
 
 DIM = 48
 
@@ -94,8 +94,8 @@ def test_which_of_the_copies_is_found_does_not_matter_but_how_many_does() -> Non
     truth.are_copies(seen(vectors), len(vectors))
 
     def share(found: list[int], true: list[int]) -> float:
-        rows = [truth.alike(np.array([row + [-1] * (10 - len(row))])) for row in (found, true)]
-        return found_share(*rows)[1]
+        rows = [truth.alike(np.array([row + [-1] * (20 - len(row))])) for row in (found, true)]
+        return float(found_shares(*rows)[1][0, 0])
 
     assert share([1, 2, 3, 44], [7, 9, 5, 44]) == 1.0
     assert share([1, 2, 44, 45], [7, 9, 5, 44]) == 0.75

@@ -15,7 +15,7 @@ from pathlib import Path
 from worker.core.ports import Progress, RemoteFolder, Snapshot
 from worker.core.types import Built
 from worker.errors import BadGeneration, Transient
-from worker.index import kinds, searching
+from worker.index import searching
 from worker.index.building import Build, Builder, Trained
 from worker.index.generation import FILES, FORMAT, MANIFEST, Generation, fsync, open_generation, read_manifest
 from worker.index.kinds import Kind
@@ -90,7 +90,7 @@ class GenerationFolder:
         if plan.kind is Kind.EXACT:
             return None
         searching.use_threads(self._build.threads)
-        return Trained(plan, kinds.train(plan, dimension, snapshot.sample(plan.training_rows).vectors))
+        return Trained.on(snapshot, plan, dimension)
 
     def open(self, number: int, *, model_key: str) -> Generation:
         """Map a generation after checking every byte of it. Raises BadGeneration naming what is wrong."""

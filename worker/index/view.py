@@ -236,7 +236,9 @@ def _search_base(
         if not blocked:
             return base.ids[positions], similarities
         stay = ~view.hidden[positions] & ~np.isin(positions, out)
-        if blocked <= SPARE or stay.sum() >= min(k, left):
+        stays = int(np.count_nonzero(stay))
+        # Where as many are gone as are wanted, the others lie farther away than such a search looks well.
+        if blocked <= SPARE or (stays >= min(k, left) and len(stay) - stays <= k):
             return base.ids[positions[stay]], similarities[stay]
     if not left:
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
