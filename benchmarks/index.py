@@ -1,6 +1,7 @@
 """The index, measured beside what a user would pick instead, on one machine in one run.
 
     python -m benchmarks.index --size 100000 [--size 1000000 ...] [--json-file FILE]
+    python -m benchmarks.index --seeds 20           recall and speed on so many sets of vectors (seeds.py)
 
 JSON goes to stdout on one line, an object for one size and a list for several; progress and tables go to stderr. The
 variable SIGHTLINE_INDEX_KIND chooses another kind of index than the service would choose by itself.
@@ -28,6 +29,8 @@ from benchmarks.peers import PEERS
 from benchmarks.processes import ANSWER_S, alone, ask, python_of
 from benchmarks.renderer import ENCODER, write_features
 from benchmarks.report import console, machine, step, table, tell, workplace
+from benchmarks.seeds import DIMENSION, EQUAL_RECALL, FASTEST_PEERS, QUERIES, measure_seeds
+from benchmarks.seeds import SHOWN as SEED_SHOWN
 from benchmarks.service import exact_search, fill, rebuild, rebuild_or_refusal, remove_added, search, sql
 from benchmarks.traffic import WARM_UP_ADDS, add_to_visible, swap
 from benchmarks.vectors import ClusteredVectors
@@ -35,13 +38,9 @@ from worker.embedded import EmbeddedServers
 from worker.settings import Settings
 
 CORES = 2
-DIMENSION = 512
-QUERIES = 1_000
 ADDS = 200
 #: Stored photos that are asked for during the swap, and others that are added meanwhile, again and again.
 KNOWN, NEWCOMERS = 200, 1_000
-#: A peer's recall@10 is equal when it lies at most this far below ours: half a standard error of 1,000 queries.
-EQUAL_RECALL = 0.002
 #: Kinds of index that the renderer's features are put into.
 KINDS = ("exact", "ivf", "hnsw")
 #: What is shown of every contender.
@@ -61,15 +60,44 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--peer", choices=list(PEERS), action="append", help="one of them alone; may be given again")
     add("--peers-python", type=Path, default=python_of("index"), help="with benchmarks/requirements-index.txt")
     add("--renderer-views", type=int, default=8, help="views of each of the renderer's places, 0 leaves it out (8)")
+    add("--seeds", type=int, help="so many sets of vectors, recall and speed alone, beside the fastest peer")
+    add("--peer-seeds", type=int, help="of these, so many beside the peer (all); the others are of recall alone")
     options = parser.parse_args(arguments)
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     about = machine("sightline-worker", "faiss-cpu", "numpy")
+    if options.seeds:
+        _seeds(options, about)
+        return
     drawn = _renderer(options.renderer_views) if options.renderer_views else {"skipped": "--renderer-views 0"}
     results = []
     for size in options.size or [100_000]:
         results.append(_measure(size, options) | {"renderer": drawn, "machine": about})
         console.print(*_tables(results[-1]))
     line = tell(results[0] if len(results) == 1 else results)
+    if options.json_file is not None:
+        options.json_file.write_text(line)
+
+
+def _seeds(options: argparse.Namespace, about: dict[str, Any]) -> None:
+    """Of one size."""
+    (size,) = options.size or [100_000]
+    result = measure_seeds(
+        options.seeds,
+        size,
+        options.peer or FASTEST_PEERS,
+        beside_peers=options.seeds if options.peer_seeds is None else options.peer_seeds,
+        python=options.peers_python,
+        limit_s=options.peer_limit_s,
+        threads=CORES,
+    )
+    rows = {
+        f"seed {row['seed']}": row
+        | {"peers": [f"{name} {figures.get('qps_of_processor', '')}" for name, figures in row["peers"].items()]}
+        for row in result["seeds"]
+    }
+    console.print(table(f"{size:,} vectors of {DIMENSION} dimensions, searches in one thread", rows, SEED_SHOWN))
+    console.print(table("All seeds", {name: {"": value} for name, value in result["summary"].items()}))
+    line = tell({"size": size, "dimension": DIMENSION, **result, "machine": about})
     if options.json_file is not None:
         options.json_file.write_text(line)
 

@@ -76,7 +76,7 @@ def one_by_one(search: Search, queries: Vectors, truth: Ids) -> dict[str, Any]:
         search(query)
     found = np.full((len(queries), K), -1, dtype=np.int64)
     latencies: list[float] = []
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), time.thread_time()
     for query in queries:
         started = time.perf_counter()
         if started - began > PASS_S and len(latencies) >= LEAST_QUERIES:
@@ -84,7 +84,7 @@ def one_by_one(search: Search, queries: Vectors, truth: Ids) -> dict[str, Any]:
         ids = search(query)
         latencies.append(time.perf_counter() - started)
         found[len(latencies) - 1, : len(ids)] = ids
-    seconds = time.perf_counter() - began
+    seconds, worked = time.perf_counter() - began, time.thread_time() - worked
     answered, spent = found[: len(latencies)], np.array(latencies)
     return {
         "queries": len(answered),
@@ -93,7 +93,14 @@ def one_by_one(search: Search, queries: Vectors, truth: Ids) -> dict[str, Any]:
         "search_p50_ms": percentile_ms(spent, 50),
         "search_p99_ms": percentile_ms(spent, 99),
         "qps_1_thread": round(len(answered) / seconds, 1),
+        # Of a contender that works in the calling thread.
+        "qps_of_processor": round(len(answered) / worked, 1),
     }
+
+
+def best_of(passes: int, search: Search, queries: Vectors, truth: Ids) -> dict[str, Any]:
+    """The fastest pass of one_by_one."""
+    return max((one_by_one(search, queries, truth) for _ in range(passes)), key=lambda pass_: pass_["qps_of_processor"])
 
 
 def queries_per_second(search: Search, queries: Vectors, *, threads: int) -> float:
