@@ -21,7 +21,7 @@ from benchmarks.measure import Ids, K, VectorFile, Vectors, best_of, exact_neigh
 from benchmarks.processes import ANSWER_S, alone, ask
 from benchmarks.report import console, step, workplace
 from benchmarks.vectors import ClusteredVectors
-from worker.core.types import Chunk
+from worker.core.types import Chunk, Documents, Facts
 from worker.index.building import Build
 from worker.index.folder import GenerationFolder
 from worker.index.view import Layers
@@ -60,6 +60,12 @@ class FileSnapshot:
         stored = np.memmap(self.rows.path, dtype=np.float32, mode="r", shape=shape)
         chosen = np.sort(np.random.default_rng(rows).permutation(self.count)[:rows])
         return Chunk(chosen + 1, np.array(stored[chosen]))
+
+    def facts(self) -> Iterator[Facts]:
+        return iter(())
+
+    def documents(self) -> Iterator[Documents]:
+        return iter(())
 
 
 def measure_seeds(

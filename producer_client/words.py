@@ -150,7 +150,7 @@ class PositionFrom(StrEnum):
 
 
 class PositionIssue(StrEnum):
-    """Why a stored photo has no position, or, of the last two, why the one that it has is never evidence."""
+    """Why a stored photo has no position, or, of the last four, why the one that it has is no evidence."""
 
     ABSENT = "absent"  #: nothing says where it was taken
     VOID = "void"  #: the camera says itself that it had no fix
@@ -165,3 +165,5 @@ class PositionIssue(StrEnum):
 
     DEFAULT_POINT = "default_point"  #: exactly 0, 0 was given: a default, not a place
     TOO_COARSE = "too_coarse"  #: its stated error is larger than the distance within which witnesses agree
+    FILE_CHANGED = "file_changed"  #: its file has another content by now, and has not been embedded again
+    FILE_GONE = "file_gone"  #: its file is not there any more

@@ -26,7 +26,7 @@ from worker.core import sidecars
 from worker.core.batcher import Batcher, Expected, as_ours
 from worker.core.ports import Decode, Encoder, PhotoSource, Rows, StoredVectors
 from worker.core.request import current
-from worker.core.types import TOO_PLAIN, PhotoRow
+from worker.core.types import TOO_PLAIN, FileFacts, PhotoRow, is_on_disk
 from worker.core.vectors import Vector
 from worker.errors import Permanent, PhotoRefusal, Transient, WorkerError
 from worker.settings import Settings
@@ -56,17 +56,20 @@ class Fetched:
     fresh: bool
     kept: bool
     picture_hash: bytes | None
+    file: FileFacts | None
 
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """A photo's file, and its row where one was named. path: where it lies, if it came from a path."""
+    """A photo's file, and its row where one was named. path: where it lies, if it came from a path. file: how it was
+    before it was read, if it lies on a disk of ours."""
 
     ref: str
     row: PhotoRow | None
     path: str | None
     content: bytes
     content_sha256: str
+    file: FileFacts | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ class _Step:
     ones that Postgres has. without_hash: contents whose picture Postgres does not know and should. decoding: by ref,
     those that are decoded."""
 
-    photos: list[tuple[str, str, PhotoRow | None]]  #: ref, content, row
+    photos: list[tuple[str, str, PhotoRow | None, FileFacts | None]]  #: ref, content, row, file
     known: dict[str, Vector]
     kept: dict[str, Vector]
     without_hash: set[str]
@@ -185,12 +188,12 @@ class Embedding:
                 decoding[r.ref] = pool.submit(self._look_at, r)
         # Before `expected` gives up what is not there.
         stack.callback(wait, decoding.values())
-        photos = [(r.ref, r.content_sha256, r.row) for r in read]
+        photos = [(r.ref, r.content_sha256, r.row, r.file) for r in read]
         return _Step(photos, known, kept, without_hash, expected, decoding)
 
     def _end(self, step: _Step, fetched: dict[str, Fetched], refused: dict[str, Refused]) -> None:
         fresh, failures = step.expected.vectors()
-        for ref, content, row in step.photos:
+        for ref, content, row, file in step.photos:
             try:
                 position = step.decoding[ref].result() if ref in step.decoding else PositionIssue.ABSENT
             except WorkerError as exc:
@@ -212,6 +215,7 @@ class Embedding:
                 fresh=content in fresh,
                 kept=content in step.kept,
                 picture_hash=picture_hash,
+                file=file,
             )
 
     def _read(self, ref: str, photo: Photo, rows: dict[int, PhotoRow]) -> _Read | Refused:
@@ -234,12 +238,23 @@ class Embedding:
                         "one of another database than the workers' (SIGHTLINE_DATABASE_URL)? Else send the path alone",
                     )
                 photo = Photo(path=row.path)
+            file = self._facts(photo.path)
             content = self._source.fetch(photo)
         # A source that does not answer is its own photo's trouble, not that of the others in the message: a code to try
         # again with. What Postgres raises goes on and sends the whole message round.
         except (PhotoRefusal, BadRequest, Transient) as exc:
             return Refused(ref, exc.code, exc.message)
-        return _Read(ref, row, photo.path, content, hashlib.sha256(content).hexdigest())
+        return _Read(ref, row, photo.path, content, hashlib.sha256(content).hexdigest(), file)
+
+    def _facts(self, path: str | None) -> FileFacts | None:
+        """How the file is before it is read: if it changes meanwhile, the next look at it sees another time."""
+        if not is_on_disk(path):
+            return None
+        try:
+            return self._source.facts(path)
+        # Reading it says what the matter is.
+        except (OSError, PhotoRefusal, Transient):
+            return None
 
     def _is_one_file(self, path: str, other: str) -> bool:
         return path == other or self._source.spellings(path)[-1] == self._source.spellings(other)[-1]

@@ -78,6 +78,10 @@ class Settings(BaseSettings):
     """Whether coordinates and addresses of messages are written to rows that are there already, where a message does
     not say so itself (`update_row`). Otherwise they are kept in Sightline's own tables. New photos get rows in any
     case; weaker coordinates never replace stronger ones."""
+    stale_files_count: bool = False
+    """Whether a photo stays evidence whose file has changed or gone since it was embedded, as rebuilds and `sightline
+    embed --missing` notice. It is found all the same; otherwise it is no evidence until the file is back as it was, or
+    has been embedded again."""
 
     # -- the model
     encoder: str = "open_clip/ViT-B-32/openai"

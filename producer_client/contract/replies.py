@@ -103,6 +103,7 @@ class Hit(Message, frozen=True):
     metadata: dict[str, Any] | None = None
     content_sha256: str = ""
     position_error_m: float | None = None  #: metres, as the camera states it
+    position_issue: PositionIssue | None = None  #: why its position is no evidence, whatever its provenance was
 
 
 class SearchReply(Message, frozen=True):
@@ -218,3 +219,5 @@ class StatsReply(Message, frozen=True):
     cache_misses: int
     rss_mb: float
     last_rebuild: RebuildRun | None
+    changed: int = 0  #: photos whose file has another content than when they were embedded
+    gone: int = 0  #: photos whose file is not there any more

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from msgspec.structs import replace
@@ -24,6 +25,8 @@ from worker.words import say
 
 #: Names of what was left out that are told.
 NAMED = 5
+if TYPE_CHECKING:
+    from worker.library.checking import Checked
 
 
 def add(
@@ -81,14 +84,21 @@ def embed(
 ) -> None:
     """Compute vectors: of photo files, to be had with --json, or with --missing of the photos table.
 
-    With --missing photos are indexed as `backfill` does, without its report, and those that were indexed before
-    pictures were compared are looked at again, to know their copies. A run that was broken off goes on where it ended.
+    With --missing photos are indexed as `backfill` does, without its report, and again where their file has changed;
+    those that were indexed before pictures were compared are looked at again, to know their copies. A run that was
+    broken off goes on where it ended.
     """
+    from worker.library.checking import Checking
+    from worker.storage.source import PhotoFiles
+
     if missing == bool(photos):
         fail(say("give photo files, or --missing"))
     if missing:
         settings = load_settings()
         with open_client(settings) as client, open_store(settings) as store:
+            with progress_bar(say("looking")) as progress:
+                files = Checking(files=store.files, source=PhotoFiles(settings))
+                checked = files.all(lambda _, done, total: progress(done, total))
             model_key = client.stats().model_key
             todo = store.vectors.missing_count(model_key)
             stored, refused = embed_missing(client, store.vectors, model_key, todo, timeout)
@@ -96,6 +106,8 @@ def embed(
             seen, unread = look_at_pictures(client, store.vectors, unseen, timeout)
         refused += unread
         facts: dict[str, Any] = {"missing_before": todo, "embedded": stored, "without_hash_before": unseen}
+        facts["files"] = asdict(checked)
+        lines = _checked_lines(checked)
     else:
         items = [EmbedItem(ref=str(path), photo=Photo(path=str(path.resolve()))) for path in photos or ()]
         with open_client(load_settings()) as client, progress_bar(say("embedding")) as progress:
@@ -103,8 +115,11 @@ def embed(
         refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
         stored, seen = len(outcomes) - len(refused), 0
         facts = {"embedded": [outcome.to_wire() for outcome in outcomes if isinstance(outcome, Embedded)]}
+        lines = []
 
     def table() -> None:
+        for line in lines:
+            out.print(line)
         print_refused(refused)
         out.print(say("[green]{stored} embedded[/], {refused} refused", stored=stored, refused=len(refused)))
         if seen:
@@ -122,6 +137,18 @@ def _left_out_line(left_out: Sequence[LeftOut]) -> str:
         count=len(left_out),
         names=names,
     )
+
+
+def _checked_lines(checked: Checked) -> list[str]:
+    lines = []
+    if checked.changed:
+        lines.append(say("files that have changed since they were embedded: {count}", count=checked.changed))
+    if checked.gone:
+        lines.append(say("[yellow]files that are gone[/]: {count}", count=checked.gone))
+    if checked.unknown:
+        count, why = checked.unknown, escape(checked.why or "")
+        lines.append(say("[yellow]files of which nothing can be said[/]: {count} ({why})", count=count, why=why))
+    return lines
 
 
 def purge(

@@ -25,10 +25,10 @@ def position_lines(stored: Iterable[Stored]) -> Iterator[str]:
 
 
 def _reasons(counted: Counter[PositionIssue]) -> str:
-    return ", ".join(f"{_said(issue)}: {count}" for issue, count in counted.most_common())
+    return ", ".join(f"{issue_said(issue)}: {count}" for issue, count in counted.most_common())
 
 
-def _said(issue: PositionIssue) -> str:
+def issue_said(issue: PositionIssue) -> str:
     match issue:
         case PositionIssue.ABSENT:
             return say("nothing says where")
@@ -54,3 +54,7 @@ def _said(issue: PositionIssue) -> str:
             return say("exactly 0, 0: a default, not a place")
         case PositionIssue.TOO_COARSE:
             return say("its error is too large")
+        case PositionIssue.FILE_CHANGED:
+            return say("its file has changed")
+        case PositionIssue.FILE_GONE:
+            return say("its file is gone")

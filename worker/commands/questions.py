@@ -14,6 +14,7 @@ from producer_client import Near
 from producer_client.contract import Hit
 from producer_client.language import Language, explained
 from worker.commands.connections import open_client
+from worker.commands.positions import issue_said
 from worker.commands.terminal import AsJson, TimeoutS, fail, out, show
 from worker.settings import load as load_settings
 from worker.words import say
@@ -99,7 +100,7 @@ def _hits_table(title: str, hits: Sequence[Hit]) -> Table:
             f"{hit.similarity:.3f}",
             "" if hit.lat is None else f"{hit.lat:.6f}",
             "" if hit.lon is None else f"{hit.lon:.6f}",
-            hit.provenance or "",
+            (hit.provenance or "") + ("" if hit.position_issue is None else f" ({issue_said(hit.position_issue)})"),
             escape(hit.path or ""),
         )
     return shown

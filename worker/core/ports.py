@@ -18,7 +18,9 @@ from worker.core.types import (
     Documents,
     Entry,
     Facts,
+    FileFacts,
     Filter,
+    KnownFile,
     Missing,
     Neighbours,
     NewEntry,
@@ -65,6 +67,8 @@ class PhotoSource(Protocol):
     """References to bytes. Raises PhotoRefusal, or Transient where a server did not answer."""
 
     def fetch(self, photo: Photo) -> bytes: ...
+
+    def facts(self, path: str) -> FileFacts: ...
 
     def beside(self, path: str, names: Iterable[tuple[T, str]], *, limit: int) -> Iterator[tuple[T, bytes]]: ...
 
@@ -126,6 +130,16 @@ class Entries(Protocol):
     def follow_rows(self) -> int: ...
 
     def counts(self, model_key: str) -> Counts: ...
+
+
+class KnownFiles(Protocol):
+    """The files on disk of the photos that are indexed, as they were when these were embedded."""
+
+    def count(self) -> int: ...
+
+    def after(self, after_id: int, limit: int) -> list[KnownFile]: ...
+
+    def note(self, looked_at: Sequence[KnownFile]) -> None: ...
 
 
 class StoredVectors(Protocol):
@@ -228,6 +242,9 @@ class Store(Protocol):
 
     @property
     def entries(self) -> Entries: ...
+
+    @property
+    def files(self) -> KnownFiles: ...
 
     @property
     def vectors(self) -> StoredVectors: ...

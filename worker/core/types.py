@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from enum import StrEnum
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,38 @@ class Decoded:
         return (self.position.lat, self.position.lon) if isinstance(self.position, Position) else None
 
 
+def is_on_disk(path: str | None) -> TypeGuard[str]:
+    """Whether a path names a file on a disk of ours; not a URL, nor what came as bytes."""
+    return path is not None and "://" not in path and not path.startswith(INLINE)
+
+
+class FileFacts(NamedTuple):
+    """By which a file on disk is known to be the same without reading it: bytes, and its time of change."""
+
+    size: int
+    mtime_ns: int
+
+
+class FileState(StrEnum):
+    """What has become of the file of a photo since it was embedded."""
+
+    CHANGED = "changed"  #: it has another content
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFile:
+    """The file of an indexed photo, as it was when it was embedded. facts: None where nobody knows. at: when the entry
+    was written, as Postgres says it."""
+
+    photo_id: int
+    path: str
+    content_sha256: str
+    facts: FileFacts | None
+    state: FileState | None
+    at: Any
+
+
 @dataclass(frozen=True, slots=True)
 class PhotoRow:
     """A row of the backend's `photos` table, read as Sightline understands it."""
@@ -61,6 +94,7 @@ class Entry:
     metadata: dict[str, Any] | None
     position_error_m: float | None = None
     picture_hash: bytes | None = None
+    file_state: FileState | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +106,7 @@ class NewEntry:
     `given` is what the message says, `exif` what the file or its sidecar says; see worker.core.position for what holds.
     `exif_error_m` is the error that it states, in metres; it holds for a row that has the same point from the same
     camera, too. A new row is made of them; `update_row` says whether one that is there is written, too, None that the
-    settings do.
+    settings do. `file` is how the file was, where it is one on disk.
     """
 
     ref: str
@@ -86,6 +120,7 @@ class NewEntry:
     address: dict[str, Any] | None
     metadata: dict[str, Any] | None
     exif_error_m: float | None = None
+    file: FileFacts | None = None
     update_row: bool | None = None
     picture_hash: bytes | None = None
 
@@ -230,3 +265,5 @@ class Counts:
     refused: int
     purges_pending: int
     seq: int
+    changed: int
+    gone: int

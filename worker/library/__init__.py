@@ -7,6 +7,7 @@ from typing import Self
 
 from worker.core.ports import Decode, Encoder, Generations, LiveIndex, PhotoSource, Store
 from worker.embedding import Embedding
+from worker.library.checking import Checking
 from worker.library.filling import Filling
 from worker.library.models import Models
 from worker.library.photos import Photos
@@ -65,6 +66,7 @@ class Library:
         rebuilding = Rebuilding(
             settings,
             encoder=encoder,
+            checking=Checking(files=store.files, source=source),
             filling=filling,
             entries=store.entries,
             change_log=store.log,

@@ -148,6 +148,7 @@ class Photos:
             given=given,
             exif=None if said is None else (said.lat, said.lon),
             exif_error_m=None if said is None else said.error_m,
+            file=f.file,
             address=item.address,
             metadata=item.metadata,
             update_row=item.update_row,

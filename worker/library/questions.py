@@ -201,26 +201,28 @@ class Questions:
                 continue
             others = known.keys() - copies
             best = sorted(others, key=lambda photo_id: (-similarity[photo_id], photo_id))[:k]
-            agree_m = self._settings.locate_agree_m
-            hits = [_hit(known[i][0], similarity[i], agree_m) for i in best if similarity[i] >= threshold]
+            hits = [self._hit(known[i][0], similarity[i]) for i in best if similarity[i] >= threshold]
             return hits, found, {i: Look(known[i][1], known[i][0].picture_hash) for i in best}
+
+    def _hit(self, entry: Entry, similarity: float) -> contract.Hit:
+        settings = self._settings
+        provenance, issue = counts_as(
+            entry, agree_m=settings.locate_agree_m, stale_files_count=settings.stale_files_count
+        )
+        return contract.Hit(
+            photo_id=entry.photo_id,
+            similarity=round(similarity, 6),
+            path=entry.path,
+            lat=entry.lat,
+            lon=entry.lon,
+            provenance=provenance,
+            address=entry.address,
+            metadata=entry.metadata,
+            content_sha256=entry.content_sha256,
+            position_error_m=entry.position_error_m,
+            position_issue=issue,
+        )
 
 
 def _is_trusted(hit: contract.Hit) -> bool:
     return hit.provenance is not None and hit.provenance.trusted
-
-
-def _hit(entry: Entry, similarity: float, agree_m: float) -> contract.Hit:
-    provenance, _ = counts_as(entry, agree_m=agree_m)
-    return contract.Hit(
-        photo_id=entry.photo_id,
-        similarity=round(similarity, 6),
-        path=entry.path,
-        lat=entry.lat,
-        lon=entry.lon,
-        provenance=provenance,
-        address=entry.address,
-        metadata=entry.metadata,
-        content_sha256=entry.content_sha256,
-        position_error_m=entry.position_error_m,
-    )

@@ -13,6 +13,7 @@ from producer_client import contract
 from producer_client.contract import Code
 from worker.core.ports import Encoder, Entries, Generations, Log, Progress, PublishedGenerations, Runs
 from worker.errors import Permanent, Transient
+from worker.library.checking import Checking
 from worker.library.filling import Filling, Throttled
 from worker.settings import Settings
 
@@ -27,6 +28,7 @@ class Rebuilding:
         settings: Settings,
         *,
         encoder: Encoder,
+        checking: Checking,
         filling: Filling,
         entries: Entries,
         change_log: Log,
@@ -36,6 +38,7 @@ class Rebuilding:
     ) -> None:
         self._settings = settings
         self._encoder = encoder
+        self._checking = checking
         self._filling = filling
         self._entries = entries
         self._log = change_log
@@ -44,7 +47,7 @@ class Rebuilding:
         self._files = files
 
     def rebuild(self, progress: Progress | None = None, *, filling: bool = False) -> contract.RebuildReply:
-        """Embed what is missing, write a generation from one snapshot of Postgres, publish it.
+        """Look at the files, embed what is missing or changed, write a generation from one snapshot, publish it.
 
         One at a time in the cluster: raises Permanent(already_running). Any failure leaves the old generation.
         """
@@ -89,6 +92,8 @@ class Rebuilding:
     def _rebuild(self, note: Throttled, filling: bool) -> contract.RebuildReply:
         started = time.monotonic()
         self._entries.follow_rows()
+        if not filling:
+            self._checking.all(note)
         with ThreadPoolExecutor(1, thread_name_prefix="train") as ahead:
             training = ahead.submit(self._train)
             embedded, refused = self._filling.all(note, filling=filling)

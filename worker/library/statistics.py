@@ -57,4 +57,6 @@ class Statistics:
             cache_misses=self._embedding.computed,
             rss_mb=rss_mb,
             last_rebuild=self._runs.last(),
+            changed=counts.changed,
+            gone=counts.gone,
         )

@@ -11,16 +11,15 @@ from sqlalchemy import Connection, Row, Select, and_, case, delete, exists, func
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from producer_client.contract import Code, Provenance
-from worker.core.geo import same_point
-from worker.core.position import Held, Known, is_same, settle
-from worker.core.types import Counts, Entry, Filter, NewEntry, Written
+from worker.core.types import Counts, Entry, FileState, Filter, NewEntry, Written
 from worker.core.vectors import Ids, Vector, from_bytes
 from worker.errors import Transient
 from worker.storage.database import Database
 from worker.storage.filters import has_metadata, is_within
 from worker.storage.following import news
 from worker.storage.log import ChangeLog
-from worker.storage.rows import NO_ROW, Rows, Said
+from worker.storage.rows import NO_ROW, Place, Rows, Said
+from worker.storage.settling import FORGOTTEN, is_former_reading, of_file, settled
 from worker.storage.tables import attempts, changes, embeddings, entries, pictures, purges, refusals, serving
 from worker.storage.vectors import forget_contents, keep_hash, keep_vector
 
@@ -46,18 +45,18 @@ class Entries:
         """
         with self._database.begin() as connection:
             rows = self._rows.write(connection, new)
-            photo_ids = sorted({photo_id for photo_id, _ in rows.values()})
+            photo_ids = sorted({place.photo_id for place in rows.values()})
             for photo_id in photo_ids:  # in one order, as all writers: no deadlock
                 connection.execute(select(func.pg_advisory_xact_lock(ENTRY_LOCKS, photo_id % 2**31)))
             before = self._told(connection, photo_ids) if filling else {}
             said = self._rows.said(connection, photo_ids)
-            for item in sorted(new, key=lambda item: rows[item.ref]):
+            for item in sorted(new, key=lambda item: rows[item.ref].photo_id):
                 if item.vector is not None:
                     keep_vector(connection, item.content_sha256, model_key, item.vector)
                 if item.picture_hash is not None:
                     keep_hash(connection, item.content_sha256, item.picture_hash)
-                photo_id, path = rows[item.ref]
-                self._put_entry(connection, photo_id, path, item, said.get(photo_id, NO_ROW), revive)
+                place = rows[item.ref]
+                self._put_entry(connection, place, item, said.get(place.photo_id, NO_ROW), revive)
             connection.execute(delete(refusals).where(refusals.c.photo_id.in_(photo_ids)))
             connection.execute(delete(attempts).where(attempts.c.photo_id.in_(photo_ids)))
             stored = {row.photo_id: self._entry(row) for row in connection.execute(self._entries(photo_ids))}
@@ -71,7 +70,8 @@ class Entries:
             now_serving = connection.scalar(select(serving.c.model_key))
             if not filling and now_serving not in (None, model_key):
                 raise Transient(Code.UNAVAILABLE, f"model {now_serving} serves now, no longer {model_key}")
-        return [Written(item.ref, stored[rows[item.ref][0]], seqs[rows[item.ref][0]]) for item in new]
+        ids = {ref: place.photo_id for ref, place in rows.items()}
+        return [Written(item.ref, stored[ids[item.ref]], seqs[ids[item.ref]]) for item in new]
 
     def remove_many(self, photo_ids: Collection[int]) -> dict[int, tuple[int, bool]]:
         """Take photos out of the index; returns {photo_id: (seq, was in it)}. Their `photos` rows stay."""
@@ -106,6 +106,10 @@ class Entries:
                     row_point=None,
                     own_address=None,
                     row_address=None,
+                    file_point=case((entries.c.file_point.is_not(None), FORGOTTEN)),
+                    file_size=None,
+                    file_mtime_ns=None,
+                    file_state=None,
                     updated_at=func.now(),
                 )
             )
@@ -195,6 +199,10 @@ class Entries:
             select(func.count()).select_from(refusals).scalar_subquery().label("refused"),
             select(func.count()).where(purges.c.erased_at.is_(None)).scalar_subquery().label("purges_pending"),
             func.coalesce(select(func.max(changes.c.seq)).scalar_subquery(), 0).label("seq"),
+            *(
+                select(func.count()).where(entries.c.file_state == state, ~entries.c.removed).scalar_subquery()
+                for state in (FileState.CHANGED, FileState.GONE)
+            ),
         )
         with self._database.begin() as connection:
             return Counts(*connection.execute(query).one())
@@ -222,42 +230,24 @@ class Entries:
         connection.execute(delete(refusals).where(refusals.c.photo_id.in_(ids)))
         return set(gone)
 
-    def _put_entry(
-        self, connection: Connection, photo_id: int, path: str, item: NewEntry, said: Said, revive: bool
-    ) -> None:
+    def _put_entry(self, connection: Connection, place: Place, item: NewEntry, said: Said, revive: bool) -> None:
+        photo_id = place.photo_id
         row = connection.execute(select(entries).where(entries.c.photo_id == photo_id)).first()
-        held = _held(row)
-        said_by_file, error_m = _said_by_file(row, item)
-        # Coordinates of a message are not weighed against what its file happens to have been read for.
-        same_file = row is not None and row.content_sha256 == item.content_sha256
-        exif = said_by_file if item.given is None else held.position if held.from_exif and same_file else None
-        found = settle(row=said.position, row_point=said.point, held=held, exif=exif, given=item.given)
-        # Also where the backend, or this transaction, has written the file's point into the row. Not where somebody
-        # has confirmed it: the camera's error is the camera's.
-        by_camera = (
-            found.position is not None
-            and said_by_file is not None
-            and found.position[2] is Provenance.EXIF_GPS
-            and same_point(found.position[:2], said_by_file[:2])
-        )
-        lat, lon, provenance = found.position or (None, None, None)
+        made_of_file = place.made_of_file
+        if self._rows.may_write(item) and is_former_reading(row, said, item):
+            position = of_file(item) if item.given is None else item.given
+            said = self._rows.correct(connection, photo_id, said, position)
+            made_of_file = item.given is None and position is not None
         values: dict[str, Any] = {
             "content_sha256": item.content_sha256,
-            "path": path,
-            "lat": lat,
-            "lon": lon,
-            "provenance": provenance,
-            "from_exif": found.from_exif,
-            "row_point": found.row_point,
-            "position_error_m": error_m if by_camera else None,
+            "path": place.path,
+            **settled(row, said, item, made_of_file=made_of_file),
+            "file_size": None if item.file is None else item.file.size,
+            "file_mtime_ns": None if item.file is None else item.file.mtime_ns,
+            "file_state": None,
             "removed": False,
             "updated_at": func.now(),
         }
-        # An address goes with its coordinates: that of some that do not count is not kept.
-        if item.address is not None and (item.given is None or is_same(found.position, item.given)):
-            values |= {"own_address": item.address, "row_address": said.address}
-        elif held.row_point is not None and found.row_point is None:
-            values["own_address"] = None
         if item.metadata is not None:
             values["metadata"] = item.metadata
         connection.execute(
@@ -296,22 +286,5 @@ class Entries:
             address=row.of_row if row.of_caller is None else row.of_caller,
             metadata=row.metadata,
             position_error_m=row.position_error_m,
+            file_state=None if row.file_state is None else FileState(row.file_state),
         )
-
-
-def _held(row: Row[Any] | None) -> Held:
-    """What an entry says of the position."""
-    if row is None or row.lat is None:
-        return Held(None)
-    return Held((row.lat, row.lon, Provenance(row.provenance)), row.from_exif, row.row_point)
-
-
-def _said_by_file(row: Row[Any] | None, item: NewEntry) -> tuple[Known | None, float | None]:
-    """What a photo's file says of its position, and the error in metres; what is known of it where nobody has asked
-    the file, because the message says it all, and its content is the same."""
-    if item.exif is not None:
-        return (*item.exif, Provenance.EXIF_GPS), item.exif_error_m
-    same = row is not None and item.given is not None and row.content_sha256 == item.content_sha256
-    if row is None or not same or row.provenance != Provenance.EXIF_GPS:
-        return None, None
-    return (row.lat, row.lon, Provenance.EXIF_GPS), row.position_error_m

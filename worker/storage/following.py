@@ -29,6 +29,8 @@ def news(rows: Rows) -> tuple[ReturningUpdate[int], ...]:
             entries.c.photo_id == p.c.id,
             ~entries.c.removed,
             rows.has_coordinates,
+            # What Sightline has written there of a file is no news; the file may say something else by now.
+            entries.c.file_point.is_distinct_from(rows.point),
             or_(
                 and_(
                     from_row,
@@ -54,6 +56,7 @@ def news(rows: Rows) -> tuple[ReturningUpdate[int], ...]:
                 )
             ),
             row_point=None,
+            file_point=None,
             own_address=None,
             row_address=None,
             updated_at=func.now(),
@@ -69,7 +72,7 @@ def news(rows: Rows) -> tuple[ReturningUpdate[int], ...]:
             entries.c.lat.is_not(None),
             rows.has_coordinates.is_not(True),
         )
-        .values(lat=None, lon=None, provenance=None, position_error_m=None, updated_at=func.now())
+        .values(lat=None, lon=None, provenance=None, position_error_m=None, file_point=None, updated_at=func.now())
         .returning(entries.c.photo_id)
     )
     deleted = (

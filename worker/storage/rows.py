@@ -57,6 +57,15 @@ class Said:
     address: str
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The row of a photo that is stored. made_of_file: it was just made, with the position that the file says."""
+
+    photo_id: int
+    path: str
+    made_of_file: bool = False
+
+
 #: Of a photo whose row has gone meanwhile.
 NO_ROW = Said(None, "", None, "")
 
@@ -181,33 +190,44 @@ class Rows:
         ).where(p.c.id.in_(photo_ids))
         return {row.id: self._said(row) for row in connection.execute(query)}
 
-    def write(self, connection: Connection, new: Sequence[NewEntry]) -> dict[str, tuple[int, str]]:
-        """(photo id, file_path) of every item, by ref; makes rows for new paths, and writes what messages give to those
+    def write(self, connection: Connection, new: Sequence[NewEntry]) -> dict[str, Place]:
+        """The row of every item, by ref; makes rows for new paths, and writes what messages give to those
         that are there where it is asked for."""
         p = self.table
         for path in sorted({item.spellings[-1] for item in new if item.photo_id is None}):
             connection.execute(select(func.pg_advisory_xact_lock(PATH_LOCKS, _signed_crc(path))))
         known = self._ids_by_path(connection, new)
-        found: dict[str, tuple[int, str]] = {}
+        found: dict[str, Place] = {}
         for item in new:
-            photo_id, path = item.photo_id, item.path
+            photo_id, path, made_of_file = item.photo_id, item.path, False
             if photo_id is None:
                 path = next((spelling for spelling in item.spellings if spelling in known), path)
                 photo_id = known.get(path)
             if photo_id is None:
                 given = self._given(item)
+                made_of_file = item.given is None and item.exif is not None
                 if item.given is None and item.exif is not None:
-                    given |= dict(
-                        zip(("lat", "lon"), item.exif, strict=True), location_method=Provenance.EXIF_GPS.value
-                    )
+                    given |= _columns((*item.exif, Provenance.EXIF_GPS))
                 photo_id = connection.scalar(
                     insert(p).values(file_path=path, created_at=func.now(), **given).returning(p.c.id)
                 )
                 known[path] = photo_id
-            elif self._settings.write_rows if item.update_row is None else item.update_row:
+            elif self.may_write(item):
                 self._update(connection, photo_id, item)
-            found[item.ref] = (int(photo_id), path)
+            found[item.ref] = Place(int(photo_id), path, made_of_file)
         return found
+
+    def may_write(self, item: NewEntry) -> bool:
+        """Whether what a message says is written to a row that is there."""
+        return self._settings.write_rows if item.update_row is None else item.update_row
+
+    def correct(self, connection: Connection, photo_id: int, said: Said, position: Known | None) -> Said:
+        """Put a position, or none, in place of one that Sightline had written itself; returns what the row says now."""
+        p = self.table
+        if not is_same(said.position, position):
+            statement = update(p).where(p.c.id == photo_id, self.point == said.point).values(**_columns(position))
+            connection.execute(statement)
+        return self.said(connection, [photo_id]).get(photo_id, NO_ROW)
 
     # ---------------------------------------------------------------------------------------- below
 
@@ -267,8 +287,7 @@ class Rows:
         """What a message says about a photo, as columns of the backend's table."""
         values: dict[str, Any] = {}
         if item.given is not None:
-            lat, lon, provenance = item.given
-            values |= {"lat": lat, "lon": lon, "location_method": provenance.value}
+            values |= _columns(item.given)
         if item.address is not None:
             values["address_data"] = self._as_column(item.address)
         return values
@@ -281,6 +300,11 @@ class Rows:
 def strength(provenance: ColumnElement[str]) -> ColumnElement[int]:
     """As Provenance.strength, of a column."""
     return case({p.value: p.strength for p in Provenance}, value=provenance, else_=Provenance.FALLBACK.strength)
+
+
+def _columns(position: Known | None) -> dict[str, Any]:
+    lat, lon, provenance = position or (None, None, None)
+    return {"lat": lat, "lon": lon, "location_method": None if provenance is None else provenance.value}
 
 
 def _number(value: float | Decimal | None) -> float | None:

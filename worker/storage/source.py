@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import socket
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from producer_client.contract import Code, Photo
-from worker.core.types import INLINE
+from worker.core.types import INLINE, FileFacts
 from worker.errors import PhotoRefusal, Transient
 from worker.extras import cloud_lacks
 from worker.settings import Settings
@@ -64,6 +65,26 @@ class PhotoFiles:
             except PhotoRefusal as exc:
                 if exc.code in (Code.TOO_LARGE, Code.EMPTY_FILE):
                     yield key, b""
+
+    def facts(self, path: str) -> FileFacts:
+        """How a file on this disk is, without reading it.
+
+        Raises FileNotFoundError where it is not there and its root is. Where nothing can be said raises PhotoRefusal,
+        or Transient if that may change: the disk answers something else, or the root is missing or empty, as it is
+        while nothing is mounted there.
+        """
+        absolute = self._absolute(path)
+        try:
+            found = absolute.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            self._check_mounted(path, absolute)
+            # Again, as it may have been mounted in between.
+            found = absolute.stat()
+        except OSError as exc:
+            raise Transient(Code.UNAVAILABLE, f"{path} cannot be looked at: {exc.strerror}") from exc
+        if not stat.S_ISREG(found.st_mode):
+            raise FileNotFoundError(errno.ENOENT, "it is not a regular file", path)
+        return FileFacts(found.st_size, found.st_mtime_ns)
 
     def is_there(self, path: str) -> bool:
         """Whether a path of the table names a file; URLs are not asked."""
@@ -133,6 +154,30 @@ class PhotoFiles:
             return path
         below = [root / path for root in self._settings.photo_roots]
         return next((found for found in below if os.path.lexists(found)), below[0] if below else path)
+
+    def _check_mounted(self, given: str, absolute: Path) -> None:
+        """That every root in which the file may lie is there with something in it."""
+        names = (os.path.normpath(absolute), os.path.realpath(absolute))
+        roots = [
+            root
+            for root in self._settings.photo_roots
+            if not Path(given).is_absolute() or any(Path(name).is_relative_to(root) for name in names)
+        ]
+        if not roots:
+            raise PhotoRefusal(Code.OUTSIDE_ROOTS, f"{given} is outside the allowed folders (SIGHTLINE_PHOTO_ROOTS)")
+        for root in roots:
+            try:
+                with os.scandir(root) as found:
+                    # A folder to mount at may keep a hidden file, and a disk of its own has lost+found.
+                    there = any(not entry.name.startswith(".") and entry.name != "lost+found" for entry in found)
+            except OSError as exc:
+                raise Transient(Code.UNAVAILABLE, f"{root} cannot be looked into: {exc.strerror}") from exc
+            if not there:
+                raise Transient(Code.UNAVAILABLE, f"{root} is empty: is nothing mounted there?")
+        # The same for a place to mount at below a root: where there were folders is nothing at all.
+        left = next((folder for folder in absolute.parents if folder.is_dir()), absolute.parent)
+        if left != absolute.parent and not any(left.iterdir()):
+            raise Transient(Code.UNAVAILABLE, f"{left} is empty: is nothing mounted there?")
 
     def _check_root(self, real: Path, given: str) -> None:
         if not any(real.is_relative_to(root) for root in self._settings.photo_roots):

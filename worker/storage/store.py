@@ -6,6 +6,7 @@ from worker.settings import Settings
 from worker.storage.attempts import Attempts
 from worker.storage.database import Database
 from worker.storage.entries import Entries
+from worker.storage.files import Files
 from worker.storage.generations import Generations
 from worker.storage.log import ChangeLog
 from worker.storage.models import Models
@@ -24,6 +25,7 @@ class PostgresStore:
         self.log = ChangeLog(self.database)
         self.vectors = Vectors(self.database, self.rows)
         self.entries = Entries(self.database, self.rows, self.log)
+        self.files = Files(self.database)
         self.attempts = Attempts(self.database)
         self.generations = Generations(self.database)
         self.models = Models(self.database, self.vectors)

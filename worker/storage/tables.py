@@ -67,6 +67,14 @@ entries = Table(
     #: A caller's address, and a digest of the row's at that time. It holds until the row's changes.
     Column("own_address", JSONB(none_as_null=True)),
     Column("row_address", Text),
+    #: What the row said of the position when Sightline had written the file's into it: as long as it says so, that goes
+    #: with the file's content. Of a purged photo only that there was something ('').
+    Column("file_point", Text),
+    #: Of the file with this content: bytes, and its time of change. NULL where it is not known.
+    Column("file_size", BigInteger),
+    Column("file_mtime_ns", BigInteger),
+    #: A FileState; NULL where nothing speaks against the file's being as it was.
+    Column("file_state", Text),
     Column("removed", Boolean, nullable=False),
     Column("updated_at", DateTime(timezone=True), nullable=False),
 )

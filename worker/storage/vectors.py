@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, or_, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from worker.core.types import INLINE, Missing
+from worker.core.types import INLINE, FileState, Missing
 from worker.core.vectors import Vector, from_bytes, to_bytes
 from worker.storage.database import Database
 from worker.storage.log import ChangeLog
@@ -52,16 +52,17 @@ class Vectors:
     def missing(
         self, model_key: str, *, after_id: int, limit: int, share: tuple[int, int] | None = None
     ) -> list[Missing]:
-        """Photos with coordinates, or added before, that have no vector of this model or whose file moved.
+        """Photos with coordinates, or added before, that have no vector of this model or whose file moved or changed.
 
-        share: (slot, of so many): only photos whose id falls to this slot, and none that was refused before.
+        share: (slot, of so many): only photos whose id falls to this slot, and none that was refused before. The model
+        is then one that does not serve yet: what has changed is left to the one that does.
         """
         p = self._rows.table
         query = (
             select(p.c.id, p.c.file_path, func.coalesce(attempts.c.attempts, 0).label("attempts"))
             .join_from(p, entries, entries.c.photo_id == p.c.id, isouter=True)
             .join(attempts, attempts.c.photo_id == p.c.id, isouter=True)
-            .where(p.c.id > after_id, self._is_missing(model_key))
+            .where(p.c.id > after_id, self._is_missing(model_key, changed_too=share is None))
             .order_by(p.c.id)
             .limit(limit)
         )
@@ -93,17 +94,19 @@ class Vectors:
             select(func.count())
             .select_from(p)
             .join(entries, entries.c.photo_id == p.c.id, isouter=True)
-            .where(self._is_missing(model_key))
+            .where(self._is_missing(model_key, changed_too=refused_too))
         )
         return connection.scalar(query if refused_too else query.where(~self._was_refused)) or 0
 
     # ---------------------------------------------------------------------------------------- below
 
-    def _is_missing(self, model_key: str) -> ColumnElement[bool]:
+    def _is_missing(self, model_key: str, *, changed_too: bool) -> ColumnElement[bool]:
         embedded = exists().where(
             embeddings.c.content_sha256 == entries.c.content_sha256, embeddings.c.model_key == model_key
         )
-        stale = and_(~entries.c.removed, or_(~embedded, entries.c.path.is_distinct_from(self._rows.table.c.file_path)))
+        moved = entries.c.path.is_distinct_from(self._rows.table.c.file_path)
+        changed = entries.c.file_state.is_not_distinct_from(FileState.CHANGED.value)
+        stale = and_(~entries.c.removed, or_(~embedded, moved, *([changed] if changed_too else [])))
         return or_(and_(entries.c.photo_id.is_(None), self._rows.has_coordinates), stale)
 
     @property

@@ -1,0 +1,545 @@
+"""What becomes of photos whose files are replaced, changed or gone: their positions, and whether they are evidence."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from producer_client.contract import (
+    EmbedItem,
+    Hit,
+    NewPhoto,
+    Photo,
+    PositionFrom,
+    PositionIssue,
+    Provenance,
+    Reason,
+    Search,
+)
+from tests.conftest import Scene
+from tests.exif import Tag
+from tests.integration.test_library import held_back, of_place, stored
+from tests.integration.test_positions import TAKEOUT, add, at_place, copied, located
+from tests.unit.test_positions import HERE
+from worker.core.types import FileState
+from worker.errors import PhotoRefusal, Transient
+from worker.library import Library
+from worker.library.checking import Checked, Checking
+from worker.settings import Settings
+from worker.storage.source import PhotoFiles
+from worker.storage.store import PostgresStore
+
+ISSUE = PositionIssue
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A root of this test's own, as a share that is mounted there."""
+    root = tmp_path / "share"
+    root.mkdir()
+    return root
+
+
+@pytest.fixture
+def settings(settings: Settings, root: Path, photo_root: Path) -> Settings:
+    return settings.model_copy(update={"photo_roots": (root, photo_root)})
+
+
+@pytest.fixture
+def library(make_library: Callable[..., Library], store: PostgresStore) -> Library:
+    return make_library(store=store)
+
+
+def tags_at(lat: float, lon: float) -> list[Tag]:
+    return at_place(Scene(Path(), "", lat, lon))
+
+
+def replaced(scene: Scene, path: Path, tags: list[Tag] | None = None) -> None:
+    """Another photo over it, at another time."""
+    before = path.stat().st_mtime_ns
+    copied(scene, path, tags)
+    os.utime(path, ns=(before + 1_000_000_000, before + 1_000_000_000))
+
+
+def checked(store: PostgresStore, settings: Settings, **how: Any) -> Checked:
+    return Checking(files=store.files, source=PhotoFiles(settings), **how).all(lambda *_: None)
+
+
+def hits_like(library: Library, path: Path) -> list[Hit]:
+    return library.questions.search(Search(photo=Photo(path=str(path)), threshold=-1.0, top_k=50)).hits
+
+
+def rows_say(store: PostgresStore, settings: Settings) -> list[tuple[Any, ...]]:
+    with store.database.engine.connect() as connection:
+        found = connection.execute(text(f"SELECT lat, lon, location_method FROM {settings.photos_table} ORDER BY id"))
+        return [tuple(row) for row in found]
+
+
+# -------------------------------------------------------------------------------------------- added again
+
+
+@pytest.mark.parametrize("again", ["path", "id", "vector known", "rebuild", "removed", "purged"])
+def test_five_replaced_files_do_not_locate_a_street_in_another_country(
+    again: str, library: Library, store: PostgresStore, settings: Settings, scenes: list[Scene], root: Path
+) -> None:
+    query, known = held_back(scenes)
+    paths = [root / f"{number}.jpg" for number in range(len(known))]
+    for path, scene in zip(paths, of_place(scenes, 1), strict=False):
+        assert add(library, copied(scene, path, tags_at(55.6761, 12.5683))).lat == pytest.approx(55.6761)
+
+    for path, scene in zip(paths, known, strict=True):
+        replaced(scene, path)
+    if again == "vector known":
+        library.photos.embed_many([EmbedItem(str(path), Photo(path=str(path))) for path in paths])
+    if again == "removed":
+        library.photos.remove_many([1, 2, 3, 4, 5])
+    if again == "purged":
+        library.photos.purge_many([1, 2, 3, 4, 5])
+    if again == "rebuild":
+        assert library.rebuilding.rebuild().embedded == 5
+    elif again == "id":
+        outcomes = stored(library, [NewPhoto(f"{i}", Photo(photo_id=i)) for i in (1, 2, 3, 4, 5)])
+        assert {(o.lat, o.position_issue) for o in outcomes} == {(None, ISSUE.ABSENT)}
+    else:
+        outcomes = [add(library, path) for path in paths]
+        assert {(o.lat, o.position_issue) for o in outcomes} == {(None, ISSUE.ABSENT)}
+    store.entries.follow_rows()
+
+    assert located(library, query).reason is Reason.NO_TRUSTED_EVIDENCE
+    hits = hits_like(library, query.path)
+    assert len(hits) == 5
+    assert {(hit.lat, hit.provenance) for hit in hits} == {(None, None)}
+    assert [row[2] for row in rows_say(store, settings)] == ["exif_gps"] * 5, "rows are written where it is asked for"
+
+
+def test_what_the_new_file_says_holds(
+    library: Library, store: PostgresStore, settings: Settings, scenes: list[Scene], root: Path
+) -> None:
+    query, known = held_back(scenes)
+    for number, scene in enumerate(known):
+        add(library, copied(of_place(scenes, 1)[number], root / f"{number}.jpg", tags_at(55.6761, 12.5683)))
+        replaced(scene, root / f"{number}.jpg", at_place(scene, Tag(31, 5, ((7, 1),))))
+
+    outcomes = [add(library, root / f"{number}.jpg") for number in range(len(known))]
+    followed = store.entries.follow_rows()
+
+    answer = located(library, query)
+    assert answer.located
+    assert (answer.point.lat, answer.point.lon) == pytest.approx((query.lat, query.lon), abs=1e-3)
+    assert {(o.position_from, o.provenance, o.position_error_m) for o in outcomes} == {
+        (PositionFrom.EXIF, Provenance.EXIF_GPS, 7.0)
+    }
+    assert followed == 0
+    # Back to the first one, whose position the rows still have.
+    copied(of_place(scenes, 1)[0], root / "0.jpg", tags_at(55.6761, 12.5683))
+    assert add(library, root / "0.jpg").lat == pytest.approx(55.6761)
+
+
+def test_what_a_caller_or_the_row_said_stays_with_the_photo(
+    library: Library, store: PostgresStore, settings: Settings, scenes: list[Scene], root: Path
+) -> None:
+    path, other = root / "given.jpg", root / "row.jpg"
+    add(library, copied(scenes[0], path, tags_at(55.6761, 12.5683)), lat=1.0, lon=2.0, provenance=Provenance.SURVEYED)
+    copied(scenes[0], other, tags_at(55.6761, 12.5683))
+    with store.database.engine.begin() as connection:
+        insert = f"INSERT INTO {settings.photos_table} (file_path, lat, lon, location_method) VALUES (:p, 3, 4, 'exif')"
+        connection.execute(text(insert), {"p": str(other)})
+    add(library, other)
+
+    replaced(scenes[7], path)
+    replaced(scenes[8], other)
+
+    assert (add(library, path).lat, add(library, other).lat) == (1.0, 3.0)
+
+
+def test_a_row_that_the_backend_has_changed_since_is_its_own_word(
+    library: Library, store: PostgresStore, settings: Settings, scenes: list[Scene], root: Path
+) -> None:
+    path = copied(scenes[0], root / "a.jpg", tags_at(55.6761, 12.5683))
+    add(library, path)
+    with store.database.engine.begin() as connection:
+        connection.execute(text(f"UPDATE {settings.photos_table} SET lat = 3, lon = 4"))
+    store.entries.follow_rows()
+
+    replaced(scenes[7], path)
+
+    assert (add(library, path).lat, add(library, path).position_from) == (3.0, PositionFrom.ROW)
+
+
+@pytest.mark.parametrize("tags", [None, tags_at(5.0, 6.0)])
+def test_a_row_that_was_made_of_the_file_follows_it_where_rows_are_written(
+    tags: list[Tag] | None,
+    make_library: Callable[..., Library],
+    make_store: Callable[..., PostgresStore],
+    settings: Settings,
+    scenes: list[Scene],
+    root: Path,
+) -> None:
+    store = make_store(write_rows=True)
+    library = make_library(store=store)
+    path = copied(scenes[0], root / "a.jpg", tags_at(55.6761, 12.5683))
+    add(library, path)
+
+    replaced(scenes[7], path, tags)
+    outcome = add(library, path)
+
+    (row,) = rows_say(store, settings)
+    assert row == ((None, None, None) if tags is None else (outcome.lat, outcome.lon, "exif_gps"))
+    assert outcome.lat == (None if tags is None else pytest.approx(5.0))
+    assert store.entries.follow_rows() == 0
+
+
+def test_an_address_goes_with_the_picture_that_it_was_said_of(
+    library: Library, scenes: list[Scene], root: Path
+) -> None:
+    path = copied(scenes[0], root / "a.jpg", tags_at(55.6761, 12.5683))
+    add(library, path)
+    add(library, path, address={"city": "Copenhagen"})
+
+    replaced(scenes[7], path, tags_at(5.0, 6.0))
+    add(library, path)
+
+    (hit,) = hits_like(library, scenes[8].path)
+    assert hit.address is None
+
+
+def test_a_sidecar_that_goes_takes_its_position_along(library: Library, scenes: list[Scene], root: Path) -> None:
+    path = copied(scenes[0], root / "a.jpg")
+    sidecar = root / "a.jpg.json"
+    sidecar.write_text(TAKEOUT)
+    first = add(library, path)
+
+    sidecar.write_text(TAKEOUT.replace(str(HERE[0]), "1.5"))
+    changed = add(library, path)
+    sidecar.unlink()
+    gone = add(library, path)
+
+    assert first.lat == pytest.approx(HERE[0])
+    assert (changed.lat, gone.lat, gone.position_issue) == (1.5, None, ISSUE.ABSENT)
+
+
+def test_a_row_whose_path_changes_leaves_the_old_files_position(
+    library: Library, store: PostgresStore, settings: Settings, scenes: list[Scene], root: Path
+) -> None:
+    add(library, copied(scenes[0], root / "a.jpg", tags_at(55.6761, 12.5683)))
+    moved = copied(scenes[7], root / "b.jpg")
+    with store.database.engine.begin() as connection:
+        connection.execute(text(f"UPDATE {settings.photos_table} SET file_path = :p"), {"p": str(moved)})
+
+    library.rebuilding.rebuild()
+
+    (hit,) = hits_like(library, scenes[8].path)
+    assert (hit.path, hit.lat) == (str(moved), None)
+
+
+# ------------------------------------------------------------------------------------------- looked at
+
+
+@pytest.fixture
+def street(library: Library, scenes: list[Scene], root: Path) -> tuple[Scene, list[Path]]:
+    """A photo, and files of the same place that locate it."""
+    query, known = held_back(scenes)
+    paths = [copied(scene, root / "walk" / f"{n}.jpg", at_place(scene)) for n, scene in enumerate(known)]
+    for path in paths:
+        add(library, path)
+    assert located(library, query).located
+    return query, paths
+
+
+def test_files_that_are_gone_are_no_evidence_until_they_are_back(
+    library: Library, store: PostgresStore, settings: Settings, street: tuple[Scene, list[Path]], root: Path
+) -> None:
+    query, paths = street
+    aside = root / "aside"
+    aside.mkdir()
+    for path in paths:
+        shutil.move(path, aside / path.name)
+
+    library.rebuilding.rebuild()
+    answer, hits, stats = located(library, query), hits_like(library, query.path), library.statistics.stats(rss_mb=1)
+    trusted = library.questions.search(
+        Search(photo=Photo(path=str(query.path)), threshold=-1.0, top_k=1, trusted_only=True)
+    ).hits
+    for path in paths:
+        shutil.move(aside / path.name, path)
+    back = checked(store, settings)
+
+    assert answer.reason is Reason.NO_TRUSTED_EVIDENCE
+    assert {(hit.provenance, hit.position_issue) for hit in hits} == {(Provenance.FALLBACK, ISSUE.FILE_GONE)}
+    assert (len(hits), stats.gone, stats.changed, trusted) == (5, 5, 0, [])
+    assert (back.gone, back.changed) == (0, 0)
+    assert located(library, query).located
+    assert library.statistics.stats(rss_mb=1).gone == 0
+
+
+@pytest.mark.parametrize("same_size", [True, False])
+def test_changed_files_are_no_evidence_until_they_are_embedded_again(
+    same_size: bool,
+    library: Library,
+    store: PostgresStore,
+    settings: Settings,
+    street: tuple[Scene, list[Path]],
+) -> None:
+    query, paths = street
+    for path in paths:
+        content, facts = path.read_bytes(), path.stat()
+        path.write_bytes(content[:-2] + b"xx" if same_size else content + b"x")
+        os.utime(path, ns=(facts.st_mtime_ns + 5, facts.st_mtime_ns + 5))
+
+    found = checked(store, settings)
+    answer, hits, stats = located(library, query), hits_like(library, query.path), library.statistics.stats(rss_mb=1)
+    rebuilt = library.rebuilding.rebuild()
+
+    assert (found.files, found.changed, found.gone, found.unknown) == (5, 5, 0, 0)
+    assert answer.reason is Reason.NO_TRUSTED_EVIDENCE
+    assert {(hit.provenance, hit.position_issue) for hit in hits} == {(Provenance.FALLBACK, ISSUE.FILE_CHANGED)}
+    assert (stats.changed, stats.gone) == (5, 0)
+    assert rebuilt.embedded == 5
+    assert located(library, query).located
+    assert checked(store, settings).changed == 0
+
+
+def test_a_changed_file_that_is_put_back_is_evidence_again(
+    library: Library, store: PostgresStore, settings: Settings, street: tuple[Scene, list[Path]]
+) -> None:
+    query, paths = street
+    contents = [path.read_bytes() for path in paths]
+    for path in paths:
+        path.write_bytes(b"something else")
+    changed = checked(store, settings).changed
+    for path, content in zip(paths, contents, strict=True):
+        path.write_bytes(content)  # with the time of now
+
+    again = checked(store, settings)
+
+    assert (changed, again.changed) == (5, 0)
+    assert located(library, query).located
+
+
+def test_a_setting_keeps_them_evidence(
+    make_library: Callable[..., Library],
+    make_store: Callable[..., PostgresStore],
+    settings: Settings,
+    street: tuple[Scene, list[Path]],
+    root: Path,
+) -> None:
+    query, paths = street
+    for path in paths:
+        path.rename(root / path.name)
+    counting = settings.model_copy(update={"stale_files_count": True})
+    store = make_store(stale_files_count=True)
+    library = make_library(settings=counting, store=store)
+    library.rebuilding.rebuild()
+
+    assert located(library, query).located
+    assert library.statistics.stats(rss_mb=1).gone == 5
+
+
+@pytest.mark.parametrize("how", ["missing", "empty", "hidden files alone", "below the root", "not a folder to enter"])
+def test_of_a_root_that_is_not_mounted_nothing_is_concluded_and_a_warning_says_so(
+    how: str,
+    library: Library,
+    store: PostgresStore,
+    settings: Settings,
+    street: tuple[Scene, list[Path]],
+    root: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    query, _ = street
+    if how == "below the root":
+        # The share is a folder of the root, as a host's folder that is mounted into a container.
+        settings = settings.model_copy(update={"photo_roots": (root.parent,)})
+        (root.parent / "other").mkdir()
+    root.rename(root.parent / "away")
+    if how not in ("missing", "not a folder to enter"):
+        root.mkdir()
+    if how == "hidden files alone":
+        (root / ".keep").touch()
+        (root / "lost+found").mkdir()
+    if how == "not a folder to enter":
+        root.touch()
+
+    with caplog.at_level(logging.WARNING):
+        found = checked(store, settings)
+
+    assert (found.gone, found.changed, found.unknown) == (0, 0, 5)
+    (warned,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert "nothing is concluded" in warned.message
+    assert str(root) in warned.why_one  # type: ignore[attr-defined]  # a field of the log line
+    assert located(library, query).located
+
+
+def test_a_disk_that_answers_with_an_error_says_nothing_of_its_files(
+    library: Library,
+    store: PostgresStore,
+    settings: Settings,
+    street: tuple[Scene, list[Path]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    query, paths = street
+    stat = Path.stat
+
+    def stale_handle(self: Path, **how: Any) -> os.stat_result:
+        if self in paths:
+            raise OSError(116, "Stale file handle")
+        return stat(self, **how)
+
+    monkeypatch.setattr(Path, "stat", stale_handle)
+    found = checked(store, settings)
+    monkeypatch.undo()
+
+    assert (found.gone, found.changed, found.unknown) == (0, 0, 5)
+    assert "Stale file handle" in (found.why or "")
+    assert located(library, query).located
+
+
+def test_a_mark_stays_while_the_disk_is_away(
+    store: PostgresStore, settings: Settings, street: tuple[Scene, list[Path]], root: Path
+) -> None:
+    _, paths = street
+    paths[0].unlink()
+    gone = checked(store, settings).gone
+    root.rename(root.parent / "away")
+
+    assert (gone, checked(store, settings).unknown) == (1, 5)
+    assert [file.state for file in store.files.after(-1, 10)] == [FileState.GONE, *[None] * 4]
+
+
+def test_only_files_on_disk_are_looked_at(
+    store: PostgresStore, settings: Settings, library: Library, scenes: list[Scene]
+) -> None:
+    stored(
+        library,
+        [
+            NewPhoto(
+                "inline",
+                Photo.of_bytes(scenes[0].path.read_bytes()),
+                lat=1.0,
+                lon=2.0,
+                provenance=Provenance.SURVEYED,
+            )
+        ],
+    )
+    with store.database.engine.begin() as connection:
+        entries = f"{settings.db_schema}.entries"
+        for number, url in enumerate(("https://photos.example/a.jpg", "s3://photos/a.jpg", "file:///a.jpg"), 10):
+            values = {"i": number, "p": url}
+            connection.execute(
+                text(
+                    f"INSERT INTO {entries} (photo_id, content_sha256, path, from_exif, removed, updated_at) "
+                    "VALUES (:i, 'x', :p, false, false, now())"
+                ),
+                values,
+            )
+
+    found = checked(store, settings)
+
+    assert (found.files, found.gone, found.unknown) == (0, 0, 0)
+
+
+def test_what_was_embedded_before_anybody_noted_its_file_is_learnt_by_its_content(
+    store: PostgresStore, settings: Settings, street: tuple[Scene, list[Path]]
+) -> None:
+    _, paths = street
+    with store.database.engine.begin() as connection:
+        connection.execute(text(f"UPDATE {settings.db_schema}.entries SET file_size = NULL, file_mtime_ns = NULL"))
+    size = paths[0].stat().st_size
+    paths[1].write_bytes(b"another picture")
+
+    too_little = checked(store, settings, read_bytes=size + len(b"another picture"))
+    rest = checked(store, settings)
+
+    assert (too_little.changed, too_little.open) == (1, 3), "what is left open stays as it was"
+    assert (rest.changed, rest.open) == (1, 0)
+    known = store.files.after(-1, 10)
+    assert known[0].facts is not None
+    assert known[0].facts.size == size
+    assert [file.facts is None for file in known] == [False, True, False, False, False]
+
+
+def test_what_was_stored_while_it_was_looked_at_is_not_marked_by_what_was_seen_before(
+    store: PostgresStore, settings: Settings, library: Library, street: tuple[Scene, list[Path]]
+) -> None:
+    _, paths = street
+
+    class Late(PhotoFiles):
+        def facts(self, path: str) -> Any:
+            if path == str(paths[0]):
+                add(library, paths[0])
+                raise FileNotFoundError(path)
+            return super().facts(path)
+
+    Checking(files=store.files, source=Late(settings)).all(lambda *_: None)
+
+    assert [file.state for file in store.files.after(-1, 1)] == [None]
+
+
+def test_a_rebuild_shows_how_many_files_it_has_looked_at(library: Library, street: tuple[Scene, list[Path]]) -> None:
+    seen: list[tuple[str, int, int]] = []
+
+    library.rebuilding.rebuild(lambda *facts: seen.append(facts))
+
+    assert ("check", 5, 5) in seen
+
+
+def test_a_model_that_does_not_serve_yet_leaves_changed_files_to_the_one_that_does(
+    store: PostgresStore, settings: Settings, library: Library, street: tuple[Scene, list[Path]]
+) -> None:
+    _, paths = street
+    paths[0].write_bytes(b"another picture")
+    checked(store, settings)
+    key = library.model_key
+
+    assert [photo.photo_id for photo in store.vectors.missing(key, after_id=-1, limit=9)] == [1]
+    assert store.vectors.missing(key, after_id=-1, limit=9, share=(0, 1)) == []
+    assert (store.vectors.missing_count(key), store.vectors.missing_count(key, refused_too=False)) == (1, 0)
+
+
+# ---------------------------------------------------------------------------------------------- the disk
+
+
+def test_a_relative_path_is_gone_only_if_all_roots_are_there(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        folder.mkdir()
+        (folder / "other.jpg").touch()
+    files = PhotoFiles(Settings(photo_roots=(one, two)))
+
+    with pytest.raises(FileNotFoundError):
+        files.facts("a.jpg")
+    (two / "other.jpg").unlink()
+    with pytest.raises(Transient, match="mounted"):
+        files.facts("a.jpg")
+
+
+def test_a_link_into_another_root_is_gone_only_if_that_is_there(tmp_path: Path) -> None:
+    one, share = tmp_path / "one", tmp_path / "share"
+    one.mkdir()
+    share.mkdir()
+    (one / "to share").symlink_to(share)
+    files = PhotoFiles(Settings(photo_roots=(one, share)))
+
+    with pytest.raises(Transient, match="mounted"):
+        files.facts(str(one / "to share" / "a.jpg"))
+    (share / "other.jpg").touch()
+    with pytest.raises(FileNotFoundError):
+        files.facts(str(one / "to share" / "a.jpg"))
+
+
+def test_of_what_lies_outside_the_roots_nothing_is_said(tmp_path: Path) -> None:
+    with pytest.raises(PhotoRefusal):
+        PhotoFiles(Settings(photo_roots=(tmp_path / "roots",))).facts(str(tmp_path / "a.jpg"))
+
+
+def test_a_folder_in_the_place_of_a_photo_is_no_photo(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").mkdir()
+    with pytest.raises(FileNotFoundError):
+        PhotoFiles(Settings(photo_roots=(tmp_path,))).facts(str(tmp_path / "a.jpg"))

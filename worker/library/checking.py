@@ -1,0 +1,149 @@
+"""Which files of indexed photos are not as they were when these were embedded. Reads only where size and time leave
+it open; concludes nothing where the disk does not answer. Knows no SQL."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import chain
+
+from producer_client.contract import Code, Photo
+from worker.core.ports import KnownFiles, PhotoSource, Progress
+from worker.core.types import FileFacts, FileState, KnownFile
+from worker.errors import PhotoRefusal, Transient
+from worker.logs import ms_since
+
+log = logging.getLogger(__name__)
+
+#: Files that are looked up and noted at once, and that one thread asks the disk for in a row.
+PAGE, SHARE = 5000, 250
+#: Questions to the disk at the same time: a network share answers each after a while, and many at once.
+THREADS = 8
+#: Bytes that one check reads at the most, a quarter of an hour of a slow disk. A library whose files all have new
+#: times, or are not known yet, is read over several nights; what is open till then stays as it was.
+READ_BYTES = 50_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Photos by what has become of their files. `open`: not read yet. `unknown`: the disk does not say; why of one."""
+
+    files: int
+    changed: int
+    gone: int
+    open: int
+    unknown: int
+    why: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Unread:
+    """Size and time do not tell whether it has its content still."""
+
+    file: KnownFile
+    facts: FileFacts
+
+
+@dataclass(frozen=True, slots=True)
+class _Unknown:
+    why: str
+
+
+_Seen = KnownFile | _Unread | _Unknown
+
+
+class Checking:
+    """read_bytes: see READ_BYTES."""
+
+    def __init__(self, *, files: KnownFiles, source: PhotoSource, read_bytes: int = READ_BYTES) -> None:
+        self._files = files
+        self._source = source
+        self._read_bytes = read_bytes
+
+    def all(self, note: Progress) -> Checked:
+        """Look at every file, and keep what is new of it."""
+        started = time.monotonic()
+        total = self._files.count()
+        done, left, after_id = 0, self._read_bytes, -1
+        counted: Counter[str] = Counter()
+        why: str | None = None
+        note("check", 0, total)
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="check") as pool:
+            while page := self._files.after(after_id, PAGE):
+                after_id = page[-1].photo_id
+                seen = list(chain.from_iterable(pool.map(self._look_at, _shares(page))))
+                now, left = self._read(seen, left, pool)
+                before = {file.photo_id: file for file in page}
+                known = [found for found in now if isinstance(found, KnownFile)]
+                if news := [file for file in known if file != before[file.photo_id]]:
+                    self._files.note(news)
+                counted.update(file.state for file in known if file.state is not None)
+                counted["open"] += sum(isinstance(found, _Unread) for found in now)
+                reasons = [found.why for found in now if isinstance(found, _Unknown)]
+                counted["unknown"] += len(reasons)
+                why = why or (reasons[0] if reasons else None)
+                done += len(page)
+                note("check", done, total)
+        checked = Checked(
+            files=done,
+            changed=counted[FileState.CHANGED],
+            gone=counted[FileState.GONE],
+            open=counted["open"],
+            unknown=counted["unknown"],
+            why=why,
+        )
+        facts = {"files": done, "changed": checked.changed, "gone": checked.gone, "unread": checked.open}
+        log.info("files checked", extra=facts | {"took_ms": ms_since(started)})
+        if checked.unknown:
+            log.warning(
+                "nothing is concluded of files that cannot be looked at",
+                extra={"files": checked.unknown, "why_one": checked.why},
+            )
+        return checked
+
+    # ---------------------------------------------------------------------------------------- below
+
+    def _look_at(self, files: Sequence[KnownFile]) -> list[_Seen]:
+        return [self._seen(file) for file in files]
+
+    def _seen(self, file: KnownFile) -> _Seen:
+        try:
+            facts = self._source.facts(file.path)
+        except FileNotFoundError:
+            return replace(file, state=FileState.GONE)
+        except (PhotoRefusal, Transient) as exc:
+            return _Unknown(exc.message)
+        if facts == file.facts:
+            return replace(file, state=None)
+        if file.facts is not None and facts.size != file.facts.size:
+            return replace(file, state=FileState.CHANGED)
+        return _Unread(file, facts)
+
+    def _read(self, seen: Sequence[_Seen], left: int, pool: Executor) -> tuple[list[_Seen], int]:
+        """The same with what reading those that are open says, as far as the bytes go; and the bytes left."""
+        to_read = []
+        for found in seen:
+            if isinstance(found, _Unread) and found.facts.size <= left:
+                left -= found.facts.size
+                to_read.append(found)
+        read = dict(zip((found.file.photo_id for found in to_read), pool.map(self._compare, to_read), strict=True))
+        return [read.get(found.file.photo_id, found) if isinstance(found, _Unread) else found for found in seen], left
+
+    def _compare(self, unread: _Unread) -> _Seen:
+        file = unread.file
+        try:
+            content = self._source.fetch(Photo(path=file.path))
+        except (PhotoRefusal, Transient) as exc:
+            return replace(file, state=FileState.CHANGED) if exc.code is Code.EMPTY_FILE else _Unknown(exc.message)
+        if hashlib.sha256(content).hexdigest() == file.content_sha256:
+            return replace(file, facts=unread.facts, state=None)
+        return replace(file, state=FileState.CHANGED)
+
+
+def _shares(page: Sequence[KnownFile]) -> Iterator[Sequence[KnownFile]]:
+    return (page[start : start + SHARE] for start in range(0, len(page), SHARE))

@@ -1,0 +1,73 @@
+"""The files of the photos that are indexed: how they were when these were embedded, and what has become of them.
+
+Knows Postgres, not the disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import BigInteger, DateTime, Text, and_, cast, func, select, update
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from worker.core.types import INLINE, FileFacts, FileState, KnownFile
+from worker.storage.database import Database
+from worker.storage.tables import entries
+
+ON_DISK = and_(
+    ~entries.c.removed,
+    entries.c.path.is_not(None),
+    ~entries.c.path.contains("://"),
+    ~entries.c.path.startswith(INLINE),
+)
+
+
+class Files:
+    """See worker.core.ports.KnownFiles. A public method is a transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def count(self) -> int:
+        with self._database.begin() as connection:
+            return connection.scalar(select(func.count()).select_from(entries).where(ON_DISK)) or 0
+
+    def after(self, after_id: int, limit: int) -> list[KnownFile]:
+        """The next ones by rising photo id."""
+        e = entries.c
+        query = (
+            select(e.photo_id, e.path, e.content_sha256, e.file_size, e.file_mtime_ns, e.file_state, e.updated_at)
+            .where(ON_DISK, e.photo_id > after_id)
+            .order_by(e.photo_id)
+            .limit(limit)
+        )
+        with self._database.begin() as connection:
+            found = connection.execute(query).all()
+        return [
+            KnownFile(
+                photo_id=row.photo_id,
+                path=row.path,
+                content_sha256=row.content_sha256,
+                facts=None if row.file_size is None else FileFacts(row.file_size, row.file_mtime_ns),
+                state=None if row.file_state is None else FileState(row.file_state),
+                at=row.updated_at,
+            )
+            for row in found
+        ]
+
+    def note(self, looked_at: Sequence[KnownFile]) -> None:
+        """Keep what has been seen of these; of one that was stored again meanwhile it is old and not kept."""
+        columns = func.unnest(
+            cast([file.photo_id for file in looked_at], ARRAY(BigInteger)),
+            cast([file.at for file in looked_at], ARRAY(DateTime(timezone=True))),
+            cast([file.facts and file.facts.size for file in looked_at], ARRAY(BigInteger)),
+            cast([file.facts and file.facts.mtime_ns for file in looked_at], ARRAY(BigInteger)),
+            cast([file.state for file in looked_at], ARRAY(Text)),
+        )
+        seen = columns.table_valued("photo_id", "at", "size", "mtime_ns", "state").render_derived(name="seen")
+        with self._database.begin() as connection:
+            connection.execute(
+                update(entries)
+                .where(entries.c.photo_id == seen.c.photo_id, entries.c.updated_at == seen.c.at)
+                .values(file_size=seen.c.size, file_mtime_ns=seen.c.mtime_ns, file_state=seen.c.state)
+            )
