@@ -21,7 +21,7 @@ from benchmarks.measure import Ids, K, VectorFile, Vectors, best_of, exact_neigh
 from benchmarks.processes import ANSWER_S, alone, ask
 from benchmarks.report import console, step, workplace
 from benchmarks.vectors import ClusteredVectors
-from worker.core.types import Chunk, Documents, Facts
+from worker.core.types import START, Chunk, Documents, Facts, Mark
 from worker.index.building import Build
 from worker.index.folder import GenerationFolder
 from worker.index.view import Layers
@@ -45,7 +45,7 @@ class FileSnapshot:
     """What a rebuild reads of Postgres, read from a file. See worker.core.ports.Snapshot."""
 
     rows: VectorFile
-    seq: int = 1
+    mark: Mark = START
 
     @property
     def count(self) -> int:
@@ -154,7 +154,7 @@ def _build(folder: Path, vectors: VectorFile, threads: int) -> dict[str, Any]:
 
 def _ask(folder: Path, size: int) -> dict[str, Any]:
     generation = GenerationFolder(folder / "generations").open(1, model_key=MODEL_KEY)
-    view = Layers(generation, DIMENSION).view(1)
+    view = Layers(generation, DIMENSION).view(generation.manifest.mark)
     queries: Vectors = np.load(folder / "queries.npy")
     truth: Ids = np.load(folder / "truth.npy")
     return best_of(PASSES, lambda query: view.search(query, K).ids, queries, truth)

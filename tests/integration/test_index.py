@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from producer_client.contract import Provenance
-from worker.core.types import Chunk, Documents, Facts, Filter, NewEntry
+from worker.core.types import Chunk, Documents, Facts, Filter, Mark, NewEntry
 from worker.core.vectors import Ids, Vectors, unit_rows
 from worker.errors import BadGeneration
 from worker.index import kinds
@@ -28,6 +28,7 @@ from worker.storage.store import PostgresStore
 
 KEY = "test-model@1"
 DIM = 16
+MARK = Mark(7, "f4f5c0e2-0000-4000-8000-000000000007")
 
 
 def vectors(count: int, seed: int = 0) -> Vectors:
@@ -40,7 +41,7 @@ class Rows:
 
     ids: Ids
     vectors: Vectors
-    seq: int = 7
+    mark: Mark = MARK
     stream: Callable[[], Iterator[Chunk]] | None = None
 
     @property
@@ -255,8 +256,8 @@ def publish(store: PostgresStore, folder: GenerationFolder, keep: int = 2) -> in
     number = store.generations.reserve()
     with store.log.snapshot(KEY, DIM) as snapshot:
         built = folder.write(number, snapshot, model_key=KEY, dimension=DIM)
-        seq = snapshot.seq
-    folder.keep_only(store.generations.publish(number, KEY, seq, built, keep))
+        mark = snapshot.mark
+    folder.keep_only(store.generations.publish(number, KEY, mark, built, keep))
     return number
 
 
@@ -384,8 +385,8 @@ def test_a_generation_that_the_log_no_longer_reaches_is_passed_over(store: Postg
     ids = [put(store, "p0", rows[0])[0]]
 
     class Slow(GenerationFolder):
-        def open(self, number: int, *, model_key: str) -> Generation:
-            opened = super().open(number, model_key=model_key)
+        def open(self, number: int, *, model_key: str, mark: Mark | None = None) -> Generation:
+            opened = super().open(number, model_key=model_key, mark=mark)
             if len(ids) == 1:
                 for i in range(1, 4):
                     ids.append(put(store, f"p{i}", rows[i])[0])

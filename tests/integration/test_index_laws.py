@@ -23,7 +23,7 @@ from sqlalchemy import Connection, event, text
 from producer_client.contract import Code, Near, NewPhoto, Photo, Provenance, Stored
 from producer_client.words import TRUSTED
 from tests.integration.test_index import DIM, KEY, entry, live_on, put, vectors
-from worker.core.types import Changes, Decoded, Entry, FileFacts, Filter, Neighbours, Pixels
+from worker.core.types import Changes, Decoded, Entry, FileFacts, Filter, Mark, Neighbours, Pixels
 from worker.core.vectors import Vector, Vectors, unit_rows
 from worker.errors import Permanent, PhotoRefusal, Transient
 from worker.index import columns as columns_module
@@ -56,8 +56,8 @@ def publish(store: PostgresStore, folder: GenerationFolder, keep: int = 2) -> in
     previous = store.generations.serving(KEY)
     with store.log.snapshot(KEY, DIM) as snapshot:
         built = folder.write(number, snapshot, model_key=KEY, dimension=DIM, previous=previous)
-        seq = snapshot.seq
-    folder.keep_only(store.generations.publish(number, KEY, seq, built, keep))
+        mark = snapshot.mark
+    folder.keep_only(store.generations.publish(number, KEY, mark, built, keep))
     return number
 
 
@@ -439,8 +439,8 @@ def test_a_generation_that_is_brought_loses_nothing_when_the_log_is_forgotten_me
             publish(store, folder, keep=1)
 
     class Opening(GenerationFolder):
-        def open(self, number: int, *, model_key: str) -> Generation:
-            opened = super().open(number, model_key=model_key)
+        def open(self, number: int, *, model_key: str, mark: Mark | None = None) -> Generation:
+            opened = super().open(number, model_key=model_key, mark=mark)
             replace_the_first(number, "while it is opened")
             return opened
 
@@ -732,9 +732,9 @@ class Reads:
         reads = cls(store)
         original = store.log.changes_after
 
-        def counted(seq: int, model_key: str, dimension: int, *, items: bool = True) -> Changes:
+        def counted(since: Mark, model_key: str, dimension: int, *, items: bool = True) -> Changes:
             reads.times += 1
-            changes = original(seq, model_key, dimension, items=items)
+            changes = original(since, model_key, dimension, items=items)
             if reads.after:
                 reads.after.pop()()
             return changes

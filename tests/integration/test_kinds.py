@@ -327,8 +327,8 @@ def publish(store: PostgresStore, folder: GenerationFolder, dimension: int = DIM
     previous = store.generations.serving(KEY)
     with store.log.snapshot(KEY, dimension) as snapshot:
         built = folder.write(number, snapshot, model_key=KEY, dimension=dimension, previous=previous)
-        seq = snapshot.seq
-    folder.keep_only(store.generations.publish(number, KEY, seq, built, 2))
+        mark = snapshot.mark
+    folder.keep_only(store.generations.publish(number, KEY, mark, built, 2))
     return folder.open(number, model_key=KEY)
 
 
@@ -769,7 +769,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from tests.integration.test_kinds import photos_of_places
-from worker.core.types import Chunk
+from worker.core.types import Chunk, Mark
 from worker.index import kinds
 from worker.index.building import Build
 from worker.index.folder import GenerationFolder
@@ -780,7 +780,7 @@ kinds.KMEANS_ITERATIONS, kinds.TRAINED_PER_LIST = 1, 4
 
 
 class Streamed:
-    seq, count = 1, COUNT
+    mark, count = Mark(1), COUNT
 
     def chunks(self):
         for start in range(0, COUNT, STEP):
@@ -1031,7 +1031,7 @@ def test_what_is_put_after_a_snapshot_was_opened_is_not_in_it(make_store: Callab
         chunk = Chunk(*map(np.concatenate, zip(*((c.ids, c.vectors) for c in snapshot.chunks()), strict=True)))
         sample = snapshot.sample(1_000)
 
-    assert (snapshot.count, snapshot.seq) == (20, 20)
+    assert (snapshot.count, snapshot.mark.seq) == (20, 20)
     assert chunk.ids.tolist() == sorted(sample.ids.tolist()) == ids.tolist()
     assert np.array_equal(chunk.vectors, vectors[:20])
     assert np.array_equal(sample.vectors, vectors[sample.ids - ids[0]])

@@ -13,6 +13,7 @@ from tests.conftest import ENCODER, Scene, server_dir
 from tests.integration.test_library import Counting, held_back, new, stored
 from worker import runtime
 from worker.core.ports import Encoder
+from worker.core.types import START
 from worker.errors import Permanent, Transient
 from worker.library import Library
 from worker.library.models import FILLERS
@@ -137,15 +138,15 @@ def test_vectors_of_the_next_model_do_not_move_the_index_that_serves(
 ) -> None:
     process = make_runtime(OLD, NEXT)
     stored(process.library, [new(scene) for scene in scenes[:4]])
-    seq = store.log.changes_after(0, "old@1", encoder.dimension).seq
+    mark = store.log.changes_after(START, "old@1", encoder.dimension).mark
     coming = process.next_library
     assert coming is not None
 
     fill_all(coming)
 
     assert store.vectors.missing_count("next@1") == 0
-    assert store.log.changes_after(seq, "old@1", encoder.dimension).items == []
-    assert len(store.log.changes_after(seq, "next@1", encoder.dimension).items) == 4
+    assert store.log.changes_after(mark, "old@1", encoder.dimension).items == []
+    assert len(store.log.changes_after(mark, "next@1", encoder.dimension).items) == 4
 
 
 def test_a_chain_goes_on_where_its_last_message_ended(

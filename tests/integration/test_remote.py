@@ -78,8 +78,8 @@ def test_dropped_generations_go_at_the_url_and_from_every_host(
         number = store.generations.reserve()
         with store.log.snapshot(KEY, DIM) as snapshot:
             built = builder.write(number, snapshot, model_key=KEY, dimension=DIM)
-            seq = snapshot.seq
-        builder.keep_only(store.generations.publish(number, KEY, seq, built, keep=2), everywhere=True)
+            mark = snapshot.mark
+        builder.keep_only(store.generations.publish(number, KEY, mark, built, keep=2), everywhere=True)
         live.settle()
     live.settle()
     live.catch_up()

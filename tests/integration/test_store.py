@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from producer_client.contract import Code, Near, Provenance
-from worker.core.types import Built, Filter, NewEntry
+from worker.core.types import START, Built, Filter, Mark, NewEntry, Published
 from worker.core.vectors import Vector, unit_rows
 from worker.errors import Permanent, Transient
 from worker.settings import Settings
@@ -76,8 +76,8 @@ def test_a_put_photo_has_a_row_an_entry_a_vector_and_a_seq(store: PostgresStore,
     ]
     found = store.entries.get([written.entry.photo_id])[written.entry.photo_id]
     assert (found.address, found.metadata, found.provenance) == ({"city": "Lund"}, {"walk": 1}, Provenance.SURVEYED)
-    changes = store.log.changes_after(0, KEY, DIM)
-    assert changes.seq == written.seq
+    changes = store.log.changes_after(START, KEY, DIM)
+    assert changes.mark.seq == written.seq
     assert [item.photo_id for item in changes.items] == [written.entry.photo_id]
 
 
@@ -154,11 +154,11 @@ def test_a_slow_writer_loses_no_change(make_store: Callable[..., PostgresStore])
     fast_thread.start()
     # Without the lock the fast writer would commit now, with the larger seq, and the reader would move past "slow".
     fast_thread.join(0.5)
-    seen = reader.log.changes_after(0, KEY, DIM)
+    seen = reader.log.changes_after(START, KEY, DIM)
     slow.go_on.set()
     slow_thread.join()
     fast_thread.join()
-    later = reader.log.changes_after(seen.seq, KEY, DIM)
+    later = reader.log.changes_after(seen.mark, KEY, DIM)
 
     paths = {e.path for e in reader.entries.get([item.photo_id for item in [*seen.items, *later.items]]).values()}
     assert paths == {"/photos/before.jpg", "/photos/slow.jpg", "/photos/fast.jpg"}
@@ -172,7 +172,7 @@ def test_a_snapshot_and_its_seq_are_one_moment(make_store: Callable[..., Postgre
         writer.entries.put_many([entry("b")], KEY)
         ids = [photo_id for chunk in snapshot.chunks() for photo_id in chunk.ids.tolist()]
 
-    assert (snapshot.seq, snapshot.count, ids) == (first.seq, 1, [first.entry.photo_id])
+    assert (snapshot.mark.seq, snapshot.count, ids) == (first.seq, 1, [first.entry.photo_id])
 
 
 def test_a_removed_photo_is_gone_and_no_rebuild_finds_it_missing(store: PostgresStore, settings: Settings) -> None:
@@ -183,7 +183,7 @@ def test_a_removed_photo_is_gone_and_no_rebuild_finds_it_missing(store: Postgres
 
     assert removed[photo_id][1] is True
     assert store.entries.get([photo_id]) == {}
-    assert [c.vector for c in store.log.changes_after(written.seq, KEY, DIM).items] == [None]
+    assert [c.vector for c in store.log.changes_after(Mark(written.seq), KEY, DIM).items] == [None]
     assert store.vectors.missing_count("another-model") == 0
     assert len(rows_of(store, settings, "id")) == 1, "the backend's row stays"
     assert store.entries.remove_many([photo_id])[photo_id][1] is False
@@ -207,14 +207,14 @@ def test_a_removed_photo_comes_back_only_by_being_added(store: PostgresStore) ->
 
     assert again.entry.photo_id == first.entry.photo_id
     assert store.entries.counts(KEY).removed == 0
-    assert store.log.changes_after(first.seq, KEY, DIM).items[0].vector is not None
+    assert store.log.changes_after(Mark(first.seq), KEY, DIM).items[0].vector is not None
 
 
 def test_vectors_of_another_model_are_not_seen(store: PostgresStore) -> None:
     (written,) = store.entries.put_many([entry("a")], KEY)
 
     assert store.vectors.known(["sha-a"], "other@1") == {}
-    assert store.log.changes_after(0, "other@1", DIM).items[0].vector is None
+    assert store.log.changes_after(START, "other@1", DIM).items[0].vector is None
     with store.log.snapshot("other@1", DIM) as snapshot:
         assert snapshot.count == 0
     assert [m.photo_id for m in store.vectors.missing("other@1", after_id=0, limit=9)] == [written.entry.photo_id]
@@ -224,7 +224,7 @@ def test_a_stored_vector_of_another_length_is_refused(store: PostgresStore) -> N
     store.entries.put_many([entry("a")], KEY)
 
     with pytest.raises(Permanent) as caught:
-        store.log.changes_after(0, KEY, DIM + 1)
+        store.log.changes_after(START, KEY, DIM + 1)
 
     assert caught.value.code is Code.BAD_VECTOR
 
@@ -245,7 +245,7 @@ def test_rows_are_followed_when_the_backend_changes_them(store: PostgresStore, s
     assert (found[a].lat, found[a].provenance) == (1.5, Provenance.FALLBACK)
     assert b not in found
     assert found[c].lat == 55.0
-    assert {i.photo_id for i in store.log.changes_after(seq, KEY, DIM).items} == {a, b}
+    assert {i.photo_id for i in store.log.changes_after(Mark(seq), KEY, DIM).items} == {a, b}
     assert store.entries.follow_rows() == 0
 
 
@@ -674,7 +674,7 @@ def test_a_removed_photo_stays_removed_unless_its_return_is_asked_for(store: Pos
     store.entries.put_many([entry("a")], KEY, revive=False)
 
     assert store.entries.get([first.entry.photo_id]) == {}
-    assert store.log.changes_after(first.seq, KEY, DIM).items[0].vector is None
+    assert store.log.changes_after(Mark(first.seq), KEY, DIM).items[0].vector is None
 
 
 def test_methods_may_be_an_enum_of_the_backends(settings: Settings, make_store: Callable[..., PostgresStore]) -> None:
@@ -717,7 +717,7 @@ def test_what_postgres_says_decides_whether_to_try_again(
 
 def test_another_models_newest_generation_stays_until_this_one_has_enough_of_its_own(store: PostgresStore) -> None:
     def publish(key: str) -> list[int]:
-        return sorted(store.generations.publish(store.generations.reserve(), key, seq=1, built=BUILT, keep=2))
+        return sorted(store.generations.publish(store.generations.reserve(), key, START, BUILT, keep=2))
 
     publish("old@1")
     before = publish("old@1")
@@ -725,7 +725,7 @@ def test_another_models_newest_generation_stays_until_this_one_has_enough_of_its
 
     assert first == [before[-1], before[-1] + 1]
     assert second == [before[-1] + 1, before[-1] + 2]
-    assert store.log.changes_after(0, "old@1", DIM).generations == []
+    assert store.log.changes_after(START, "old@1", DIM).generations == []
 
 
 def test_a_photo_purged_after_the_snapshot_waits_for_the_next_generation(store: PostgresStore) -> None:
@@ -733,7 +733,7 @@ def test_a_photo_purged_after_the_snapshot_waits_for_the_next_generation(store: 
     ((seq, _),) = store.entries.purge_many([before.entry.photo_id]).values()
     store.entries.purge_many([after.entry.photo_id])
 
-    store.generations.publish(store.generations.reserve(), KEY, seq=seq, built=BUILT, keep=2)
+    store.generations.publish(store.generations.reserve(), KEY, Mark(seq), BUILT, keep=2)
 
     assert store.entries.counts(KEY).purges_pending == 1
 
@@ -975,7 +975,7 @@ def test_migrating_twice_and_at_once_is_one_migration(settings: Settings) -> Non
     for thread in threads:
         thread.join()
 
-    assert reached == ["0008"] * 3
+    assert reached == ["0009"] * 3
     for store in stores:
         store.close()
 
@@ -1081,31 +1081,31 @@ def test_one_holder_in_the_cluster_has_the_lock(make_store: Callable[..., Postgr
 
 def test_the_newest_generation_is_the_published_one_and_old_ones_are_dropped(store: PostgresStore) -> None:
     numbers = [store.generations.reserve() for _ in range(4)]
-    kept = [store.generations.publish(number, KEY, seq=1, built=BUILT, keep=2) for number in numbers]
+    kept = [store.generations.publish(number, KEY, START, BUILT, keep=2) for number in numbers]
 
     assert [sorted(k) for k in kept] == [numbers[:1], numbers[:2], numbers[1:3], numbers[2:]]
-    assert store.generations.newest() == (numbers[-1], KEY)
-    assert store.log.changes_after(0, "other", DIM).generations == []
+    assert store.generations.newest() == (Published(numbers[-1], START), KEY)
+    assert store.log.changes_after(START, "other", DIM).generations == []
 
 
 def test_a_late_publisher_cannot_go_back_behind_a_newer_generation(store: PostgresStore) -> None:
     """The fence: a rebuild that lost its lock finishes after its successor."""
     early, late = store.generations.reserve(), store.generations.reserve()
-    store.generations.publish(late, KEY, seq=1, built=BUILT, keep=2)
+    store.generations.publish(late, KEY, START, BUILT, keep=2)
 
     with pytest.raises(Permanent):
-        store.generations.publish(early, KEY, seq=1, built=BUILT, keep=2)
+        store.generations.publish(early, KEY, START, BUILT, keep=2)
 
-    assert store.generations.newest() == (late, KEY)
+    assert store.generations.newest() == (Published(late, START), KEY)
 
 
 def test_the_log_is_forgotten_only_behind_every_kept_generation(store: PostgresStore) -> None:
     seqs = [store.entries.put_many([entry(name)], KEY)[0].seq for name in "abcd"]
 
     for seq in seqs[:3]:
-        store.generations.publish(store.generations.reserve(), KEY, seq=seq, built=BUILT, keep=2)
+        store.generations.publish(store.generations.reserve(), KEY, Mark(seq), BUILT, keep=2)
 
-    changes = store.log.changes_after(seqs[1], KEY, DIM)
+    changes = store.log.changes_after(Mark(seqs[1]), KEY, DIM)
     assert changes.log_start == seqs[1]
     assert len(changes.items) == 2
     with store.database.engine.connect() as connection:

@@ -19,7 +19,7 @@ import pytest
 
 from producer_client.contract import Code
 from tests.integration.test_index import KEY, entry, live_on, publish, vectors
-from worker.core.types import Changes, Neighbours
+from worker.core.types import Changes, Mark, Neighbours
 from worker.core.vectors import Vector, Vectors
 from worker.errors import Transient
 from worker.index import generation as generation_module
@@ -217,12 +217,12 @@ class SlowFolder(GenerationFolder):
         self.go_on = go_on
         self.opened: list[int] = []
 
-    def open(self, number: int, *, model_key: str) -> Generation:
+    def open(self, number: int, *, model_key: str, mark: Mark | None = None) -> Generation:
         self.opened.append(number)
         if self.slow_from is not None and number >= self.slow_from:
             self.arrived.set()
             assert self.go_on.wait(20)
-        return super().open(number, model_key=model_key)
+        return super().open(number, model_key=model_key, mark=mark)
 
 
 def assert_serves_and_keeps_up(live: FaissLiveIndex, store: PostgresStore, rows: Vectors, times: int) -> None:
@@ -337,8 +337,8 @@ def test_a_swap_waits_for_a_catch_up_that_has_read_the_log(
     assert slow_folder.arrived.wait(10)
     has_read, apply_it, read = threading.Event(), threading.Event(), reader.log.changes_after
 
-    def read_and_wait(seq: int, model_key: str, dimension: int, *, items: bool = True) -> Changes:
-        changes = read(seq, model_key, dimension, items=items)
+    def read_and_wait(since: Mark, model_key: str, dimension: int, *, items: bool = True) -> Changes:
+        changes = read(since, model_key, dimension, items=items)
         if threading.current_thread() is catching_up:
             has_read.set()
             assert apply_it.wait(10)
@@ -522,11 +522,11 @@ class AwayFor:
         away = cls(times, name)
         original = store.log.changes_after
 
-        def maybe_away(seq: int, model_key: str, dimension: int, *, items: bool = True) -> Changes:
+        def maybe_away(since: Mark, model_key: str, dimension: int, *, items: bool = True) -> Changes:
             if away.times_left > 0 and away.only_thread in (None, threading.current_thread().name):
                 away.times_left -= 1
                 raise Transient(Code.UNAVAILABLE, "Postgres is away")
-            return original(seq, model_key, dimension, items=items)
+            return original(since, model_key, dimension, items=items)
 
         store.log.changes_after = maybe_away  # type: ignore[method-assign]
         return away
@@ -631,10 +631,10 @@ class Vanishing(GenerationFolder):
         self.number, self.when, self.patch = number, when, patch
         self.tried: list[int] = []
 
-    def open(self, number: int, *, model_key: str) -> Generation:
+    def open(self, number: int, *, model_key: str, mark: Mark | None = None) -> Generation:
         self.tried.append(number)
         if number != self.number:
-            return super().open(number, model_key=model_key)
+            return super().open(number, model_key=model_key, mark=mark)
         with self.patch.context() as patch:
             if self.when == "before its manifest is read":
                 self.vanish()
@@ -650,7 +650,7 @@ class Vanishing(GenerationFolder):
                 patch.setattr(generation_module, "map_files", vanish_before)
             else:
                 self.vanish_after(patch, faiss, "read_index")
-            return super().open(number, model_key=model_key)
+            return super().open(number, model_key=model_key, mark=mark)
 
     def vanish(self) -> None:
         shutil.rmtree(self.path(self.number), ignore_errors=True)

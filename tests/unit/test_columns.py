@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from worker.core.types import Change, Chunk, Documents, Facts, Filter
+from worker.core.types import START, Change, Chunk, Documents, Facts, Filter, Mark
 from worker.core.vectors import Ids
 from worker.index import columns as columns_module
 from worker.index.columns import FILES, POSTINGS, Growing, open_columns, read, write
@@ -29,7 +29,7 @@ class Described:
     """A snapshot of photos 10, 20, 30 ... whose number has every Nth pair as N is a divisor of it."""
 
     count: int = COUNT
-    seq: int = 1
+    mark: Mark = START
     divisors: tuple[int, ...] = (1, 2, 3, 20, 33, 40, 2_000)
 
     @property

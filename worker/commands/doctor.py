@@ -17,7 +17,7 @@ from producer_client.contract import Code
 from producer_client.language import to_say
 from worker.commands.connections import open_client, open_store
 from worker.commands.terminal import UNWELL, AsJson, out, show
-from worker.errors import Permanent, WorkerError
+from worker.errors import BadGeneration, Permanent, WorkerError
 from worker.settings import Settings
 from worker.settings import load as load_settings
 from worker.words import say
@@ -128,18 +128,39 @@ def backends_table(rows: Sequence[Measured]) -> Table:
 def index(settings: Settings) -> str:
     from worker.runtime import generation_folder
 
+    files = generation_folder(settings)
     with open_store(settings) as store:
-        newest = store.generations.newest()
+        newest, highest = store.generations.newest(), store.generations.highest()
+        lost = [str(g.number) for g in store.generations.kept() if g.state == "lost"]
+    beside = ""
+    if beyond := [str(number) for number in files.numbers() if number > highest]:
+        words = to_say(
+            "The database was restored to an earlier time since: the files of the generations {numbers} on this host "
+            "are of what is lost, and nobody opens them."
+        )
+        beside = f" {say(words, numbers=', '.join(beyond))}"
+    if lost:
+        part = to_say(
+            "the log does not hold the changes at which these generations were built: {numbers}. The database was "
+            "restored, but not all of it. They serve no more; run `sightline rebuild`."
+        )
+        raise _unwell(say(part, numbers=", ".join(lost)))
     if newest is None:
-        raise _unwell(say("no generation is published yet. Run `sightline rebuild`."))
-    opened = generation_folder(settings).open(newest[0], model_key=newest[1]).manifest
-    return say(
+        raise _unwell(say("no generation is published yet. Run `sightline rebuild`.") + beside)
+    published, model_key = newest
+    try:
+        opened = files.open(published.number, model_key=model_key, mark=published.mark).manifest
+    except BadGeneration as exc:
+        words = say("{why}. Until you run `sightline rebuild`, workers hold more in memory.", why=exc.message)
+        raise _unwell(words + beside) from exc
+    whole = say(
         "generation {number} of {model}: {count} photos at seq {seq}, files whole",
         number=opened.number,
         model=opened.model_key,
         count=opened.count,
         seq=opened.seq,
     )
+    return f"{whole}.{beside}" if beside else whole
 
 
 def photo_roots(settings: Settings) -> str:

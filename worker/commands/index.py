@@ -38,7 +38,11 @@ def generations(as_json: AsJson = False) -> None:
         shown = Table(
             say("generation"), "", say("photos"), say("kind"), "recall@10", "MB", "seq", say("published"), say("model")
         )
-        states = {"serving": say("[green]serving[/]"), "withdrawn": say("[yellow]withdrawn[/]")}
+        states = {
+            "serving": say("[green]serving[/]"),
+            "withdrawn": say("[yellow]withdrawn[/]"),
+            "lost": say("[red]lost[/]"),
+        }
         for g in kept:
             shown.add_row(
                 str(g.number),

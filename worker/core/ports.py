@@ -21,6 +21,7 @@ from worker.core.types import (
     FileFacts,
     Filter,
     KnownFile,
+    Mark,
     Missing,
     Neighbours,
     NewEntry,
@@ -79,7 +80,7 @@ class Snapshot(Protocol):
     """One consistent view of everything that is indexed."""
 
     @property
-    def seq(self) -> int: ...
+    def mark(self) -> Mark: ...
 
     @property
     def count(self) -> int: ...
@@ -167,7 +168,7 @@ class StoredVectors(Protocol):
 class Log(Protocol):
     """What happened, in the order of the commits, and everything at one moment."""
 
-    def changes_after(self, seq: int, model_key: str, dimension: int, *, items: bool = True) -> Changes: ...
+    def changes_after(self, since: Mark, model_key: str, dimension: int, *, items: bool = True) -> Changes: ...
 
     def ids_where(self, among: Filter) -> Ids: ...
 
@@ -213,7 +214,7 @@ class PublishedGenerations(Protocol):
 
     def reserve(self) -> int: ...
 
-    def publish(self, number: int, model_key: str, seq: int, built: Built, keep: int) -> list[int]: ...
+    def publish(self, number: int, model_key: str, mark: Mark, built: Built, keep: int) -> list[int]: ...
 
     def serving(self, model_key: str) -> int | None: ...
 

@@ -143,6 +143,30 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """A place in the change log: a seq, and the random stamp of the change that bears it.
+
+    A database that is restored to an earlier time gives out the same seqs again, and never the same stamp.
+    stamp: None at seq 0, before all changes, and of generations that were published before changes had stamps.
+    """
+
+    seq: int
+    stamp: str | None = None
+
+
+#: Where who knows nothing stands.
+START = Mark(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Which generation: numbers come again after a restore too, so its place in the log is part of its name."""
+
+    number: int
+    mark: Mark
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """The newest state of one photo after a watermark; `vector` None means it is not in the index.
 
@@ -159,16 +183,23 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """All changes up to `seq`, the generations kept at that moment (newest first), and where the log starts."""
+    """What happened between two marks of the log, with the generations that serve at that moment (newest first).
 
-    seq: int
+    log_start: the oldest seq of the log; what was before is forgotten.
+    continues: whether the log holds the change at `since`, so that nothing was missed. Else there are no items.
+    """
+
+    since: Mark
+    mark: Mark
     items: list[Change]
-    generations: list[int]
+    generations: list[Published]
     log_start: int
+    continues: bool
 
-    def reach_back_to(self, seq: int) -> bool:
-        """Whether a reader with this watermark has missed nothing: changes before `log_start` are forgotten."""
-        return seq >= self.log_start - 1
+    @property
+    def other_history(self) -> bool:
+        """Whether `since` is a place in another log: the database was restored to an earlier time."""
+        return not self.continues and self.since.seq >= self.log_start
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +264,8 @@ class Built:
 
 @dataclass(frozen=True, slots=True)
 class PublishedGeneration:
-    """A generation that is kept. `state`: serving, kept (to roll back to) or withdrawn (rolled back from)."""
+    """A generation that is kept. `state`: serving, kept (to roll back to), withdrawn (rolled back from) or lost (the
+    log does not hold the change at which it was built: not all of the database was restored)."""
 
     number: int
     model_key: str

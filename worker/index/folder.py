@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from worker.core.ports import Progress, RemoteFolder, Snapshot
-from worker.core.types import Built
+from worker.core.types import Built, Mark
 from worker.errors import BadGeneration, Transient
 from worker.index import searching
 from worker.index.building import Build, Builder, Trained
@@ -92,17 +92,24 @@ class GenerationFolder:
         searching.use_threads(self._build.threads)
         return Trained.on(snapshot, plan, dimension)
 
-    def open(self, number: int, *, model_key: str) -> Generation:
-        """Map a generation after checking every byte of it. Raises BadGeneration naming what is wrong."""
+    def open(self, number: int, *, model_key: str, mark: Mark | None = None) -> Generation:
+        """Map a generation after checking every byte of it. Raises BadGeneration naming what is wrong.
+
+        mark: where it stands in the log, which tells it from one that had its number before a restore; None takes any.
+        """
         if self._remote is None:
-            return open_generation(self.path(number), number=number, model_key=model_key)
+            return open_generation(self.path(number), number=number, model_key=model_key, mark=mark)
         if (self.path(number) / MANIFEST).exists():
             try:
-                return open_generation(self.path(number), number=number, model_key=model_key)
+                return open_generation(self.path(number), number=number, model_key=model_key, mark=mark)
             except BadGeneration:
                 # Only a copy: another one may be whole.
                 shutil.rmtree(self.path(number), ignore_errors=True)
-        return self._fetch(self._remote, number, model_key)
+        return self._fetch(self._remote, number, model_key, mark)
+
+    def numbers(self) -> list[int]:
+        """Of the generations whose files are on this host, rising."""
+        return sorted(int(folder.name) for folder in self._folder.glob("[0-9]*") if folder.name.isdigit())
 
     def keep_only(self, numbers: Collection[int], *, everywhere: bool = False) -> None:
         """Delete all others on this host, also those that were written and never published.
@@ -138,7 +145,7 @@ class GenerationFolder:
         except (BadGeneration, Transient):
             return None
 
-    def _fetch(self, remote: RemoteFolder, number: int, model_key: str) -> Generation:
+    def _fetch(self, remote: RemoteFolder, number: int, model_key: str, mark: Mark | None) -> Generation:
         """Bring a published generation to this host: aside, checked, renamed. Whoever is second finds it done."""
         self._folder.mkdir(parents=True, exist_ok=True)
         aside = self._folder / f".fetching-{_name(number)}-{os.getpid()}"
@@ -150,7 +157,7 @@ class GenerationFolder:
                 remote.get(_name(number), FILES[read_manifest(aside, number).format], aside)
             except FileNotFoundError as exc:
                 raise BadGeneration(f"generation {number} is not at {remote.url}: {exc}") from exc
-            opened = open_generation(aside, number=number, model_key=model_key)
+            opened = open_generation(aside, number=number, model_key=model_key, mark=mark)
             try:
                 # What is mapped stays mapped under the new name.
                 aside.rename(self.path(number))
@@ -158,7 +165,7 @@ class GenerationFolder:
                 if not (self.path(number) / MANIFEST).exists():
                     raise
                 # Shared with the process that was first.
-                return open_generation(self.path(number), number=number, model_key=model_key)
+                return open_generation(self.path(number), number=number, model_key=model_key, mark=mark)
             return opened
         finally:
             shutil.rmtree(aside, ignore_errors=True)

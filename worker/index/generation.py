@@ -18,6 +18,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 
+from worker.core.types import Mark, Published
 from worker.core.vectors import Ids, Vectors
 from worker.errors import BadGeneration
 from worker.index import columns, searching
@@ -62,6 +63,12 @@ class Manifest:
     #: What the next thousand searches find between them at least, with 99.9 % confidence (tuning.promised). None of an
     #: exact index is gated by it, every other one is.
     recall_at_10_at_least: float | None = None
+    #: Of the change at `seq`; earlier releases wrote none.
+    stamp: str | None = None
+
+    @property
+    def mark(self) -> Mark:
+        return Mark(self.seq, self.stamp)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +82,10 @@ class Generation:
     columns: Columns | None  #: None in a generation of before there were any: Postgres answers its filters.
     #: Arguments of plain searches by k: making them takes as long as some searches do.
     _ready: dict[int, faiss.SearchParameters] = field(default_factory=dict)
+
+    @property
+    def published(self) -> Published:
+        return Published(self.manifest.number, self.manifest.mark)
 
     def search(
         self, query: Vectors, k: int, *, selector: faiss.IDSelector | None = None, passing: int | None = None
@@ -135,12 +146,20 @@ def read_manifest(path: Path, number: int) -> Manifest:
     return manifest
 
 
-def open_generation(path: Path, *, number: int, model_key: str) -> Generation:
-    """Map what lies in this directory, every byte of it checked. Raises BadGeneration naming what is wrong."""
+def open_generation(path: Path, *, number: int, model_key: str, mark: Mark | None = None) -> Generation:
+    """Map what lies in this directory, every byte of it checked. Raises BadGeneration naming what is wrong.
+
+    mark: where it must stand in the log; None takes any.
+    """
     manifest = read_manifest(path, number)
     if (manifest.number, manifest.model_key) != (number, model_key):
         raise BadGeneration(
             f"{path} holds generation {manifest.number} of {manifest.model_key}, not generation {number} of {model_key}"
+        )
+    if mark not in (None, manifest.mark):
+        raise BadGeneration(
+            f"{path} holds another generation {number} than the database has: it was built at seq {manifest.seq} of "
+            "another history. The database was restored since"
         )
     for name in FILES[manifest.format]:
         try:

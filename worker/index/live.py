@@ -14,7 +14,7 @@ import time
 from weakref import WeakKeyDictionary
 
 from worker.core.ports import Log
-from worker.core.types import Changes, Filter, Neighbours
+from worker.core.types import START, Changes, Filter, Mark, Neighbours, Published
 from worker.core.vectors import Ids, Vector
 from worker.errors import BadGeneration, Transient, WorkerError
 from worker.index import columns
@@ -44,7 +44,7 @@ class FaissLiveIndex:
         self._follower: threading.Thread | None = None
         self._closed = threading.Event()
         #: Generations that could not be opened: said once, not at every search.
-        self._unusable: set[int] = set()
+        self._unusable: set[Published] = set()
         #: Who passes the filters of the requests that run now, with the view that it was asked of.
         self._passing: WeakKeyDictionary[Filter, tuple[View, Passing]] = WeakKeyDictionary()
 
@@ -139,7 +139,7 @@ class FaissLiveIndex:
         while not self._closed.wait(every_s):
             try:
                 # A model that is still being filled has no generation: nothing is read before somebody searches.
-                if self._view is not None or self._changes_after(0, vectors=False).generations:
+                if self._view is not None or self._changes_after(START, vectors=False).generations:
                     self.catch_up(max_age_s=every_s / 2)
             except WorkerError as exc:
                 # A search would say the same to its caller.
@@ -150,39 +150,43 @@ class FaissLiveIndex:
         if self._layers is None:
             self._start()
         else:
-            changes = self._changes_after(self.seq)
-            if not changes.reach_back_to(self.seq):
-                self._start()
-            else:
+            changes = self._changes_after(self._mark)
+            if changes.continues:
                 self._layers.apply(changes.items)
-                self._view = self._layers.view(changes.seq)
+                self._view = self._layers.view(changes.mark)
                 self._look_for_newer(changes.generations)
+            else:
+                if changes.other_history:
+                    said = {"seq": self.seq, "database_seq": changes.mark.seq, "generation": self.generation}
+                    log.warning("the database was restored to an earlier time, the index starts anew", extra=said)
+                self._start()
         self._caught_up = began
 
     def _start(self) -> None:
         """From nothing: the newest generation that is whole, or all of Postgres, and what came after it."""
-        changes = self._changes_after(0, vectors=False)
-        for number in changes.generations:
-            base = self._open(number)
+        changes = self._changes_after(START, vectors=False)
+        for published in changes.generations:
+            base = self._open(published)
             served = None if base is None else self._onto(base)
             if served is not None:
                 self._layers, self._view = served
                 return
         self._layers, self._view = self._from_postgres()
 
-    def _look_for_newer(self, generations: list[int]) -> None:
+    def _look_for_newer(self, generations: list[Published]) -> None:
         """Bring the generation that should serve, if it is another one, in a thread of its own."""
-        wanted = next((number for number in generations if number not in self._unusable), None)
-        if wanted is None or wanted == self.generation or (self._loader is not None and self._loader.is_alive()):
+        base = None if self._view is None or self._view.base is None else self._view.base.published
+        wanted = next((published for published in generations if published not in self._unusable), None)
+        if wanted is None or wanted == base or (self._loader is not None and self._loader.is_alive()):
             return
-        self._folder.forget_before(min(generations))
+        self._folder.forget_before(min(published.number for published in generations))
         self._loader = threading.Thread(target=self._bring, args=(wanted,), name="generation", daemon=True)
         self._loader.start()
 
-    def _bring(self, number: int) -> None:
+    def _bring(self, published: Published) -> None:
         # Searches first: on Linux, a thread has a niceness of its own.
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOADER_NICENESS)
-        base = self._open(number)
+        base = self._open(published)
         if base is None:
             return
         try:
@@ -193,37 +197,38 @@ class FaissLiveIndex:
             layers, view = served
             with self._writer:
                 # What came while the rest was applied is little.
-                changes = self._changes_after(view.seq)
-                if not changes.reach_back_to(view.seq):
+                changes = self._changes_after(view.mark)
+                if not changes.continues:
                     return
                 layers.apply(changes.items)
-                self._layers, self._view = layers, layers.view(changes.seq)
+                self._layers, self._view = layers, layers.view(changes.mark)
         except Transient as exc:
-            log.warning("generation waits for Postgres", extra={"generation": number, "why": exc.message})
+            log.warning("generation waits for Postgres", extra={"generation": published.number, "why": exc.message})
             return
-        log.info("generation mapped", extra={"generation": number, "count": base.manifest.count})
+        log.info("generation mapped", extra={"generation": published.number, "count": base.manifest.count})
 
-    def _open(self, number: int) -> Generation | None:
-        if number in self._unusable:
+    def _open(self, published: Published) -> Generation | None:
+        if published in self._unusable:
             return None
         try:
-            return self._folder.open(number, model_key=self._model_key)
+            return self._folder.open(published.number, model_key=self._model_key, mark=published.mark)
         except BadGeneration as exc:
-            self._unusable.add(number)
-            log.error("generation refused, the one before serves", extra={"generation": number, "why": exc.message})
+            self._unusable.add(published)
+            said = {"generation": published.number, "why": exc.message}
+            log.error("generation refused, the one before serves", extra=said)
         except Transient as exc:
-            log.warning("generation cannot be had yet", extra={"generation": number, "why": exc.message})
+            log.warning("generation cannot be had yet", extra={"generation": published.number, "why": exc.message})
         return None
 
     def _onto(self, base: Generation) -> tuple[Layers, View] | None:
         """The base with what came after it; None where the log does not reach back to it any more."""
-        changes = self._changes_after(base.manifest.seq)
-        if not changes.reach_back_to(base.manifest.seq):
-            self._unusable.add(base.manifest.number)
+        changes = self._changes_after(base.manifest.mark)
+        if not changes.continues:
+            self._unusable.add(base.published)
             return None
         layers = Layers(base, self._dimension)
         layers.apply(changes.items)
-        return layers, layers.view(changes.seq)
+        return layers, layers.view(changes.mark)
 
     def _from_postgres(self) -> tuple[Layers, View]:
         with self._changes.snapshot(self._model_key, self._dimension) as snapshot:
@@ -233,7 +238,11 @@ class FaissLiveIndex:
             layers.columns.put_read(0, columns.read(snapshot, layers.ids[: layers.used]))
             if snapshot.count:
                 log.warning("index read from Postgres, without a generation", extra={"count": snapshot.count})
-            return layers, layers.view(snapshot.seq)
+            return layers, layers.view(snapshot.mark)
 
-    def _changes_after(self, seq: int, *, vectors: bool = True) -> Changes:
-        return self._changes.changes_after(seq, self._model_key, self._dimension, items=vectors)
+    @property
+    def _mark(self) -> Mark:
+        return START if self._view is None else self._view.mark
+
+    def _changes_after(self, since: Mark, *, vectors: bool = True) -> Changes:
+        return self._changes.changes_after(since, self._model_key, self._dimension, items=vectors)

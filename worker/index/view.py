@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.core.circle import Mask
-from worker.core.types import Change, Filter, Neighbours
+from worker.core.types import Change, Filter, Mark, Neighbours
 from worker.core.vectors import SAME_PIXELS, Ids, Vector, Vectors
 from worker.index import searching
 from worker.index.columns import Columns, Growing
@@ -43,7 +43,11 @@ class View:
     delta_hidden: Mask  #: [n], rows that a later one replaces or a removal took
     delta_hidden_count: int
     delta_columns: Columns
-    seq: int
+    mark: Mark  #: of the last change that is in it
+
+    @property
+    def seq(self) -> int:
+        return self.mark.seq
 
     @property
     def number(self) -> int | None:
@@ -166,7 +170,7 @@ class Layers:
                 np.stack([item.vector for item in new if item.vector is not None]),
             )
 
-    def view(self, seq: int) -> View:
+    def view(self, mark: Mark) -> View:
         delta_hidden = self.delta_hidden[: self.used]
         return View(
             base=self.base,
@@ -177,7 +181,7 @@ class Layers:
             delta_hidden=delta_hidden,
             delta_hidden_count=int(delta_hidden.sum()),
             delta_columns=self.columns.upto(self.used),
-            seq=seq,
+            mark=mark,
         )
 
     def _make_room(self, more: int) -> None:

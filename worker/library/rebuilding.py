@@ -101,7 +101,7 @@ class Rebuilding:
         model_key = self._encoder.model_key
         number = self._published.reserve()
         with self._log.snapshot(model_key, self._encoder.dimension) as snapshot:
-            seq = snapshot.seq
+            mark = snapshot.mark
             built = self._files.write(
                 number,
                 snapshot,
@@ -111,12 +111,12 @@ class Rebuilding:
                 trained=trained,
                 progress=note,
             )
-        kept = self._published.publish(number, model_key, seq, built, self._settings.keep_generations)
+        kept = self._published.publish(number, model_key, mark, built, self._settings.keep_generations)
         self._files.keep_only(kept, everywhere=True)
         counts = self._entries.counts(self._encoder.model_key)
         return contract.RebuildReply(
             generation=number,
-            seq=seq,
+            seq=mark.seq,
             with_coordinates=counts.with_coordinates,
             valid_files=counts.valid_files,
             embedded=embedded,

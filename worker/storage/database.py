@@ -24,6 +24,7 @@ class Database:
 
     def __init__(self, settings: Settings, *, pool_size: int = 5) -> None:
         self._settings = settings
+        self.schema = settings.db_schema
         self.engine: Engine = create_engine(
             settings.database_url,
             pool_pre_ping=True,

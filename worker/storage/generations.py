@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, and_, func, insert, or_, select, update
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
 
 from producer_client.contract import Code
-from worker.core.types import Built, PublishedGeneration
+from worker.core.types import START, Built, Mark, Published, PublishedGeneration
 from worker.errors import Permanent
 from worker.storage.database import Database, iso
-from worker.storage.log import hold, prune
-from worker.storage.tables import generations, kept, purges, served
+from worker.storage.log import bears, hold, prune
+from worker.storage.tables import changes, generations, in_log, kept, purges, served
 
 
 class Generations:
@@ -24,22 +26,25 @@ class Generations:
                 connection.scalar(insert(generations).values(model_key=None).returning(generations.c.number)) or 0
             )
 
-    def publish(self, number: int, model_key: str, seq: int, built: Built, keep: int) -> list[int]:
+    def publish(self, number: int, model_key: str, mark: Mark, built: Built, keep: int) -> list[int]:
         """Make a written generation the one that is served; returns the numbers of all that are kept.
 
-        Fenced by its number: raises Permanent when a later one is out already, as after a lost lock.
+        mark: where its snapshot stood in the log.
+        Fenced by its number: raises Permanent when a later one is out already, as after a lost lock, and by the log:
+        when the database was restored to an earlier time meanwhile.
         """
         with self._database.begin() as connection:
             hold(connection)
             own = served(model_key)
             if connection.scalar(select(func.max(generations.c.number)).where(*own, generations.c.number > number)):
                 raise Permanent(Code.INTERNAL, f"generation {number} is not published: a later one is out already")
-            connection.execute(
+            reserved = connection.execute(
                 update(generations)
-                .where(generations.c.number == number)
+                .where(generations.c.number == number, generations.c.published_at.is_(None))
                 .values(
                     model_key=model_key,
-                    seq=seq,
+                    seq=mark.seq,
+                    stamp=mark.stamp,
                     count=built.count,
                     kind=built.kind,
                     parameters=built.parameters,
@@ -48,13 +53,20 @@ class Generations:
                     published_at=func.now(),
                 )
             )
-            # What was rolled back from is not wanted any more.
+            in_this_log = mark == START or connection.scalar(select(changes.c.seq).where(*bears(mark)))
+            if not reserved.rowcount or not in_this_log:
+                raise Permanent(
+                    Code.INTERNAL,
+                    f"generation {number} is not published: the database was restored to an earlier time while it was "
+                    "built. Ask for the rebuild again",
+                )
+            # What was rolled back from, or is of another history, is not wanted any more.
             connection.execute(
                 update(generations)
-                .where(generations.c.withdrawn_at.is_not(None), generations.c.dropped_at.is_(None))
+                .where(*kept(), or_(generations.c.withdrawn_at.is_not(None), ~in_log()))
                 .values(dropped_at=func.now())
             )
-            _finish_purges(connection, number, seq)
+            _finish_purges(connection, number, mark.seq)
             newest = select(generations.c.number).order_by(generations.c.number.desc())
             # Another model's newest generation stays, for the way back, until this model has `keep` of its own.
             oldest_own = newest.where(*own).offset(keep - 1).limit(1)
@@ -77,12 +89,18 @@ class Generations:
             prune(connection)
         return list(numbers)
 
-    def newest(self) -> tuple[int, str] | None:
-        """(number, model key) of the last one published, of whatever model."""
-        query = select(generations.c.number, generations.c.model_key).where(*served())
+    def newest(self) -> tuple[Published, str] | None:
+        """The last one published, and its model key, of whatever model."""
+        g = generations.c
+        query = select(g.number, g.seq, g.stamp, g.model_key).where(*served()).order_by(g.number.desc()).limit(1)
         with self._database.begin() as connection:
-            row = connection.execute(query.order_by(generations.c.number.desc()).limit(1)).first()
-        return None if row is None else (row.number, row.model_key)
+            row = connection.execute(query).first()
+        return None if row is None else (Published(row.number, Mark(row.seq, row.stamp)), row.model_key)
+
+    def highest(self) -> int:
+        """The last number that was given out; 0 before the first."""
+        with self._database.begin() as connection:
+            return int(connection.scalar(select(func.max(generations.c.number))) or 0)
 
     def serving(self, model_key: str) -> int | None:
         """The generation that searches with this model stand on."""
@@ -93,10 +111,11 @@ class Generations:
     def kept(self) -> list[PublishedGeneration]:
         """All that are kept, of every model, the newest first."""
         with self._database.begin() as connection:
-            rows = connection.execute(select(generations).where(*kept()).order_by(generations.c.number.desc())).all()
+            query = select(generations, in_log().label("in_log")).where(*kept()).order_by(generations.c.number.desc())
+            rows = connection.execute(query).all()
         newest: dict[str, int] = {}
         for row in rows:
-            if row.withdrawn_at is None:
+            if row.in_log and row.withdrawn_at is None:
                 newest.setdefault(row.model_key, row.number)
         return [
             PublishedGeneration(
@@ -108,9 +127,7 @@ class Generations:
                 recall_at_10=row.recall_at_10,
                 index_bytes=row.index_bytes,
                 published_at=iso(row.published_at) or "",
-                state="serving"
-                if newest.get(row.model_key) == row.number
-                else ("kept" if row.withdrawn_at is None else "withdrawn"),
+                state=_state(row, newest),
             )
             for row in rows
         ]
@@ -125,7 +142,7 @@ class Generations:
         with self._database.begin() as connection:
             hold(connection)
             model_key = connection.scalar(
-                select(generations.c.model_key).where(*kept(), generations.c.number == number)
+                select(generations.c.model_key).where(*kept(), in_log(), generations.c.number == number)
             )
             if model_key is None:
                 raise Permanent(
@@ -147,6 +164,14 @@ class Generations:
     def published_at(self, number: int) -> str | None:
         with self._database.begin() as connection:
             return iso(connection.scalar(select(generations.c.published_at).where(generations.c.number == number)))
+
+
+def _state(row: Row[Any], newest: dict[str, int]) -> str:
+    if not row.in_log:
+        return "lost"
+    if newest.get(row.model_key) == row.number:
+        return "serving"
+    return "kept" if row.withdrawn_at is None else "withdrawn"
 
 
 def _finish_purges(connection: Connection, number: int, seq: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection, Double, Select, Text, cast, func, literal, select, tablesample
 
-from worker.core.types import Chunk, Documents, Facts
+from worker.core.types import START, Chunk, Documents, Facts, Mark
 from worker.core.vectors import BadVector
 from worker.storage import copying
 from worker.storage.copying import TRAILER, copied
@@ -29,7 +29,8 @@ class PostgresSnapshot:
         self._connection = connection
         self._model_key = model_key
         self._dimension = dimension
-        self.seq = connection.scalar(select(func.max(changes.c.seq))) or 0
+        newest = connection.execute(select(changes.c.seq, changes.c.stamp).order_by(changes.c.seq.desc()).limit(1))
+        self.mark = next((Mark(row.seq, row.stamp) for row in newest), START)
         self.count = connection.scalar(select(func.count()).select_from(self._rows().subquery())) or 0
 
     def chunks(self) -> Iterator[Chunk]:

@@ -16,6 +16,10 @@ from sqlalchemy import (
     Sequence,
     Table,
     Text,
+    Uuid,
+    exists,
+    func,
+    or_,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import NullType
@@ -88,6 +92,8 @@ changes = Table(
     #: The model whose vector alone is new; NULL concerns every model.
     Column("model_key", Text),
     Column("at", DateTime(timezone=True), nullable=False),
+    #: Random: after a restore the same seq is given out again, with another stamp.
+    Column("stamp", Uuid(as_uuid=False), nullable=False, server_default=func.gen_random_uuid()),
 )
 
 #: Photos that could not be taken, with the reason of the last try.
@@ -123,6 +129,8 @@ generations = Table(
     Column("number", BigInteger, Identity(), primary_key=True),
     Column("model_key", Text),
     Column("seq", BigInteger),
+    #: Of the change at `seq`.
+    Column("stamp", Uuid(as_uuid=False)),
     Column("count", BigInteger),
     Column("kind", Text),
     Column("parameters", JSONB),
@@ -194,6 +202,14 @@ def kept() -> list[ColumnElement[bool]]:
 
 
 def served(model_key: str | None = None) -> list[ColumnElement[bool]]:
-    """Generations that are published, kept and not rolled back from, of one model or of all."""
-    of_all = [*kept(), generations.c.withdrawn_at.is_(None)]
+    """Generations that are published, kept, not rolled back from and built from this log, of one model or of all."""
+    of_all = [*kept(), generations.c.withdrawn_at.is_(None), in_log()]
     return of_all if model_key is None else [*of_all, generations.c.model_key == model_key]
+
+
+def in_log() -> ColumnElement[bool]:
+    """Whether the log holds the change at which a generation was built. The log is kept behind those that are kept, so
+    one that it does not hold is of another history: not all of the database was restored."""
+    same = or_(generations.c.stamp.is_(None), generations.c.stamp == changes.c.stamp)
+    held = exists().where(changes.c.seq == generations.c.seq, same).correlate(generations)
+    return or_(generations.c.seq == 0, held)
