@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Self, TypeVar
+
+from celery.result import AsyncResult
 
 from producer_client import contract
 from producer_client.celery_app import RETRY, client_app, close_app
+from producer_client.errors import TryAgain
 from producer_client.handle import Handle, connection_lost, read_reply
 from producer_client.session import Session
 from producer_client.words import Queue, TaskName
@@ -44,12 +48,23 @@ class Connection:
 
     def join(self, session: int) -> None:
         """See what another client has seen too. From your own processes alone: after a seq that nobody has written
-        every question is `stale`."""
+        the next question is `stale`, as after a restore of the database."""
         self._session.join(session)
 
     def read_reply(self, wire: Any, read: Callable[[Any], T]) -> T:
         """As `producer_client.read_reply`; this client's questions then see what the reply speaks of."""
-        return read_reply(wire, self._session.hearing(read))
+        try:
+            return read_reply(wire, self._session.hearing(read))
+        except TryAgain as exc:
+            if exc.seq is not None:
+                self._session.begin_anew(exc.seq)
+            raise
+
+    def _seen(self, min_seq: int | None) -> dict[str, Any]:
+        """The fields of a question that say what its answer must have seen. min_seq: what the caller says of it."""
+        if min_seq is not None:
+            return {"min_seq": min_seq}
+        return {"min_seq": self._session.seq, "heard": self._session.heard}
 
     def close(self) -> None:
         """Give the connections back. Handles of this client can no longer be waited for."""
@@ -78,4 +93,7 @@ class Connection:
                 expires=expires_s,
                 retry_policy=RETRY,
             )
-        return Handle(result, self._session.hearing(read), self.timeout_s)
+        return self._handle(result, read)
+
+    def _handle(self, result: AsyncResult[Any], read: Callable[[Any], T]) -> Handle[T]:
+        return Handle(result, partial(self.read_reply, read=read), self.timeout_s)

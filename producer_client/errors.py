@@ -32,7 +32,11 @@ class PhotoRefused(SightlineError):
 
 
 class TryAgain(SightlineError):
-    pass
+    """`seq`, with `stale`: where the log ends; a `min_seq` beyond it will not come."""
+
+    def __init__(self, code: Code, message: str, seq: int | None = None) -> None:
+        super().__init__(code, message)
+        self.seq = seq
 
 
 class TimedOut(SightlineError):

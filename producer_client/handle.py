@@ -33,16 +33,21 @@ def read_reply(wire: Any, read: Callable[[Any], T]) -> T:
         raise SightlineError(Code.INTERNAL, f"the worker answered outside the contract: {wire!r:.200}")
     if not wire["ok"]:
         failure = contract.Failure.from_wire(wire["error"])
-        raise (TryAgain if failure.code in RETRYABLE else BadRequest)(failure.code, failure.message)
+        if failure.code in RETRYABLE:
+            raise TryAgain(failure.code, failure.message, failure.seq)
+        raise BadRequest(failure.code, failure.message)
     return read(wire["reply"])
 
 
 class Handle(Generic[T]):
-    """A request on its way. It may be waited for again after TimedOut, in any thread."""
+    """A request on its way. It may be waited for again after TimedOut, in any thread.
 
-    def __init__(self, result: AsyncResult[Any], read: Callable[[Any], T], timeout_s: float) -> None:
+    opened: makes the reply of what the task returned, as `read_reply` does.
+    """
+
+    def __init__(self, result: AsyncResult[Any], opened: Callable[[Any], T], timeout_s: float) -> None:
         self._result = result
-        self._read = read
+        self._opened = opened
         self._timeout_s = timeout_s
 
     @property
@@ -70,7 +75,7 @@ class Handle(Generic[T]):
             raise TimedOut(Code.TIMED_OUT, "no worker took the request before its caller's patience ended")
         if isinstance(wire, Exception):
             raise TryAgain(Code.UNAVAILABLE, f"the worker ended in the middle of it: {wire!r:.200}") from wire
-        return read_reply(wire, self._read)
+        return self._opened(wire)
 
     def __await__(self) -> Generator[Any, None, T]:
         return asyncio.get_running_loop().run_in_executor(_waiters, self.wait).__await__()

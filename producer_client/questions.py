@@ -46,8 +46,8 @@ class QuestionVerbs(Connection):
             threshold=threshold,
             near=near,
             where=where,
-            min_seq=self.session if min_seq is None else min_seq,
             trusted_only=trusted_only,
+            **self._seen(min_seq),
         )
         return self._send(
             TaskName.SEARCH,
@@ -81,7 +81,7 @@ class QuestionVerbs(Connection):
             photo=photo_of(photo_id, path, url, content),
             threshold=threshold,
             near=near,
-            min_seq=self.session if min_seq is None else min_seq,
+            **self._seen(min_seq),
         )
         return self._send(
             TaskName.LOCATE,
@@ -100,5 +100,4 @@ class QuestionVerbs(Connection):
         Replies are kept for an hour (SIGHTLINE_RESULT_EXPIRES_S). An id that nobody sent looks like one that is still
         on its way. To look without waiting, ask `ready()`: `wait` takes a second at least when nothing is there.
         """
-        read = self._session.hearing(contract.LocateReply.from_wire)
-        return Handle(self._app.AsyncResult(task_id), read, self.timeout_s)
+        return self._handle(self._app.AsyncResult(task_id), contract.LocateReply.from_wire)

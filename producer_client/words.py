@@ -11,6 +11,7 @@ VERSION = 1
 #: Photos in one message at the most: a bulk message stays some tens of kB and some seconds of work.
 MAX_PHOTOS_PER_MESSAGE = 256
 MAX_TOP_K = 1000
+MAX_HEARD_CHARACTERS = 64
 #: Size of a photo's address or metadata as JSON: notes, not documents.
 MAX_JSON_CHARACTERS = 65_536
 DEFAULT_THRESHOLD = 0.75

@@ -3,6 +3,7 @@
 WorkerError
 ├── Permanent(code, message)     answered with its code at once, never retried
 │   ├── PhotoRefusal             about one photo: its neighbours in the batch go on
+│   ├── Stale(seq)               the log ends at `seq`, before the write that a question was to see
 │   ├── EncoderUnavailable       the model cannot be had here: the worker does not start
 │   └── BadGeneration            a published index directory is not what its manifest says
 └── Transient(code, message)     the same message may succeed later: retried with a growing pause
@@ -26,6 +27,12 @@ class Permanent(WorkerError):
 
 class PhotoRefusal(Permanent):
     pass
+
+
+class Stale(Permanent):
+    def __init__(self, message: str, seq: int) -> None:
+        super().__init__(Code.STALE, message)
+        self.seq = seq
 
 
 class EncoderUnavailable(Permanent):

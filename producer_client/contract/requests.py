@@ -10,7 +10,14 @@ import msgspec
 from producer_client.contract.values import Near, Photo, Refused, check_coordinates
 from producer_client.contract.wire import Message, check_json, check_text, read
 from producer_client.errors import BadRequest
-from producer_client.words import MAX_PHOTOS_PER_MESSAGE, MAX_TOP_K, VERSION, Code, Provenance
+from producer_client.words import (
+    MAX_HEARD_CHARACTERS,
+    MAX_PHOTOS_PER_MESSAGE,
+    MAX_TOP_K,
+    VERSION,
+    Code,
+    Provenance,
+)
 
 _Item = TypeVar("_Item", "NewPhoto", "EmbedItem")
 
@@ -127,7 +134,9 @@ class Search(Request, frozen=True):
 
     `threshold` None means 0.75, and no threshold for text, whose similarities live on another scale.
     `where` keeps photos whose metadata contains these keys and values. `trusted_only` keeps those whose coordinates
-    are evidence, `top_k` of them. `min_seq` waits for that write.
+    are evidence, `top_k` of them. `min_seq` waits for that write. `heard` is a word that the caller draws anew when it
+    hears of a write. A worker that meets it for the first time reads the log before it answers, whatever the seqs say:
+    after a restore of the database they come again.
     """
 
     photo: Photo | None = None
@@ -140,6 +149,7 @@ class Search(Request, frozen=True):
     where: dict[str, Any] | None = None
     min_seq: int = 0
     trusted_only: bool = False
+    heard: str | None = None
 
     def __post_init__(self) -> None:
         given = [name for name in ("photo", "text", "vector") if getattr(self, name) is not None]
@@ -157,21 +167,25 @@ class Search(Request, frozen=True):
             raise BadRequest(Code.BAD_REQUEST, f"top_k {self.top_k} is not within 1 and {MAX_TOP_K}")
         _check_threshold(self.threshold)
         _check_min_seq(self.min_seq)
+        _check_heard(self.heard)
 
 
 class Locate(Request, frozen=True):
-    """Where was `photo` taken? `near` restricts the evidence to a circle that the caller already knows."""
+    """Where was `photo` taken? `near` restricts the evidence to a circle that the caller already knows. `min_seq` and
+    `heard` as in Search."""
 
     photo: Photo | None = None
     threshold: float | None = None
     near: Near | None = None
     min_seq: int = 0
+    heard: str | None = None
 
     def __post_init__(self) -> None:
         if self.photo is None:
             raise BadRequest(Code.BAD_REQUEST, "locate needs a photo")
         _check_threshold(self.threshold)
         _check_min_seq(self.min_seq)
+        _check_heard(self.heard)
 
 
 class RebuildIndex(Request, frozen=True):
@@ -224,6 +238,14 @@ def _check_threshold(threshold: float | None) -> None:
 def _check_min_seq(min_seq: int) -> None:
     if min_seq < 0:
         raise BadRequest(Code.BAD_REQUEST, f"min_seq {min_seq} is negative")
+
+
+def _check_heard(heard: str | None) -> None:
+    # Workers keep them.
+    if heard is not None and len(heard) > MAX_HEARD_CHARACTERS:
+        raise BadRequest(
+            Code.BAD_REQUEST, f"heard has {len(heard)} characters, the limit is {MAX_HEARD_CHARACTERS}: a word will do"
+        )
 
 
 def _read_items(cls: type[_Item], items: list[Any]) -> list[_Item | Refused]:

@@ -61,8 +61,11 @@ class Outcome(Message, frozen=True, tag=str.lower, tag_field="status"):
 
 
 class Failure(Message, frozen=True):
+    """`seq`, with `stale`: where the log ends. What the caller has seen beyond it is not there any more."""
+
     code: Code
     message: str
+    seq: int | None = None
 
 
 def ok(reply: Message) -> dict[str, Any]:
@@ -70,9 +73,10 @@ def ok(reply: Message) -> dict[str, Any]:
     return {"v": VERSION, "ok": True, "reply": reply.to_wire()}
 
 
-def failed(code: Code, message: str) -> dict[str, Any]:
+def failed(code: Code, message: str, seq: int | None = None) -> dict[str, Any]:
     """The envelope of a reply that carries a code and a sentence."""
-    return {"v": VERSION, "ok": False, "error": Failure(code, message).to_wire()}
+    error = Failure(code, message, seq).to_wire()
+    return {"v": VERSION, "ok": False, "error": {name: value for name, value in error.items() if value is not None}}
 
 
 def read(cls: type[_M], wire: object, where: str) -> _M:

@@ -96,6 +96,7 @@ by_field: dict[str, st.SearchStrategy[Any]] = {
     "threshold": st.none() | st.floats(-1, 1),
     "top_k": st.integers(1, contract.MAX_TOP_K),
     "min_seq": row_ids,
+    "heard": st.none() | st.text(max_size=64),
     "vector": st.none() | st.lists(numbers, max_size=4),
     "point": st.none() | st.builds(Point, lats, lons),
 }
@@ -175,6 +176,7 @@ strategies: dict[type[Message], st.SearchStrategy[Message]] = {
             vector=st.lists(numbers, min_size=1, max_size=4),
             model_key=st.none() | texts,
             min_seq=row_ids,
+            heard=by_field["heard"],
         ),
     ),
 }
@@ -231,6 +233,7 @@ def test_the_envelopes_say_ok_or_a_code() -> None:
         "ok": False,
         "error": {"code": "stale", "message": "later"},
     }
+    assert contract.failed(Code.STALE, "later", 7)["error"] == {"code": "stale", "message": "later", "seq": 7}
 
 
 # ---------------------------------------------------------------------------------------------- values
@@ -407,7 +410,7 @@ def test_a_fault_deep_inside_keeps_its_code() -> None:
         (Search, {"v": 1, "text": "a", "near": []}, "Search.near must be an object or null, not a list"),
         (Point, {"lat": HUGE, "lon": 0}, "Point.lat: number out of range"),
         (Locate, {"v": 1, "photo": {"size": 3}}, "Locate.photo has no field 'size'"),
-        (Locate, {"v": 1, "size": 3}, "Locate has no field 'size'; it has v, photo, threshold, near, min_seq"),
+        (Locate, {"v": 1, "size": 3}, "Locate has no field 'size'; it has v, photo, threshold, near, min_seq, heard"),
         (AddReply, {"outcomes": [{"status": "stored"}], "model_key": "m"}, "AddReply.outcomes[0] lacks 'ref'"),
         (AddReply, {"outcomes": [{}], "model_key": "m"}, "AddReply.outcomes[0] lacks 'status'"),
         (
@@ -778,6 +781,8 @@ def test_a_vector_that_is_not_finite_is_refused(bad: float) -> None:
 def test_a_negative_sequence_is_refused() -> None:
     assert refused(Search, {"v": 1, "text": "a", "min_seq": -1}).code is Code.BAD_REQUEST
     assert refused(Locate, {"v": 1, "photo": {"path": "a"}, "min_seq": -1}).code is Code.BAD_REQUEST
+    assert "64" in str(refused(Search, {"v": 1, "text": "a", "heard": "w" * 65}))
+    assert "64" in str(refused(Locate, {"v": 1, "photo": {"path": "a"}, "heard": "w" * 65}))
 
 
 # ---------------------------------------------------------------------------------------- inline photos

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -39,9 +40,10 @@ from worker.core.vectors import BadVector, Vector, Vectors
 from worker.embedding import READ_AHEAD
 from worker.encoder.images import decode
 from worker.encoder.load import load_encoder
-from worker.errors import Permanent, PhotoRefusal, Transient
+from worker.errors import Permanent, PhotoRefusal, Stale, Transient
 from worker.index.folder import GenerationFolder
 from worker.library import Library
+from worker.library.questions import Recent
 from worker.settings import Settings
 from worker.storage.entries import Entries
 from worker.storage.source import PhotoFiles
@@ -578,10 +580,10 @@ def test_a_write_that_never_comes_is_waited_for_and_then_stale(
 ) -> None:
     library = make_library(settings=settings.model_copy(update={"min_seq_timeout_s": 0.1}))
 
-    with pytest.raises(Permanent) as caught:
+    with pytest.raises(Stale) as caught:
         library.questions.search(Search(vector=[1.0] * 1280, min_seq=10))
 
-    assert caught.value.code is Code.STALE
+    assert (caught.value.code, caught.value.seq) == (Code.STALE, 0)
     assert "min_seq=0" in caught.value.message, "it says what to do where the write is lost"
 
 
@@ -658,6 +660,56 @@ def test_a_search_of_an_index_that_others_have_filled_meanwhile_finds_them(
     stored(library, [new(scene) for scene in known])
 
     assert len(patient.questions.search(search).hits) == len(known)
+
+
+def test_a_question_reads_the_log_for_every_word_that_this_process_meets_for_the_first_time(
+    library: Library, patient: Library, scenes: list[Scene]
+) -> None:
+    """Whatever the seqs say: those of a restored database say nothing to who has not noticed."""
+    query, known = held_back(scenes)
+    stored(library, [new(known[0])])
+    photo = Photo(path=str(query.path))
+
+    def found(heard: str | None) -> int:
+        return len(patient.questions.search(Search(photo=photo, threshold=0.0, heard=heard)).hits)
+
+    assert found(None) == 1
+    stored(library, [new(known[1])])
+    assert (found(None), found("a"), found(None)) == (1, 2, 2)
+    stored(library, [new(known[2])])
+    assert (found("a"), found("b")) == (2, 3)
+    stored(library, [new(known[3])])
+    assert patient.questions.locate(Locate(photo=photo, heard="b")).seq == 3
+    assert patient.questions.locate(Locate(photo=photo, heard="c")).seq == 4
+
+
+def test_a_word_counts_as_met_only_when_the_log_was_read(
+    patient: Library, library: Library, scenes: list[Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query, known = held_back(scenes)
+    search = Search(photo=Photo(path=str(query.path)), threshold=0.0, heard="a")
+    stored(library, [new(known[0])])
+    patient.questions.search(msgspec.structs.replace(search, heard=None))
+    stored(library, [new(known[1])])
+
+    def away(**_: Any) -> int:
+        raise Transient(Code.UNAVAILABLE, "Postgres is away")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(patient.questions._live, "catch_up", away)
+        with pytest.raises(Transient):
+            patient.questions.search(search)
+
+    assert len(patient.questions.search(search).hits) == 2
+
+
+def test_the_words_that_are_remembered_are_the_last_ones() -> None:
+    recent = Recent(2)
+
+    for word in "abac":
+        recent.add(word)
+
+    assert [word in recent for word in "abc"] == [False, True, True]
 
 
 def test_an_index_that_others_have_emptied_meanwhile_is_called_empty(

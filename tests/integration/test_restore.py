@@ -25,19 +25,21 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule, run_state_machine_as_test
 from sqlalchemy import text
 
-from producer_client.contract import Search
-from tests.conftest import server_dir, until
+from producer_client import NewPhoto, Photo, Provenance, Sightline, Stored, TryAgain
+from producer_client.contract import Code, Search
+from tests.conftest import Scene, server_dir, until
 from tests.integration.test_index import DIM, KEY, entry, live_on, publish, put, vectors
 from tests.integration.test_index_laws import Bytes, IndexAndDictionary
 from worker.commands import doctor
 from worker.core.types import START, Mark
 from worker.embedded import EmbeddedServers
-from worker.errors import BadGeneration, Permanent, Transient
+from worker.errors import BadGeneration, Permanent, Stale, Transient
 from worker.index.folder import GenerationFolder
 from worker.index.generation import Generation
 from worker.index.live import FaissLiveIndex
 from worker.library import Library
 from worker.settings import Settings
+from worker.stack import Stack
 from worker.storage.migrate import migrate
 from worker.storage.objects import ObjectFolder
 from worker.storage.store import PostgresStore
@@ -445,6 +447,81 @@ def test_a_search_finds_what_was_added_after_a_restore_with_and_without_min_seq(
     assert seq > max(lost.values())
     for row in rows[2:6]:
         assert asked(row) == []
+
+
+def test_a_client_that_saw_what_was_lost_is_told_what_to_do(
+    backup: Dump | Recovery, store: PostgresStore, library: Library
+) -> None:
+    rows = vectors(3, seed=3)
+    put_all(store, "kept", rows[:1])
+    backup.take()
+    (seen,) = put_all(store, "lost", rows[1:2]).values()
+    backup.restore()
+
+    with pytest.raises(Stale, match=r"restored to an earlier time.*min_seq=0") as caught:
+        library.questions.search(Search(vector=rows[2].tolist(), min_seq=seen))
+
+    assert (caught.value.code, caught.value.seq) == (Code.STALE, seen - 1)
+    assert library.questions.search(Search(vector=rows[0].tolist(), min_seq=0)).hits
+
+
+@pytest.fixture
+def parted(settings: Settings, backup: Dump | Recovery) -> Iterator[Stack]:
+    """Lists of photos go to one worker, questions to another, which looks at the log once an hour unless it must."""
+    lagging = settings.model_copy(update={"max_staleness_s": 3600, "min_seq_timeout_s": 0.2})
+    with Stack(lagging, log_dir=settings.data_dir / "logs", port=0, own_database=False) as running:
+        running.start("worker", "--queues", "bulk")
+        running.start("worker", "--queues", "interactive")
+        running.wait_ready()
+        yield running
+
+
+def test_a_client_goes_on_over_a_restore_under_running_workers(
+    backup: Dump | Recovery, parted: Stack, scenes: list[Scene]
+) -> None:
+    """The worker that answers stands beyond the restored log, and has seen neither the restore nor what came after it
+    when it is asked; the one that writes holds the vectors of lost photos in memory."""
+    (kept, lost, new, last) = (
+        [scene for scene in scenes if scene.place == place] for place in dict.fromkeys(scene.place for scene in scenes)
+    )
+
+    def add(client: Sightline, place: list[Scene]) -> list[Stored]:
+        photos = [
+            NewPhoto(str(s.path), Photo(path=str(s.path)), s.lat, s.lon, Provenance.SURVEYED)
+            for s in place
+            if s is not place[2]
+        ]
+        outcomes = client.add_many(photos)
+        return [outcome for outcome in outcomes if isinstance(outcome, Stored)]
+
+    def located(client: Sightline, place: list[Scene], **asked: int) -> bool:
+        return client.locate(path=str(place[2].path), **asked).answer.located
+
+    with parted.client() as client, parted.client() as other:
+        add(client, kept)
+        backup.take()
+        # More than a recovered sequence skips.
+        ids = {photo.photo_id for _ in range(8) for photo in add(client, lost)}
+        assert located(client, lost)
+        seen = client.session
+        backup.restore()
+
+        added = add(client, new)
+        ends_at = max(photo.seq for photo in added)
+        assert ends_at < seen == client.session
+        assert isinstance(backup, Recovery) or ids & {photo.photo_id for photo in added}, "ids are given out again"
+        with pytest.raises(TryAgain, match="restored to an earlier time") as caught:
+            located(client, new)
+
+        assert (caught.value.code, caught.value.seq, client.session) == (Code.STALE, ends_at, ends_at)
+        for asking in ({}, {"min_seq": 0}):
+            assert [located(client, place, **asking) for place in (kept, lost, new)] == [True, False, True]
+        add(other, last)
+        assert located(other, last), "without having seen what is lost"
+        for _ in range(8):
+            add(client, lost)
+        assert client.session > seen
+        assert [located(client, place) for place in (kept, lost, new, last)] == [True] * 4
 
 
 # -------------------------------------------------------------------------------------------- generations

@@ -25,6 +25,7 @@ from producer_client import (
     Refused,
     Sightline,
     TimedOut,
+    TryAgain,
     contract,
 )
 from producer_client.compat import CLIPSimilarityService
@@ -141,9 +142,10 @@ NAMES_7: dict[str, tuple[Callable[[Sightline], Handle[Any]], contract.Message]] 
 }
 
 
-def answer(broker: redis.Redis, task_id: str, reply: contract.Message) -> None:
+def answer(broker: redis.Redis, task_id: str, reply: contract.Message | dict[str, Any]) -> None:
     """As a worker that is done with it."""
-    kept = json.dumps({"task_id": task_id, "status": "SUCCESS", "result": contract.ok(reply), "traceback": None})
+    wire = reply if isinstance(reply, dict) else contract.ok(reply)
+    kept = json.dumps({"task_id": task_id, "status": "SUCCESS", "result": wire, "traceback": None})
     broker.set(f"celery-task-meta-{task_id}", kept)
     broker.publish(f"celery-task-meta-{task_id}", kept)
 
@@ -154,6 +156,69 @@ def min_seq_of(broker: redis.Redis, ask: Callable[[], object]) -> int:
     ask()
     message, _, _ = sent(broker, "interactive")
     return int(message["min_seq"])
+
+
+def heard_of(broker: redis.Redis, client: Sightline, **asked: Any) -> Any:
+    """The word that a question carries."""
+    words = []
+    for ask in (client.submit_search, client.submit_locate):
+        broker.delete("interactive")
+        ask(path="/b.jpg", **asked)
+        words.append(sent(broker, "interactive")[0]["heard"])
+    assert words[0] == words[1]
+    return words[0]
+
+
+@pytest.mark.parametrize("verb", NAMES_7)
+def test_questions_carry_another_word_when_something_may_have_been_written(
+    client: Sightline, broker: redis.Redis, verb: str
+) -> None:
+    """Also where the seq is no higher: after a restore of the database seqs come again."""
+    submit, reply = NAMES_7[verb]
+    client.join(7)
+    before = heard_of(broker, client)
+
+    handle = submit(client)
+    answer(broker, handle.task_id, reply)
+    handle.wait()
+
+    assert before
+    assert heard_of(broker, client) == heard_of(broker, client)
+    assert (heard_of(broker, client) == before) == (verb in ("search", "locate", "locating"))
+
+
+def test_who_has_seen_nothing_or_asks_for_less_sends_no_word(client: Sightline, broker: redis.Redis) -> None:
+    assert heard_of(broker, client) is None
+    client.join(7)
+    assert heard_of(broker, client)
+    assert heard_of(broker, client, min_seq=0) is None
+
+
+@pytest.mark.parametrize("ends_at", [5, 7, 9])
+def test_a_client_whose_writes_are_lost_begins_anew_where_the_log_ends(
+    client: Sightline, broker: redis.Redis, ends_at: int
+) -> None:
+    client.join(7)
+
+    handle = client.submit_locate(path="/b.jpg")
+    answer(broker, handle.task_id, contract.failed(Code.STALE, "it ends there", ends_at))
+    with pytest.raises(TryAgain) as caught:
+        handle.wait()
+
+    assert (caught.value.code, caught.value.seq) == (Code.STALE, ends_at)
+    assert client.session == min(7, ends_at)
+    assert min_seq_of(broker, lambda: client.submit_locate(path="/b.jpg")) == min(7, ends_at)
+
+
+def test_a_chains_next_task_begins_anew_too(client: Sightline) -> None:
+    client.join(7)
+
+    with pytest.raises(TryAgain):
+        client.read_reply(contract.failed(Code.UNAVAILABLE, "away"), contract.StatsReply.from_wire)
+    assert client.session == 7
+    with pytest.raises(TryAgain):
+        client.read_reply(contract.failed(Code.STALE, "it ends there", 5), contract.StatsReply.from_wire)
+    assert client.session == 5
 
 
 @pytest.mark.parametrize("verb", NAMES_7)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from functools import partial
 
@@ -14,7 +15,7 @@ from worker.core.ports import Encoder, Entries, LiveIndex, StoredVectors
 from worker.core.types import Entry, Filter, Neighbours
 from worker.core.vectors import SAME_PIXELS, Ids, Vector, unit_query
 from worker.embedding import Embedding
-from worker.errors import Permanent, PhotoRefusal
+from worker.errors import Permanent, PhotoRefusal, Stale
 from worker.logs import ms_since
 from worker.place.evidence import counts_as
 from worker.place.pictures import Look
@@ -36,6 +37,8 @@ FIRST_LOOK = 4
 MIN_SEQ_POLL_S = 0.01
 #: Seconds between two looks at the change log by a process that nobody asks.
 LEAST_PAUSE_S = 0.2
+#: Words of clients that are remembered: one that is met again after that many others costs a look at the log.
+MET_WORDS = 4096
 
 
 class Questions:
@@ -57,11 +60,12 @@ class Questions:
         self._entries = entries
         self._vectors = vectors
         self._live = live
+        self._met = Recent(MET_WORDS)
 
     def search(self, request: contract.Search) -> contract.SearchReply:
         started = time.monotonic()
         query, content, own_id = self._query(request)
-        self._wait_for(request.min_seq)
+        self._see(request)
         threshold = request.threshold
         if threshold is None:
             threshold = -1.0 if request.text is not None else contract.DEFAULT_THRESHOLD
@@ -89,7 +93,7 @@ class Questions:
     def locate(self, request: contract.Locate) -> contract.LocateReply:
         started = time.monotonic()
         query, content, own_id = self._query(contract.Search(photo=request.photo))
-        self._wait_for(request.min_seq)
+        self._see(request)
         settings = self._settings
         rule = Rule(
             threshold=contract.DEFAULT_THRESHOLD if request.threshold is None else request.threshold,
@@ -154,18 +158,23 @@ class Questions:
         ids = self._entries.ids_with_content(content) if content is not None else np.zeros(0, dtype=np.int64)
         return ids if own_id is None else np.append(ids, np.int64(own_id))
 
-    def _wait_for(self, min_seq: int) -> None:
-        """Be as fresh as the settings promise, and at `min_seq` at least."""
-        seq = self._live.catch_up(max_age_s=self._settings.max_staleness_s)
-        deadline = time.monotonic() + self._settings.min_seq_timeout_s
+    def _see(self, request: contract.Search | contract.Locate) -> None:
+        """Be as fresh as the settings promise, have read the log since the caller heard of its last write, and be at
+        `min_seq` at least. Raises Stale where the log does not reach it."""
+        settings, min_seq = self._settings, request.min_seq
+        is_news = request.heard is not None and request.heard not in self._met
+        seq = self._live.catch_up(max_age_s=0.0 if is_news else settings.max_staleness_s)
+        if request.heard is not None and is_news:
+            self._met.add(request.heard)
+        deadline = time.monotonic() + settings.min_seq_timeout_s
         while seq < min_seq and (seq := self._live.catch_up()) < min_seq:
             if time.monotonic() > deadline:
-                raise Permanent(
-                    Code.STALE,
-                    f"the index is at seq {seq} and did not reach {min_seq} "
-                    f"within {self._settings.min_seq_timeout_s:g} s (SIGHTLINE_MIN_SEQ_TIMEOUT_S): ask again, or by "
-                    "min_seq=0 for what is there now. If it stays so, Postgres was restored to before that write: "
-                    "make the client anew, without its old session",
+                raise Stale(
+                    f"the log ends at seq {seq} and did not reach {min_seq} within {settings.min_seq_timeout_s:g} s "
+                    "(SIGHTLINE_MIN_SEQ_TIMEOUT_S): ask again. If the database was restored to an earlier time, that "
+                    "write is lost: a client goes on without it, and a min_seq that you keep yourself is to be dropped "
+                    "(min_seq=0)",
+                    seq,
                 )
             time.sleep(MIN_SEQ_POLL_S)
 
@@ -222,6 +231,24 @@ class Questions:
             position_error_m=entry.position_error_m,
             position_issue=issue,
         )
+
+
+class Recent:
+    """The last so many words that were added. Threads may share it."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._words: dict[str, None] = {}
+        self._lock = threading.Lock()
+
+    def __contains__(self, word: str) -> bool:
+        return word in self._words
+
+    def add(self, word: str) -> None:
+        with self._lock:
+            self._words[word] = None
+            if len(self._words) > self._size:
+                del self._words[next(iter(self._words))]
 
 
 def _is_trusted(hit: contract.Hit) -> bool:

@@ -13,7 +13,7 @@ from producer_client import contract
 from producer_client.contract import Code, Message, Queue
 from producer_client.errors import BadRequest
 from worker.core.request import Request, current
-from worker.errors import Permanent, Transient
+from worker.errors import Permanent, Stale, Transient
 from worker.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class ContractTask(Task):  # type: ignore[type-arg]  # celery's generic has no r
                 "message answered with a code",
                 extra={"task": self.name, "code": exc.code, "why": exc.message},
             )
-            return contract.failed(exc.code, exc.message)
+            return contract.failed(exc.code, exc.message, exc.seq if isinstance(exc, Stale) else None)
         except Transient as exc:
             return self._again(exc)
         except MemoryError:
