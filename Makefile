@@ -27,6 +27,8 @@ ALL_STAMP := $(call stamp,ALL)
 # What benchmarks compare with lives apart, each in .venv-bench-NAME by benchmarks/requirements-NAME.txt: none of it is
 # part of the service, and they do not go together.
 PEERS := .venv-bench
+# The release that rebuilds are compared with: the last before filters had columns, and vectors lay in their rows.
+EARLIER := .bench-before/44b7b8e
 ENCODER_PEERS := decoders sentence-transformers infinity-emb rclip imgbeddings
 
 .PHONY: help setup demo demo-soak test lint check format docs words bench-index bench-search bench-dropin bench-embed clean
@@ -76,8 +78,11 @@ words: $(ALL_STAMP)  ## Bring the texts of the code into the catalogues of other
 bench-index: $(RUN_STAMP) $(PEERS)-index/.made  ## Measure the index beside its peers: SIZE="10000 100000", PEER_LIMIT_S=60; JSON on stdout
 	@$(BIN)/python -m benchmarks.index $(addprefix --size ,$(SIZE)) --peer-limit-s $(PEER_LIMIT_S)
 
-bench-search: $(RUN_STAMP)  ## Measure filtered searches beside what they were: SIZE=1000000; JSON on stdout
-	@$(BIN)/python -m benchmarks.search --size $(SIZE)
+bench-search: $(RUN_STAMP)  ## Measure filtered searches and rebuilds beside what they were: SIZE=1000000; JSON on stdout
+	@mkdir -p $(EARLIER)
+	@if git archive $(notdir $(EARLIER)) 2>/dev/null | tar -x -C $(EARLIER) 2>/dev/null; then earlier="--before $(EARLIER)"; \
+		else echo "this checkout has no history: rebuilds are not compared" >&2; fi; \
+		$(BIN)/python -m benchmarks.search $$earlier $(if $(filter command environment,$(firstword $(origin SIZE))),--size $(SIZE))
 
 bench-dropin: $(ALL_STAMP)  ## Measure a located request, the old class's way and ours: PHOTOS=folder, QUICK=1; JSON on stdout
 	@$(BIN)/python -m benchmarks.dropin $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(QUICK),--quick)
@@ -97,4 +102,4 @@ $(PEERS)-%/.made: benchmarks/requirements-%.txt
 	@touch $@
 
 clean:  ## Remove what the commands above have made
-	rm -rf $(VENV) $(PEERS) $(PEERS)-* .sightline build *.egg-info worker/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(PEERS)-* .bench-before .sightline build *.egg-info worker/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

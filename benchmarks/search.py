@@ -1,9 +1,10 @@
-"""Searches beside what they were before, on one machine in one run.
+"""Searches and rebuilds beside what they were before, on one machine in one run.
 
-    python -m benchmarks.search [--size 1000000]
+    python -m benchmarks.search [--size 1000000] [--before CHECKOUT]
 
 JSON goes to stdout on one line, steps and a table to stderr. "Before" is kept here and nowhere else: Postgres names
-every photo that passes a filter, each as an object, and the index is told their positions.
+every photo that passes a filter, each as an object, and the index is told their positions. Rebuilds are compared with
+those of the release in CHECKOUT.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count, cycle
+from pathlib import Path
 from typing import Any
 
 import faiss
@@ -22,6 +24,7 @@ from sqlalchemy import or_, select
 
 from benchmarks.measure import VectorFile, Vectors, percentile_ms
 from benchmarks.processes import alone, cores
+from benchmarks.rebuilds import REBUILT, copies, rebuilds
 from benchmarks.report import console, machine, step, table, tell, workplace
 from benchmarks.service import MODEL_KEY, Service, fill, rebuild, service, wait_until_served
 from benchmarks.vectors import ClusteredVectors
@@ -38,6 +41,7 @@ from worker.storage.tables import entries
 
 DIMENSION = 512
 TOP_K = 10
+COPIES = 10_000
 #: Seconds that each filter is asked for, now and before, and how often at least.
 NOW_S, BEFORE_S = 1.5, 1.0
 LEAST_NOW, LEAST_BEFORE = 20, 1
@@ -53,6 +57,7 @@ Asked = Callable[[], Filter]
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.search", description="Measure searches.")
     parser.add_argument("--size", type=int, default=1_000_000, help="stored photos (1000000)")
+    parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="an earlier release to rebuild beside this one")
     options = parser.parse_args(arguments)
     with workplace("search") as folder, EmbeddedServers(folder) as servers:
         settings = Settings(database_url=servers.database_url, data_dir=folder)
@@ -64,16 +69,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
             vectors.path.unlink()
         with step("rebuild"):
             built = alone(_rebuild, settings, threads=cores())
-        # Each part gives its own figures of the JSON.
         figures: dict[str, Any] = {"size": options.size}
         with step("filtered searches, now and before"):
             figures |= alone(_filters, settings, built["generation"], made.fresh(200, stream=0))
+        with step(f"a picture with {COPIES:,} copies"):
+            figures |= copies(settings, folder, COPIES)
+        with step(f"rebuilds of {REBUILT:,} stored vectors, now and before"):
+            figures |= rebuilds(settings, folder, options.before)
     now, before = figures["filters"], figures["filters_before"]
     rows = {
         name: {"now_ms": now[name], "before_ms": before[name], "times": round(before[name] / now[name], 1)}
         for name in now
     }
     console.print(table(f"Filtered searches among {options.size:,} photos, p50", rows))
+    others = {name: figure for name, figure in figures.items() if name not in ("size", "filters", "filters_before")}
+    console.print(table("Copies and rebuilds", {name: {"": figure} for name, figure in others.items()}))
     tell(figures | {"machine": machine("faiss-cpu", "numpy")})
 
 

@@ -1,0 +1,87 @@
+"""A rebuild of stored vectors beside an earlier release's, and a search for a picture of which there are thousands.
+
+Part of benchmarks.search; each function runs in a process of its own or starts some.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from benchmarks.earlier import EarlierRelease
+from benchmarks.measure import VectorFile
+from benchmarks.processes import alone, cores
+from benchmarks.service import fill, rebuild, service, wait_until_served
+from benchmarks.vectors import ClusteredVectors
+from producer_client import contract
+from producer_client.contract import Photo
+from worker.core.vectors import unit_rows
+from worker.settings import Settings
+
+DIMENSION = 512
+#: Stored vectors of the rebuilds, and rebuilds of each release, by turns.
+REBUILT, TURNS = 100_000, 2
+#: Other photos beside the copies: enough for an index that does not compare with everything.
+OTHERS = 60_000
+#: What copies of one picture differ by in each number: another order of summing up.
+COPY_NOISE = 1e-7
+SEARCHES = 40
+
+
+def rebuilds(settings: Settings, folder: Path, earlier: Path | None) -> dict[str, Any]:
+    """Seconds of a rebuild from Postgres to published, and the ratio to the release that lies in `earlier`."""
+    vectors = VectorFile.write(folder / "rebuilt.f32", ClusteredVectors(REBUILT, dimension=DIMENSION).chunks())
+    now = _in_schema(settings, folder, "rebuilt_now")
+    alone(fill, now, vectors)
+    if earlier is None:
+        figures = {"rebuild_s": alone(rebuild, now, DIMENSION, threads=cores())["build_s"], "rebuild_vs_before": None}
+    else:
+        before = EarlierRelease(earlier, _in_schema(settings, folder, "rebuilt_before"), vectors)
+        before.fill()
+        turns = [
+            (before.rebuild()["build_s"], alone(rebuild, now, DIMENSION, threads=cores())["build_s"])
+            for _ in range(TURNS)
+        ]
+        theirs, ours = (min(seconds) for seconds in zip(*turns, strict=True))
+        figures = {
+            "rebuild_s": ours,
+            "rebuild_before_s": theirs,
+            "rebuild_vs_before": round(ours / theirs, 3),
+        }
+    vectors.path.unlink()
+    return figures
+
+
+def copies(settings: Settings, folder: Path, count: int) -> dict[str, Any]:
+    """p50 in milliseconds of searches for ten photos by one of `count` copies of a picture, Postgres included."""
+    made = ClusteredVectors(OTHERS, dimension=DIMENSION)
+    noise = np.random.default_rng(0).normal(size=(count, DIMENSION))
+    alike = unit_rows(made.fresh(1, stream=0) + COPY_NOISE * noise)
+    vectors = VectorFile.write(folder / "copies.f32", [*made.chunks(), alike])
+    own = _in_schema(settings, folder, "copies")
+    alone(fill, own, vectors)
+    vectors.path.unlink()
+    built = alone(rebuild, own, DIMENSION, threads=cores())
+    return {f"copies_{count}_ms": alone(_searched, own, built["generation"])}
+
+
+def _searched(settings: Settings, generation: int) -> float:
+    with service(settings, DIMENSION) as own:
+        wait_until_served(own.live, generation)
+        took = []
+        for number in range(1, SEARCHES + 1):
+            request = contract.Search(photo=Photo(photo_id=OTHERS + number), top_k=10, threshold=-1.0)
+            started = time.perf_counter()
+            hits = own.library.questions.search(request).hits
+            took.append(time.perf_counter() - started)
+            if len(hits) != 10 or max(hit.photo_id for hit in hits) > OTHERS:
+                raise RuntimeError(f"a copy was found, or not all others: {[hit.photo_id for hit in hits]}")
+    return round(median(took) * 1000, 2)
+
+
+def _in_schema(settings: Settings, folder: Path, name: str) -> Settings:
+    return settings.model_copy(update={"data_dir": folder / name, "db_schema": name, "photos_table": f"photos_{name}"})
