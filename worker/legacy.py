@@ -70,11 +70,16 @@ def read_pickle(
 
 
 def reusable_vectors(
-    photos: Sequence[LegacyPhoto], new: Sequence[NewPhoto], client: Sightline
+    photos: Sequence[LegacyPhoto], new: Sequence[NewPhoto], client: Sightline, *, written_at: float
 ) -> tuple[dict[str, Vector], str]:
     """({SHA-256 of the file: its old vector}, model key): of all photos to add if those of a sample, embedded again by
     the workers, are the same; of none otherwise. A content that two photos have with different vectors is left out.
+
+    written_at: when the pickle was, as st_mtime. A file that changed after it may be another picture.
     """
+    new = [item for item in new if not _changed_after(written_at, Path(photos[int(item.ref)].path))]
+    if not new:
+        return {}, ""
     old = {photo.number: photo.vector for photo in photos if photo.vector is not None}
     chosen = [int(new[i].ref) for i in np.linspace(0, len(new) - 1, min(SAMPLE, len(new))).astype(int)]
     outcomes = client.embed_many(
@@ -100,6 +105,14 @@ def reusable_vectors(
             doubtful.add(content)
         vectors[content] = vector
     return {content: vector for content, vector in vectors.items() if content not in doubtful}, done[0].model_key
+
+
+def _changed_after(written_at: float, path: Path) -> bool:
+    try:
+        return path.stat().st_mtime > written_at
+    except OSError:
+        # Gone since the report; adding it will say so.
+        return True
 
 
 def same_model(old: Mapping[int, Vector], new: Mapping[int, Vector]) -> bool:

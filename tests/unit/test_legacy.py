@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import decimal
+import hashlib
 import json
 import os
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from producer_client.contract import Code, NewPhoto, Provenance, Refused
+from producer_client import Sightline
+from producer_client.contract import Code, Embedded, EmbedItem, NewPhoto, Provenance, Refused
 from worker.core.vectors import Vectors, unit_rows
-from worker.legacy import NotThatPickle, read_pickle, same_model, to_add
+from worker.legacy import NotThatPickle, read_pickle, reusable_vectors, same_model, to_add
 from worker.settings import Settings
 from worker.survey import LegacyPhoto, Report, examine
 
@@ -265,3 +267,37 @@ def test_what_is_odd_is_left_out_or_loses_its_coordinates_and_default_points_are
     assert plain[6].provenance is trusted[6].provenance is Provenance.CONFIRMED
     assert (plain[6].address, plain[6].metadata) == ({"address": "Lund"}, {"floor": 3})
     assert {trusted[n].provenance for n in range(10, 15)} == {Provenance.FALLBACK}
+
+
+class Embedder:
+    """Workers whose model makes the old vectors of the files that it is asked for."""
+
+    def __init__(self, old: Vectors) -> None:
+        self._old = old
+
+    def embed_many(self, items: list[EmbedItem], *, return_vectors: bool) -> list[Embedded]:
+        assert return_vectors
+        vectors = {item.ref: self._old[int(item.ref)].tolist() for item in items}
+        return [Embedded(ref, "", model_key="model@1", vector=vector) for ref, vector in vectors.items()]
+
+
+def test_a_file_that_was_replaced_after_the_pickle_was_written_does_not_get_the_old_vector(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
+    written = as_the_guide() | {"paths": [str(tmp_path / f"{n}.jpg") for n in range(3)]}
+    for number, path in enumerate(written["paths"]):
+        Path(path).write_bytes(b"picture %d" % number)
+    file = write(written)
+    at = file.stat().st_mtime
+    photos = read_pickle(file, PROVENANCE)
+    new = [item for item in to_add(photos, examine(photos, lambda path: True)) if isinstance(item, NewPhoto)]
+    Path(written["paths"][1]).write_bytes(b"another picture")
+    os.utime(written["paths"][1], (at + 5, at + 5))
+    client = cast(Sightline, Embedder(written["embeddings"]))
+
+    reused, model_key = reusable_vectors(photos, new, client, written_at=at)
+    none, _ = reusable_vectors(photos, new[1:2], client, written_at=at)
+
+    assert model_key == "model@1"
+    assert set(reused) == {hashlib.sha256(b"picture %d" % number).hexdigest() for number in (0, 2)}
+    assert none == {}

@@ -72,7 +72,7 @@ def import_legacy(
     reused = 0
     if not dry_run and new:
         with open_client(settings) as client, open_store(settings) as store, progress_bar(say("importing")) as progress:
-            vectors, model_key = reusable_vectors(photos, new, client)
+            vectors, model_key = reusable_vectors(photos, new, client, written_at=file.stat().st_mtime)
             store.vectors.keep(vectors, model_key)
             reused = len(vectors)
             outcomes = client.add_many(new, timeout_s=timeout, progress=progress)
