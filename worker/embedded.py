@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Seconds for a server to accept its first connection.
 START_TIMEOUT_S = 20.0
+#: The same for Postgres, which may have a log to read again first.
+RECOVERY_TIMEOUT_S = 60.0
 #: Seconds for Postgres to end. It has nothing to wait for: who is connected is cut off.
 STOP_TIMEOUT_S = 30.0
 
@@ -100,7 +102,13 @@ class EmbeddedServers:
             # Not started by get_server, which gives one that did not start out as if it had.
             server = get_server(folder, start=False)
             try:
-                server.start()
+                try:
+                    server.start()
+                except subprocess.TimeoutExpired:
+                    # The patience of its program is ten seconds; what it has started goes on.
+                    if not _becomes_ready(folder):
+                        raise
+                    server.start()
             except subprocess.SubprocessError as exc:
                 half_started = _postmaster(folder)
                 if half_started is not None:
@@ -173,6 +181,18 @@ def _postmaster(folder: Path) -> psutil.Process | None:
         return process if process.cwd() == str(folder) else None
     except (OSError, ValueError, IndexError, psutil.Error):
         return None
+
+
+def _becomes_ready(folder: Path) -> bool:
+    deadline = time.monotonic() + RECOVERY_TIMEOUT_S
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            # The server's own word, in the eighth line, which it fills up with blanks.
+            lines = (folder / "postmaster.pid").read_text().splitlines()
+            if len(lines) > 7 and lines[7].strip() == "ready":
+                return True
+        time.sleep(0.05)
+    return False
 
 
 def _remove_left_locks(folder: Path) -> None:

