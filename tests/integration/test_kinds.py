@@ -830,12 +830,13 @@ def measured(folder: Path, act: str) -> tuple[float, float]:
 
 
 def test_a_build_holds_the_index_and_not_the_photos_and_its_readers_hold_neither(tmp_path: Path) -> None:
-    """150,000 vectors of 256 numbers are 147 MB; their index of lists takes some 88, and is in memory once."""
+    """150,000 vectors of 256 numbers are 147 MB; their index of lists takes some 88, and is in memory once. What
+    filters ask of each photo, and the keys by which copies are known, are some 70 bytes a photo: 10 MB."""
     peak_mb, index_mb = measured(tmp_path, "build")
     own_mb, _ = measured(tmp_path, "open")
 
     assert index_mb > 80
-    assert peak_mb < 1.5 * index_mb + 65
+    assert peak_mb < 1.5 * index_mb + 75
     assert own_mb < 0.2 * index_mb
 
 
