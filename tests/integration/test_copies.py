@@ -16,6 +16,7 @@ from benchmarks.service import MODEL_KEY, Service, fill, service, sql
 from producer_client import contract
 from producer_client.contract import Near, Photo
 from worker.core.vectors import SAME_PIXELS, unit_rows
+from worker.index import view as view_module
 from worker.index.generation import COPIES as FILE
 from worker.index.generation import MANIFEST
 from worker.settings import Settings
@@ -168,6 +169,21 @@ def test_a_filter_that_lets_hardly_more_than_copies_pass_finds_the_others(shelf:
     hits = hits_of(shelf, by_photo(1, near=Near(1.0, 1.0, 100.0)))
 
     assert {found for found, _ in hits} == {620, 700}
+
+
+def test_a_filter_that_lets_many_pass_finds_what_lies_behind_the_copies(
+    shelf: Service, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view_module, "EXACT_FILTER", 0)
+    with sql(settings.database_url) as cursor:
+        cursor.execute(f"SET search_path = {settings.db_schema}, public")
+        cursor.execute(f"UPDATE {settings.photos_table} SET lat = 1, lon = 1")
+    shelf.library.rebuilding.rebuild()
+    shelf.live.settle()
+
+    hits = hits_of(shelf, by_photo(1, near=Near(1.0, 1.0, 100.0)))
+
+    assert hits == right_hits(shelf, settings, 1)
 
 
 def test_a_library_of_copies_alone_has_no_hits(settings: Settings, tmp_path: Path) -> None:

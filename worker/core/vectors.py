@@ -27,6 +27,14 @@ class BadVector(Permanent):
         super().__init__(Code.BAD_VECTOR, message)
 
 
+def find_ids(rising: Ids, wanted: Ids) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
+    """(positions of those `wanted` ids that are among the rising ones, which of the wanted these are: bool [n])."""
+    at = np.searchsorted(rising, wanted)
+    there: npt.NDArray[np.bool_] = at < len(rising)
+    there[there] = rising[at[there]] == wanted[there]
+    return at[there], there
+
+
 def unit_rows(vectors: npt.NDArray[Any]) -> Vectors:
     """Scale each row to length 1.
 

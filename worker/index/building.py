@@ -20,7 +20,7 @@ import numpy as np
 from producer_client.contract import Code
 from worker.core.ports import Progress, Snapshot
 from worker.core.types import Chunk
-from worker.core.vectors import Ids
+from worker.core.vectors import Ids, find_ids
 from worker.errors import BadGeneration, Permanent
 from worker.index import columns, kinds, searching, tuning
 from worker.index.copies import Seen
@@ -277,6 +277,6 @@ def _positions(found: list[Ids], ids: Ids) -> searching.Positions:
     """[queries, RECALL_K + 1] positions of the ids that each query found; -1 for one that is no longer there."""
     rows = np.full((len(found), searching.RECALL_K + 1), -1, dtype=np.int64)
     for row, mine in zip(rows, found, strict=True):
-        at = np.minimum(np.searchsorted(ids, mine), len(ids) - 1)
-        row[: len(mine)] = np.where(ids[at] == mine, at, -1)
+        positions, there = find_ids(ids, mine)
+        row[: len(mine)][there] = positions
     return rows

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from worker.core.circle import Mask, Places, Sphere, unit_sphere, within
 from worker.core.ports import Snapshot
 from worker.core.types import Change, Filter
-from worker.core.vectors import Ids
+from worker.core.vectors import Ids, find_ids
 from worker.index.pairs import pairs_of
 
 PLACES, SPHERE, TRUSTED, PAIRS, POSTINGS = FILES = (
@@ -98,12 +98,12 @@ def read(snapshot: Snapshot, ids: Ids) -> Read:
     places = np.full((2, len(ids)), np.nan)
     trusted = np.zeros(len(ids), dtype=np.bool_)
     for facts in snapshot.facts():
-        at, known = _found(ids, facts.ids)
+        at, known = find_ids(ids, facts.ids)
         places[:, at] = np.stack([facts.lat, facts.lon])[:, known]
         trusted[at] = facts.trusted[known]
     hashes, rows = [np.zeros(0, dtype=np.uint64)], [np.zeros(0, dtype=np.uint32)]
     for documents in snapshot.documents():
-        at, known = _found(ids, documents.ids)
+        at, known = find_ids(ids, documents.ids)
         # Photos of one walk often say the same.
         pairs = {text: pairs_of(text) for text in set(documents.texts)}
         having = [pairs[text] for text, is_known in zip(documents.texts, known.tolist(), strict=True) if is_known]
@@ -111,14 +111,6 @@ def read(snapshot: Snapshot, ids: Ids) -> Read:
         hashes.append(np.fromiter(chain.from_iterable(having), dtype=np.uint64, count=int(lengths.sum())))
         rows.append(np.repeat(at, lengths).astype(np.uint32))
     return Read(places, trusted, np.concatenate(hashes), np.concatenate(rows))
-
-
-def _found(ids: Ids, wanted: Ids) -> tuple[npt.NDArray[np.intp], Mask]:
-    """Positions of those `wanted` ids that are there, and which these are. ids: rising."""
-    at = np.searchsorted(ids, wanted)
-    known: Mask = at < len(ids)
-    known[known] = ids[at[known]] == wanted[known]
-    return at[known], known
 
 
 # ------------------------------------------------------------------------------------------------- of a generation
@@ -260,11 +252,13 @@ class Growing:
         return Columns(self._places[:, :count], self._sphere[:, :count], self._trusted[:count], pairs)
 
 
-def grown(column: npt.NDArray[Any], least: int) -> npt.NDArray[Any]:
-    """An array with room for `least` in its last dimension: itself, or a copy of twice the size."""
-    room = column.shape[-1]
+def grown(column: npt.NDArray[Any], least: int, *, axis: int = -1) -> npt.NDArray[Any]:
+    """An array with room for `least` along the axis: itself, or a copy of twice the size."""
+    room = column.shape[axis]
     if least <= room:
         return column
-    larger = np.zeros((*column.shape[:-1], max(2 * room, least)), dtype=column.dtype)
-    larger[..., :room] = column
+    shape = list(column.shape)
+    shape[axis] = max(2 * room, least)
+    larger = np.zeros(shape, dtype=column.dtype)
+    larger[tuple(map(slice, column.shape))] = column
     return larger

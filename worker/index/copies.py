@@ -48,7 +48,10 @@ class Copies:
         limit = np.sqrt(max(0.0, 2 * (1 - at_least - ROUNDING)))
         away = np.sqrt(np.maximum(0, 2 - 2 * (self.centres @ query - ROUNDING)))
         near = np.flatnonzero(away <= limit)
-        found = [self._members(group)[self._distances(group) + away[group] <= limit] for group in near]
+        found = []
+        for group in near:
+            members = slice(int(self.ends[group - 1]) if group else 0, int(self.ends[group]))
+            found.append(self.positions[members][self.distances[members] + away[group] <= limit])
         return np.sort(np.concatenate(found)) if found else self.positions[:0]
 
     def write(self, path: Path) -> None:
@@ -60,15 +63,6 @@ class Copies:
         """Raises ValueError, KeyError or OSError. Only for files whose bytes were checked."""
         with np.load(path, allow_pickle=False) as arrays:
             return cls(arrays["centres"], arrays["ends"], arrays["positions"], arrays["distances"])
-
-    def _members(self, group: np.intp) -> Found:
-        return self.positions[self._slice(group)]
-
-    def _distances(self, group: np.intp) -> npt.NDArray[np.float32]:
-        return self.distances[self._slice(group)]
-
-    def _slice(self, group: np.intp) -> slice:
-        return slice(int(self.ends[group - 1]) if group else 0, int(self.ends[group]))
 
 
 NONE = Copies(

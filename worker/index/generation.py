@@ -88,17 +88,24 @@ class Generation:
         return Published(self.manifest.number, self.manifest.mark)
 
     def search(
-        self, query: Vectors, k: int, *, selector: faiss.IDSelector | None = None, passing: int | None = None
+        self,
+        query: Vectors,
+        k: int,
+        *,
+        selector: faiss.IDSelector | None = None,
+        passing: int | None = None,
+        farther: float = FARTHER,
     ) -> tuple[Similarities, Positions]:
         """query: float32 [1, d]. Returns ([k], [k]), fewer where there are fewer.
 
         passing: how many vectors the selector lets pass. Fewer of them, or more neighbours, take a wider search.
+        farther: so many times wider a search with a selector is besides.
         """
         count = self.manifest.count
         passing = count if passing is None else passing
         widen = max(1.0, k / searching.TUNED_UP_TO) * (count / passing if passing else 1.0)
         if selector is not None:
-            widen *= FARTHER
+            widen *= farther
         arguments = self._ready.get(k) if selector is None else None
         if arguments is None:
             arguments = searching.arguments(self.index, self.manifest.parameters, k, selector=selector, widen=widen)
