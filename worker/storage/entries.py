@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Row, Select, and_, case, delete, exists, func, literal, select, update
+from sqlalchemy import Connection, Integer, Row, Select, and_, case, cast, delete, exists, func, literal, select, update
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from producer_client.contract import Code, Provenance
@@ -46,8 +47,9 @@ class Entries:
         with self._database.begin() as connection:
             rows = self._rows.write(connection, new)
             photo_ids = sorted({place.photo_id for place in rows.values()})
-            for photo_id in photo_ids:  # in one order, as all writers: no deadlock
-                connection.execute(select(func.pg_advisory_xact_lock(ENTRY_LOCKS, photo_id % 2**31)))
+            # In one order, as all writers: no deadlock.
+            keys = func.unnest(cast([photo_id % 2**31 for photo_id in photo_ids], ARRAY(Integer))).column_valued()
+            connection.execute(select(func.pg_advisory_xact_lock(ENTRY_LOCKS, keys)))
             before = self._told(connection, photo_ids) if filling else {}
             said = self._rows.said(connection, photo_ids)
             for item in sorted(new, key=lambda item: rows[item.ref].photo_id):
@@ -60,10 +62,12 @@ class Entries:
             connection.execute(delete(refusals).where(refusals.c.photo_id.in_(photo_ids)))
             connection.execute(delete(attempts).where(attempts.c.photo_id.in_(photo_ids)))
             stored = {row.photo_id: self._entry(row) for row in connection.execute(self._entries(photo_ids))}
-            # A vector of another model is nothing to the index that serves; what filters ask of its photos is.
-            after = self._told(connection, before)
-            retold = [photo_id for photo_id in before if before[photo_id] != after[photo_id]]
-            seqs = self._log.append(connection, retold)
+            seqs: dict[int, int] = {}
+            if before:
+                # A vector of another model is nothing to the index that serves; what filters ask of its photos is.
+                after = self._told(connection, before)
+                retold = [photo_id for photo_id in before if before[photo_id] != after[photo_id]]
+                seqs = self._log.append(connection, retold)
             others = [photo_id for photo_id in photo_ids if photo_id not in seqs]
             seqs |= self._log.append(connection, others, model_key if filling else None)
             # Under the lock of the log, which the change of the model takes too.
