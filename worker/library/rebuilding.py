@@ -92,10 +92,10 @@ class Rebuilding:
     def _rebuild(self, note: Throttled, filling: bool) -> contract.RebuildReply:
         started = time.monotonic()
         self._entries.follow_rows()
-        if not filling:
-            self._checking.all(note)
         with ThreadPoolExecutor(1, thread_name_prefix="train") as ahead:
             training = ahead.submit(self._train)
+            if not filling:
+                self._checking.all(note)
             embedded, refused = self._filling.all(note, filling=filling)
             trained = training.result()
         model_key = self._encoder.model_key
