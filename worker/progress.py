@@ -6,7 +6,7 @@ Knows no command.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from rich.console import Console
@@ -17,6 +17,9 @@ from producer_client.contract import RebuildReply, StatsReply
 from worker.core.ports import StoredVectors
 from worker.words import say
 
+#: Called with (done, in all).
+Told = Callable[[int, int], None]
+
 #: Photos that lack a vector are sent for in pages of this many, 64 messages.
 MISSING_PAGE = 4096
 #: Seconds between two looks at a running rebuild.
@@ -24,7 +27,7 @@ POLL_S = 0.3
 
 
 @contextmanager
-def progress_bar(what: str, console: Console | None = None) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(what: str, console: Console | None = None) -> Iterator[Told]:
     """A bar to call with (done, in all). On standard error unless told, so that `--json` stays clean."""
     columns = (SpinnerColumn(), TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console or Console(stderr=True), transient=True) as bar:
@@ -32,7 +35,7 @@ def progress_bar(what: str, console: Console | None = None) -> Iterator[Callable
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def wait_for_rebuild(client: Sightline, progress: Callable[[int, int], None], timeout_s: float) -> RebuildReply:
+def wait_for_rebuild(client: Sightline, progress: Told, timeout_s: float) -> RebuildReply:
     """Start a rebuild and pass its progress on until it is done."""
     handle = client.submit_rebuild_index()
     deadline = time.monotonic() + timeout_s
@@ -57,22 +60,15 @@ def embed_missing(
 
     What is done is seen in Postgres, a message's photos at once, so that nothing has to be noted here.
     """
-    stored = 0
-    refused: list[Refused] = []
-    after_id = -1
-    with progress_bar(say("embedding")) as progress:
-        while page := vectors.missing(model_key, after_id=after_id, limit=MISSING_PAGE):
-            after_id = page[-1].photo_id
-            done = stored + len(refused)
-            new = [NewPhoto(ref=f"photo {photo.photo_id}", photo=Photo(photo_id=photo.photo_id)) for photo in page]
 
-            def further(now: int, _: int, before: int = done) -> None:
-                progress(before + now, todo)
+    def page_after(after_id: int) -> list[int]:
+        return [photo.photo_id for photo in vectors.missing(model_key, after_id=after_id, limit=MISSING_PAGE)]
 
-            outcomes = client.add_many(new, timeout_s=timeout_s, progress=further)
-            refused += [outcome for outcome in outcomes if isinstance(outcome, Refused)]
-            stored += sum(not isinstance(outcome, Refused) for outcome in outcomes)
-    return stored, refused
+    def send(page: Sequence[int], progress: Told) -> Sequence[object]:
+        new = [NewPhoto(ref=f"photo {photo_id}", photo=Photo(photo_id=photo_id)) for photo_id in page]
+        return client.add_many(new, timeout_s=timeout_s, progress=progress)
+
+    return _send_pages(say("embedding"), todo, page_after, send)
 
 
 def look_at_pictures(
@@ -80,22 +76,15 @@ def look_at_pictures(
 ) -> tuple[int, list[Refused]]:
     """Send for every indexed photo whose picture has no hash yet, with progress; returns how many were looked at, and
     the refusals. They stay in the index as they are."""
-    seen = 0
-    refused: list[Refused] = []
-    after_id = -1
-    with progress_bar(say("looking")) as progress:
-        while page := vectors.missing_hashes(after_id=after_id, limit=MISSING_PAGE):
-            after_id = page[-1]
-            done = seen + len(refused)
 
-            def further(now: int, _: int, before: int = done) -> None:
-                progress(before + now, todo)
+    def page_after(after_id: int) -> list[int]:
+        return vectors.missing_hashes(after_id=after_id, limit=MISSING_PAGE)
 
-            items = [EmbedItem(ref=f"photo {photo_id}", photo=Photo(photo_id=photo_id)) for photo_id in page]
-            outcomes = client.embed_many(items, timeout_s=timeout_s, progress=further)
-            refused += [outcome for outcome in outcomes if isinstance(outcome, Refused)]
-            seen += sum(not isinstance(outcome, Refused) for outcome in outcomes)
-    return seen, refused
+    def send(page: Sequence[int], progress: Told) -> Sequence[object]:
+        items = [EmbedItem(ref=f"photo {photo_id}", photo=Photo(photo_id=photo_id)) for photo_id in page]
+        return client.embed_many(items, timeout_s=timeout_s, progress=progress)
+
+    return _send_pages(say("looking"), todo, page_after, send)
 
 
 def rebuild_lines(reply: RebuildReply) -> Iterator[str]:
@@ -122,6 +111,33 @@ def statistics_lines(reply: StatsReply) -> Iterator[str]:
     yield _line(say("device:"), reply.device)
     waiting = say("none yet: tonight's rebuild makes it, or `sightline rebuild` now")
     yield _line(say("generation on disk:"), waiting if reply.generation is None else reply.generation)
+
+
+def _send_pages(
+    doing: str,
+    todo: int,
+    page_after: Callable[[int], Sequence[int]],
+    send: Callable[[Sequence[int], Told], Sequence[object]],
+) -> tuple[int, list[Refused]]:
+    """Send for all photos, a page after the other: (how many went well, the refusals).
+
+    page_after: the ids that come next, rising; none at the end.
+    """
+    well = 0
+    refused: list[Refused] = []
+    after_id = -1
+    with progress_bar(doing) as progress:
+        while page := page_after(after_id):
+            after_id = page[-1]
+            done = well + len(refused)
+
+            def further(now: int, _: int, before: int = done) -> None:
+                progress(before + now, todo)
+
+            outcomes = send(page, further)
+            refused += [outcome for outcome in outcomes if isinstance(outcome, Refused)]
+            well += sum(not isinstance(outcome, Refused) for outcome in outcomes)
+    return well, refused
 
 
 def _line(label: str, value: object) -> str:
