@@ -24,7 +24,7 @@ from benchmarks.report import tell
 from worker.core.types import TOO_PLAIN
 from worker.encoder import images
 from worker.encoder.load import load_encoder
-from worker.place.pictures import Look, is_copy
+from worker.place.pictures import Look, bits_apart, is_copy
 from worker.settings import Settings
 
 Copying = Callable[[bytes, Image.Image], bytes]
@@ -62,7 +62,8 @@ def main(folder: Path, encoder_name: str = "packaged/efficientnet-lite0") -> dic
 
 
 def _figures(pairs: Sequence[tuple[Look, Look]]) -> dict[str, object]:
-    bits = [_bits(one, other) for one, other in pairs if one.picture_hash and other.picture_hash]
+    hashes = [(one.picture_hash, other.picture_hash) for one, other in pairs]
+    bits = [bits_apart(one, other) for one, other in hashes if one and other]
     cosines = [float(one.vector @ other.vector) for one, other in pairs]
     return {
         "pairs": len(pairs),
@@ -71,10 +72,6 @@ def _figures(pairs: Sequence[tuple[Look, Look]]) -> dict[str, object]:
         "taken_for_copies": sum(is_copy(one, other) for one, other in pairs),
         "without_hashes": sum(is_copy(Look(one.vector, None), Look(other.vector, None)) for one, other in pairs),
     }
-
-
-def _bits(one: Look, other: Look) -> int:
-    return (int.from_bytes(one.picture_hash or b"") ^ int.from_bytes(other.picture_hash or b"")).bit_count()
 
 
 def _cost(contents: Sequence[bytes], side: int) -> float:

@@ -5,15 +5,14 @@ Part of benchmarks.search; each function runs in a process of its own or starts 
 
 from __future__ import annotations
 
-import time
+from itertools import count
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 
 from benchmarks.earlier import EarlierRelease
-from benchmarks.measure import VectorFile
+from benchmarks.measure import VectorFile, percentile_ms, times_s
 from benchmarks.processes import alone, cores
 from benchmarks.service import fill, rebuild, service, wait_until_served
 from benchmarks.vectors import ClusteredVectors
@@ -56,31 +55,32 @@ def rebuilds(settings: Settings, folder: Path, earlier: Path | None) -> dict[str
     return figures
 
 
-def copies(settings: Settings, folder: Path, count: int) -> dict[str, Any]:
-    """p50 in milliseconds of searches for ten photos by one of `count` copies of a picture, Postgres included."""
+def copies(settings: Settings, folder: Path, of_one: int) -> dict[str, Any]:
+    """p50 in milliseconds of searches for ten photos by one of `of_one` copies of a picture, Postgres included."""
     made = ClusteredVectors(OTHERS, dimension=DIMENSION)
-    noise = np.random.default_rng(0).normal(size=(count, DIMENSION))
+    noise = np.random.default_rng(0).normal(size=(of_one, DIMENSION))
     alike = unit_rows(made.fresh(1, stream=0) + COPY_NOISE * noise)
     vectors = VectorFile.write(folder / "copies.f32", [*made.chunks(), alike])
     own = _in_schema(settings, folder, "copies")
     alone(fill, own, vectors)
     vectors.path.unlink()
     built = alone(rebuild, own, DIMENSION, threads=cores())
-    return {f"copies_{count}_ms": alone(_searched, own, built["generation"])}
+    return {f"copies_{of_one}_ms": alone(_searched, own, built["generation"])}
 
 
 def _searched(settings: Settings, generation: int) -> float:
     with service(settings, DIMENSION) as own:
+        own.live.settle()
         wait_until_served(own.live, generation)
-        took = []
-        for number in range(1, SEARCHES + 1):
-            request = contract.Search(photo=Photo(photo_id=OTHERS + number), top_k=10, threshold=-1.0)
-            started = time.perf_counter()
+        numbers = count(1)
+
+        def search() -> None:
+            request = contract.Search(photo=Photo(photo_id=OTHERS + next(numbers)), top_k=10, threshold=-1.0)
             hits = own.library.questions.search(request).hits
-            took.append(time.perf_counter() - started)
             if len(hits) != 10 or max(hit.photo_id for hit in hits) > OTHERS:
                 raise RuntimeError(f"a copy was found, or not all others: {[hit.photo_id for hit in hits]}")
-    return round(median(took) * 1000, 2)
+
+        return percentile_ms(np.array(times_s(search, seconds=0, calls=SEARCHES)), 50)
 
 
 def _in_schema(settings: Settings, folder: Path, name: str) -> Settings:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count, cycle
 from pathlib import Path
@@ -22,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import or_, select
 
-from benchmarks.measure import VectorFile, Vectors, percentile_ms
+from benchmarks.measure import VectorFile, Vectors, percentile_ms, times_s
 from benchmarks.processes import alone, cores
 from benchmarks.rebuilds import REBUILT, copies, rebuilds
 from benchmarks.report import console, machine, step, table, tell, workplace
@@ -213,13 +212,7 @@ def _distances_m(lat: float, lon: float, places: npt.NDArray[np.float64]) -> npt
 
 
 def _p50_ms(call: Callable[[], object], seconds: float, least: int) -> float:
-    took: list[float] = []
-    began = time.perf_counter()
-    while len(took) < least or time.perf_counter() - began < seconds:
-        started = time.perf_counter()
-        call()
-        took.append(time.perf_counter() - started)
-    return percentile_ms(np.array(took), 50)
+    return percentile_ms(np.array(times_s(call, seconds=seconds, calls=least)), 50)
 
 
 if __name__ == "__main__":

@@ -34,5 +34,9 @@ def is_copy(one: Look, other: Look) -> bool:
     takes a few different photos for copies, and a witness too few is no wrong answer."""
     if not one.picture_hash or not other.picture_hash:
         return float(one.vector @ other.vector) >= LEAST_COSINE_ALONE
-    bits = (int.from_bytes(one.picture_hash) ^ int.from_bytes(other.picture_hash)).bit_count()
-    return bits <= MOST_BITS and float(one.vector @ other.vector) >= LEAST_COSINE
+    near = bits_apart(one.picture_hash, other.picture_hash) <= MOST_BITS
+    return near and float(one.vector @ other.vector) >= LEAST_COSINE
+
+
+def bits_apart(one: bytes, other: bytes) -> int:
+    return (int.from_bytes(one) ^ int.from_bytes(other)).bit_count()
