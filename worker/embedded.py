@@ -206,6 +206,7 @@ def _remove_left_locks(folder: Path) -> None:
 def _see_end(postmaster: psutil.Process) -> None:
     import psutil
 
+    # Not by psutil's own wait, to which one that has ended and is not reaped, as in a container, is still there.
     deadline = time.monotonic() + STOP_TIMEOUT_S
     with contextlib.suppress(psutil.NoSuchProcess):
         # Its fast shutdown, which who stopped it has asked for already unless it was noted as somebody else's too.

@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import ExifTags, Image
@@ -105,7 +106,7 @@ def ask(library: Library, scene: Scene) -> Answer:
     return library.questions.locate(Locate(photo=Photo(path=str(scene.path)))).answer
 
 
-def run(store: PostgresStore, settings: Settings, statement: str) -> Sequence[tuple[object, ...]]:
+def run(store: PostgresStore, settings: Settings, statement: str) -> Sequence[tuple[Any, ...]]:
     with store.database.engine.begin() as connection:
         result = connection.execute(text(statement.format(schema=settings.db_schema)))
         return [tuple(row) for row in result] if result.returns_rows else []
@@ -182,7 +183,7 @@ def test_all_plain_greys_have_no_hash_and_are_no_copies_by_it(
     hashes = run(store, settings, "SELECT hash FROM {schema}.pictures")
     known = store.entries.known([outcome.photo_id for outcome in outcomes], encoder.model_key)
 
-    assert [bytes(picture_hash) for (picture_hash,) in hashes] == [TOO_PLAIN] * 3  # type: ignore[call-overload]
+    assert [bytes(picture_hash) for (picture_hash,) in hashes] == [TOO_PLAIN] * 3
     assert {entry.picture_hash for entry, _ in known.values()} == {TOO_PLAIN}
 
 
