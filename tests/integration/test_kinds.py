@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import threading
@@ -466,6 +467,19 @@ def only_these(monkeypatch: pytest.MonkeyPatch, parameters: Parameters) -> None:
         return [[parameters]]
 
     monkeypatch.setattr(tuning, "_parameters_to_try", series)
+
+
+@pytest.mark.parametrize("place", range(41))
+def test_the_first_that_is_good_enough_is_found_wherever_it_stands_and_soon_near_the_start(place: int) -> None:
+    steps: list[Parameters] = [{"nprobe": number} for number in range(40)]
+    asked: list[float] = []
+
+    def good_enough(parameters: Parameters) -> bool:
+        asked.append(parameters["nprobe"])
+        return parameters["nprobe"] >= place
+
+    assert tuning._first_good(steps, good_enough) == place
+    assert len(asked) == len(set(asked)) <= 1 + 2 * math.log2(place + 2)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import faiss
+import numpy as np
 
 from producer_client.contract import Code
 from worker.core.vectors import Vectors
@@ -26,10 +27,12 @@ LEAST_FOR_TRAINING = 1_000
 #: training, and k-means over more would be most of a rebuild.
 TRAINED_PER_LIST = 20
 KMEANS_ITERATIONS = 6
+#: What 4-bit codes are made of: their 16 values settle after few rounds over few vectors.
+CODE_ITERATIONS, CODES_TRAINED_ON = 8, 10_000
 #: From so many lists on, their centres are compared by 4-bit codes first.
 CENTRES_BY_CODES = 2048
 #: So many times more centres than wanted are compared again exactly, for a photo to add and for a query.
-CENTRES_AGAIN_ADD, CENTRES_AGAIN_SEARCH = 64, 4
+CENTRES_AGAIN_ADD, CENTRES_AGAIN_SEARCH = 32, 4
 #: The range of 8-bit numbers goes so far beyond what the training has seen, in shares of it, on both sides: what lies
 #: outside is cut off. With 0.15, photos of places that the training had not seen had a cosine of 0.95 with themselves.
 ROOM_OF_8_BITS = 0.25
@@ -145,32 +148,39 @@ def finish(index: faiss.Index) -> None:
 
 
 def _train_lists(plan: Plan, dimension: int, sample: Vectors) -> faiss.Index:
-    """Inverted lists around centres of spherical k-means.
+    """Inverted lists around centres of spherical k-means, which leaves out most of what it need not compare (Kuffo and
+    others, "A super fast k-means for indexing vector embeddings", 2026): as good centres as plain k-means in half the
+    time.
 
     Many centres are compared by 4-bit codes first, as the photos themselves are: comparing a query with 8192 of them
     exactly would cost as much as the rest of the search.
     """
-    clustering = faiss.Clustering(dimension, plan.lists)
-    clustering.niter = KMEANS_ITERATIONS
-    clustering.spherical = True
-    clustering.min_points_per_centroid = 1
-    clustering.max_points_per_centroid = 2 * TRAINED_PER_LIST
-    quantizer = centres = faiss.IndexFlatIP(dimension)
-    clustering.train(sample, centres)
+    how = faiss.SuperKMeansParameters()
+    how.niter = KMEANS_ITERATIONS
+    how.spherical = True
+    how.min_points_per_centroid = 1
+    how.max_points_per_centroid = 2 * TRAINED_PER_LIST
+    clustering = faiss.SuperKMeans(dimension, plan.lists, how)
+    clustering.train(sample)
+    centres = faiss.vector_to_array(clustering.centroids).reshape(plan.lists, dimension)
     if plan.lists >= CENTRES_BY_CODES:
         quantizer = faiss.index_factory(dimension, f"PQ{plan.codes}x4fs,RFlat", faiss.METRIC_INNER_PRODUCT)
-        rows = centres.reconstruct_n(0, plan.lists)
-        quantizer.train(rows)
-        quantizer.add(rows)
+        faiss.downcast_index(quantizer.base_index).pq.cp.niter = CODE_ITERATIONS
+        quantizer.train(centres)
         quantizer.k_factor = CENTRES_AGAIN_ADD
+    else:
+        quantizer = faiss.IndexFlatIP(dimension)
+    quantizer.add(centres)
     lists = faiss.IndexIVFPQFastScan(quantizer, dimension, plan.lists, plan.codes, 4, faiss.METRIC_INNER_PRODUCT)
     # Codes of what a photo differs from its centre by: they say more, and half as many need to be compared again.
     lists.by_residual = True
+    lists.pq.cp.niter = CODE_ITERATIONS
+    # From all over the sample, which may lie in the order in which photos came.
+    lists.train(np.ascontiguousarray(sample[:: max(1, len(sample) // CODES_TRAINED_ON)]))
     again = faiss.index_factory(dimension, plan.refined, faiss.METRIC_INNER_PRODUCT)
     _leave_room(again)
-    index = faiss.IndexRefine(lists, again)
-    index.train(sample)
-    return index
+    again.train(sample)
+    return faiss.IndexRefine(lists, again)
 
 
 def _leave_room(stored: faiss.IndexScalarQuantizer) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import time
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import faiss
@@ -172,8 +172,8 @@ def measured(index: faiss.Index, parameters: Parameters, truth: Truth) -> Tuned:
 def tune(index: faiss.Index, plan: Plan, truth: Truth, good: Callable[[Tuned], bool], *, threads: int) -> Tuned:
     """The fastest parameters that are good enough; the best of those that were tried where none is.
 
-    Recall rises within a series, so the first that is good enough is bisected, by all queries at once; only these are
-    timed, one query after the other. threads: for the former; one afterwards.
+    Recall rises within a series, so the first that is good enough is searched for, by all queries at once; only these
+    are timed, one query after the other. threads: for the former; one afterwards.
     """
     use_threads(threads)
     tried: list[Tuned] = []
@@ -186,7 +186,7 @@ def tune(index: faiss.Index, plan: Plan, truth: Truth, good: Callable[[Tuned], b
     first, end = 0, None
     for rising in _parameters_to_try(plan):
         steps = rising[first:end]
-        place = bisect_left(steps, True, key=good_enough)
+        place = _first_good(steps, good_enough)
         if place == len(steps):
             break
         if place == 0 and contenders:
@@ -201,6 +201,18 @@ def tune(index: faiss.Index, plan: Plan, truth: Truth, good: Callable[[Tuned], b
         return max(tried, key=lambda tuned: tuned.recall_at_10_at_least)
     fastest = contenders[0] if len(contenders) == 1 else _fastest(index, contenders, truth.queries[:CLOCKED])
     return next(tuned for tuned in tried if tuned.parameters == fastest)
+
+
+def _first_good(steps: Sequence[Parameters], good_enough: Callable[[Parameters], bool]) -> int:
+    """Place of the first that is good enough, or one after the last. It is mostly near the start of a series: looked
+    for in growing strides, then bisected within the last of them."""
+    after, stride = 0, 1
+    while after < len(steps):
+        reached = min(after + stride, len(steps)) - 1
+        if good_enough(steps[reached]):
+            return bisect_left(steps, True, after, reached, key=good_enough)
+        after, stride = reached + 1, 2 * stride
+    return len(steps)
 
 
 def _fastest(index: faiss.Index, contenders: list[Parameters], queries: Vectors) -> Parameters:
