@@ -5,6 +5,7 @@ Part of benchmarks.search; each function runs in a process of its own or starts 
 
 from __future__ import annotations
 
+import os
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from benchmarks.earlier import EarlierRelease
 from benchmarks.measure import VectorFile, percentile_ms, times_s
 from benchmarks.processes import alone, cores
-from benchmarks.service import fill, rebuild, service, wait_until_served
+from benchmarks.service import fill, rebuild, service, sql, wait_until_served
 from benchmarks.vectors import ClusteredVectors
 from producer_client import contract
 from producer_client.contract import Photo
@@ -29,13 +30,16 @@ OTHERS = 60_000
 #: What copies of one picture differ by in each number: another order of summing up.
 COPY_NOISE = 1e-7
 SEARCHES = 40
+#: When the files were written, in nanoseconds since 1970.
+WRITTEN_NS = 1_700_000_000_000_000_000
 
 
 def rebuilds(settings: Settings, folder: Path, earlier: Path | None) -> dict[str, Any]:
     """Seconds of a rebuild from Postgres to published, and the ratio to the release that lies in `earlier`."""
     vectors = VectorFile.write(folder / "rebuilt.f32", ClusteredVectors(REBUILT, dimension=DIMENSION).chunks())
-    now = _in_schema(settings, folder, "rebuilt_now")
+    now = _in_schema(settings, folder, "rebuilt_now").model_copy(update={"photo_roots": (folder / "rebuilt_files",)})
     alone(fill, now, vectors)
+    alone(_with_files, now)
     if earlier is None:
         figures = {"rebuild_s": alone(rebuild, now, DIMENSION, threads=cores())["build_s"], "rebuild_vs_before": None}
     else:
@@ -53,6 +57,21 @@ def rebuilds(settings: Settings, folder: Path, earlier: Path | None) -> dict[str
         }
     vectors.path.unlink()
     return figures
+
+
+def _with_files(settings: Settings) -> None:
+    """The photos' files, as `fill` says that they are, and that they were so when they were embedded: a rebuild looks
+    at each. Of the earlier release none is there, which does not look."""
+    (root,) = settings.photo_roots
+    (root / "photos").mkdir(parents=True)
+    for photo_id in range(1, REBUILT + 1):
+        path = root / "photos" / f"{photo_id}.jpg"
+        path.write_bytes(b"%d" % photo_id)
+        os.utime(path, ns=(WRITTEN_NS, WRITTEN_NS))
+    with sql(settings.database_url) as cursor:
+        known = "file_size = length(photo_id::text), file_mtime_ns = %s"
+        cursor.execute(f"UPDATE {settings.db_schema}.entries SET {known}", (WRITTEN_NS,))
+        cursor.execute("VACUUM ANALYZE")
 
 
 def copies(settings: Settings, folder: Path, of_one: int) -> dict[str, Any]:

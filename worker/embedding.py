@@ -250,11 +250,9 @@ class Embedding:
         """How the file is before it is read: if it changes meanwhile, the next look at it sees another time."""
         if not is_on_disk(path):
             return None
-        try:
-            return self._source.facts(path)
+        (facts,) = self._source.facts([path])
         # Reading it says what the matter is.
-        except (OSError, PhotoRefusal, Transient):
-            return None
+        return facts if isinstance(facts, FileFacts) else None
 
     def _is_one_file(self, path: str, other: str) -> bool:
         return path == other or self._source.spellings(path)[-1] == self._source.spellings(other)[-1]

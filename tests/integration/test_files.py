@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Barrier, Thread, current_thread
 from typing import Any
 
 import pytest
@@ -28,9 +29,8 @@ from tests.exif import Tag
 from tests.integration.test_library import held_back, of_place, stored
 from tests.integration.test_positions import TAKEOUT, add, at_place, copied, located
 from tests.unit.test_positions import HERE
-from worker.core.types import FileState
-from worker.errors import PhotoRefusal, Transient
-from worker.library import Library
+from worker.core.types import FileFacts, FileState, UnknownFile
+from worker.library import Library, checking
 from worker.library.checking import Checked, Checking
 from worker.settings import Settings
 from worker.storage.source import PhotoFiles
@@ -385,14 +385,14 @@ def test_a_disk_that_answers_with_an_error_says_nothing_of_its_files(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     query, paths = street
-    stat = Path.stat
+    stat = os.stat
 
-    def stale_handle(self: Path, **how: Any) -> os.stat_result:
-        if self in paths:
+    def stale_handle(path: Any, **how: Any) -> os.stat_result:
+        if path in map(str, paths):
             raise OSError(116, "Stale file handle")
-        return stat(self, **how)
+        return stat(path, **how)
 
-    monkeypatch.setattr(Path, "stat", stale_handle)
+    monkeypatch.setattr(os, "stat", stale_handle)
     found = checked(store, settings)
     monkeypatch.undo()
 
@@ -471,15 +471,44 @@ def test_what_was_stored_while_it_was_looked_at_is_not_marked_by_what_was_seen_b
     _, paths = street
 
     class Late(PhotoFiles):
-        def facts(self, path: str) -> Any:
-            if path == str(paths[0]):
+        def facts(self, asked: Sequence[str]) -> list[FileFacts | UnknownFile | None]:
+            found = super().facts(asked)
+            if asked[0] == str(paths[0]):
                 add(library, paths[0])
-                raise FileNotFoundError(path)
-            return super().facts(path)
+                found[0] = None
+            return found
 
     Checking(files=store.files, source=Late(settings)).all(lambda *_: None)
 
     assert [file.state for file in store.files.after(-1, 1)] == [None]
+
+
+@pytest.mark.parametrize(("slow_s", "at_once"), [(1e9, 1), (0.0, 4)])
+def test_only_a_disk_that_is_slow_to_answer_is_asked_by_many_threads(
+    slow_s: float,
+    at_once: int,
+    store: PostgresStore,
+    settings: Settings,
+    street: tuple[Scene, list[Path]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(checking, "SHARE", 1)
+    monkeypatch.setattr(checking, "SLOW_S", slow_s)
+    together = Barrier(at_once, timeout=20)
+
+    threads: list[Thread] = []
+
+    class Waiting(PhotoFiles):
+        def facts(self, paths: Sequence[str]) -> list[FileFacts | UnknownFile | None]:
+            threads.append(current_thread())
+            if len(threads) > 1:
+                together.wait()
+            return super().facts(paths)
+
+    found = Checking(files=store.files, source=Waiting(settings)).all(lambda *_: None)
+
+    assert (found.files, found.changed, found.gone, found.unknown) == (5, 0, 0, 0)
+    assert (len(threads), len(set(threads))) == (5, 1 if at_once == 1 else 5)
 
 
 def test_a_rebuild_shows_how_many_files_it_has_looked_at(library: Library, street: tuple[Scene, list[Path]]) -> None:
@@ -513,11 +542,9 @@ def test_a_relative_path_is_gone_only_if_all_roots_are_there(tmp_path: Path) -> 
         (folder / "other.jpg").touch()
     files = PhotoFiles(Settings(photo_roots=(one, two)))
 
-    with pytest.raises(FileNotFoundError):
-        files.facts("a.jpg")
+    assert files.facts(["a.jpg"]) == [None]
     (two / "other.jpg").unlink()
-    with pytest.raises(Transient, match="mounted"):
-        files.facts("a.jpg")
+    assert_not_mounted(two, files.facts(["a.jpg"]))
 
 
 def test_a_link_into_another_root_is_gone_only_if_that_is_there(tmp_path: Path) -> None:
@@ -525,21 +552,82 @@ def test_a_link_into_another_root_is_gone_only_if_that_is_there(tmp_path: Path) 
     one.mkdir()
     share.mkdir()
     (one / "to share").symlink_to(share)
+    (one / "link.jpg").symlink_to(share / "a.jpg")
+    links = [str(one / "link.jpg"), str(one / "to share" / "a.jpg")]
     files = PhotoFiles(Settings(photo_roots=(one, share)))
 
-    with pytest.raises(Transient, match="mounted"):
-        files.facts(str(one / "to share" / "a.jpg"))
+    assert_not_mounted(share, files.facts(links))
     (share / "other.jpg").touch()
-    with pytest.raises(FileNotFoundError):
-        files.facts(str(one / "to share" / "a.jpg"))
+    assert files.facts(links) == [None, None]
+
+
+def test_a_link_to_where_nothing_is_mounted_below_a_root_is_not_gone(tmp_path: Path) -> None:
+    (tmp_path / "mounted here").mkdir()
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "mounted here" / "2024" / "a.jpg")
+
+    files = PhotoFiles(Settings(photo_roots=(tmp_path,)))
+
+    assert_not_mounted(tmp_path / "mounted here", files.facts([str(tmp_path / "link.jpg")]))
+
+
+def test_what_is_said_of_one_file_is_not_said_of_the_others_that_are_asked_for_with_it(tmp_path: Path) -> None:
+    root, empty = tmp_path / "root", tmp_path / "empty"
+    root.mkdir()
+    empty.mkdir()
+    (root / "b.jpg").write_bytes(b"12")
+    files = PhotoFiles(Settings(photo_roots=(root, empty)))
+
+    gone, there, unmounted, outside = files.facts(
+        [str(root / "a.jpg"), str(root / "b.jpg"), str(empty / "a.jpg"), str(tmp_path / "a.jpg")]
+    )
+
+    assert gone is None
+    assert there == FileFacts(2, (root / "b.jpg").stat().st_mtime_ns)
+    assert_not_mounted(empty, [unmounted])
+    assert isinstance(outside, UnknownFile)
+    assert "SIGHTLINE_PHOTO_ROOTS" in outside.why
+
+
+@pytest.mark.parametrize("asked", [1, 2])
+def test_what_is_mounted_or_no_longer_while_files_are_looked_for_is_not_gone(asked: int, tmp_path: Path) -> None:
+    """Before the second look for the file, or after it."""
+    (tmp_path / "other.jpg").touch()
+    paths = [str(tmp_path / "a.jpg")]
+
+    class Changing(PhotoFiles):
+        looked = 0
+
+        def _unmounted(self, place: Any) -> UnknownFile | None:
+            self.looked += 1
+            return UnknownFile("is empty") if self.looked == asked else None
+
+    assert Changing(Settings(photo_roots=(tmp_path,))).facts(paths) == [UnknownFile("is empty")]
+
+
+def test_a_file_that_comes_while_it_is_looked_for_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+
+    class Mounting(PhotoFiles):
+        def _unmounted(self, place: Any) -> UnknownFile | None:
+            path.touch()
+            return UnknownFile("is empty")
+
+    (facts,) = Mounting(Settings(photo_roots=(tmp_path,))).facts([str(path)])
+
+    assert isinstance(facts, FileFacts)
 
 
 def test_of_what_lies_outside_the_roots_nothing_is_said(tmp_path: Path) -> None:
-    with pytest.raises(PhotoRefusal):
-        PhotoFiles(Settings(photo_roots=(tmp_path / "roots",))).facts(str(tmp_path / "a.jpg"))
+    (facts,) = PhotoFiles(Settings(photo_roots=(tmp_path / "roots",))).facts([str(tmp_path / "a.jpg")])
+    assert isinstance(facts, UnknownFile)
 
 
 def test_a_folder_in_the_place_of_a_photo_is_no_photo(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").mkdir()
-    with pytest.raises(FileNotFoundError):
-        PhotoFiles(Settings(photo_roots=(tmp_path,))).facts(str(tmp_path / "a.jpg"))
+    assert PhotoFiles(Settings(photo_roots=(tmp_path,))).facts([str(tmp_path / "a.jpg")]) == [None]
+
+
+def assert_not_mounted(folder: Path, found: list[FileFacts | UnknownFile | None]) -> None:
+    for facts in found:
+        assert isinstance(facts, UnknownFile)
+        assert facts.why == f"{folder} is empty: is nothing mounted there?"

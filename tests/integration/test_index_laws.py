@@ -23,7 +23,7 @@ from sqlalchemy import Connection, event, text
 from producer_client.contract import Code, Near, NewPhoto, Photo, Provenance, Stored
 from producer_client.words import TRUSTED
 from tests.integration.test_index import DIM, KEY, entry, live_on, put, vectors
-from worker.core.types import Changes, Decoded, Entry, FileFacts, Filter, Mark, Neighbours, Pixels
+from worker.core.types import Changes, Decoded, Entry, FileFacts, Filter, Mark, Neighbours, Pixels, UnknownFile
 from worker.core.vectors import Vector, Vectors, unit_rows
 from worker.errors import Permanent, PhotoRefusal, Transient
 from worker.index import columns as columns_module
@@ -500,8 +500,8 @@ class Bytes:
             raise PhotoRefusal(Code.NOT_FOUND, f"{photo.path} is not there")
         return content
 
-    def facts(self, path: str) -> FileFacts:
-        raise FileNotFoundError(path)
+    def facts(self, paths: Sequence[str]) -> list[FileFacts | UnknownFile | None]:
+        return [None for _ in paths]
 
     def beside(self, path: str, names: Iterable[tuple[T, str]], *, limit: int) -> Iterator[tuple[T, bytes]]:
         return iter(())

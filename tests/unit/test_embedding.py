@@ -41,7 +41,7 @@ def embedding(**parts: Any) -> Iterator[Embedding]:
         Settings(),
         encoder=encoder,
         decode=chosen["decode"],
-        source=SimpleNamespace(fetch=chosen["fetch"], facts=lambda path: None),
+        source=SimpleNamespace(fetch=chosen["fetch"], facts=lambda paths: [None] * len(paths)),
         rows=nothing,
         vectors=nothing,
     )

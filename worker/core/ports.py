@@ -29,6 +29,7 @@ from worker.core.types import (
     Pixels,
     PublishedGeneration,
     RowChange,
+    UnknownFile,
     Written,
 )
 from worker.core.vectors import Ids, Vector, Vectors
@@ -69,7 +70,7 @@ class PhotoSource(Protocol):
 
     def fetch(self, photo: Photo) -> bytes: ...
 
-    def facts(self, path: str) -> FileFacts: ...
+    def facts(self, paths: Sequence[str]) -> list[FileFacts | UnknownFile | None]: ...
 
     def beside(self, path: str, names: Iterable[tuple[T, str]], *, limit: int) -> Iterator[tuple[T, bytes]]: ...
 

@@ -48,6 +48,12 @@ class FileFacts(NamedTuple):
     mtime_ns: int
 
 
+class UnknownFile(NamedTuple):
+    """Of which the disk does not say how it is."""
+
+    why: str
+
+
 class FileState(StrEnum):
     """What has become of the file of a photo since it was embedded."""
 
@@ -55,8 +61,7 @@ class FileState(StrEnum):
     GONE = "gone"
 
 
-@dataclass(frozen=True, slots=True)
-class KnownFile:
+class KnownFile(NamedTuple):
     """The file of an indexed photo, as it was when it was embedded. facts: None where nobody knows. at: when the entry
     was written, as Postgres says it."""
 

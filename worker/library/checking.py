@@ -7,14 +7,14 @@ import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 
 from producer_client.contract import Code, Photo
 from worker.core.ports import KnownFiles, PhotoSource, Progress
-from worker.core.types import FileFacts, FileState, KnownFile
+from worker.core.types import FileFacts, FileState, KnownFile, UnknownFile
 from worker.errors import PhotoRefusal, Transient
 from worker.logs import ms_since
 
@@ -22,8 +22,9 @@ log = logging.getLogger(__name__)
 
 #: Files that are looked up and noted at once, and that one thread asks the disk for in a row.
 PAGE, SHARE = 5000, 250
-#: Questions to the disk at the same time: a network share answers each after a while, and many at once.
-THREADS = 8
+#: Questions at the same time to a disk that takes longer than this for one: a network share answers many at once. For
+#: one that answers from memory, threads that wait for each other take twice the time of a single one.
+THREADS, SLOW_S = 8, 1e-4
 #: Bytes that one check reads at the most, a quarter of an hour of a slow disk. A library whose files all have new
 #: times, or are not known yet, is read over several nights; what is open till then stays as it was.
 READ_BYTES = 50_000_000_000
@@ -49,12 +50,7 @@ class _Unread:
     facts: FileFacts
 
 
-@dataclass(frozen=True, slots=True)
-class _Unknown:
-    why: str
-
-
-_Seen = KnownFile | _Unread | _Unknown
+_Seen = KnownFile | _Unread | UnknownFile
 
 
 class Checking:
@@ -76,15 +72,14 @@ class Checking:
         with ThreadPoolExecutor(THREADS, thread_name_prefix="check") as pool:
             while page := self._files.after(after_id, PAGE):
                 after_id = page[-1].photo_id
-                seen = list(chain.from_iterable(pool.map(self._look_at, _shares(page))))
-                now, left = self._read(seen, left, pool)
+                now, left = self._read(self._looked_at(page, pool), left, pool)
                 before = {file.photo_id: file for file in page}
                 known = [found for found in now if isinstance(found, KnownFile)]
                 if news := [file for file in known if file != before[file.photo_id]]:
                     self._files.note(news)
                 counted.update(file.state for file in known if file.state is not None)
                 counted["open"] += sum(isinstance(found, _Unread) for found in now)
-                reasons = [found.why for found in now if isinstance(found, _Unknown)]
+                reasons = [found.why for found in now if isinstance(found, UnknownFile)]
                 counted["unknown"] += len(reasons)
                 why = why or (reasons[0] if reasons else None)
                 done += len(page)
@@ -108,21 +103,16 @@ class Checking:
 
     # ---------------------------------------------------------------------------------------- below
 
-    def _look_at(self, files: Sequence[KnownFile]) -> list[_Seen]:
-        return [self._seen(file) for file in files]
+    def _looked_at(self, page: Sequence[KnownFile], pool: Executor) -> list[_Seen]:
+        first, *others = (page[start : start + SHARE] for start in range(0, len(page), SHARE))
+        started = time.monotonic()
+        seen = self._look_at(first)
+        is_slow = time.monotonic() - started > SLOW_S * len(first)
+        return [*seen, *chain.from_iterable((pool.map if is_slow else map)(self._look_at, others))]
 
-    def _seen(self, file: KnownFile) -> _Seen:
-        try:
-            facts = self._source.facts(file.path)
-        except FileNotFoundError:
-            return replace(file, state=FileState.GONE)
-        except (PhotoRefusal, Transient) as exc:
-            return _Unknown(exc.message)
-        if facts == file.facts:
-            return replace(file, state=None)
-        if file.facts is not None and facts.size != file.facts.size:
-            return replace(file, state=FileState.CHANGED)
-        return _Unread(file, facts)
+    def _look_at(self, files: Sequence[KnownFile]) -> list[_Seen]:
+        facts = self._source.facts([file.path for file in files])
+        return [_seen(file, found) for file, found in zip(files, facts, strict=True)]
 
     def _read(self, seen: Sequence[_Seen], left: int, pool: Executor) -> tuple[list[_Seen], int]:
         """The same with what reading those that are open says, as far as the bytes go; and the bytes left."""
@@ -139,11 +129,19 @@ class Checking:
         try:
             content = self._source.fetch(Photo(path=file.path))
         except (PhotoRefusal, Transient) as exc:
-            return replace(file, state=FileState.CHANGED) if exc.code is Code.EMPTY_FILE else _Unknown(exc.message)
+            return file._replace(state=FileState.CHANGED) if exc.code is Code.EMPTY_FILE else UnknownFile(exc.message)
         if hashlib.sha256(content).hexdigest() == file.content_sha256:
-            return replace(file, facts=unread.facts, state=None)
-        return replace(file, state=FileState.CHANGED)
+            return file._replace(facts=unread.facts, state=None)
+        return file._replace(state=FileState.CHANGED)
 
 
-def _shares(page: Sequence[KnownFile]) -> Iterator[Sequence[KnownFile]]:
-    return (page[start : start + SHARE] for start in range(0, len(page), SHARE))
+def _seen(file: KnownFile, found: FileFacts | UnknownFile | None) -> _Seen:
+    if isinstance(found, UnknownFile):
+        return found
+    if found is None:
+        return file._replace(state=FileState.GONE)
+    if found == file.facts:
+        return file if file.state is None else file._replace(state=None)
+    if file.facts is not None and found.size != file.facts.size:
+        return file._replace(state=FileState.CHANGED)
+    return _Unread(file, found)

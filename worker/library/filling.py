@@ -37,6 +37,9 @@ class Filling:
         embedded = refused = 0
         after_id = -1
         note("embed", 0, total)
+        if not total:
+            # To look for the first page takes as long as to count them all; what comes meanwhile has come later.
+            return 0, 0
         while page := self._vectors.missing(
             self._model_key, after_id=after_id, limit=self._page, share=(0, 1) if filling else None
         ):

@@ -42,18 +42,17 @@ class Files:
             .limit(limit)
         )
         with self._database.begin() as connection:
-            found = connection.execute(query).all()
-        return [
-            KnownFile(
-                photo_id=row.photo_id,
-                path=row.path,
-                content_sha256=row.content_sha256,
-                facts=None if row.file_size is None else FileFacts(row.file_size, row.file_mtime_ns),
-                state=None if row.file_state is None else FileState(row.file_state),
-                at=row.updated_at,
-            )
-            for row in found
-        ]
+            return [
+                KnownFile(
+                    photo_id,
+                    path,
+                    content_sha256,
+                    None if size is None else FileFacts(size, mtime_ns),
+                    None if state is None else FileState(state),
+                    at,
+                )
+                for photo_id, path, content_sha256, size, mtime_ns, state, at in connection.execute(query)
+            ]
 
     def note(self, looked_at: Sequence[KnownFile]) -> None:
         """Keep what has been seen of these; of one that was stored again meanwhile it is old and not kept."""

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import ipaddress
 import os
 import socket
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from producer_client.contract import Code, Photo
-from worker.core.types import INLINE, FileFacts
+from worker.core.types import INLINE, FileFacts, UnknownFile
 from worker.errors import PhotoRefusal, Transient
 from worker.extras import cloud_lacks
 from worker.settings import Settings
@@ -29,6 +28,13 @@ def is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:
         return False
+
+
+class _Place(NamedTuple):
+    """Where a file would lie that is not there. anywhere: or below any other root."""
+
+    folders: tuple[Path, ...]  #: its own, and of a link the one that it leads to
+    anywhere: bool
 
 
 class PhotoFiles:
@@ -66,25 +72,20 @@ class PhotoFiles:
                 if exc.code in (Code.TOO_LARGE, Code.EMPTY_FILE):
                     yield key, b""
 
-    def facts(self, path: str) -> FileFacts:
-        """How a file on this disk is, without reading it.
-
-        Raises FileNotFoundError where it is not there and its root is. Where nothing can be said raises PhotoRefusal,
-        or Transient if that may change: the disk answers something else, or the root is missing or empty, as it is
-        while nothing is mounted there.
-        """
-        absolute = self._absolute(path)
-        try:
-            found = absolute.stat()
-        except (FileNotFoundError, NotADirectoryError):
-            self._check_mounted(path, absolute)
-            # Again, as it may have been mounted in between.
-            found = absolute.stat()
-        except OSError as exc:
-            raise Transient(Code.UNAVAILABLE, f"{path} cannot be looked at: {exc.strerror}") from exc
-        if not stat.S_ISREG(found.st_mode):
-            raise FileNotFoundError(errno.ENOENT, "it is not a regular file", path)
-        return FileFacts(found.st_size, found.st_mtime_ns)
+    def facts(self, paths: Sequence[str]) -> list[FileFacts | UnknownFile | None]:
+        """How files on this disk are, without reading them; of each None where it is gone: not there, while its root
+        is. UnknownFile where nothing can be said: the disk answers something else, or the root is missing or empty, as
+        it is while nothing is mounted there."""
+        found = [self._stat(path) for path in paths]
+        if missing := [number for number, facts in enumerate(found) if facts is None]:
+            # Mounted before they are looked for once more, and after it.
+            places = {number: self._place(paths[number]) for number in missing}
+            before = {place: self._unmounted(place) for place in set(places.values())}
+            again = {number: self._stat(paths[number]) for number in missing}
+            after = {place: self._unmounted(place) for place in before}
+            for number, place in places.items():
+                found[number] = again[number] or before[place] or after[place]
+        return found
 
     def is_there(self, path: str) -> bool:
         """Whether a path of the table names a file; URLs are not asked."""
@@ -148,36 +149,54 @@ class PhotoFiles:
         return self._checked(content, given, limit)
 
     def _absolute(self, given: str) -> Path:
-        """A relative path is looked for under each root: some backends store only the part below."""
-        path = Path(given)
-        if path.is_absolute():
-            return path
-        below = [root / path for root in self._settings.photo_roots]
-        return next((found for found in below if os.path.lexists(found)), below[0] if below else path)
+        return Path(self._name(given))
 
-    def _check_mounted(self, given: str, absolute: Path) -> None:
-        """That every root in which the file may lie is there with something in it."""
-        names = (os.path.normpath(absolute), os.path.realpath(absolute))
+    def _name(self, given: str) -> str:
+        """A relative path is looked for under each root: some backends store only the part below."""
+        if given.startswith("/"):
+            return given
+        below = [f"{root}/{given}" for root in self._settings.photo_roots] or [given]
+        return below[0] if len(below) == 1 else next(filter(os.path.lexists, below), below[0])
+
+    def _stat(self, given: str) -> FileFacts | UnknownFile | None:
+        try:
+            # Asked for every photo of a library, and a Path takes longer to make than a disk to answer.
+            found = os.stat(self._name(given))  # noqa: PTH116
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as exc:
+            return UnknownFile(f"{given} cannot be looked at: {exc.strerror}")
+        return FileFacts(found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
+
+    def _place(self, given: str) -> _Place:
+        absolute = self._absolute(given)
+        folders = [absolute.parent]
+        if absolute.is_symlink():
+            folders.append(Path(os.path.realpath(absolute)).parent)
+        return _Place(tuple(folders), anywhere=not Path(given).is_absolute())
+
+    def _unmounted(self, place: _Place) -> UnknownFile | None:
+        """Unless every root in which a file of this place may lie is there with something in it."""
+        names = [name(folder) for folder in place.folders for name in (os.path.normpath, os.path.realpath)]
         roots = [
             root
             for root in self._settings.photo_roots
-            if not Path(given).is_absolute() or any(Path(name).is_relative_to(root) for name in names)
+            if place.anywhere or any(Path(name).is_relative_to(root) for name in names)
         ]
         if not roots:
-            raise PhotoRefusal(Code.OUTSIDE_ROOTS, f"{given} is outside the allowed folders (SIGHTLINE_PHOTO_ROOTS)")
-        for root in roots:
+            return UnknownFile(f"{place.folders[0]} is outside the allowed folders (SIGHTLINE_PHOTO_ROOTS)")
+        # The same for a place to mount at below a root: where there were folders is nothing at all.
+        left = [next(filter(os.path.isdir, (folder, *folder.parents)), folder) for folder in place.folders]
+        for folder in dict.fromkeys([*roots, *(found for found in left if found not in place.folders)]):
             try:
-                with os.scandir(root) as found:
+                with os.scandir(folder) as found:
                     # A folder to mount at may keep a hidden file, and a disk of its own has lost+found.
                     there = any(not entry.name.startswith(".") and entry.name != "lost+found" for entry in found)
             except OSError as exc:
-                raise Transient(Code.UNAVAILABLE, f"{root} cannot be looked into: {exc.strerror}") from exc
+                return UnknownFile(f"{folder} cannot be looked into: {exc.strerror}")
             if not there:
-                raise Transient(Code.UNAVAILABLE, f"{root} is empty: is nothing mounted there?")
-        # The same for a place to mount at below a root: where there were folders is nothing at all.
-        left = next((folder for folder in absolute.parents if folder.is_dir()), absolute.parent)
-        if left != absolute.parent and not any(left.iterdir()):
-            raise Transient(Code.UNAVAILABLE, f"{left} is empty: is nothing mounted there?")
+                return UnknownFile(f"{folder} is empty: is nothing mounted there?")
+        return None
 
     def _check_root(self, real: Path, given: str) -> None:
         if not any(real.is_relative_to(root) for root in self._settings.photo_roots):
