@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pytest
 from sqlalchemy import func, insert, text
 
+from benchmarks.vectors import ClusteredVectors
 from producer_client.contract import Code
 from tests.integration.test_index import Rows, entry
 from worker.core.types import Chunk, Filter, NewEntry
@@ -457,6 +458,26 @@ def test_a_filter_that_leaves_many_is_answered_by_the_index(shelf: Shelf, monkey
     assert (
         shelf.share_found(10, many & ~excluded, among=Filter(where={"many": True}), exclude=shelf.ids[excluded]) >= 0.95
     )
+
+
+@pytest.mark.parametrize(("kind", "dimension"), [(Kind.IVF, 128), (Kind.HNSW, 256)])
+def test_a_filter_that_no_photo_like_the_query_passes_is_answered_as_well(
+    kind: Kind, dimension: int, tmp_path: Path, few_queries: None
+) -> None:
+    """Half of the kinds of scenes pass, as `where` a word says; the queries are of others."""
+    made = ClusteredVectors(20_000, dimension=dimension)
+    stored, queries = np.concatenate(list(made.chunks())), made.fresh(200, stream=0)
+    scenes = made._kinds / np.linalg.norm(made._kinds, axis=1, keepdims=True)
+    allowed = (stored @ scenes.T).argmax(axis=1) % 2 == 0
+    queries = queries[(queries @ scenes.T).argmax(axis=1) % 2 == 1]
+    generation = build(tmp_path, stored, how=Build(kind=kind))
+    selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+    left = np.flatnonzero(allowed)
+
+    found = [generation.search(query[None, :], 10, selector=selector, passing=len(left))[1] for query in queries]
+
+    truth = [set(left[list(row)].tolist()) for row in true_neighbours(stored[left], queries, 10)]
+    assert recall([set(row.tolist()) for row in found], truth) >= 0.96
 
 
 # -------------------------------------------------------------------------------------- what is not taken

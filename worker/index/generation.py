@@ -30,8 +30,10 @@ FORMAT = 3
 INDEX, IDS, COPIES, MANIFEST = "index.faiss", "ids.npy", "copies.npz", "manifest.json"
 #: Files of a generation beside its manifest, by its format. Those of an earlier one serve until the next rebuild.
 FILES = {2: (INDEX, IDS), FORMAT: (INDEX, IDS, COPIES, *columns.FILES)}
-#: What a selector lets pass lies farther from a query than what the parameters were tuned on: more lists hold it.
-FARTHER = 2.0
+#: What a selector lets pass may lie far from the query: of other scenes, of other cities, or beyond all that was
+#: removed. So many times more lists, or nodes of a graph, are looked at than were tuned for all vectors, and so many at
+#: least; more of them where fewer pass. Measured in docs/decisions/0017.
+FARTHER, LEAST_FARTHER = 8.0, {"nprobe": 1_200, "ef_search": 2_500}
 #: Vectors that are read at a time to touch the pages of a new generation before searches come to it.
 WARMED_AT_ONCE = 2_000
 
@@ -94,18 +96,18 @@ class Generation:
         *,
         selector: faiss.IDSelector | None = None,
         passing: int | None = None,
-        farther: float = FARTHER,
     ) -> tuple[Similarities, Positions]:
         """query: float32 [1, d]. Returns ([k], [k]), fewer where there are fewer.
 
         passing: how many vectors the selector lets pass. Fewer of them, or more neighbours, take a wider search.
-        farther: so many times wider a search with a selector is besides.
         """
         count = self.manifest.count
         passing = count if passing is None else passing
-        widen = max(1.0, k / searching.TUNED_UP_TO) * (count / passing if passing else 1.0)
+        widen = max(1.0, k / searching.TUNED_UP_TO)
         if selector is not None:
-            widen *= farther
+            tuned = self.manifest.parameters
+            farther = max([FARTHER, *(least / tuned[name] for name, least in LEAST_FARTHER.items() if name in tuned)])
+            widen *= farther * (count / max(1, passing)) ** 0.25
         arguments = self._ready.get(k) if selector is None else None
         if arguments is None:
             arguments = searching.arguments(self.index, self.manifest.parameters, k, selector=selector, widen=widen)

@@ -17,7 +17,7 @@ from worker.core.types import Change, Filter, Mark, Neighbours
 from worker.core.vectors import SAME_PIXELS, Ids, Vector, Vectors, find_ids
 from worker.index import searching
 from worker.index.columns import Columns, Growing, grown
-from worker.index.generation import FARTHER, Generation
+from worker.index.generation import Generation
 from worker.index.kinds import Kind
 from worker.index.pairs import wanted
 
@@ -25,9 +25,6 @@ from worker.index.pairs import wanted
 SPARE = 32
 #: A filter that leaves so few vectors is answered by comparing all of them.
 EXACT_FILTER = 20_000
-#: So many times wider a search goes where what lay around the query is gone. With 2, a search whose hundred nearest of
-#: 2,000 photos were removed found two to five of the next ten; with 8, four to nine.
-AROUND_A_HOLE = 8.0
 #: Rows that an empty delta has room for; it doubles.
 FIRST_ROOM = 256
 
@@ -222,14 +219,11 @@ def _search_base(
     if not left:
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
     few = passing is not None and left <= EXACT_FILTER
-    farther = AROUND_A_HOLE if passing is None else FARTHER
     # A graph walks among what is left out and does not get past it.
     if few or (len(out) > SPARE and base.manifest.kind == Kind.HNSW):
         similarities, positions = base.search_all(query[None, :], min(k, left), _bitmap(allowed))
     else:
-        similarities, positions = base.search(
-            query[None, :], min(k, left), selector=_bitmap(allowed), passing=left, farther=farther
-        )
+        similarities, positions = base.search(query[None, :], min(k, left), selector=_bitmap(allowed), passing=left)
     return base.ids[positions], similarities
 
 
