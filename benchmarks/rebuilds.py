@@ -38,7 +38,7 @@ def rebuilds(settings: Settings, folder: Path, earlier: Path | None) -> dict[str
     """Seconds of a rebuild from Postgres to published, and the ratio to the release that lies in `earlier`."""
     vectors = VectorFile.write(folder / "rebuilt.f32", ClusteredVectors(REBUILT, dimension=DIMENSION).chunks())
     now = _in_schema(settings, folder, "rebuilt_now").model_copy(update={"photo_roots": (folder / "rebuilt_files",)})
-    alone(fill, now, vectors)
+    alone(fill, now, vectors, "NULL", "id || '.jpg'")
     alone(_with_files, now)
     if earlier is None:
         figures = {"rebuild_s": alone(rebuild, now, DIMENSION, threads=cores())["build_s"], "rebuild_vs_before": None}
@@ -63,9 +63,9 @@ def _with_files(settings: Settings) -> None:
     """The photos' files, as `fill` says that they are, and that they were so when they were embedded: a rebuild looks
     at each. Of the earlier release none is there, which does not look."""
     (root,) = settings.photo_roots
-    (root / "photos").mkdir(parents=True)
+    root.mkdir(parents=True)
     for photo_id in range(1, REBUILT + 1):
-        path = root / "photos" / f"{photo_id}.jpg"
+        path = root / f"{photo_id}.jpg"
         path.write_bytes(b"%d" % photo_id)
         os.utime(path, ns=(WRITTEN_NS, WRITTEN_NS))
     with sql(settings.database_url) as cursor:

@@ -32,7 +32,7 @@ from worker.core.geo import EARTH_RADIUS_M, bounding_box, distance_m
 from worker.core.types import Filter
 from worker.core.vectors import Ids, Vector
 from worker.embedded import EmbeddedServers
-from worker.index import searching
+from worker.index import kinds, searching
 from worker.library.questions import CANDIDATES
 from worker.settings import Settings
 from worker.storage.store import PostgresStore
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             alone(fill, settings, vectors, METADATA)
             vectors.path.unlink()
         with step("rebuild"):
-            built = alone(rebuild, settings, DIMENSION, threads=cores())
+            built = alone(_rebuild, settings, threads=cores())
         figures: dict[str, Any] = {"size": options.size}
         with step("filtered searches, now and before"):
             figures |= alone(_filters, settings, built["generation"], made.fresh(200, stream=0))
@@ -84,6 +84,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     others = {name: figure for name, figure in figures.items() if name not in ("size", "filters", "filters_before")}
     console.print(table("Copies and rebuilds", {name: {"": figure} for name, figure in others.items()}))
     tell(figures | {"machine": machine("faiss-cpu", "numpy")})
+
+
+def _rebuild(settings: Settings) -> dict[str, Any]:
+    """With a fifth of the training, to have it sooner: the lists are less even, and searches look at more."""
+    kinds.KMEANS_ITERATIONS, kinds.TRAINED_PER_LIST = 3, 8
+    return rebuild(settings, DIMENSION)
 
 
 # --------------------------------------------------------------------------------------------------- filters

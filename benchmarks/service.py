@@ -34,6 +34,8 @@ from worker.storage.store import PostgresStore
 MODEL_KEY = "benchmark@0000000000000000"
 #: Rows in one COPY: 100 MB at 512 dimensions.
 COPY_ROWS = 50_000
+#: Where photos lie by default: no rebuild looks for them there.
+URL = "'https://photos.example/' || id || '.jpg'"
 #: Seconds for a process to serve a generation that is published.
 OPEN_TIMEOUT_S = 600.0
 
@@ -95,10 +97,10 @@ def sql(database_url: str) -> Iterator[Any]:
         yield connection.cursor()
 
 
-def fill(settings: Settings, vectors: VectorFile, metadata: str = "NULL") -> None:
+def fill(settings: Settings, vectors: VectorFile, metadata: str = "NULL", path: str = URL) -> None:
     """Make the tables and put every vector in, as if each photo had been added once; change log and all.
 
-    metadata: of the photo with this `id`, as SQL.
+    metadata, path: of the photo with this `id`, as SQL.
     """
     with closing(PostgresStore(settings)) as store:
         migrate(store.database.engine, schema=settings.db_schema, photos_table=settings.photos_table)
@@ -110,7 +112,9 @@ def fill(settings: Settings, vectors: VectorFile, metadata: str = "NULL") -> Non
             models = np.full(len(ids), MODEL_KEY, dtype=f"S{len(MODEL_KEY)}")
             copy = "COPY embeddings (content_sha256, model_key, vector) FROM STDIN (FORMAT binary)"
             cursor.copy_expert(copy, io.BytesIO(copy_rows(content=hashes, model=models, vector=rows.astype("<f4"))))
-        cursor.execute(_FILL.format(photos=photos, metadata=metadata), {"count": vectors.count, "photos": photos})
+        cursor.execute(
+            _FILL.format(photos=photos, metadata=metadata, path=path), {"count": vectors.count, "photos": photos}
+        )
         # What autovacuum and the checkpointer would do later, in the middle of a measurement.
         cursor.execute("VACUUM ANALYZE")
         cursor.execute("CHECKPOINT")
@@ -211,9 +215,9 @@ def _searched(live: FaissLiveIndex, generation: int, queries: Vectors, truth: Id
 #: Everything but the vectors. content_sha256 is the hash of the id, as in `fill`.
 _FILL = """
     INSERT INTO {photos} (id, file_path, lat, lon, location_method)
-        SELECT n, 'photos/' || n || '.jpg', (n * 7919) %% 1200000 / 1e4 - 60, (n * 104729) %% 3600000 / 1e4 - 180,
+        SELECT id, {path}, (id * 7919) %% 1200000 / 1e4 - 60, (id * 104729) %% 3600000 / 1e4 - 180,
                'exif_gps'
-        FROM generate_series(1, %(count)s::bigint) AS n;
+        FROM generate_series(1, %(count)s::bigint) AS id;
     INSERT INTO entries (photo_id, content_sha256, path, lat, lon, provenance, metadata)
         SELECT id, encode(sha256(id::text::bytea), 'hex'), file_path, lat, lon, location_method, {metadata}
         FROM {photos};
