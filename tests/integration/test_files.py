@@ -32,6 +32,7 @@ from tests.unit.test_positions import HERE
 from worker.core.types import FileFacts, FileState, UnknownFile
 from worker.library import Library, checking
 from worker.library.checking import Checked, Checking
+from worker.library.questions import FIRST_LOOK
 from worker.settings import Settings
 from worker.storage.source import PhotoFiles
 from worker.storage.store import PostgresStore
@@ -277,6 +278,33 @@ def test_files_that_are_gone_are_no_evidence_until_they_are_back(
     assert (back.gone, back.changed) == (0, 0)
     assert located(library, query).located
     assert library.statistics.stats(rss_mb=1).gone == 0
+
+
+@pytest.mark.parametrize("generation", [True, False])
+def test_a_search_for_trusted_photos_finds_those_beyond_the_changed_and_the_gone(
+    generation: bool,
+    library: Library,
+    store: PostgresStore,
+    settings: Settings,
+    scenes: list[Scene],
+    street: tuple[Scene, list[Path]],
+) -> None:
+    query, paths = street
+    beyond = add(library, of_place(scenes, 1)[0].path, lat=1.0, lon=2.0, provenance=Provenance.SURVEYED)
+    if generation:
+        library.rebuilding.rebuild()
+    for path in paths[:2]:
+        path.unlink()
+    for path in paths[2:]:
+        path.write_bytes(b"another picture")
+    checked(store, settings)
+
+    hits = library.questions.search(
+        Search(photo=Photo(path=str(query.path)), threshold=-1.0, top_k=1, trusted_only=True)
+    ).hits
+
+    assert len(paths) > FIRST_LOOK, "more than are looked at first"
+    assert [hit.photo_id for hit in hits] == [beyond.photo_id]
 
 
 @pytest.mark.parametrize("same_size", [True, False])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from producer_client.contract import Near, NewPhoto, Photo, Provenance, Search, Stored
+from producer_client.contract import Near, NewPhoto, Photo, PositionIssue, Provenance, Search, Stored
 from tests.conftest import Scene
 from worker.library import Library
 from worker.library.questions import FIRST_LOOK
@@ -45,6 +47,24 @@ def test_trusted_photos_fill_the_answer_though_others_are_more_similar(
     assert len(hits) == top_k
     assert {hit.photo_id for hit in hits} <= set(trusted)
     assert [hit.similarity for hit in hits] == sorted((hit.similarity for hit in hits), reverse=True)
+
+
+def test_photos_that_are_no_evidence_in_spite_of_their_provenance_are_made_up_for(
+    library: Library, scenes: list[Scene]
+) -> None:
+    """The index takes what a table calls surveyed at 0, 0 for trusted."""
+    query, *same_place = scenes[:6]
+    defaults = [replace(scene, lat=0.0, lon=0.0) for scene in same_place]
+    add(library, defaults, Provenance.SURVEYED)
+    trusted = add(library, scenes[12:15], Provenance.SURVEYED)
+    photo = Photo(path=str(query.path))
+
+    nearest = library.questions.search(Search(photo=photo, top_k=5, threshold=-1.0)).hits
+    hits = library.questions.search(Search(photo=photo, top_k=1, threshold=-1.0, trusted_only=True)).hits
+
+    assert {hit.position_issue for hit in nearest} == {PositionIssue.DEFAULT_POINT}
+    assert FIRST_LOOK < 5
+    assert [hit.photo_id in trusted for hit in hits] == [True]
 
 
 @pytest.mark.parametrize("provenance", [Provenance.DERIVED, Provenance.FALLBACK])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -24,6 +25,9 @@ from worker.settings import Settings
 
 log = logging.getLogger(__name__)
 
+#: Hits of one look at the index, what it saw, and what each of them looks like.
+Looked = tuple[list[contract.Hit], Neighbours, dict[int, Look]]
+
 #: Photos asked of the index beyond those wanted: its rounded vectors may order near equals wrongly, and some may be
 #: gone from Postgres.
 CANDIDATES = 16
@@ -33,6 +37,8 @@ FEW_COPIES = 4
 MORE, MOST_CANDIDATES = 4, 1_024
 #: Times as many photos that are looked at for trusted ones among them, before only those are compared.
 FIRST_LOOK = 4
+#: Times as many photos each time that too few of those that were looked at are evidence.
+WIDER = 4
 #: Seconds between two looks for a write that a search was told to wait for.
 MIN_SEQ_POLL_S = 0.01
 #: Seconds between two looks at the change log by a process that nobody asks.
@@ -79,13 +85,7 @@ class Questions:
         top_k = request.top_k
         among = Filter(request.near, request.where) if request.near is not None or request.where else None
         if request.trusted_only:
-            first, seen, _ = look(k=FIRST_LOOK * top_k, among=among)
-            hits = [hit for hit in first if _is_trusted(hit)][:top_k]
-            if len(hits) < top_k and len(first) == FIRST_LOOK * top_k:
-                # Others crowd them out: only those that may be trusted are to be compared.
-                trusted = Filter(request.near, request.where, trusted_only=True)
-                second, seen, _ = look(k=FIRST_LOOK * top_k, among=trusted)
-                hits = [hit for hit in second if _is_trusted(hit)][:top_k]
+            hits, seen = self._trusted_hits(look, top_k, among, Filter(request.near, request.where, trusted_only=True))
         else:
             hits, seen, _ = look(k=top_k, among=among)
         return contract.SearchReply(hits, seen.generation, seen.seq, self._encoder.model_key, ms_since(started))
@@ -141,9 +141,21 @@ class Questions:
         found = fetched["query"]
         return found.vector, found.content_sha256, photo.photo_id
 
-    def _witness_hits(
-        self, query: Vector, rule: Rule, near: contract.Near | None, exclude: Ids
-    ) -> tuple[list[contract.Hit], Neighbours, dict[int, Look]]:
+    def _trusted_hits(
+        self, look: Callable[..., Looked], top_k: int, among: Filter | None, trusted: Filter
+    ) -> tuple[list[contract.Hit], Neighbours]:
+        """The most similar photos that are evidence. The index knows of each what its provenance is stored as, and not
+        what makes it none all the same (see worker.place.evidence): those are made up for by wider looks."""
+        k = FIRST_LOOK * top_k
+        hits, seen, _ = look(k=k, among=among)
+        while len(found := [hit for hit in hits if _is_trusted(hit)]) < top_k and len(hits) == k:
+            # Others crowd them out: only those that may be trusted are to be compared.
+            k = k if among is not trusted else WIDER * k
+            among = trusted
+            hits, seen, _ = look(k=k, among=among)
+        return found[:top_k], seen
+
+    def _witness_hits(self, query: Vector, rule: Rule, near: contract.Near | None, exclude: Ids) -> Looked:
         """As many hits as it takes for the rule to have heard its witnesses, however many others are more similar."""
         k = 8 * rule.neighbours
         among = None if near is None else Filter(near)
@@ -151,7 +163,7 @@ class Questions:
             hits, seen, looks = self._hits(query, k=k, threshold=-1.0, among=among, exclude=exclude, drop_copies=True)
             if len(hits) < k or settled(hits, rule, looks=looks):
                 return hits, seen, looks
-            k *= 4
+            k *= WIDER
 
     def _copies(self, content: str | None, own_id: int | None) -> Ids:
         """Ids that are the searched photo itself, and other uploads of its file."""
@@ -187,7 +199,7 @@ class Questions:
         among: Filter | None,
         exclude: Ids,
         drop_copies: bool,
-    ) -> tuple[list[contract.Hit], Neighbours, dict[int, Look]]:
+    ) -> Looked:
         """The index proposes, Postgres decides: similarities are those of the stored vectors, and a photo that is not
         there or does not pass the filter any more is gone, whatever this process has seen of it. Where nothing is
         left, or much is gone, the index looks once at what it has not heard of yet: nobody is told of an empty one
