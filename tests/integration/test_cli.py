@@ -148,6 +148,27 @@ def test_what_was_indexed_before_pictures_were_compared_is_looked_at_again(
     assert done["without_hash_before"] >= 1
 
 
+def test_embedding_what_is_missing_tells_of_files_that_have_changed_or_gone(
+    stack: Stack, client: Sightline, scenes: list[Scene], photo_root: Path
+) -> None:
+    before = as_json_whatever("embed", "--missing", settings=stack.settings)["files"]
+    replaced, gone = photo_root / "to change" / "1.jpg", photo_root / "to change" / "2.jpg"
+    replaced.parent.mkdir()
+    for path, scene in zip((replaced, gone), scenes, strict=False):
+        shutil.copyfile(scene.path, path)
+        client.add_to_index(path=str(path))
+    shutil.copyfile(scenes[2].path, replaced)
+    gone.unlink()
+
+    told = sightline("embed", "--missing", settings=stack.settings).stdout
+    after = as_json_whatever("embed", "--missing", settings=stack.settings)["files"]
+
+    assert f"files that have changed since they were embedded: {before['changed'] + 1}" in told
+    assert f"files that are gone: {before['gone'] + 1}" in told
+    assert (after["changed"], after["gone"]) == (before["changed"], before["gone"] + 1)
+    assert after["files"] == before["files"] + 2
+
+
 def test_vectors_of_files_from_the_command_line(stack: Stack, scenes: list[Scene], tmp_path: Path) -> None:
     done = sightline("embed", str(scenes[0].path), str(tmp_path / "no such.jpg"), "--json", settings=stack.settings)
     nothing = sightline("embed", settings=stack.settings)

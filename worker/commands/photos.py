@@ -107,7 +107,7 @@ def embed(
         refused += unread
         facts: dict[str, Any] = {"missing_before": todo, "embedded": stored, "without_hash_before": unseen}
         facts["files"] = asdict(checked)
-        lines = _checked_lines(checked)
+        lines = checked_lines(checked)
     else:
         items = [EmbedItem(ref=str(path), photo=Photo(path=str(path.resolve()))) for path in photos or ()]
         with open_client(load_settings()) as client, progress_bar(say("embedding")) as progress:
@@ -139,7 +139,7 @@ def _left_out_line(left_out: Sequence[LeftOut]) -> str:
     )
 
 
-def _checked_lines(checked: Checked) -> list[str]:
+def checked_lines(checked: Checked) -> list[str]:
     lines = []
     if checked.changed:
         lines.append(say("files that have changed since they were embedded: {count}", count=checked.changed))
