@@ -97,7 +97,9 @@ def rebuild_lines(reply: RebuildReply) -> Iterator[str]:
     yield _line(say("model:"), f"{reply.model} ({reply.model_key})")
     yield _line(say("device:"), reply.device)
     size_mb = reply.index_bytes / 1e6
-    yield _line(say("index:"), f"{reply.kind}, recall@10 {reply.recall_at_10:.3f}, {size_mb:.1f} MB")
+    least = reply.recall_at_10_at_least
+    promised = "" if least is None else say(" (for new photos at least {share:.3f})", share=least)
+    yield _line(say("index:"), f"{reply.kind}, recall@10 {reply.recall_at_10:.3f}{promised}, {size_mb:.1f} MB")
     number, seq, seconds = reply.generation, reply.seq, reply.seconds
     yield say("generation {number} at seq {seq}, {seconds:.1f} s", number=number, seq=seq, seconds=seconds)
 

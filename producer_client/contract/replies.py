@@ -166,6 +166,7 @@ class RebuildReply(Message, frozen=True):
     kind: str  #: exact, ivf or hnsw
     recall_at_10: float  #: share of the true ten nearest that the index finds, measured on a sample
     index_bytes: int
+    recall_at_10_at_least: float | None = None  #: what it promises to photos that it has not seen, and is published for
 
 
 class TickReply(Message, frozen=True):
@@ -221,3 +222,4 @@ class StatsReply(Message, frozen=True):
     last_rebuild: RebuildRun | None
     changed: int = 0  #: photos whose file has another content than when they were embedded
     gone: int = 0  #: photos whose file is not there any more
+    recall_at_10_at_least: float | None = None  #: as a rebuild says it; None of a generation of an earlier release

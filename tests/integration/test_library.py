@@ -6,6 +6,7 @@ import shutil
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -490,6 +491,28 @@ def test_a_removed_photo_is_found_no_more_and_a_rebuild_does_not_bring_it_back(
     assert [hit.photo_id for hit in after.hits] == [two.photo_id]
     assert [hit.photo_id for hit in rebuilt.hits] == [two.photo_id]
     assert rebuilt.generation is not None
+
+
+def test_what_a_generation_promises_is_told_by_the_rebuild_the_statistics_and_the_list(
+    make_library: Callable[..., Library],
+    store: PostgresStore,
+    settings: Settings,
+    scenes: list[Scene],
+) -> None:
+    class Promising(GenerationFolder):
+        def write(self, *facts: Any, **how: Any) -> Built:
+            return replace(super().write(*facts, **how), recall_at_10_at_least=promise)
+
+    library = make_library(store=store, generations=Promising(settings.generations_dir))
+    stored(library, [new(scenes[0])])
+    before = library.statistics.stats(rss_mb=0).recall_at_10_at_least
+
+    for promise in (0.971, 0.982):
+        told = library.rebuilding.rebuild().recall_at_10_at_least
+        assert (told, library.statistics.stats(rss_mb=0).recall_at_10_at_least) == (promise, promise)
+
+    assert before is None
+    assert [generation.recall_at_10_at_least for generation in store.generations.kept()] == [0.982, 0.971]
 
 
 # ---------------------------------------------------------------------------------------------- search

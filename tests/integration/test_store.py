@@ -975,7 +975,7 @@ def test_migrating_twice_and_at_once_is_one_migration(settings: Settings) -> Non
     for thread in threads:
         thread.join()
 
-    assert reached == ["0009"] * 3
+    assert reached == ["0010"] * 3
     for store in stores:
         store.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -12,6 +13,7 @@ from rich.table import Table
 from producer_client.contract import StatsReply
 from worker.commands.connections import open_client, open_store
 from worker.commands.terminal import AsJson, TimeoutS, out, show
+from worker.core.types import PublishedGeneration
 from worker.progress import progress_bar, rebuild_lines, wait_for_rebuild
 from worker.settings import load as load_settings
 from worker.words import say
@@ -35,29 +37,34 @@ def generations(as_json: AsJson = False) -> None:
         kept = store.generations.kept()
 
     def table() -> None:
-        shown = Table(
-            say("generation"), "", say("photos"), say("kind"), "recall@10", "MB", "seq", say("published"), say("model")
-        )
-        states = {
-            "serving": say("[green]serving[/]"),
-            "withdrawn": say("[yellow]withdrawn[/]"),
-            "lost": say("[red]lost[/]"),
-        }
-        for g in kept:
-            shown.add_row(
-                str(g.number),
-                states.get(g.state, g.state),
-                str(g.count),
-                g.kind or "",
-                "" if g.recall_at_10 is None else f"{g.recall_at_10:.3f}",
-                "" if g.index_bytes is None else f"{g.index_bytes / 1e6:.1f}",
-                str(g.seq),
-                g.published_at,
-                g.model_key,
-            )
-        out.print(shown if kept else say("no generation is published yet. Run `sightline rebuild`."))
+        out.print(generations_table(kept) if kept else say("no generation is published yet. Run `sightline rebuild`."))
 
     show(as_json, {"generations": [dataclasses.asdict(g) for g in kept]}, table)
+
+
+def generations_table(kept: Sequence[PublishedGeneration]) -> Table:
+    """All of it in 80 columns: two lines each, and the name of the model on as many as it takes."""
+    shown = Table(say("generation"), say("photos"), say("kind"), "recall@10", say("published"), show_lines=True)
+    shown.add_column(say("model"), overflow="fold")
+    states = {
+        "serving": say("[green]serving[/]"),
+        "withdrawn": say("[yellow]withdrawn[/]"),
+        "lost": say("[red]lost[/]"),
+    }
+    for g in kept:
+        recall = "" if g.recall_at_10 is None else f"{g.recall_at_10:.3f}"
+        promised = "" if g.recall_at_10_at_least is None else f"≥ {g.recall_at_10_at_least:.3f}"
+        day, _, hour = g.published_at.removesuffix("+00:00").partition("T")
+        size = "" if g.index_bytes is None else f"{g.index_bytes / 1e6:.1f} MB"
+        shown.add_row(
+            f"{g.number}\n{states.get(g.state, g.state)}",
+            f"{g.count}\nseq {g.seq}",
+            f"{g.kind or ''}\n{size}",
+            f"{recall}\n{promised}",
+            f"{day}\n{hour} UTC",
+            g.model_key,
+        )
+    return shown
 
 
 def rollback(

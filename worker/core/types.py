@@ -265,6 +265,7 @@ class Built:
     parameters: dict[str, float]
     recall_at_10: float
     index_bytes: int
+    recall_at_10_at_least: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +279,7 @@ class PublishedGeneration:
     seq: int
     kind: str | None
     recall_at_10: float | None
+    recall_at_10_at_least: float | None
     index_bytes: int | None
     published_at: str
     state: str

@@ -124,6 +124,7 @@ class Rebuilding:
             indexed=built.count,
             kind=built.kind,
             recall_at_10=built.recall_at_10,
+            recall_at_10_at_least=built.recall_at_10_at_least,
             index_bytes=built.index_bytes,
             dimension=self._encoder.dimension,
             model=self._encoder.name,

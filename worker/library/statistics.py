@@ -31,6 +31,7 @@ class Statistics:
         counts = self._entries.counts(self._encoder.model_key)
         self._live.settle()
         number = self._live.generation
+        published_at, at_least = (None, None) if number is None else self._published.published(number)
         return contract.StatsReply(
             model=self._encoder.name,
             model_key=self._encoder.model_key,
@@ -45,7 +46,7 @@ class Statistics:
             generation_count=self._live.count - self._live.delta_count,
             kind=self._live.kind,
             recall_at_10=self._live.recall_at_10,
-            generation_published_at=None if number is None else self._published.published_at(number),
+            generation_published_at=published_at,
             delta=self._live.delta_count,
             next_model_key=next_model_key,
             next_model_missing=None if next_model_key is None else self._vectors.missing_count(next_model_key),
@@ -59,4 +60,5 @@ class Statistics:
             last_rebuild=self._runs.last(),
             changed=counts.changed,
             gone=counts.gone,
+            recall_at_10_at_least=at_least,
         )

@@ -49,6 +49,7 @@ class Generations:
                     kind=built.kind,
                     parameters=built.parameters,
                     recall_at_10=built.recall_at_10,
+                    recall_at_10_at_least=built.recall_at_10_at_least,
                     index_bytes=built.index_bytes,
                     published_at=func.now(),
                 )
@@ -125,6 +126,7 @@ class Generations:
                 seq=row.seq,
                 kind=row.kind,
                 recall_at_10=row.recall_at_10,
+                recall_at_10_at_least=row.recall_at_10_at_least,
                 index_bytes=row.index_bytes,
                 published_at=iso(row.published_at) or "",
                 state=_state(row, newest),
@@ -161,9 +163,12 @@ class Generations:
                 )
             )
 
-    def published_at(self, number: int) -> str | None:
+    def published(self, number: int) -> tuple[str | None, float | None]:
+        """When a generation was published, and the recall that it promises; None where there is none."""
+        g = generations.c
         with self._database.begin() as connection:
-            return iso(connection.scalar(select(generations.c.published_at).where(generations.c.number == number)))
+            row = connection.execute(select(g.published_at, g.recall_at_10_at_least).where(g.number == number)).first()
+        return (None, None) if row is None else (iso(row.published_at), row.recall_at_10_at_least)
 
 
 def _state(row: Row[Any], newest: dict[str, int]) -> str:

@@ -135,6 +135,7 @@ generations = Table(
     Column("kind", Text),
     Column("parameters", JSONB),
     Column("recall_at_10", Double),
+    Column("recall_at_10_at_least", Double),
     Column("index_bytes", BigInteger),
     Column("published_at", DateTime(timezone=True)),
     Column("withdrawn_at", DateTime(timezone=True)),
