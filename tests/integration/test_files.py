@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import text
 
 from producer_client.contract import (
+    Code,
     EmbedItem,
     Hit,
     NewPhoto,
@@ -471,6 +472,70 @@ def test_only_files_on_disk_are_looked_at(
     found = checked(store, settings)
 
     assert (found.files, found.gone, found.unknown) == (0, 0, 0)
+
+
+def test_a_file_is_read_only_where_size_and_time_leave_it_open(
+    store: PostgresStore, settings: Settings, street: tuple[Scene, list[Path]]
+) -> None:
+    _, paths = street
+    read: list[str | None] = []
+
+    class Counting(PhotoFiles):
+        def fetch(self, photo: Photo) -> bytes:
+            read.append(photo.path)
+            return super().fetch(photo)
+
+    def look() -> Checked:
+        return Checking(files=store.files, source=Counting(settings)).all(lambda *_: None)
+
+    as_stored = look()
+    paths[0].write_bytes(b"another picture")
+    os.utime(paths[1], ns=(1, 1))
+    one_larger = look()
+    again = look()
+
+    assert [checked.changed for checked in (as_stored, one_larger, again)] == [0, 1, 1]
+    assert read == [str(paths[1])], "and its new time is remembered"
+
+
+def test_a_disk_that_cannot_be_read_says_nothing_of_its_files(
+    store: PostgresStore, settings: Settings, street: tuple[Scene, list[Path]]
+) -> None:
+    _, paths = street
+    answers: dict[str | None, Exception] = {
+        str(paths[0]): Transient(Code.UNAVAILABLE, "Input/output error"),
+        str(paths[1]): PhotoRefusal(Code.NOT_FOUND, "Permission denied"),
+        str(paths[2]): PhotoRefusal(Code.EMPTY_FILE, "it is empty"),
+    }
+    for path in paths:
+        os.utime(path, ns=(1, 1))
+
+    class Ailing(PhotoFiles):
+        def fetch(self, photo: Photo) -> bytes:
+            if photo.path in answers:
+                raise answers[photo.path]
+            return super().fetch(photo)
+
+    found = Checking(files=store.files, source=Ailing(settings)).all(lambda *_: None)
+
+    assert (found.unknown, found.changed, found.open) == (2, 1, 0)
+    assert [file.state for file in store.files.after(-1, 10)] == [None, None, FileState.CHANGED, None, None]
+
+
+def test_photos_that_are_not_in_the_index_are_neither_looked_at_nor_counted(
+    store: PostgresStore, settings: Settings, library: Library, street: tuple[Scene, list[Path]]
+) -> None:
+    _, paths = street
+    for path in paths[:2]:
+        path.unlink()
+    paths[2].write_bytes(b"another picture")
+    checked(store, settings)
+
+    library.photos.remove_many([1, 3])
+    found, stats = checked(store, settings), library.statistics.stats(rss_mb=1)
+
+    assert (found.files, found.gone, found.changed) == (3, 1, 0)
+    assert (stats.gone, stats.changed) == (1, 0)
 
 
 def test_what_was_embedded_before_anybody_noted_its_file_is_learnt_by_its_content(

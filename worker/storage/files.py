@@ -16,7 +16,6 @@ from worker.storage.tables import entries
 
 ON_DISK = and_(
     ~entries.c.removed,
-    entries.c.path.is_not(None),
     ~entries.c.path.contains("://"),
     ~entries.c.path.startswith(INLINE),
 )

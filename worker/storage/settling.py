@@ -19,7 +19,7 @@ FORGOTTEN = ""
 def is_former_reading(row: Row[Any] | None, said: Said, item: NewEntry) -> bool:
     """Whether the photo's row says what Sightline itself once read from the file, and that may be the file's no more:
     it has another content, or has been read again."""
-    if row is None or said.position is None or row.file_point is None:
+    if row is None or said.position is None:
         return False
     if row.file_point == FORGOTTEN:
         by_us = said.position[2] is Provenance.EXIF_GPS
@@ -45,7 +45,7 @@ def settled(row: Row[Any] | None, said: Said, item: NewEntry, *, made_of_file: b
     # Coordinates of a message are not weighed against what its file happens to have been read for.
     exif = said_by_file if item.given is None else held.position if held.from_exif and same_file else None
     found = settle(row=None if former else said.position, row_point=said.point, held=held, exif=exif, given=item.given)
-    if former and found.from_exif and is_same(found.position, said.position):
+    if found.from_exif and is_same(found.position, said.position):
         found = Held(said.position)
     lat, lon, provenance = found.position or (None, None, None)
     # Also where the backend, or this transaction, has written the file's point into the row. Not where somebody
@@ -69,10 +69,8 @@ def settled(row: Row[Any] | None, said: Said, item: NewEntry, *, made_of_file: b
     # An address goes with its coordinates: that of some that do not count is not kept.
     if item.address is not None and (item.given is None or is_same(found.position, item.given)):
         return values | {"own_address": item.address, "row_address": said.address}
-    was_of_file = held.from_exif or (former and held.row_point is None)
-    if (held.row_point is not None and found.row_point is None) or (
-        was_of_file and not same_file and not is_same(held.position, found.position)
-    ):
+    of_another_place = not is_same(held.position, found.position)
+    if (held.row_point is not None and found.row_point is None) or (of_another_place and not same_file):
         values["own_address"] = None
     return values
 
