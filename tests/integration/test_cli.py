@@ -53,7 +53,7 @@ def as_json(*arguments: str, settings: Settings) -> Any:
 
 
 def as_json_whatever(*arguments: str, settings: Settings) -> Any:
-    """Also where other tests' photos are refused, and the exit code says so."""
+    """Also where the exit code says that something else is wrong: other tests' photos are refused, say."""
     return json.loads(sightline(*arguments, "--json", settings=settings).stdout)
 
 
@@ -140,8 +140,13 @@ def test_what_was_indexed_before_pictures_were_compared_is_looked_at_again(
         gone = text("DELETE FROM sightline.pictures WHERE content_sha256 = :content")
         connection.execute(gone, {"content": stored.content_sha256})
 
+    told = as_json_whatever("doctor", settings=stack.settings)["pictures"]
     done = as_json_whatever("embed", "--missing", settings=stack.settings)
+    after = as_json_whatever("doctor", settings=stack.settings)["pictures"]
 
+    assert not told["ok"]
+    assert "`sightline embed --missing`" in told["message"]
+    assert after["ok"]
     with engine.connect() as connection:
         there = text("SELECT length(hash) FROM sightline.pictures WHERE content_sha256 = :content")
         assert connection.scalar(there, {"content": stored.content_sha256}) == 32
@@ -236,7 +241,7 @@ def test_doctor_finds_a_healthy_stack_healthy(stack: Stack, client: Any) -> None
     checks = as_json("doctor", settings=stack.settings)
 
     assert {name: check["ok"] for name, check in checks.items()} == dict.fromkeys(checks, True)
-    assert set(checks) == {"broker", "database", "model", "index", "photo folders", "workers"}
+    assert set(checks) == {"broker", "database", "model", "index", "pictures", "photo folders", "workers"}
     assert checks["model"]["message"].endswith("on cpu by torch-float32")
     assert checks["model"]["backends"] == []
 

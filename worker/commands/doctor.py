@@ -163,6 +163,18 @@ def index(settings: Settings) -> str:
     return f"{whole}.{beside}" if beside else whole
 
 
+def pictures(settings: Settings) -> str:
+    with open_store(settings) as store:
+        unseen = store.vectors.missing_hash_count()
+    if unseen:
+        words = to_say(
+            "{count} photos were indexed before pictures were compared: copies of them that differ more than by having "
+            "been saved again speak as other photos. Run `sightline embed --missing`, which looks at them again."
+        )
+        raise _unwell(say(words, count=unseen))
+    return say("all have been looked at, to know copies of them")
+
+
 def photo_roots(settings: Settings) -> str:
     lacking = [str(root) for root in settings.photo_roots if not root.is_dir()]
     if lacking:
@@ -183,6 +195,7 @@ def _checks() -> Iterator[tuple[str, Callable[[Settings], str]]]:
     yield to_say("database"), database
     yield to_say("model"), model
     yield to_say("index"), index
+    yield to_say("pictures"), pictures
     yield to_say("photo folders"), photo_roots
     yield to_say("workers"), workers
 

@@ -77,7 +77,8 @@ class Vectors:
             return self.count_missing(connection, model_key, refused_too=refused_too)
 
     def missing_hashes(self, *, after_id: int, limit: int) -> list[int]:
-        """Ids of the indexed photos, rising, whose picture has not been looked at and whose file can be read again."""
+        """Ids of the indexed photos, rising, whose picture has not been looked at and whose file can be read again: it
+        is not known to have changed, which embedding it again is for, or to be gone."""
         query = select(entries.c.photo_id).where(entries.c.photo_id > after_id, *self._without_hash)
         with self._database.begin() as connection:
             return list(connection.scalars(query.order_by(entries.c.photo_id).limit(limit)))
@@ -112,7 +113,8 @@ class Vectors:
     @property
     def _without_hash(self) -> list[ColumnElement[bool]]:
         hashed = exists().where(pictures.c.content_sha256 == entries.c.content_sha256)
-        return [~entries.c.removed, ~hashed, ~entries.c.path.startswith(INLINE, autoescape=True)]
+        as_it_was = entries.c.file_state.is_(None)
+        return [~entries.c.removed, ~hashed, as_it_was, ~entries.c.path.startswith(INLINE, autoescape=True)]
 
     @property
     def _was_refused(self) -> ColumnElement[bool]:
