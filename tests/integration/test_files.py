@@ -30,7 +30,8 @@ from tests.exif import Tag
 from tests.integration.test_library import held_back, of_place, stored
 from tests.integration.test_positions import TAKEOUT, add, at_place, copied, located
 from tests.unit.test_positions import HERE
-from worker.core.types import FileFacts, FileState, UnknownFile
+from worker.core.types import FileFacts, FileState, KnownFile, UnknownFile
+from worker.errors import PhotoRefusal, Transient
 from worker.library import Library, checking
 from worker.library.checking import Checked, Checking
 from worker.library.questions import FIRST_LOOK
@@ -175,6 +176,22 @@ def test_a_row_that_the_backend_has_changed_since_is_its_own_word(
     assert (add(library, path).lat, add(library, path).position_from) == (3.0, PositionFrom.ROW)
 
 
+@pytest.mark.parametrize("meanwhile", ["lat = 3", "lat = NULL"])
+def test_what_the_backend_has_put_back_as_the_file_had_it_is_its_own_word_too(
+    meanwhile: str, library: Library, store: PostgresStore, settings: Settings, scenes: list[Scene], root: Path
+) -> None:
+    path = copied(scenes[0], root / "a.jpg", tags_at(55.0, 12.0))
+    add(library, path)
+    for change in (meanwhile, "lat = 55"):
+        with store.database.engine.begin() as connection:
+            connection.execute(text(f"UPDATE {settings.photos_table} SET {change}"))
+        assert store.entries.follow_rows() == 1
+
+    replaced(scenes[7], path)
+
+    assert (add(library, path).lat, add(library, path).position_from) == (55.0, PositionFrom.ROW)
+
+
 @pytest.mark.parametrize("tags", [None, tags_at(5.0, 6.0)])
 def test_a_row_that_was_made_of_the_file_follows_it_where_rows_are_written(
     tags: list[Tag] | None,
@@ -196,6 +213,49 @@ def test_a_row_that_was_made_of_the_file_follows_it_where_rows_are_written(
     assert row == ((None, None, None) if tags is None else (outcome.lat, outcome.lon, "exif_gps"))
     assert outcome.lat == (None if tags is None else pytest.approx(5.0))
     assert store.entries.follow_rows() == 0
+    replaced(scenes[8], path)
+    assert add(library, path).lat is None
+    assert rows_say(store, settings) == [(None, None, None)]
+
+
+def test_a_row_that_was_made_of_the_file_takes_a_weaker_word_of_the_new_one_and_keeps_it(
+    make_library: Callable[..., Library],
+    make_store: Callable[..., PostgresStore],
+    settings: Settings,
+    scenes: list[Scene],
+    root: Path,
+) -> None:
+    store = make_store(write_rows=True)
+    library = make_library(store=store)
+    path = copied(scenes[0], root / "a.jpg", tags_at(55.6761, 12.5683))
+    add(library, path)
+
+    replaced(scenes[7], path)
+    given = add(library, path, lat=3.0, lon=4.0, provenance=Provenance.DERIVED)
+    replaced(scenes[8], path)
+    kept = add(library, path)
+
+    assert [(outcome.lat, outcome.provenance) for outcome in (given, kept)] == 2 * [(3.0, Provenance.DERIVED)]
+    assert rows_say(store, settings) == [(3.0, 4.0, "derived")]
+
+
+def test_what_the_backend_writes_into_a_row_that_was_emptied_is_its_own_word(
+    make_library: Callable[..., Library],
+    make_store: Callable[..., PostgresStore],
+    settings: Settings,
+    scenes: list[Scene],
+    root: Path,
+) -> None:
+    store = make_store(write_rows=True)
+    library = make_library(store=store)
+    path = copied(scenes[0], root / "a.jpg", tags_at(55.6761, 12.5683))
+    add(library, path)
+    replaced(scenes[7], path)
+    emptied = add(library, path).lat
+    with store.database.engine.begin() as connection:
+        connection.execute(text(f"UPDATE {settings.photos_table} SET lat = 3, lon = 4, location_method = 'exif'"))
+
+    assert (emptied, add(library, path).lat) == (None, 3.0)
 
 
 def test_an_address_goes_with_the_picture_that_it_was_said_of(
@@ -430,6 +490,26 @@ def test_a_disk_that_answers_with_an_error_says_nothing_of_its_files(
     assert located(library, query).located
 
 
+def test_of_files_outside_of_the_roots_nothing_is_concluded_and_the_others_are_looked_at(
+    store: PostgresStore, settings: Settings, street: tuple[Scene, list[Path]], root: Path
+) -> None:
+    _, paths = street
+    inside = root / "walk" / "inside"
+    inside.mkdir()
+    (inside / "other.jpg").touch()
+    with store.database.engine.begin() as connection:
+        statement = f"UPDATE {settings.db_schema}.entries SET path = :p WHERE photo_id = 1"
+        connection.execute(text(statement), {"p": str(inside / "gone.jpg")})
+
+    found = checked(store, settings.model_copy(update={"photo_roots": (inside,)}))
+    paths[1].unlink()
+    gone_too = checked(store, settings.model_copy(update={"photo_roots": (inside,)}))
+
+    assert (found.gone, found.changed) == (1, 0)
+    assert (gone_too.gone, gone_too.unknown) == (1, 1)
+    assert "outside the allowed folders" in (gone_too.why or "")
+
+
 def test_a_mark_stays_while_the_disk_is_away(
     store: PostgresStore, settings: Settings, street: tuple[Scene, list[Path]], root: Path
 ) -> None:
@@ -475,10 +555,21 @@ def test_only_files_on_disk_are_looked_at(
 
 
 def test_a_file_is_read_only_where_size_and_time_leave_it_open(
-    store: PostgresStore, settings: Settings, street: tuple[Scene, list[Path]]
+    store: PostgresStore,
+    settings: Settings,
+    street: tuple[Scene, list[Path]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     _, paths = street
     read: list[str | None] = []
+    noted: list[list[int]] = []
+    note = store.files.note
+
+    def note_that(files: Sequence[KnownFile]) -> None:
+        noted.append([file.photo_id for file in files])
+        note(files)
+
+    monkeypatch.setattr(store.files, "note", note_that)
 
     class Counting(PhotoFiles):
         def fetch(self, photo: Photo) -> bytes:
@@ -496,6 +587,7 @@ def test_a_file_is_read_only_where_size_and_time_leave_it_open(
 
     assert [checked.changed for checked in (as_stored, one_larger, again)] == [0, 1, 1]
     assert read == [str(paths[1])], "and its new time is remembered"
+    assert noted == [[1, 2]], "what is news is written, once"
 
 
 def test_a_disk_that_cannot_be_read_says_nothing_of_its_files(
@@ -536,6 +628,36 @@ def test_photos_that_are_not_in_the_index_are_neither_looked_at_nor_counted(
 
     assert (found.files, found.gone, found.changed) == (3, 1, 0)
     assert (stats.gone, stats.changed) == (1, 0)
+
+
+def test_pictures_of_changed_and_gone_files_are_not_looked_at_again(
+    store: PostgresStore, settings: Settings, street: tuple[Scene, list[Path]]
+) -> None:
+    _, paths = street
+    with store.database.engine.begin() as connection:
+        connection.execute(text(f"DELETE FROM {settings.db_schema}.pictures"))
+    before = store.vectors.missing_hash_count()
+    paths[0].write_bytes(b"another picture")
+    paths[1].unlink()
+    checked(store, settings)
+
+    assert (before, store.vectors.missing_hash_count()) == (5, 3)
+    assert store.vectors.missing_hashes(after_id=-1, limit=9) == [3, 4, 5]
+
+
+def test_a_row_of_the_backends_own_is_its_word_after_a_purge_too(
+    library: Library, store: PostgresStore, settings: Settings, scenes: list[Scene], root: Path
+) -> None:
+    path = copied(scenes[0], root / "row.jpg", tags_at(55.6761, 12.5683))
+    with store.database.engine.begin() as connection:
+        insert = f"INSERT INTO {settings.photos_table} (file_path, lat, lon, location_method) VALUES (:p, 3, 4, 'exif')"
+        connection.execute(text(insert), {"p": str(path)})
+    add(library, path)
+    library.photos.purge_many([1])
+
+    replaced(scenes[7], path)
+
+    assert add(library, path).lat == 3.0
 
 
 def test_what_was_embedded_before_anybody_noted_its_file_is_learnt_by_its_content(

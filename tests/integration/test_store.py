@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from producer_client.contract import Code, Near, Provenance
-from worker.core.types import START, Built, Filter, Mark, NewEntry, Published
+from worker.core.types import START, Built, FileFacts, FileState, Filter, Mark, NewEntry, Published
 from worker.core.vectors import Vector, unit_rows
 from worker.errors import Permanent, Transient
 from worker.settings import Settings
@@ -505,6 +505,22 @@ def test_an_address_goes_with_the_callers_place_that_the_row_takes_back(
     (again,) = store.entries.put_many([entry("a", given=None)], KEY)
 
     assert (again.entry.lat, again.entry.address) == (57.0, HOME)
+
+
+def test_a_purge_leaves_nothing_of_what_the_file_said_or_was(store: PostgresStore, settings: Settings) -> None:
+    store.entries.put_many([entry("a", given=None, exif=(56.0, 12.0), file=FileFacts(9, 9))], KEY)
+    (known,) = store.files.after(-1, 9)
+    store.files.note([replace(known, state=FileState.CHANGED)])
+    columns = f"SELECT lat, file_point, file_size, file_mtime_ns, file_state FROM {settings.db_schema}.entries"
+    with store.database.engine.connect() as connection:
+        before = connection.execute(text(columns)).one()
+
+    store.entries.purge_many([1])
+
+    with store.database.engine.connect() as connection:
+        kept = connection.execute(text(columns)).one()
+    assert tuple(before) == (56.0, "56 12 exif_gps", 9, 9, "changed")
+    assert tuple(kept) == (None, "", None, None, None), "but that the row was made of it"
 
 
 def test_a_purge_leaves_nothing_of_what_callers_said(store: PostgresStore, settings: Settings) -> None:
