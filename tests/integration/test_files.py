@@ -731,7 +731,18 @@ def test_a_rebuild_shows_how_many_files_it_has_looked_at(library: Library, stree
 
     library.rebuilding.rebuild(lambda *facts: seen.append(facts))
 
-    assert ("check", 5, 5) in seen
+    assert ("check", 5, 5) in seen[: [phase for phase, *_ in seen].index("embed")]
+
+
+def test_a_rebuild_for_a_model_that_does_not_serve_yet_looks_at_no_file(
+    library: Library, street: tuple[Scene, list[Path]]
+) -> None:
+    """It would mark photos that the one which serves has not embedded again."""
+    seen: list[str] = []
+
+    library.rebuilding.rebuild(lambda phase, *_: seen.append(phase), filling=True)
+
+    assert list(dict.fromkeys(seen)) == ["embed", "train", "write", "check"], "the last is of the index"
 
 
 def test_a_model_that_does_not_serve_yet_leaves_changed_files_to_the_one_that_does(
