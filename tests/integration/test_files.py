@@ -258,6 +258,39 @@ def test_what_the_backend_writes_into_a_row_that_was_emptied_is_its_own_word(
     assert (emptied, add(library, path).lat) == (None, 3.0)
 
 
+def test_a_row_that_says_what_the_file_says_keeps_the_backends_name_for_it(
+    make_library: Callable[..., Library],
+    make_store: Callable[..., PostgresStore],
+    settings: Settings,
+    scenes: list[Scene],
+    root: Path,
+) -> None:
+    store = make_store(write_rows=True)
+    library = make_library(store=store)
+    path = copied(scenes[0], root / "a.jpg", tags_at(55.0, 12.0))
+    add(library, path)
+    library.photos.purge_many([1])
+    with store.database.engine.begin() as connection:
+        connection.execute(text(f"UPDATE {settings.photos_table} SET location_method = 'exif'"))
+
+    assert add(library, path).lat == 55.0
+    assert rows_say(store, settings) == [(55.0, 12.0, "exif")]
+
+
+def test_a_row_that_the_backend_changes_at_the_same_moment_is_not_corrected(
+    store: PostgresStore, settings: Settings, library: Library, scenes: list[Scene], root: Path
+) -> None:
+    add(library, copied(scenes[0], root / "a.jpg", tags_at(55.0, 12.0)))
+    with store.database.engine.begin() as connection:
+        before = store.rows.said(connection, [1])[1]
+        connection.execute(text(f"UPDATE {settings.photos_table} SET lat = 3"))
+
+        after = store.rows.correct(connection, 1, before, None)
+
+    assert after.position == (3.0, 12.0, Provenance.EXIF_GPS)
+    assert rows_say(store, settings) == [(3.0, 12.0, "exif_gps")]
+
+
 def test_an_address_goes_with_the_picture_that_it_was_said_of(
     library: Library, scenes: list[Scene], root: Path
 ) -> None:
@@ -724,6 +757,22 @@ def test_only_a_disk_that_is_slow_to_answer_is_asked_by_many_threads(
 
     assert (found.files, found.changed, found.gone, found.unknown) == (5, 0, 0, 0)
     assert (len(threads), len(set(threads))) == (5, 1 if at_once == 1 else 5)
+
+
+def test_a_file_that_is_replaced_while_it_is_stored_is_noticed(
+    make_library: Callable[..., Library], store: PostgresStore, settings: Settings, scenes: list[Scene], root: Path
+) -> None:
+    path = copied(scenes[0], root / "a.jpg")
+
+    class Overtaken(PhotoFiles):
+        def fetch(self, photo: Photo) -> bytes:
+            content = super().fetch(photo)
+            replaced(scenes[1], path)
+            return content
+
+    add(make_library(store=store, source=Overtaken(settings)), path)
+
+    assert checked(store, settings).changed == 1
 
 
 def test_a_rebuild_shows_how_many_files_it_has_looked_at(library: Library, street: tuple[Scene, list[Path]]) -> None:
