@@ -125,6 +125,15 @@ def test_a_caller_of_the_new_file_is_not_weighed_against_the_old_one() -> None:
     assert (position(new), position(same)) == (given, OLD)
 
 
+def test_the_error_that_a_camera_stated_goes_with_its_file() -> None:
+    before = entry(OLD, from_exif=True, position_error_m=65_000.0)
+
+    new = settled(before, says(None), added(content="new", given=OLD), made_of_file=False)
+    same = settled(before, says(None), added(content="old", given=OLD), made_of_file=False)
+
+    assert (new["position_error_m"], same["position_error_m"]) == (None, 65_000.0)
+
+
 def test_a_position_that_a_row_has_taken_back_does_not_come_back_as_the_files() -> None:
     now = (*ELSEWHERE, DERIVED)
     given = (3.0, 4.0, Provenance.FALLBACK)
