@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from producer_client.contract import Provenance
-from worker.core.types import Chunk, Documents, Facts, Filter, Mark, NewEntry
+from worker.core.types import Built, Chunk, Documents, Facts, Filter, Mark, NewEntry
 from worker.core.vectors import Ids, Vectors, unit_rows
 from worker.errors import BadGeneration
 from worker.index import kinds
@@ -81,6 +81,21 @@ def write(folder: GenerationFolder, number: int = 1, count: int = 50) -> Path:
 @pytest.fixture
 def folder(tmp_path: Path) -> GenerationFolder:
     return GenerationFolder(tmp_path / "index")
+
+
+def test_what_is_told_of_a_written_generation_is_what_its_manifest_says(folder: GenerationFolder) -> None:
+    built = folder.write(1, numbered(300), model_key=KEY, dimension=DIM)
+
+    manifest = folder.open(1, model_key=KEY).manifest
+    assert manifest.recall_at_10_at_least is not None
+    assert built == Built(
+        count=300,
+        kind=manifest.kind,
+        parameters=dict(manifest.parameters),
+        recall_at_10=manifest.recall_at_10,
+        index_bytes=manifest.index_bytes,
+        recall_at_10_at_least=manifest.recall_at_10_at_least,
+    )
 
 
 def test_a_written_generation_reads_back_as_it_was(folder: GenerationFolder) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -510,7 +510,7 @@ def test_an_address_goes_with_the_callers_place_that_the_row_takes_back(
 def test_a_purge_leaves_nothing_of_what_the_file_said_or_was(store: PostgresStore, settings: Settings) -> None:
     store.entries.put_many([entry("a", given=None, exif=(56.0, 12.0), file=FileFacts(9, 9))], KEY)
     (known,) = store.files.after(-1, 9)
-    store.files.note([replace(known, state=FileState.CHANGED)])
+    store.files.note([known._replace(state=FileState.CHANGED)])
     columns = f"SELECT lat, file_point, file_size, file_mtime_ns, file_state FROM {settings.db_schema}.entries"
     with store.database.engine.connect() as connection:
         before = connection.execute(text(columns)).one()

@@ -82,6 +82,7 @@ class GenerationFolder:
             parameters=dict(manifest.parameters),
             recall_at_10=manifest.recall_at_10,
             index_bytes=manifest.index_bytes,
+            recall_at_10_at_least=manifest.recall_at_10_at_least,
         )
 
     def prepare(self, snapshot: Snapshot, *, dimension: int) -> Trained | None:
