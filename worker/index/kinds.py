@@ -27,6 +27,8 @@ LEAST_FOR_TRAINING = 1_000
 #: training, and k-means over more would be most of a rebuild.
 TRAINED_PER_LIST = 20
 KMEANS_ITERATIONS = 6
+#: FAISS's SuperKMeans takes no vectors of fewer numbers.
+LEAST_FOR_PRUNING = 32
 #: What 4-bit codes are made of: their 16 values settle after few rounds over few vectors.
 CODE_ITERATIONS, CODES_TRAINED_ON = 8, 10_000
 #: From so many lists on, their centres are compared by 4-bit codes first.
@@ -160,8 +162,12 @@ def _train_lists(plan: Plan, dimension: int, sample: Vectors) -> faiss.Index:
     how.spherical = True
     how.min_points_per_centroid = 1
     how.max_points_per_centroid = 2 * TRAINED_PER_LIST
-    clustering = faiss.SuperKMeans(dimension, plan.lists, how)
-    clustering.train(sample)
+    if dimension >= LEAST_FOR_PRUNING:
+        clustering = faiss.SuperKMeans(dimension, plan.lists, how)
+        clustering.train(sample)
+    else:
+        clustering = faiss.Clustering(dimension, plan.lists, how)
+        clustering.train(sample, faiss.IndexFlatIP(dimension))
     centres = faiss.vector_to_array(clustering.centroids).reshape(plan.lists, dimension)
     if plan.lists >= CENTRES_BY_CODES:
         quantizer = faiss.index_factory(dimension, f"PQ{plan.codes}x4fs,RFlat", faiss.METRIC_INNER_PRODUCT)
