@@ -344,6 +344,8 @@ def street(library: Library, scenes: list[Scene], root: Path) -> tuple[Scene, li
     paths = [copied(scene, root / "walk" / f"{n}.jpg", at_place(scene)) for n, scene in enumerate(known)]
     for path in paths:
         add(library, path)
+    # An empty folder says nothing.
+    (root / "walk" / "album.txt").touch()
     assert located(library, query).located
     return query, paths
 
@@ -443,6 +445,22 @@ def test_a_changed_file_that_is_put_back_is_evidence_again(
 
     assert (changed, again.changed) == (5, 0)
     assert located(library, query).located
+
+
+def test_a_file_that_was_refused_and_is_back_as_it_was_is_refused_no_longer(
+    library: Library, store: PostgresStore, settings: Settings, street: tuple[Scene, list[Path]]
+) -> None:
+    _, paths = street
+    content = paths[0].read_bytes()
+    paths[0].write_bytes(content[:300])
+    paths[1].write_bytes(paths[1].read_bytes()[:300])
+    refused = library.rebuilding.rebuild().refused
+    paths[0].write_bytes(content)
+
+    checked(store, settings)
+
+    assert refused == 2
+    assert library.statistics.stats(rss_mb=1).refused == 1
 
 
 def test_a_setting_keeps_them_evidence(
@@ -845,6 +863,21 @@ def test_a_link_to_where_nothing_is_mounted_below_a_root_is_not_gone(tmp_path: P
     assert_not_mounted(tmp_path / "mounted here", files.facts([str(tmp_path / "link.jpg")]))
 
 
+@pytest.mark.parametrize("lost", ["share/a.jpg", "share/2024/a.jpg", "a.jpg"])
+def test_an_empty_place_to_mount_at_says_nothing_of_what_lay_in_it(lost: str, tmp_path: Path) -> None:
+    """Nor does a root that has nothing but such places."""
+    (tmp_path / "share").mkdir()
+    (tmp_path / "empty, too").mkdir()
+    files = PhotoFiles(Settings(photo_roots=(tmp_path,)))
+
+    assert_not_mounted(tmp_path, files.facts([str(tmp_path / lost)]))
+    (tmp_path / "other.jpg").touch()
+    if lost.startswith("share"):
+        assert_not_mounted(tmp_path / "share", files.facts([str(tmp_path / lost)]))
+        (tmp_path / "share" / "other.jpg").touch()
+    assert files.facts([str(tmp_path / lost)]) == [None]
+
+
 def test_what_is_said_of_one_file_is_not_said_of_the_others_that_are_asked_for_with_it(tmp_path: Path) -> None:
     root, empty = tmp_path / "root", tmp_path / "empty"
     root.mkdir()
@@ -899,6 +932,7 @@ def test_of_what_lies_outside_the_roots_nothing_is_said(tmp_path: Path) -> None:
 
 def test_a_folder_in_the_place_of_a_photo_is_no_photo(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").mkdir()
+    (tmp_path / "b.jpg").touch()
     assert PhotoFiles(Settings(photo_roots=(tmp_path,))).facts([str(tmp_path / "a.jpg")]) == [None]
 
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import BigInteger, DateTime, Text, and_, cast, func, select, update
+from sqlalchemy import BigInteger, DateTime, Text, and_, cast, delete, exists, func, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from worker.core.types import INLINE, FileFacts, FileState, KnownFile
 from worker.storage.database import Database
-from worker.storage.tables import entries
+from worker.storage.tables import entries, refusals
 
 ON_DISK = and_(
     ~entries.c.removed,
@@ -64,6 +64,18 @@ class Files:
         )
         seen = columns.table_valued("photo_id", "at", "size", "mtime_ns", "state").render_derived(name="seen")
         with self._database.begin() as connection:
+            # A file that is back as it was: what was refused was another one.
+            connection.execute(
+                delete(refusals).where(
+                    refusals.c.photo_id == seen.c.photo_id,
+                    seen.c.state.is_(None),
+                    exists().where(
+                        entries.c.photo_id == seen.c.photo_id,
+                        entries.c.updated_at == seen.c.at,
+                        entries.c.file_state.is_not(None),
+                    ),
+                )
+            )
             connection.execute(
                 update(entries)
                 .where(entries.c.photo_id == seen.c.photo_id, entries.c.updated_at == seen.c.at)

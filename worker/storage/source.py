@@ -176,7 +176,8 @@ class PhotoFiles:
         return _Place(tuple(folders), anywhere=not Path(given).is_absolute())
 
     def _unmounted(self, place: _Place) -> UnknownFile | None:
-        """Unless every root in which a file of this place may lie is there with something in it."""
+        """Unless every root in which a file of this place may lie is there with something in it, and so is what is left
+        of its folder, which may be a place to mount at."""
         names = [name(folder) for folder in place.folders for name in (os.path.normpath, os.path.realpath)]
         roots = [
             root
@@ -185,17 +186,13 @@ class PhotoFiles:
         ]
         if not roots:
             return UnknownFile(f"{place.folders[0]} is outside the allowed folders (SIGHTLINE_PHOTO_ROOTS)")
-        # The same for a place to mount at below a root: where there were folders is nothing at all.
         left = [next(filter(os.path.isdir, (folder, *folder.parents)), folder) for folder in place.folders]
-        for folder in dict.fromkeys([*roots, *(found for found in left if found not in place.folders)]):
+        for folder in dict.fromkeys([*roots, *left]):
             try:
-                with os.scandir(folder) as found:
-                    # A folder to mount at may keep a hidden file, and a disk of its own has lost+found.
-                    there = any(not entry.name.startswith(".") and entry.name != "lost+found" for entry in found)
+                if not _holds_something(folder):
+                    return UnknownFile(f"{folder} is empty: is nothing mounted there?")
             except OSError as exc:
                 return UnknownFile(f"{folder} cannot be looked into: {exc.strerror}")
-            if not there:
-                return UnknownFile(f"{folder} is empty: is nothing mounted there?")
         return None
 
     def _check_root(self, real: Path, given: str) -> None:
@@ -283,6 +280,17 @@ class PhotoFiles:
         if not content:
             raise PhotoRefusal(Code.EMPTY_FILE, f"{given} is empty")
         return content
+
+
+def _holds_something(folder: Path, *, folders_count: bool = False) -> bool:
+    """A folder to mount at may keep a hidden file, and a disk of its own has lost+found; and a root of nothing but such
+    empty folders is as good as empty."""
+    with os.scandir(folder) as found:
+        return any(
+            folders_count or not entry.is_dir() or _holds_something(Path(entry.path), folders_count=True)
+            for entry in found
+            if not entry.name.startswith(".") and entry.name != "lost+found"
+        )
 
 
 def _is_private_literal(host: str) -> bool:
