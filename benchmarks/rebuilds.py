@@ -26,7 +26,7 @@ DIMENSION = 512
 #: Stored vectors of the rebuilds, and rebuilds of each release, by turns.
 REBUILT, TURNS = 100_000, 2
 #: Other photos beside the copies: enough for an index that does not compare with everything.
-OTHERS = 60_000
+OTHERS = 45_000
 #: What copies of one picture differ by in each number: another order of summing up.
 COPY_NOISE = 1e-7
 SEARCHES = 40

@@ -120,6 +120,13 @@ def fill(settings: Settings, vectors: VectorFile, metadata: str = "NULL", path: 
         cursor.execute("CHECKPOINT")
 
 
+def drop(settings: Settings) -> None:
+    """Take out all that `fill` made: who fills the next schema cleans up every table that is there."""
+    with sql(settings.database_url) as cursor:
+        cursor.execute(f"DROP SCHEMA {settings.db_schema} CASCADE")
+        cursor.execute(f"DROP TABLE {settings.photos_table}")
+
+
 def rebuild(settings: Settings, dimension: int) -> dict[str, Any]:
     """Library.rebuild in this process: seconds from Postgres to published, and what came of it.
 
