@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from producer_client import EmbedItem, NewPhoto, Photo, Refused, Sightline, SightlineError, TimedOut
@@ -92,6 +93,9 @@ def rebuild_lines(reply: RebuildReply) -> Iterator[str]:
     refused = say(" ({count} refused)", count=reply.refused) if reply.refused else ""
     yield _line(say("photos with coordinates:"), reply.with_coordinates)
     yield _line(say("valid files:"), f"{reply.valid_files}{refused}")
+    if reply.unknown_files:
+        count, why = reply.unknown_files, escape(reply.unknown_why or "")
+        yield say("files of which nothing can be said: {count} ({why})", count=count, why=why)
     yield _line(say("indexed:"), say("{count} ({now} embedded now)", count=reply.indexed, now=reply.embedded))
     yield _line(say("dimension:"), reply.dimension)
     yield _line(say("model:"), f"{reply.model} ({reply.model_key})")

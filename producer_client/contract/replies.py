@@ -149,7 +149,8 @@ class LocateReply(Message, frozen=True):
 
 
 class RebuildReply(Message, frozen=True):
-    """What a rebuild did: `with_coordinates` rows seen, `valid_files` of them readable, `indexed` vectors."""
+    """What a rebuild did: `with_coordinates` rows seen, `valid_files` of them readable, `indexed` vectors. Of
+    `unknown_files` the disk did not say whether they are there and as they were; `unknown_why` is the reason of one."""
 
     generation: int
     seq: int
@@ -167,6 +168,8 @@ class RebuildReply(Message, frozen=True):
     recall_at_10: float  #: share of the true ten nearest that the index finds, measured on a sample
     index_bytes: int
     recall_at_10_at_least: float | None = None  #: what it promises to photos that it has not seen, and is published for
+    unknown_files: int = 0
+    unknown_why: str | None = None
 
 
 class TickReply(Message, frozen=True):

@@ -35,6 +35,7 @@ from worker.errors import PhotoRefusal, Transient
 from worker.library import Library, checking
 from worker.library.checking import Checked, Checking
 from worker.library.questions import FIRST_LOOK
+from worker.progress import rebuild_lines
 from worker.settings import Settings
 from worker.storage.source import PhotoFiles
 from worker.storage.store import PostgresStore
@@ -447,6 +448,20 @@ def test_a_changed_file_that_is_put_back_is_evidence_again(
     assert located(library, query).located
 
 
+def test_files_that_are_gone_or_changed_are_not_counted_as_valid(
+    library: Library, store: PostgresStore, settings: Settings, street: tuple[Scene, list[Path]]
+) -> None:
+    _, paths = street
+    with store.database.engine.begin() as connection:
+        connection.execute(text(f"UPDATE {settings.photos_table} SET lat = 3, lon = 4"))
+    all_there = store.entries.counts(library.model_key).valid_files
+    paths[0].unlink()
+    paths[1].write_bytes(b"another picture")
+    checked(store, settings)
+
+    assert (all_there, store.entries.counts(library.model_key).valid_files) == (5, 3)
+
+
 def test_a_file_that_was_refused_and_is_back_as_it_was_is_refused_no_longer(
     library: Library, store: PostgresStore, settings: Settings, street: tuple[Scene, list[Path]]
 ) -> None:
@@ -515,6 +530,10 @@ def test_of_a_root_that_is_not_mounted_nothing_is_concluded_and_a_warning_says_s
     assert "nothing is concluded" in warned.message
     assert str(root) in vars(warned)["why_one"]
     assert located(library, query).located
+    if how != "below the root":
+        rebuilt = library.rebuilding.rebuild()
+        assert (rebuilt.unknown_files, rebuilt.unknown_why) == (5, vars(warned)["why_one"])
+        assert any(str(root) in line for line in rebuild_lines(rebuilt))
 
 
 def test_a_disk_that_answers_with_an_error_says_nothing_of_its_files(

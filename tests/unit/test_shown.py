@@ -42,13 +42,13 @@ def test_generations_are_shown_whole_in_80_columns(language: str, monkeypatch: p
 
 
 def test_a_rebuild_says_what_its_index_promises_beside_what_was_measured() -> None:
-    def said(*promised: float) -> str:
-        reply = RebuildReply(2, 7, 1, 1, 0, 0, 1, 4, "model", MODEL, "cpu", 0.1, "ivf", 0.9851, 12_300_000, *promised)
+    def said(promised: float | None) -> str:
+        reply = RebuildReply(2, 7, 1, 1, 0, 0, 1, 4, "model", MODEL, "cpu", 0.1, "ivf", 0.9851, 12_300_000, promised)
         (line,) = (line for line in rebuild_lines(reply) if "recall" in line)
         return line
 
     assert said(0.9722).endswith("ivf, recall@10 0.985 (for new photos at least 0.972), 12.3 MB")
-    assert said().endswith("ivf, recall@10 0.985, 12.3 MB")
+    assert said(None).endswith("ivf, recall@10 0.985, 12.3 MB")
 
 
 def test_files_that_have_changed_or_gone_are_told_and_of_others_why_nothing_is_known() -> None:

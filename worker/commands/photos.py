@@ -147,7 +147,7 @@ def checked_lines(checked: Checked) -> list[str]:
         lines.append(say("[yellow]files that are gone[/]: {count}", count=checked.gone))
     if checked.unknown:
         count, why = checked.unknown, escape(checked.why or "")
-        lines.append(say("[yellow]files of which nothing can be said[/]: {count} ({why})", count=count, why=why))
+        lines.append(f"[yellow]{say('files of which nothing can be said: {count} ({why})', count=count, why=why)}[/]")
     return lines
 
 

@@ -94,8 +94,7 @@ class Rebuilding:
         self._entries.follow_rows()
         with ThreadPoolExecutor(1, thread_name_prefix="train") as ahead:
             training = ahead.submit(self._train)
-            if not filling:
-                self._checking.all(note)
+            checked = None if filling else self._checking.all(note)
             embedded, refused = self._filling.all(note, filling=filling)
             trained = training.result()
         model_key = self._encoder.model_key
@@ -131,6 +130,8 @@ class Rebuilding:
             model_key=self._encoder.model_key,
             device=self._encoder.device,
             seconds=round(time.monotonic() - started, 3),
+            unknown_files=0 if checked is None else checked.unknown,
+            unknown_why=None if checked is None else checked.why,
         )
 
     def _train(self) -> Any:

@@ -195,7 +195,10 @@ class Entries:
         query = select(
             select(func.count()).select_from(p).scalar_subquery().label("photos"),
             with_coordinates.scalar_subquery().label("with_coordinates"),
-            with_coordinates.where(~exists().where(refusals.c.photo_id == p.c.id))
+            with_coordinates.where(
+                ~exists().where(refusals.c.photo_id == p.c.id),
+                ~exists().where(entries.c.photo_id == p.c.id, entries.c.file_state.is_not(None)),
+            )
             .scalar_subquery()
             .label("valid_files"),
             indexed.scalar_subquery().label("indexed"),
