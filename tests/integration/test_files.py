@@ -61,6 +61,25 @@ def library(make_library: Callable[..., Library], store: PostgresStore) -> Libra
     return make_library(store=store)
 
 
+@pytest.fixture
+def writing_store(make_store: Callable[..., PostgresStore]) -> PostgresStore:
+    return make_store(write_rows=True)
+
+
+@pytest.fixture
+def writing(make_library: Callable[..., Library], writing_store: PostgresStore) -> Library:
+    """A library that writes what it reads of files into the backend's rows."""
+    return make_library(store=writing_store)
+
+
+@pytest.fixture
+def made_of_file(writing: Library, scenes: list[Scene], root: Path) -> Path:
+    """A file whose position was written into its row."""
+    path = copied(scenes[0], root / "a.jpg", tags_at(55.6761, 12.5683))
+    add(writing, path)
+    return path
+
+
 def tags_at(lat: float, lon: float) -> list[Tag]:
     return at_place(Scene(Path(), "", lat, lon))
 
@@ -196,85 +215,69 @@ def test_what_the_backend_has_put_back_as_the_file_had_it_is_its_own_word_too(
 @pytest.mark.parametrize("tags", [None, tags_at(5.0, 6.0)])
 def test_a_row_that_was_made_of_the_file_follows_it_where_rows_are_written(
     tags: list[Tag] | None,
-    make_library: Callable[..., Library],
-    make_store: Callable[..., PostgresStore],
+    writing: Library,
+    writing_store: PostgresStore,
     settings: Settings,
     scenes: list[Scene],
-    root: Path,
+    made_of_file: Path,
 ) -> None:
-    store = make_store(write_rows=True)
-    library = make_library(store=store)
-    path = copied(scenes[0], root / "a.jpg", tags_at(55.6761, 12.5683))
-    add(library, path)
+    replaced(scenes[7], made_of_file, tags)
+    outcome = add(writing, made_of_file)
 
-    replaced(scenes[7], path, tags)
-    outcome = add(library, path)
-
-    (row,) = rows_say(store, settings)
+    (row,) = rows_say(writing_store, settings)
     assert row == ((None, None, None) if tags is None else (outcome.lat, outcome.lon, "exif_gps"))
     assert outcome.lat == (None if tags is None else pytest.approx(5.0))
-    assert store.entries.follow_rows() == 0
-    replaced(scenes[8], path)
-    assert add(library, path).lat is None
-    assert rows_say(store, settings) == [(None, None, None)]
+    assert writing_store.entries.follow_rows() == 0
+    replaced(scenes[8], made_of_file)
+    assert add(writing, made_of_file).lat is None
+    assert rows_say(writing_store, settings) == [(None, None, None)]
 
 
 def test_a_row_that_was_made_of_the_file_takes_a_weaker_word_of_the_new_one_and_keeps_it(
-    make_library: Callable[..., Library],
-    make_store: Callable[..., PostgresStore],
+    writing: Library,
+    store: PostgresStore,
     settings: Settings,
     scenes: list[Scene],
-    root: Path,
+    made_of_file: Path,
 ) -> None:
-    store = make_store(write_rows=True)
-    library = make_library(store=store)
-    path = copied(scenes[0], root / "a.jpg", tags_at(55.6761, 12.5683))
-    add(library, path)
-
-    replaced(scenes[7], path)
-    given = add(library, path, lat=3.0, lon=4.0, provenance=Provenance.DERIVED)
-    replaced(scenes[8], path)
-    kept = add(library, path)
+    replaced(scenes[7], made_of_file)
+    given = add(writing, made_of_file, lat=3.0, lon=4.0, provenance=Provenance.DERIVED)
+    replaced(scenes[8], made_of_file)
+    kept = add(writing, made_of_file)
 
     assert [(outcome.lat, outcome.provenance) for outcome in (given, kept)] == 2 * [(3.0, Provenance.DERIVED)]
     assert rows_say(store, settings) == [(3.0, 4.0, "derived")]
 
 
 def test_what_the_backend_writes_into_a_row_that_was_emptied_is_its_own_word(
-    make_library: Callable[..., Library],
-    make_store: Callable[..., PostgresStore],
+    writing: Library,
+    store: PostgresStore,
     settings: Settings,
     scenes: list[Scene],
-    root: Path,
+    made_of_file: Path,
 ) -> None:
-    store = make_store(write_rows=True)
-    library = make_library(store=store)
-    path = copied(scenes[0], root / "a.jpg", tags_at(55.6761, 12.5683))
-    add(library, path)
-    replaced(scenes[7], path)
-    emptied = add(library, path).lat
+    replaced(scenes[7], made_of_file)
+    emptied = add(writing, made_of_file).lat
     with store.database.engine.begin() as connection:
         connection.execute(text(f"UPDATE {settings.photos_table} SET lat = 3, lon = 4, location_method = 'exif'"))
 
-    assert (emptied, add(library, path).lat) == (None, 3.0)
+    assert (emptied, add(writing, made_of_file).lat) == (None, 3.0)
 
 
 def test_a_row_that_says_what_the_file_says_keeps_the_backends_name_for_it(
-    make_library: Callable[..., Library],
-    make_store: Callable[..., PostgresStore],
+    writing: Library,
+    store: PostgresStore,
     settings: Settings,
     scenes: list[Scene],
     root: Path,
 ) -> None:
-    store = make_store(write_rows=True)
-    library = make_library(store=store)
     path = copied(scenes[0], root / "a.jpg", tags_at(55.0, 12.0))
-    add(library, path)
-    library.photos.purge_many([1])
+    add(writing, path)
+    writing.photos.purge_many([1])
     with store.database.engine.begin() as connection:
         connection.execute(text(f"UPDATE {settings.photos_table} SET location_method = 'exif'"))
 
-    assert add(library, path).lat == 55.0
+    assert add(writing, path).lat == 55.0
     assert rows_say(store, settings) == [(55.0, 12.0, "exif")]
 
 

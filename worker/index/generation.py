@@ -90,12 +90,7 @@ class Generation:
         return Published(self.manifest.number, self.manifest.mark)
 
     def search(
-        self,
-        query: Vectors,
-        k: int,
-        *,
-        selector: faiss.IDSelector | None = None,
-        passing: int | None = None,
+        self, query: Vectors, k: int, *, selector: faiss.IDSelector | None = None, passing: int | None = None
     ) -> tuple[Similarities, Positions]:
         """query: float32 [1, d]. Returns ([k], [k]), fewer where there are fewer.
 
