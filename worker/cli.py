@@ -30,6 +30,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     questions.search,
     questions.locate,
     index.rebuild,
+    photos.remove,
     photos.purge,
     index.generations,
     index.rollback,

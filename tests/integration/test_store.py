@@ -89,6 +89,17 @@ def test_latitude_zero_is_a_coordinate(store: PostgresStore, settings: Settings)
     assert store.log.ids_where(Filter(Near(0.0, 0.0, 10.0))).tolist() == [written.entry.photo_id]
 
 
+def test_coordinates_beside_a_row_that_has_none_are_counted(store: PostgresStore, settings: Settings) -> None:
+    with store.database.engine.begin() as connection:
+        connection.execute(text(f"INSERT INTO {settings.photos_table} (file_path) VALUES ('/photos/a.jpg'), ('/b')"))
+    store.entries.put_many([entry("a", update_row=False)], KEY)
+
+    assert rows_of(store, settings, "lat") == [(None,), (None,)]
+    assert (store.entries.counts(KEY).photos, store.entries.counts(KEY).with_coordinates) == (2, 1)
+    store.entries.remove_many([1])
+    assert store.entries.counts(KEY).with_coordinates == 0
+
+
 def test_the_same_path_put_twice_is_one_photo(store: PostgresStore) -> None:
     (first,) = store.entries.put_many([entry("a")], KEY)
     (second,) = store.entries.put_many([entry("a", given=(56.0, 14.0, Provenance.CONFIRMED))], KEY)
@@ -746,7 +757,7 @@ def test_another_models_newest_generation_stays_until_this_one_has_enough_of_its
 
 def test_a_photo_purged_after_the_snapshot_waits_for_the_next_generation(store: PostgresStore) -> None:
     before, after = (store.entries.put_many([entry(name)], KEY)[0] for name in ("before", "after"))
-    ((seq, _),) = store.entries.purge_many([before.entry.photo_id]).values()
+    ((seq, *_),) = store.entries.purge_many([before.entry.photo_id]).values()
     store.entries.purge_many([after.entry.photo_id])
 
     store.generations.publish(store.generations.reserve(), KEY, Mark(seq), BUILT, keep=2)

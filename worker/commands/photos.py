@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from producer_client import EmbedItem, NewPhoto, Photo, Provenance, Refused
-from producer_client.contract import Embedded, Purged, Stored
+from producer_client.contract import Embedded, Purged, Removed, Stored
 from worker.commands.connections import open_client, open_store
 from worker.commands.positions import position_lines
 from worker.commands.terminal import AsJson, TimeoutS, UpdateRows, fail, out, print_refused, show
@@ -151,28 +151,66 @@ def checked_lines(checked: Checked) -> list[str]:
     return lines
 
 
+def remove(
+    photo_ids: Annotated[
+        list[int], typer.Argument(metavar=say("PHOTO_IDS..."), help=say("Ids of rows of the photos table."))
+    ],
+    as_json: AsJson = False,
+    timeout: TimeoutS = 60.0,
+) -> None:
+    """Take photos out of the index at once and for good. What is stored of them stays, and so do their rows.
+
+    A photo that is added again is back. `purge` erases what is stored, too.
+    """
+    with open_client(load_settings()) as client:
+        reply = client.remove(photo_ids, timeout_s=timeout)
+    refused = [outcome for outcome in reply.outcomes if isinstance(outcome, Refused)]
+
+    def table() -> None:
+        shown = Table(say("photo"), "seq", say("was indexed"))
+        for outcome in reply.outcomes:
+            if isinstance(outcome, Removed):
+                shown.add_row(str(outcome.photo_id), str(outcome.seq), _yes_no(outcome.was_indexed))
+        if shown.row_count:
+            out.print(shown)
+        print_refused(refused)
+
+    show(as_json, reply, table, refused=refused)
+
+
 def purge(
-    photo_ids: Annotated[list[int], typer.Argument(help=say("Ids of rows of the photos table."))],
+    photo_ids: Annotated[
+        list[int], typer.Argument(metavar=say("PHOTO_IDS..."), help=say("Ids of rows of the photos table."))
+    ],
     as_json: AsJson = False,
     timeout: TimeoutS = 60.0,
 ) -> None:
     """Remove photos and erase what is stored of them, also from the index generations on disk."""
     with open_client(load_settings()) as client:
         reply = client.purge(photo_ids, timeout_s=timeout)
+    refused = [outcome for outcome in reply.outcomes if isinstance(outcome, Refused)]
 
     def table() -> None:
+        purged = [outcome for outcome in reply.outcomes if isinstance(outcome, Purged)]
         shown = Table(say("photo"), "seq", say("was indexed"), say("generations that may still hold it"))
-        for outcome in reply.outcomes:
-            if isinstance(outcome, Purged):
-                held = ", ".join(map(str, outcome.generations)) or say("none")
-                was = say("yes") if outcome.was_indexed else say("no")
-                shown.add_row(str(outcome.photo_id), str(outcome.seq), was, held)
-        out.print(shown)
-        out.print(
-            say(
-                "erased from Postgres and from every answer now. Generations on disk go with the next rebuild, which "
-                "the beat starts by itself; `sightline stats` shows purges pending until then"
+        for outcome in purged:
+            held = ", ".join(map(str, outcome.generations)) or say("none")
+            shown.add_row(str(outcome.photo_id), str(outcome.seq), _yes_no(outcome.was_indexed), held)
+        if purged:
+            out.print(shown)
+        print_refused(refused)
+        if any(outcome.generations for outcome in purged):
+            out.print(
+                say(
+                    "erased from Postgres and from every answer now. Generations on disk go with the next rebuild, "
+                    "which the beat starts by itself; `sightline stats` shows purges pending until then"
+                )
             )
-        )
+        elif purged:
+            out.print(say("erased from Postgres and from every answer; no generation on disk holds it"))
 
-    show(as_json, reply, table)
+    show(as_json, reply, table, refused=refused)
+
+
+def _yes_no(holds: bool) -> str:
+    return say("yes") if holds else say("no")

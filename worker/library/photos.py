@@ -105,28 +105,37 @@ class Photos:
         return contract.AddReply(outcomes=_in_order(items, stored, refused), model_key=self._encoder.model_key)
 
     def remove_many(self, photo_ids: Sequence[int]) -> contract.RemoveReply:
-        """Out of the index at once and for good. Removing twice is no error."""
+        """Out of the index at once and for good. Removing twice is no error; an id that nobody knows is refused."""
         _check_ids(photo_ids)
         removed = self._entries.remove_many(photo_ids)
         return contract.RemoveReply(
             outcomes=[
-                contract.Removed(ref=f"photo {photo_id}", photo_id=photo_id, seq=seq, was_indexed=was)
-                for photo_id, (seq, was) in removed.items()
+                contract.Removed(f"photo {photo_id}", photo_id, *removed[photo_id])
+                if photo_id in removed
+                else _unknown(photo_id)
+                for photo_id in dict.fromkeys(photo_ids)
             ]
         )
 
     def purge_many(self, photo_ids: Sequence[int]) -> contract.PurgeReply:
-        """Remove, and erase every trace: at once from Postgres, with the next rebuild from the generations on disk."""
+        """Remove, and erase every trace: at once from Postgres, with the next rebuild from the generations on disk.
+
+        An id that nobody knows is refused, and asks for no rebuild.
+        """
         _check_ids(photo_ids)
         purged = self._entries.purge_many(photo_ids)
-        generations = [generation.number for generation in self._published.kept()]
-        log.info("photos purged", extra={"photos": len(purged), "generations": len(generations)})
-        return contract.PurgeReply(
-            outcomes=[
-                contract.Purged(f"photo {photo_id}", photo_id, seq, was_indexed=was, generations=generations)
-                for photo_id, (seq, was) in purged.items()
-            ]
-        )
+        kept = [generation.number for generation in self._published.kept()]
+        outcomes: list[contract.Purged | Refused] = []
+        for photo_id in dict.fromkeys(photo_ids):
+            if photo_id in purged:
+                seq, was_indexed, held = purged[photo_id]
+                outcomes.append(
+                    contract.Purged(f"photo {photo_id}", photo_id, seq, was_indexed, generations=kept if held else [])
+                )
+            else:
+                outcomes.append(_unknown(photo_id))
+        log.info("photos purged", extra={"photos": len(purged), "generations": len(kept)})
+        return contract.PurgeReply(outcomes=outcomes)
 
     # ---------------------------------------------------------------------------------------- below
 
@@ -215,6 +224,11 @@ def _in_order(items: Sequence[object], done: dict[str, T], refused: dict[str, Re
             ref: str = item.ref  # type: ignore[attr-defined]  # NewPhoto or EmbedItem
             outcomes.append(done[ref] if ref in done else refused[ref])
     return outcomes
+
+
+def _unknown(photo_id: int) -> Refused:
+    message = f"photo {photo_id} is neither in the photos table nor in the index; nothing was done"
+    return Refused(f"photo {photo_id}", Code.UNKNOWN_PHOTO, message)
 
 
 def _check_ids(photo_ids: Sequence[int]) -> None:

@@ -7,7 +7,22 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Integer, Row, Select, and_, case, cast, delete, exists, func, literal, select, update
+from sqlalchemy import (
+    Connection,
+    Integer,
+    Row,
+    Select,
+    and_,
+    case,
+    cast,
+    delete,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 
@@ -78,23 +93,32 @@ class Entries:
         return [Written(item.ref, stored[ids[item.ref]], seqs[ids[item.ref]]) for item in new]
 
     def remove_many(self, photo_ids: Collection[int]) -> dict[int, tuple[int, bool]]:
-        """Take photos out of the index; returns {photo_id: (seq, was in it)}. Their `photos` rows stay."""
-        ids = sorted(set(photo_ids))
+        """Take photos out of the index; returns {photo_id: (seq, was in it)}. Their `photos` rows stay.
+
+        Ids that neither the index nor the backend's table knows are absent, and nothing happens for them.
+        """
         with self._database.begin() as connection:
+            ids = self._known_ids(connection, photo_ids)
             gone = self._remove(connection, ids)
             seqs = self._log.append(connection, ids)
         return {photo_id: (seqs[photo_id], photo_id in gone) for photo_id in ids}
 
-    def purge_many(self, photo_ids: Collection[int]) -> dict[int, tuple[int, bool]]:
-        """Remove photos and erase what is kept of them; returns {photo_id: (seq, was in the index)}.
+    def purge_many(self, photo_ids: Collection[int]) -> dict[int, tuple[int, bool, bool]]:
+        """Remove photos and erase what is kept of them; returns {photo_id: (seq, was in the index, whether a generation
+        may still hold it)}. Unknown ids are absent, as in `remove_many`.
 
         What stays is the bare id, so that no rebuild adds the photo again, and a note until no generation holds it. A
-        vector that another photo of the same content has too stays that photo's.
+        vector that another photo of the same content has too stays that photo's. A photo of which nothing was kept, as
+        it was never added or has been purged before, is in no further generation: it gets no note, for which a rebuild
+        would drop all generations.
         """
-        ids = sorted(set(photo_ids))
         with self._database.begin() as connection:
+            ids = self._known_ids(connection, photo_ids)
             gone = self._remove(connection, ids)
-            contents = connection.scalars(select(entries.c.content_sha256).where(entries.c.photo_id.in_(ids))).all()
+            of = select(entries.c.photo_id, entries.c.content_sha256).where(entries.c.photo_id.in_(ids))
+            kept = {
+                row.photo_id: row.content_sha256 for row in connection.execute(of.where(entries.c.content_sha256 != ""))
+            }
             connection.execute(
                 update(entries)
                 .where(entries.c.photo_id.in_(ids))
@@ -117,17 +141,19 @@ class Entries:
                     updated_at=func.now(),
                 )
             )
-            forget_contents(connection, contents)
+            forget_contents(connection, kept.values())
             connection.execute(delete(attempts).where(attempts.c.photo_id.in_(ids)))
             seqs = self._log.append(connection, ids)
-            for photo_id, seq in seqs.items():
-                asked = {"seq": seq, "asked_at": func.now(), "erased_at": None, "generation": None}
+            for photo_id in kept:
+                asked = {"seq": seqs[photo_id], "asked_at": func.now(), "erased_at": None, "generation": None}
                 connection.execute(
                     upsert(purges)
                     .values(photo_id=photo_id, **asked)
                     .on_conflict_do_update(index_elements=["photo_id"], set_=asked)
                 )
-        return {photo_id: (seqs[photo_id], photo_id in gone) for photo_id in ids}
+            waiting = select(purges.c.photo_id).where(purges.c.photo_id.in_(ids), purges.c.erased_at.is_(None))
+            waits = set(connection.scalars(waiting))
+        return {photo_id: (seqs[photo_id], photo_id in gone, photo_id in waits) for photo_id in ids}
 
     def get(self, photo_ids: Collection[int]) -> dict[int, Entry]:
         """What the index knows of these photos; removed and unknown ones are absent."""
@@ -191,13 +217,18 @@ class Entries:
             .join(embeddings, embeddings.c.content_sha256 == entries.c.content_sha256)
             .where(~entries.c.removed, embeddings.c.model_key == model_key)
         )
-        with_coordinates = select(func.count()).select_from(p).where(self._rows.has_coordinates)
+        # In the row, or beside it.
+        with_coordinates = (
+            select(func.count())
+            .select_from(p.join(entries, entries.c.photo_id == p.c.id, isouter=True))
+            .where(or_(self._rows.has_coordinates, and_(entries.c.lat.is_not(None), ~entries.c.removed)))
+        )
         query = select(
             select(func.count()).select_from(p).scalar_subquery().label("photos"),
             with_coordinates.scalar_subquery().label("with_coordinates"),
             with_coordinates.where(
                 ~exists().where(refusals.c.photo_id == p.c.id),
-                ~exists().where(entries.c.photo_id == p.c.id, entries.c.file_state.is_not(None)),
+                entries.c.file_state.is_(None),
             )
             .scalar_subquery()
             .label("valid_files"),
@@ -215,6 +246,13 @@ class Entries:
             return Counts(*connection.execute(query).one())
 
     # ---------------------------------------------------------------------------------------- below
+
+    def _known_ids(self, connection: Connection, photo_ids: Collection[int]) -> list[int]:
+        """Those that the backend's table has or the index has had, rising."""
+        p = self._rows.table
+        of_rows = select(p.c.id).where(p.c.id.in_(photo_ids))
+        of_entries = select(entries.c.photo_id).where(entries.c.photo_id.in_(photo_ids))
+        return sorted({*connection.scalars(of_rows), *connection.scalars(of_entries)})
 
     def _remove(self, connection: Connection, ids: Sequence[int]) -> set[int]:
         """Those of the photos that were in the index; all are out of it."""
