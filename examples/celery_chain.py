@@ -5,8 +5,9 @@
     celery -A examples.celery_chain worker -Q backend
 
 The chain is `sightline.locate`, carried out by a Sightline worker, then `store_location`, which that worker sends to
-the backend's queue. So every signature names its queue, messages are JSON, and both sides use one Redis database,
-under equal `visibility_timeout`: the shortest one counts for everybody's messages.
+the backend's queue. So every signature names its queue, messages are JSON, and both sides use one Redis database and
+one prefix of keys. What this backend's workers have in hand is noted under keys of their own, or Sightline's workers
+would hand it out again after their own `visibility_timeout`, whatever this one says.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from sqlalchemy.orm import Session
 
 from examples.answers import settle
 from producer_client import Photo, Sightline, SightlineError, TryAgain
-from producer_client.contract import Locate, LocateReply, Queue, TaskName
+from producer_client.contract import DEFAULT_KEY_PREFIX, Locate, LocateReply, Queue, TaskName
 
 log = logging.getLogger(__name__)
 
@@ -32,14 +33,21 @@ log = logging.getLogger(__name__)
 OURS = "backend"
 #: Seconds before a photo is asked about again when the service could not answer.
 RETRY_S = 60
+#: Of the Sightline workers.
+KEY_PREFIX = os.environ.get("SIGHTLINE_KEY_PREFIX", DEFAULT_KEY_PREFIX)
 
-app = Celery("backend", broker=os.environ.get("SIGHTLINE_BROKER_URL", "redis://127.0.0.1:6399/0"))
+app = Celery("backend", broker=os.environ.get("SIGHTLINE_BROKER_URL", "redis://127.0.0.1:6399/5"))
 app.conf.update(
     task_default_queue=OURS,
     task_serializer="json",
     accept_content=["json"],
     task_ignore_result=True,
-    broker_transport_options={"visibility_timeout": 900},  # SIGHTLINE_VISIBILITY_TIMEOUT_S
+    broker_transport_options={
+        "global_keyprefix": KEY_PREFIX,
+        "unacked_key": "backend.unacked",
+        "unacked_index_key": "backend.unacked_index",
+        "unacked_mutex_key": "backend.unacked_mutex",
+    },
     broker_connection_retry_on_startup=True,
 )
 
@@ -89,4 +97,4 @@ def database() -> Engine:
 
 @cache
 def sightline() -> Sightline:
-    return Sightline(app.conf.broker_url)
+    return Sightline(app.conf.broker_url, key_prefix=KEY_PREFIX)

@@ -6,6 +6,8 @@ from typing import Any
 
 from celery import Celery
 
+from producer_client import serializer
+
 #: How often a broker that does not answer is tried, seconds between: about a second in all.
 RETRY = {"max_retries": 3, "interval_start": 0.1, "interval_step": 0.3, "interval_max": 1.0}
 
@@ -19,6 +21,7 @@ class PinnedCelery(Celery):
 
     def __init__(self, name: str, *, broker: str, backend: str, set_as_current: bool) -> None:
         super().__init__(name, broker=broker, backend=backend, set_as_current=set_as_current)
+        serializer.register()
         self._pinned_broker = broker
         self.backend_cls = backend
 
@@ -29,15 +32,16 @@ class PinnedCelery(Celery):
         return super().connection_for_write(url or self._pinned_broker, **options)
 
 
-def client_app(broker_url: str, backend: str) -> PinnedCelery:
-    """Connects to nothing yet."""
+def client_app(broker_url: str, backend: str, key_prefix: str) -> PinnedCelery:
+    """Connects to nothing yet. key_prefix: what every key begins with."""
     app = PinnedCelery("sightline-client", broker=broker_url, backend=backend, set_as_current=False)
     app.conf.update(
-        task_serializer="json",
-        result_serializer="json",
-        accept_content=["json"],
+        task_serializer=serializer.NAME,
+        result_serializer=serializer.NAME,
+        accept_content=[serializer.NAME],
         broker_connection_timeout=5,
         broker_transport_options={
+            "global_keyprefix": key_prefix,
             "socket_connect_timeout": 5,
             "socket_timeout": 30,
             "socket_keepalive": True,
@@ -47,7 +51,7 @@ def client_app(broker_url: str, backend: str) -> PinnedCelery:
         redis_socket_keepalive=True,
         redis_backend_health_check_interval=25,
         # Celery's own policy waits 20 s for replies' Redis before it gives up; the caller decides that here.
-        result_backend_transport_options={"retry_policy": RETRY},
+        result_backend_transport_options={"global_keyprefix": key_prefix, "retry_policy": RETRY},
     )
     return app
 

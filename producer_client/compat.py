@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from producer_client.client import Sightline
 from producer_client.contract import (
+    DEFAULT_KEY_PREFIX,
     LOCATION_METHODS,
     Answer,
     Code,
@@ -42,7 +43,7 @@ T = TypeVar("T")
 
 #: What the guide's result calls this source of coordinates.
 SOURCE = "clip_similarity"
-DEFAULT_BROKER_URL = "redis://127.0.0.1:6379/0"
+DEFAULT_BROKER_URL = "redis://127.0.0.1:6379/5"
 #: The workers' own limit of a photo that travels in its message (SIGHTLINE_MAX_INLINE_BYTES) unless they set another.
 INLINE_BYTES = 1_000_000
 #: Where a photo that travelled in its message keeps the path that its backend knows it by.
@@ -55,7 +56,8 @@ class CLIPSimilarityService:
     """One per process is enough; threads may share it.
 
     model_name, cache_dir: taken for the sake of old calls and without effect, as the workers hold model and index.
-    broker_url, result_backend: the workers' Redis; SIGHTLINE_BROKER_URL and SIGHTLINE_RESULT_BACKEND unless given.
+    broker_url, result_backend, key_prefix: the workers' Redis; SIGHTLINE_BROKER_URL, SIGHTLINE_RESULT_BACKEND and
+    SIGHTLINE_KEY_PREFIX unless given.
     timeout_s: how long a method waits for its answer. strict: raise SightlineError instead of answering None, False,
     0, {} or []. trusted_only: show only photos whose coordinates can be trusted, as callers take those of the first one
     for an answer; with False also those that a detector has derived, defaults, and photos without coordinates.
@@ -78,6 +80,7 @@ class CLIPSimilarityService:
         update_rows: bool | None = None,
         location_methods: Mapping[str, Provenance | str] | None = None,
         session: int = 0,
+        key_prefix: str | None = None,
     ) -> None:
         self.model_name = model_name
         self.cache_dir = Path(cache_dir)
@@ -91,6 +94,7 @@ class CLIPSimilarityService:
             result_backend=result_backend or os.environ.get("SIGHTLINE_RESULT_BACKEND") or None,
             timeout_s=timeout_s,
             session=session,
+            key_prefix=os.environ.get("SIGHTLINE_KEY_PREFIX", DEFAULT_KEY_PREFIX) if key_prefix is None else key_prefix,
         )
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Self, TypeVar
@@ -10,10 +11,10 @@ from celery.result import AsyncResult
 
 from producer_client import contract
 from producer_client.celery_app import RETRY, client_app, close_app
-from producer_client.errors import TryAgain
+from producer_client.errors import BadRequest, TryAgain
 from producer_client.handle import Handle, connection_lost, read_reply
 from producer_client.session import Session
-from producer_client.words import Queue, TaskName
+from producer_client.words import DEFAULT_KEY_PREFIX, KEY_PREFIXES, Code, Queue, TaskName
 
 T = TypeVar("T")
 
@@ -24,9 +25,9 @@ DEFAULT_TIMEOUT_S = 60.0
 class Connection:
     """One per process is enough; threads may share it. Constructing it connects to nothing.
 
-    broker_url: the workers' Redis, for example redis://host:6379/0. result_backend: where replies lie; the
+    broker_url: the workers' Redis, for example redis://host:6379/5. result_backend: where replies lie; the
     broker unless given. timeout_s: the default wait of every verb. session: of another client, whose writes are to be
-    seen too.
+    seen too. key_prefix: what all keys in Redis begin with; the workers' SIGHTLINE_KEY_PREFIX.
     """
 
     def __init__(
@@ -36,10 +37,16 @@ class Connection:
         result_backend: str | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         session: int = 0,
+        key_prefix: str = DEFAULT_KEY_PREFIX,
     ) -> None:
+        if not isinstance(key_prefix, str) or not re.fullmatch(KEY_PREFIXES, key_prefix):
+            raise BadRequest(
+                Code.BAD_REQUEST,
+                f"key_prefix {key_prefix!r}: use letters, digits and _ . : - and end it with one of the latter",
+            )
         self.timeout_s = timeout_s
         self._session = Session(session)
-        self._app = client_app(broker_url, result_backend or broker_url)
+        self._app = client_app(broker_url, result_backend or broker_url, key_prefix)
 
     @property
     def session(self) -> int:

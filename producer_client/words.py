@@ -8,6 +8,11 @@ from enum import StrEnum
 #: Version of this contract. A worker refuses a message of any other version with `unknown_version`.
 VERSION = 1
 
+#: What every key in Redis begins with, unless workers and clients are told otherwise.
+DEFAULT_KEY_PREFIX = "sightline:"
+#: Nothing, or letters, digits and _ . : - with one of these at the end: Celery puts one there by itself otherwise, and
+#: only for replies.
+KEY_PREFIXES = r"^([A-Za-z0-9_.:-]*[_.:-])?$"
 #: Photos in one message at the most: a bulk message stays some tens of kB and some seconds of work.
 MAX_PHOTOS_PER_MESSAGE = 256
 MAX_TOP_K = 1000

@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
+from celery import Celery
 
 from demo.scenes import write_scenes
 from producer_client import Sightline
@@ -76,6 +77,14 @@ def until(holds: Callable[[], bool], patience_s: float = 10.0) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.001)
+
+
+def plain_celery(settings: Settings) -> Celery:
+    """Celery as others use it, kombu's JSON and all, on the queues of these settings."""
+    app = Celery(broker=settings.broker_url, backend=settings.replies_url, set_as_current=False)
+    keys = {"global_keyprefix": settings.key_prefix}
+    app.conf.update(broker_transport_options=keys, result_backend_transport_options=keys)
+    return app
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from celery.worker.state import reserved_requests
 from kombu import Queue as KombuQueue
 from kombu.utils.scheduling import round_robin_cycle
 
-from producer_client import contract
+from producer_client import contract, serializer
 from producer_client.celery_app import PinnedCelery
 from producer_client.contract import Queue, TaskName
 from worker import logs
@@ -51,14 +51,18 @@ def create_app(settings: Settings) -> Celery:
         task_queues=[KombuQueue(queue.value) for queue in Queue],
         task_default_queue=Queue.INTERACTIVE.value,
         task_routes={TaskName.TICK.value: {"queue": Queue.INDEX.value}},
-        # JSON alone: a pickle on the queue would run whatever it says.
+        # JSON alone: a pickle on the queue would run whatever it says. What workers send, the next task of a backend's
+        # chain among it, is in the JSON that every Celery reads; tasks read it without kombu's types (tasks/base.py).
         task_serializer="json",
-        result_serializer="json",
-        accept_content=["json"],
+        accept_content=[serializer.NAME, "json"],
+        result_serializer=serializer.NAME,
+        result_accept_content=[serializer.NAME],
         result_expires=settings.result_expires_s,
         # One message per task thread in hand; the others stay where another worker can take them.
         worker_prefetch_multiplier=1,
         broker_transport_options={
+            # Queues, what is in hand of whom, and the lock to hand it out again are ours alone.
+            "global_keyprefix": settings.key_prefix,
             "visibility_timeout": settings.visibility_timeout_s,
             # Look for messages of dead workers every few seconds, not every tenth time (kombu 5.7).
             "unacked_restore_throttle": 1,
@@ -71,7 +75,10 @@ def create_app(settings: Settings) -> Celery:
             # Seconds until a bulk thread that has become free is given work.
             "polling_interval": 0.05,
         },
-        result_backend_transport_options={"visibility_timeout": settings.visibility_timeout_s},
+        result_backend_transport_options={
+            "global_keyprefix": settings.key_prefix,
+            "visibility_timeout": settings.visibility_timeout_s,
+        },
         redis_socket_timeout=30,
         redis_socket_connect_timeout=5,
         redis_socket_keepalive=True,

@@ -147,7 +147,7 @@ class EmbeddedServers:
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
         )
         self._wait_for_valkey(port, folder / "valkey.log")
-        self.broker_url = f"redis://127.0.0.1:{port}/0"
+        self.broker_url = f"redis://127.0.0.1:{port}/5"
 
     def _wait_for_valkey(self, port: int, log: Path) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S

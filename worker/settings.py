@@ -50,10 +50,13 @@ class Settings(BaseSettings):
     )
 
     # -- addresses
-    broker_url: str = "redis://127.0.0.1:6379/0"
-    """The Redis or Valkey that carries the messages."""
+    broker_url: str = "redis://127.0.0.1:6379/5"
+    """The Redis or Valkey that carries the messages. Give Sightline a database of its own in it (the `/5`)."""
     result_backend: str = ""
     """Where replies lie; the broker unless set."""
+    key_prefix: str = Field(default=contract.DEFAULT_KEY_PREFIX, pattern=contract.KEY_PREFIXES)
+    """What every key of ours in Redis begins with: letters, digits and `_ . : -`, one of the latter at the end. Clients
+    are told the same (`key_prefix=`). Empty for the queues of releases before it."""
     database_url: str = "postgresql+psycopg2://postgres@127.0.0.1:5432/postgres"
     """The Postgres that holds the truth. `postgresql://` is read as `postgresql+psycopg2://`. `sightline up` starts one
     of its own unless this is set."""

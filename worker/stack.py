@@ -149,7 +149,7 @@ class Stack:
         self.start("beat")
 
     def client(self, timeout_s: float = 60.0) -> Sightline:
-        return Sightline(self.settings.broker_url, timeout_s=timeout_s)
+        return Sightline(self.settings.broker_url, timeout_s=timeout_s, key_prefix=self.settings.key_prefix)
 
     def wait_ready(self, tell: Callable[[float], None] = lambda _: None) -> None:
         """Until a worker answers. Raises RuntimeError with the last words of a process that ended instead."""

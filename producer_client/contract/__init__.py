@@ -43,7 +43,9 @@ from producer_client.contract.requests import (
 from producer_client.contract.values import Near, Photo, Point, Refused, check_coordinates
 from producer_client.contract.wire import Failure, Message, failed, ok
 from producer_client.words import (
+    DEFAULT_KEY_PREFIX,
     DEFAULT_THRESHOLD,
+    KEY_PREFIXES,
     LOCATION_METHODS,
     MAX_JSON_CHARACTERS,
     MAX_PHOTOS_PER_MESSAGE,
@@ -61,7 +63,9 @@ from producer_client.words import (
 )
 
 __all__ = [
+    "DEFAULT_KEY_PREFIX",
     "DEFAULT_THRESHOLD",
+    "KEY_PREFIXES",
     "LOCATION_METHODS",
     "MAX_JSON_CHARACTERS",
     "MAX_PHOTOS_PER_MESSAGE",

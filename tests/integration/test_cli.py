@@ -472,7 +472,7 @@ def test_up_in_one_terminal_and_the_readmes_code_in_another(up_folder: Path, sce
         addresses = dict(line.replace("'", "").split("=", 1) for line in note.read_text().splitlines())
         code = readme_code()
         assert len(code.splitlines()) <= 30
-        code = code.replace("redis://127.0.0.1:6399/0", addresses["SIGHTLINE_BROKER_URL"])
+        code = code.replace("redis://127.0.0.1:6399/5", addresses["SIGHTLINE_BROKER_URL"])
         code = code.replace("/photos", str(photos / scenes[0].place))
         backend = subprocess.run(
             [sys.executable, "-c", code], env=env, cwd=up_folder, capture_output=True, text=True, timeout=PATIENCE_S

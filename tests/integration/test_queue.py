@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from celery import Celery
 from PIL import Image
 
 from producer_client import (
@@ -33,7 +32,7 @@ from producer_client import (
     TryAgain,
 )
 from producer_client.contract import TaskName
-from tests.conftest import Scene
+from tests.conftest import Scene, plain_celery
 from worker.app import create_app
 from worker.stack import Stack
 
@@ -54,7 +53,7 @@ def new(scene: Scene, **metadata: Any) -> NewPhoto:
 @pytest.fixture
 def send(stack: Stack) -> Iterator[Send]:
     """Put any message on the queue, as a client of another make would; returns the raw reply."""
-    app = Celery(broker=stack.settings.broker_url, backend=stack.settings.broker_url, set_as_current=False)
+    app = plain_celery(stack.settings)
 
     def put(name: str, *arguments: Any) -> Any:
         return app.send_task(name, args=list(arguments), queue="interactive").get(timeout=60)
@@ -105,7 +104,7 @@ def test_what_one_worker_process_adds_another_finds_at_once(
     """Two processes on queues of their own: adds go to one, searches to the other."""
     adder = stack.start("worker", "--queues", "only-adds")
     searcher = stack.start("worker", "--queues", "only-searches")
-    app = Celery(broker=stack.settings.broker_url, backend=stack.settings.broker_url, set_as_current=False)
+    app = plain_celery(stack.settings)
 
     def ask(queue: str, name: str, wire: dict[str, Any]) -> dict[str, Any]:
         reply = app.send_task(name, args=[wire], queue=queue).get(timeout=90)
@@ -410,7 +409,7 @@ def test_a_bad_message_is_answered_with_its_code(send: Send, name: str) -> None:
 
 
 def test_a_task_without_its_message_is_answered_too(stack: Stack) -> None:
-    app = Celery(broker=stack.settings.broker_url, backend=stack.settings.broker_url, set_as_current=False)
+    app = plain_celery(stack.settings)
     try:
         none = app.send_task(TaskName.SEARCH, queue="interactive").get(timeout=60)
         many = app.send_task(TaskName.SEARCH, args=[{}, {}], queue="interactive").get(timeout=60)
@@ -419,6 +418,35 @@ def test_a_task_without_its_message_is_answered_too(stack: Stack) -> None:
         app.close()
 
     assert {reply["error"]["code"] for reply in (none, many, named)} == {Code.BAD_REQUEST}
+
+
+# ---------------------------------------------------------------------------------------- what metadata may be
+
+
+LOOKS_LIKE_KOMBUS = [
+    {"a": {"__type__": "thing", "__value__": 1}},
+    {"__type__": "datetime", "__value__": "2026-11-28T10:00:00"},
+    {"__type__": "bytes", "__value__": "text", "Город": "Орхус"},
+]
+
+
+@pytest.mark.parametrize("metadata", LOOKS_LIKE_KOMBUS)
+def test_metadata_that_looks_like_kombus_types_comes_back_as_it_was(
+    client: Sightline, send: Send, scenes: list[Scene], metadata: dict[str, Any]
+) -> None:
+    """From our client, and from another Celery application, whose JSON is kombu's."""
+    ours = new(scenes[0], **metadata)
+    (theirs,) = send(TaskName.ADD_TO_INDEX, {"v": 1, "photos": [new(scenes[1], **metadata).to_wire()]})["reply"][
+        "outcomes"
+    ]
+
+    (added,) = client.add_many([ours], timeout_s=30)
+    assert isinstance(added, Stored)
+    hits = client.search(photo_id=theirs["photo_id"], threshold=-1.0, top_k=1000).hits
+    hits += client.search(photo_id=added.photo_id, threshold=-1.0, top_k=1000).hits
+    shown = {hit.photo_id: hit.metadata for hit in hits}
+
+    assert (shown[added.photo_id], shown[theirs["photo_id"]]) == (metadata, metadata)
 
 
 # ---------------------------------------------------------------------------------------- the client's side
@@ -437,7 +465,7 @@ def test_a_request_that_nobody_answers_times_out_and_can_be_waited_for_again(sta
 
 
 def test_a_question_that_expired_in_the_queue_is_timed_out(stack: Stack) -> None:
-    app = Celery(broker=stack.settings.broker_url, backend=stack.settings.broker_url, set_as_current=False)
+    app = plain_celery(stack.settings)
     result = app.send_task(TaskName.STATS, args=[{"v": 1}], queue="interactive", expires=-1)
 
     with pytest.raises(TimedOut):

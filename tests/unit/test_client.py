@@ -51,7 +51,7 @@ def client(broker: redis.Redis) -> Iterator[Sightline]:
 
 def sent(broker: redis.Redis, queue: str) -> tuple[dict[str, Any], dict[str, Any], int]:
     """(message, headers, bytes of the message) of the one message on a queue."""
-    (raw,) = broker.lrange(queue, 0, -1)
+    (raw,) = broker.lrange(f"sightline:{queue}", 0, -1)
     envelope = json.loads(raw)
     body = base64.b64decode(envelope["body"])
     (message,), _, _ = json.loads(body)
@@ -103,8 +103,8 @@ def test_bulk_messages_hold_64_photos_and_refuse_their_own_without_a_reply(
 
     assert [o.ref for o in outcomes] == [item.ref for item in items]
     assert {o.code for o in outcomes if isinstance(o, Refused)} == {Code.TIMED_OUT}
-    assert broker.llen("bulk") == 9
-    for raw in broker.lrange("bulk", 0, -1):
+    assert broker.llen("sightline:bulk") == 9
+    for raw in broker.lrange("sightline:bulk", 0, -1):
         (message,), _, _ = json.loads(base64.b64decode(json.loads(raw)["body"]))
         assert len(message["photos"]) == 64
 
@@ -146,13 +146,13 @@ def answer(broker: redis.Redis, task_id: str, reply: contract.Message | dict[str
     """As a worker that is done with it."""
     wire = reply if isinstance(reply, dict) else contract.ok(reply)
     kept = json.dumps({"task_id": task_id, "status": "SUCCESS", "result": wire, "traceback": None})
-    broker.set(f"celery-task-meta-{task_id}", kept)
-    broker.publish(f"celery-task-meta-{task_id}", kept)
+    broker.set(f"sightline:celery-task-meta-{task_id}", kept)
+    broker.publish(f"sightline:celery-task-meta-{task_id}", kept)
 
 
 def min_seq_of(broker: redis.Redis, ask: Callable[[], object]) -> int:
     """What the question says that must have been seen."""
-    broker.delete("interactive")
+    broker.delete("sightline:interactive")
     ask()
     message, _, _ = sent(broker, "interactive")
     return int(message["min_seq"])
@@ -162,7 +162,7 @@ def heard_of(broker: redis.Redis, client: Sightline, **asked: Any) -> Any:
     """The word that a question carries."""
     words = []
     for ask in (client.submit_search, client.submit_locate):
-        broker.delete("interactive")
+        broker.delete("sightline:interactive")
         ask(path="/b.jpg", **asked)
         words.append(sent(broker, "interactive")[0]["heard"])
     assert words[0] == words[1]
@@ -273,7 +273,7 @@ def test_the_photos_of_a_list_count_whatever_became_of_their_neighbours(client: 
     adding.start()
     replies = [contract.AddReply([stored(11), REFUSED], "model@1"), contract.AddReply([REFUSED, stored(10)], "model@1")]
     for reply in replies:
-        taken = broker.blpop(["bulk"])
+        taken = broker.blpop(["sightline:bulk"])
         assert taken is not None
         answer(broker, json.loads(taken[1])["headers"]["id"], reply)
     adding.join()

@@ -85,7 +85,7 @@ def test_every_process_starts_with_settings_that_load(monkeypatch: pytest.Monkey
         settings = Settings()
 
         assert (settings.index_dir, settings.photo_roots) == (Path("/var/lib/sightline/index"), (Path("/photos"),))
-        assert settings.broker_url == "redis://:secret@redis:6379/0"
+        assert settings.broker_url == "redis://:secret@redis:6379/5"
         assert settings.database_url == "postgresql+psycopg2://sightline@postgres:5432/sightline"
         assert service["environment"]["PGPASSWORD"] == FILLED_IN["POSTGRES_PASSWORD"]
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def open_client(settings: Settings) -> Sightline:
     """The service; to be used in a `with`."""
-    return Sightline(settings.broker_url, result_backend=settings.replies_url)
+    return Sightline(settings.broker_url, result_backend=settings.replies_url, key_prefix=settings.key_prefix)
 
 
 def open_store(settings: Settings) -> closing[PostgresStore]:

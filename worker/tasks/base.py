@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, ClassVar, cast
 
-from celery import Task
+from celery import Celery, Task
+from celery.worker.strategy import default
 
-from producer_client import contract
+from producer_client import contract, serializer
 from producer_client.contract import Code, Message, Queue
 from producer_client.errors import BadRequest
 from worker.core.request import Request, current
@@ -29,6 +31,7 @@ class ContractTask(Task):  # type: ignore[type-arg]  # celery's generic has no r
     """
 
     abstract = True
+    Strategy = f"{__name__}:read_plainly"
     acks_late = True
     reject_on_worker_lost = True
     retries: ClassVar[int | None] = 2
@@ -97,6 +100,19 @@ class ContractTask(Task):  # type: ignore[type-arg]  # celery's generic has no r
         pause_s = min(LONGEST_PAUSE_S, self.runtime.settings.retry_pause_s * 2.0 ** min(done, 10))
         log.warning("task goes round again", extra={"task": self.name, "why": exc.message, "pause_s": pause_s})
         raise self.retry(countdown=pause_s)
+
+
+def read_plainly(task: Task[Any, Any], app: Celery, consumer: Any, **options: Any) -> Callable[..., None]:
+    """Celery's strategy, but that a message in kombu's JSON, as a backend's own Celery or an earlier client sends it,
+    is read without kombu's types: metadata may look like one."""
+    handle = default(task, app, consumer, **options)
+
+    def take(message: Any, *rest: Any, **named: Any) -> None:
+        if message.content_type == "application/json":
+            message.content_type = serializer.CONTENT_TYPE
+        handle(message, *rest, **named)
+
+    return take
 
 
 class LastingTask(ContractTask):
