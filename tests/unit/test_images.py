@@ -9,10 +9,13 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import brotli
 import numpy as np
 import numpy.typing as npt
+import pillow_jxl  # noqa: F401  # writes JPEG XL
 import pytest
 import simplejpeg
 from hypothesis import HealthCheck, given, settings
@@ -22,7 +25,7 @@ from PIL import Image
 from producer_client.contract import Code
 from tests.exif import Tag, exif, position
 from worker.core.types import Decoded
-from worker.encoder import images
+from worker.encoder import images, jxl
 from worker.errors import PhotoRefusal
 
 SIDE = 224
@@ -88,6 +91,8 @@ FORMATS: dict[str, dict[str, Any]] = {
     "HEIF": {"quality": 95},
     "TIFF": {},
     "GIF": {},
+    "AVIF": {"quality": 95},
+    "JXL": {"lossless": True},
 }
 
 
@@ -105,7 +110,7 @@ def test_the_list_of_formats_is_the_one_tested_here() -> None:
     assert set(images.FORMATS) == set(FORMATS)
 
 
-@pytest.mark.parametrize("kind", ["BMP", "ICO", "PPM", "TGA", "PCX", "PDF"])
+@pytest.mark.parametrize("kind", ["BMP", "ICO", "PPM", "TGA", "PCX", "PDF", "JPEG2000"])
 def test_other_formats_of_pillow_are_not_opened(kind: str) -> None:
     assert refusal(written(plain(), kind)).code is Code.NOT_AN_IMAGE
 
@@ -126,7 +131,7 @@ def test_variants_of_formats_decode(options: dict[str, Any]) -> None:
     assert corners(decode(written(Image.fromarray(quarters()), kind, **options)).pixels)[0] == "red"
 
 
-@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF", "MPO", "HEIF"])
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF", "MPO", "HEIF", "AVIF"])
 def test_of_several_pictures_in_a_file_the_first_is_the_photo(kind: str) -> None:
     first, second = plain((250, 0, 0)), plain((0, 0, 250))
 
@@ -249,9 +254,10 @@ def stored_as(orientation: int, seen: npt.NDArray[np.uint8]) -> Image.Image:
 
 
 @pytest.mark.parametrize("orientation", SIDES)
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "HEIF"])
+@pytest.mark.parametrize("kind", ["JPEG", "MPO", "PNG", "WEBP", "TIFF", "HEIF", "AVIF", "JXL"])
 def test_a_photo_comes_out_upright(kind: str, orientation: int) -> None:
-    content = written(stored_as(orientation, quarters()), kind, exif=exif(orientation), **FORMATS[kind])
+    how = FORMATS.get(kind, FORMATS["JPEG"])
+    content = written(stored_as(orientation, quarters()), kind, exif=exif(orientation), **how)
 
     pixels = decode(content).pixels
 
@@ -268,6 +274,63 @@ def test_a_large_photo_comes_out_small_and_upright(kind: str, orientation: int) 
 
     assert pixels.shape == (600, 800, 3)
     assert corners(pixels) == ["red", "green", "blue", "white"]
+
+
+@pytest.fixture
+def transcoded(tmp_path: Path) -> Callable[[int], bytes]:
+    """A JPEG of this orientation as JPEG XL, from which it can be had back: its turn is in the header and in EXIF."""
+
+    def make(orientation: int) -> bytes:
+        path = tmp_path / "photo.jpg"
+        how = {"quality": 95, "exif": exif(orientation, position())}
+        path.write_bytes(written(stored_as(orientation, quarters()), "JPEG", **how))
+        with Image.open(path) as image:
+            return written(image, "JXL", lossless_jpeg=True)
+
+    return make
+
+
+def without_box(content: bytes, kind: bytes) -> bytes:
+    """JPEG XL without its boxes of this kind."""
+    kept, at = b"", 0
+    while at < len(content):
+        length = int.from_bytes(content[at : at + 4], "big") or len(content) - at
+        kept += b"" if content[at + 4 : at + 8] == kind else content[at : at + length]
+        at += length
+    return kept
+
+
+@pytest.mark.parametrize("orientation", SIDES)
+@pytest.mark.parametrize("with_jpeg", [True, False])
+def test_jpeg_xl_made_of_a_jpeg_is_turned_once(
+    with_jpeg: bool, orientation: int, transcoded: Callable[[int], bytes]
+) -> None:
+    content = transcoded(orientation)
+    assert without_box(content, b"jbrd") != content
+
+    decoded = decode(content if with_jpeg else without_box(content, b"jbrd"))
+
+    assert decoded.pixels.shape == (48, 64, 3)
+    assert corners(decoded.pixels) == ["red", "green", "blue", "white"]
+    assert decoded.gps == pytest.approx((50.0875, 14.425))
+
+
+def with_other_exif(content: bytes, said: bytes) -> bytes:
+    """A file whose EXIF is overwritten by one that is no longer."""
+    at = content.index(b"MM\0*")
+    return content[:at] + said[6:] + content[at + len(said) - 6 :]
+
+
+def test_avif_is_turned_by_its_header_whatever_its_exif_says() -> None:
+    longer = [*position(status="A"), Tag(18, 2, ("WGS-84 and some more",))]
+    content = written(stored_as(6, quarters()), "AVIF", exif=exif(6, longer), **FORMATS["AVIF"])
+    assert b"irot" in content
+
+    for orientation in (1, 3, 6, 8):
+        decoded = decode(with_other_exif(content, exif(orientation, position())))
+
+        assert corners(decoded.pixels) == ["red", "green", "blue", "white"]
+        assert decoded.gps == pytest.approx((50.0875, 14.425))
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65_535])
@@ -333,7 +396,7 @@ def gps_of(tags: list[Tag], kind: str = "JPEG") -> tuple[float, float] | None:
     return decode(written(plain(), kind, exif=exif(6, tags))).gps
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "HEIF", "TIFF"])
+@pytest.mark.parametrize("kind", ["JPEG", "MPO", "PNG", "WEBP", "HEIF", "TIFF", "AVIF", "JXL"])
 def test_the_position_of_a_phone_is_read_from_every_format_that_has_one(kind: str) -> None:
     assert gps_of(position(), kind) == pytest.approx((50.0875, 14.425))
 
@@ -428,12 +491,15 @@ def test_broken_exif_does_not_make_a_good_photo_bad() -> None:
             assert decoded_quietly(content).pixels.size == 64 * 48 * 3
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "HEIF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "HEIF", "AVIF", "JXL"])
 def test_exif_that_breaks_off_does_not_make_a_good_photo_bad(kind: str) -> None:
     good = exif(6, position(status="A"))
 
     for length in range(6, len(good), 5):
-        content = written(plain(), kind, exif=good[:length])
+        if kind == "AVIF":  # its encoder refuses such EXIF
+            content = with_other_exif(written(plain(), kind, exif=good), (good[:length] + bytes(99))[: len(good) - 12])
+        else:
+            content = written(plain(), kind, exif=good[:length])
         assert decoded_quietly(content).pixels.size == 64 * 48 * 3
 
 
@@ -529,6 +595,51 @@ def test_a_bomb_of_400_megapixels_is_refused_from_its_header() -> None:
     assert time.monotonic() - started < 1.0
 
 
+def jxl_header(width: int, height: int) -> bytes:
+    """The beginning of a JPEG XL of this size: two sides of 30 bits, and metadata as usual."""
+    bits = 0b0 | 0b11 << 1 | (height - 1) << 3 | 0b000 << 33 | 0b11 << 36 | (width - 1) << 38 | 1 << 68
+    return b"\xff\x0a" + bits.to_bytes(9, "little")
+
+
+@pytest.mark.parametrize("boxed", [False, True])
+def test_a_jpeg_xl_is_judged_before_its_plugin_decodes_it(boxed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "opened", lambda _: pytest.fail("decoded"))
+
+    def judged(width: int, height: int) -> Code:
+        start = b"\0\0\0\x0cJXL \r\n\x87\n" + b"\0\0\0\0jxlc" if boxed else b""
+        return Code(refusal(start + jxl_header(width, height)).code)
+
+    assert judged(20_000, 20_000) is Code.TOO_MANY_PIXELS
+    assert judged(200, 15) is Code.TOO_SMALL
+    assert judged(10_000, 20) is Code.TOO_THIN
+
+
+@pytest.mark.parametrize("size", [(64, 48), (256, 256), (1201, 997), (320, 200), (9000, 17), (1920, 1080), (30, 41)])
+@pytest.mark.parametrize("boxed", [False, True])
+def test_the_size_in_the_header_of_a_jpeg_xl_is_that_of_the_picture(size: tuple[int, int], boxed: bool) -> None:
+    header = jxl.header_of(written(plain(size=size), "JXL", effort=1, use_container=boxed))
+
+    assert header == (size, 1)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_what_a_jpeg_xl_says_of_itself_is_read_whether_compressed_or_not(compressed: bool) -> None:
+    content = written(plain(), "JXL", exif=exif(6, position()), use_container=True, compress_metadata=compressed)
+    assert (b"brob" in content) is compressed
+
+    assert decode(content).gps == pytest.approx((50.0875, 14.425))
+
+
+def test_metadata_that_unpacks_to_more_than_is_read_says_nothing() -> None:
+    bomb = brotli.compress(b"\0" * 10_000_000)
+    box = struct.pack(">I", 12 + len(bomb)) + b"brobExif" + bomb
+    whole = written(plain(), "JXL", use_container=True)
+    assert len(bomb) < 1000
+
+    assert jxl.metadata(whole[:32] + box + whole[32:], limit=4_000_000) == {}
+    assert decode(whole[:32] + box + whole[32:]).gps is None
+
+
 def test_a_size_is_judged_before_anything_is_decoded() -> None:
     assert refusal(png_header(20_000, 20_000, rows=b"no pixels here")).code is Code.TOO_MANY_PIXELS
     assert refusal(png_header(15, 15, rows=b"no pixels here")).code is Code.TOO_SMALL
@@ -587,6 +698,9 @@ GOOD: dict[str, Callable[[], bytes]] = {
     "lzw tiff": lambda: written(noise(), "TIFF", compression="tiff_lzw"),
     "jpeg tiff": lambda: written(noise(), "TIFF", compression="jpeg"),
     "heic": lambda: written(noise(), "HEIF", exif=exif(6, position())),
+    "avif": lambda: written(noise(), "AVIF", exif=exif(6, position())),
+    "jxl": lambda: written(noise(), "JXL", exif=exif(6, position())),
+    "bare jxl": lambda: written(noise(), "JXL", lossless=True),
 }
 DAMAGED = {Code.DAMAGED_IMAGE, Code.NOT_AN_IMAGE}
 #: What a broken header may say.
@@ -694,7 +808,7 @@ def test_jpegs_do_not_go_through_pillow(monkeypatch: pytest.MonkeyPatch) -> None
     assert decoded.gps is not None
 
 
-# ---------------------------------------------------------------------------------------- JPEGs that break off
+# ------------------------------------------------------------------------------------- photos that break off
 
 BROKEN_OFF: dict[str, dict[str, Any]] = {
     "baseline": {},
@@ -727,6 +841,106 @@ def test_a_jpeg_that_lacks_a_byte_of_its_picture_is_damaged(kind: str) -> None:
 
     for lacking in [*range(3, 40), *range(40, len(whole) - 300, 61)]:
         assert refusal(whole[:-lacking]).code is Code.DAMAGED_IMAGE, lacking
+
+
+#: What may stand behind a photo, or where its end marker should.
+BEHIND = {
+    "zeros of a recovered sector": b"\0" * 4096,
+    "a line end": b"\r\n",
+    "filler": b"\xff" * 64,
+    "a motion photo's video": b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 40,
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN_OFF)
+@pytest.mark.parametrize("behind", BEHIND)
+def test_what_stands_behind_a_jpeg_does_not_matter(kind: str, behind: str) -> None:
+    whole = jpeg(**BROKEN_OFF[kind])
+
+    assert np.array_equal(decode(whole + BEHIND[behind]).pixels, decode(whole).pixels)
+
+
+@pytest.mark.parametrize("kind", BROKEN_OFF)
+@pytest.mark.parametrize("instead", sorted(BEHIND.keys() - {"a motion photo's video"}))
+def test_what_stands_in_the_place_of_the_end_marker_does_not_matter(kind: str, instead: str) -> None:
+    whole = jpeg(**BROKEN_OFF[kind])
+
+    assert np.array_equal(decode(whole[:-2] + BEHIND[instead]).pixels, decode(whole).pixels)
+
+
+@pytest.mark.parametrize("kind", BROKEN_OFF)
+@pytest.mark.parametrize("zeros", [100, 400_000])
+def test_a_jpeg_whose_rest_was_not_downloaded_is_damaged(kind: str, zeros: int) -> None:
+    """Zeros are a picture to decoders: a grey one, for as long as there are enough of them."""
+    whole = jpeg(**BROKEN_OFF[kind])
+    head = whole.index(b"\xff\xda") + 20
+
+    for share in (0.1, 0.5, 0.9):
+        cut = head + int(share * (len(whole) - head))
+        assert refusal(whole[:cut] + b"\0" * zeros).code is Code.DAMAGED_IMAGE, share
+
+
+@pytest.mark.parametrize("kind", BROKEN_OFF)
+@pytest.mark.parametrize("end", [b"\xff\xd9", b"\0" * 300 + b"\xff\xd9", b"\xff\xd9" + b"\0" * 512])
+def test_a_jpeg_that_breaks_off_is_damaged_also_with_an_end_marker(kind: str, end: bytes) -> None:
+    """libjpeg fills the rest with grey and goes on; Pillow says nothing of it."""
+    whole = jpeg(**BROKEN_OFF[kind])
+    head = whole.index(b"\xff\xda") + 20
+
+    for share in (0.1, 0.5, 0.9):
+        cut = head + int(share * (len(whole) - head))
+        assert refusal(whole[:cut] + end).code is Code.DAMAGED_IMAGE, share
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+def test_a_photo_whose_trailer_alone_is_missing_is_the_same_photo(kind: str) -> None:
+    whole = written(soft_picture(160, 128), kind)
+    trailer = {"PNG": 12, "GIF": 1}[kind]
+
+    assert np.array_equal(decode(whole[:-trailer]).pixels, decode(whole).pixels)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP", "TIFF", "HEIF", "AVIF", "JXL"])
+@pytest.mark.parametrize("behind", BEHIND)
+def test_what_stands_behind_a_photo_does_not_matter(kind: str, behind: str) -> None:
+    whole = written(soft_picture(160, 128), kind)
+
+    assert np.array_equal(decode(whole + BEHIND[behind]).pixels, decode(whole).pixels)
+
+
+WEBP: dict[str, dict[str, Any]] = {
+    "lossy": {},
+    "lossless": {"lossless": True},
+    "with a position": {"exif": exif(6, position())},
+}
+
+
+@pytest.mark.parametrize("kind", WEBP)
+@pytest.mark.parametrize("off", [-1000, -9, -2, 1, 2, 5000])
+def test_a_webp_with_a_wrong_length_in_its_header_is_the_same_photo(kind: str, off: int) -> None:
+    whole = written(soft_picture(160, 128), "WEBP", **WEBP[kind])
+
+    decoded = decode(whole[:4] + struct.pack("<I", max(len(whole) - 8 + off, 0)) + whole[8:])
+
+    assert np.array_equal(decoded.pixels, decode(whole).pixels)
+    assert decoded.gps == decode(whole).gps
+
+
+def test_a_webp_that_lacks_a_byte_of_its_picture_is_damaged() -> None:
+    whole = written(soft_picture(160, 128), "WEBP")
+    (length,) = struct.unpack_from("<I", whole, 16)
+    picture_ends = 20 + length
+
+    for cut in (picture_ends - 1, picture_ends - 2, picture_ends // 2):
+        for said in (cut - 8, len(whole) - 8):
+            assert refusal(whole[:4] + struct.pack("<I", said) + whole[8:cut]).code is Code.DAMAGED_IMAGE
+
+
+def test_a_webp_that_lacks_its_last_byte_of_padding_is_the_same_photo() -> None:
+    sizes = ((160, 128 + 16 * n) for n in range(20))
+    whole = next(w for w in (written(soft_picture(*size), "WEBP", lossless=True) for size in sizes) if w[16] % 2)
+
+    assert np.array_equal(decode(whole[:-1]).pixels, decode(whole).pixels)
 
 
 def test_a_jpeg_that_breaks_off_between_two_scans_is_damaged() -> None:

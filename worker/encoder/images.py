@@ -14,17 +14,20 @@ import warnings
 import numpy as np
 import pillow_heif
 import simplejpeg
-from PIL import ExifTags, Image, JpegImagePlugin, UnidentifiedImageError
+from PIL import AvifImagePlugin, ExifTags, Image, JpegImagePlugin, UnidentifiedImageError
 
 from producer_client.contract import Code
 from producer_client.positions import BROKEN, of_image
 from worker.core.types import Decoded, Pixels
-from worker.encoder.jpeg import with_end
+from worker.encoder.jxl import Header, header_of, is_jxl, is_of_jpeg, opened
+from worker.encoder.mending import breaks_off, mended, picture_breaks_off
 from worker.encoder.picture import picture_hash
 from worker.errors import PhotoRefusal
 
 #: What people upload. A closed list keeps Pillow's rare and old parsers away from strangers' bytes.
-FORMATS = ("JPEG", "PNG", "WEBP", "HEIF", "TIFF", "GIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "TIFF", "GIF", "JXL")
+#: Those that need no plugin which is loaded with the first photo of its kind.
+_BY_PILLOW = tuple(name for name in FORMATS if name != "JXL")
 #: Below this many pixels on a side there is nothing to recognise.
 MIN_SIDE_PX = 16
 #: The widest panoramas of phones are about 10 : 1.
@@ -45,6 +48,8 @@ _UPRIGHT = {
 _PILLOW = r"PIL\."
 
 pillow_heif.register_heif_opener()
+# As many photos are decoded at a time as the settings say; none of them takes all cores for itself.
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 # Pillow only warns between its limit and twice that. The check of `decode` is stricter and comes before decoding.
 Image.MAX_IMAGE_PIXELS = None
 
@@ -60,7 +65,18 @@ def decode(content: bytes, *, side: int, max_megapixels: float) -> Decoded:
         raise PhotoRefusal(Code.EMPTY_FILE, "the file is empty")
     _hush_pillow()
     try:
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        return _decode(content, side=side, max_megapixels=max_megapixels)
+    except PhotoRefusal as exc:
+        whole = mended(content) if exc.code is Code.DAMAGED_IMAGE else None
+        if whole is None:
+            raise
+    return _decode(whole, side=side, max_megapixels=max_megapixels)
+
+
+def _decode(content: bytes, *, side: int, max_megapixels: float) -> Decoded:
+    header = _check_jxl(content, max_megapixels) if is_jxl(content) else None
+    try:
+        image = Image.open(io.BytesIO(content), formats=_BY_PILLOW) if header is None else opened(content)
     except UnidentifiedImageError as exc:
         raise PhotoRefusal(Code.NOT_AN_IMAGE, f"not a photo in one of the formats {', '.join(FORMATS)}") from exc
     except BROKEN as exc:
@@ -75,12 +91,11 @@ def decode(content: bytes, *, side: int, max_megapixels: float) -> Decoded:
                 image.load()
             # After loading: Pillow turns some formats by itself, and takes the tag away.
             position, turn = of_image(image), _turn(image)
+            if header is not None and header.turn != 1 and not is_of_jpeg(image):
+                turn = None  # its decoder has; the EXIF of what was made of a JPEG says it once more
             small = _rgb(_reduced(image if pixels is None else Image.fromarray(pixels), KEEP_FACTOR * side))
         except BROKEN as exc:
-            ended = with_end(content)
-            if ended is None:
-                raise PhotoRefusal(Code.DAMAGED_IMAGE, f"the photo cannot be decoded: {exc}") from exc
-            return decode(ended, side=side, max_megapixels=max_megapixels)
+            raise PhotoRefusal(Code.DAMAGED_IMAGE, f"the photo cannot be decoded: {exc}") from exc
         upright = small if turn is None else small.transpose(turn)
         pixels = np.asarray(upright, dtype=np.uint8)
         return Decoded(pixels=pixels, position=position, picture_hash=picture_hash(upright))
@@ -119,9 +134,26 @@ def _check_shape(size: tuple[int, int]) -> None:
         )
 
 
+def _check_jxl(content: bytes, max_megapixels: float) -> Header:
+    """Judge the size before the plugin decodes, which it does as soon as a file is opened."""
+    header = header_of(content)
+    if header is None:
+        raise PhotoRefusal(Code.DAMAGED_IMAGE, "the header cannot be read")
+    _check_size(header.size, max_megapixels)
+    _check_shape(header.size)
+    return header
+
+
 def _jpeg(image: Image.Image, content: bytes, side: int) -> Pixels | None:
-    """A JPEG's RGB pixels, as small as Pillow's `draft` would make them; None where Pillow should decode it."""
-    if not isinstance(image, JpegImagePlugin.JpegImageFile) or image.mode not in ("RGB", "L"):
+    """A JPEG's RGB pixels, as small as Pillow's `draft` would make them; None where Pillow should decode it.
+
+    Raises OSError or ValueError where the picture breaks off: of that Pillow says nothing where an end marker follows.
+    """
+    if not isinstance(image, JpegImagePlugin.JpegImageFile):
+        return None
+    if image.mode not in ("RGB", "L"):
+        if picture_breaks_off(content):
+            raise OSError("the picture breaks off")
         return None
     width, height = image.size
     step = max(step for step in (1, 2, 4, 8) if step == 1 or min(width, height) // step >= side)
@@ -131,7 +163,9 @@ def _jpeg(image: Image.Image, content: bytes, side: int) -> Pixels | None:
             return None
         least = {} if step == 1 else {"min_height": -(-height // step), "min_width": -(-width // step)}
         pixels: Pixels = simplejpeg.decode_jpeg(content, "RGB", **least)
-    except ValueError:
+    except ValueError as exc:
+        if breaks_off(content, str(exc)):
+            raise
         # Damaged, or odd in a way that Pillow forgives.
         return None
     return pixels
