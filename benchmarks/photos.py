@@ -17,7 +17,7 @@ from demo.scenes import write_scenes
 from producer_client import NewPhoto
 from worker.encoder.images import decode
 from worker.errors import PhotoRefusal
-from worker.manifest import LeftOut, photo_files, read_manifest
+from worker.manifest import photo_files, read_manifest
 
 #: Pixels of the drawn views, and of the photos of a burst at most.
 VIEW_SIZE = (1280, 960)
@@ -72,7 +72,7 @@ def _placed(folder: Path) -> Iterator[View]:
                 yield View(Path(item.photo.path), item.lat, item.lon)
         return
     for path in photo_files(folder):
-        if isinstance(path, LeftOut):
+        if not isinstance(path, Path):
             continue
         with suppress(PhotoRefusal):
             gps = decode(path.read_bytes(), side=32, max_megapixels=100).gps

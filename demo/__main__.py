@@ -31,7 +31,7 @@ from worker.core.geo import distance_m
 from worker.encoder.images import decode
 from worker.encoder.load import best_available
 from worker.errors import PhotoRefusal, WorkerError
-from worker.manifest import LeftOut, photo_files, read_manifest
+from worker.manifest import photo_files, read_manifest
 from worker.progress import progress_bar, rebuild_lines, wait_for_rebuild
 from worker.settings import load as load_settings
 from worker.stack import Stack, raise_on_signals
@@ -201,7 +201,7 @@ def _from_exif(folder: Path) -> list[Case]:
     """Photos with GPS tags; a place is a chain of photos each near the next."""
     found: list[tuple[Path, float, float]] = []
     for path in photo_files(folder):
-        if isinstance(path, LeftOut):
+        if not isinstance(path, Path):
             continue
         try:
             gps = decode(path.read_bytes(), side=32, max_megapixels=100).gps

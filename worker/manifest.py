@@ -11,8 +11,21 @@ from typing import Any
 from producer_client import BadRequest, Code, NewPhoto, Photo, Provenance, Refused
 from worker.words import say
 
-#: Suffixes that `sightline add FOLDER` takes for photos; the content decides in the end.
-PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif", ".tif", ".tiff", ".gif"}
+#: Suffixes that `sightline add FOLDER` takes for photos, by the formats that are read (worker/encoder/images.py); the
+#: content decides in the end.
+SUFFIXES = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo"),  # .mpo: of two lenses, or with a depth map
+    "PNG": (".png", ".apng"),
+    "WEBP": (".webp",),
+    "AVIF": (".avif", ".avifs"),
+    "HEIF": (".heic", ".heif", ".hif"),  # .hif: of Canon, Fujifilm and Sony
+    "TIFF": (".tif", ".tiff"),
+    "GIF": (".gif",),
+    "JXL": (".jxl",),
+}
+PHOTO_SUFFIXES = {suffix for suffixes in SUFFIXES.values() for suffix in suffixes}
+#: Suffixes of what is read with the photo beside it.
+SIDECAR_SUFFIXES = {".xmp", ".json"}
 
 #: Folders, in small letters, in which programs keep previews of photos, and photos that were deleted or damaged. Those
 #: of other programs are hidden ones: .thumbnails, .Trash-1000, .@__thumb, .picasaoriginals.
@@ -29,6 +42,8 @@ PROGRAM_FOLDERS = {
     "lost+found",
     "lost.dir",  # Android: what a file system check found
 }
+#: Of Windows.
+PROGRAM_FILES = {"thumbs.db", "desktop.ini"}
 #: Lightroom's previews and smart previews.
 PROGRAM_SUFFIXES = (".lrdata",)
 
@@ -47,13 +62,24 @@ class LeftOut:
     name: str
 
 
-def photo_files(folder: Path, *, everything: bool = False) -> Iterator[Path | LeftOut]:
-    """The photos below a folder by their suffixes, in order. What programs put there is left out, unless `everything`
-    is wanted; the folder itself may have any name."""
+@dataclass(frozen=True, slots=True)
+class NotRead:
+    """A file that is neither a photo by its suffix nor read with one: RAW, video, whatever lies in folders."""
+
+    path: Path
+
+
+def photo_files(folder: Path, *, everything: bool = False) -> Iterator[Path | LeftOut | NotRead]:
+    """The photos below a folder by their suffixes, and what is no photo, in order. What programs put there is left out,
+    unless `everything` is wanted; the folder itself may have any name."""
     # Synology names the folder of a photo's thumbnails like the photo.
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES and not p.is_dir()):
+    for path in sorted(p for p in folder.rglob("*") if not p.is_dir()):
         name = None if everything else next(filter(_is_a_programs, path.relative_to(folder).parts), None)
-        yield path if name is None else LeftOut(path, name)
+        suffix = path.suffix.lower()
+        if suffix in PHOTO_SUFFIXES:
+            yield path if name is None else LeftOut(path, name)
+        elif name is None and suffix not in SIDECAR_SUFFIXES:
+            yield NotRead(path)
 
 
 def new_photos(
@@ -63,7 +89,7 @@ def new_photos(
     provenance: Provenance,
     *,
     everything: bool = False,
-) -> Iterator[NewPhoto | Refused | LeftOut]:
+) -> Iterator[NewPhoto | Refused | LeftOut | NotRead]:
     """Photos of files, folders and manifests (.csv), in their order; lat, lon and provenance are those of a single one.
 
     A file that is named itself is taken whatever its name; for folders see `photo_files`.
@@ -80,7 +106,7 @@ def new_photos(
             yield from manifest_rows(path)
         elif path.is_dir():
             for found in photo_files(path, everything=everything):
-                if isinstance(found, LeftOut):
+                if isinstance(found, LeftOut | NotRead):
                     yield found
                     continue
                 try:
@@ -143,7 +169,7 @@ def read_manifest(path: Path) -> Iterator[NewPhoto]:
 def _is_a_programs(name: str) -> bool:
     """Whether a file or folder of this name is a program's. Hidden are AppleDouble's `._IMG_1.jpg`, too."""
     lower = name.lower()
-    return name.startswith(".") or lower in PROGRAM_FOLDERS or lower.endswith(PROGRAM_SUFFIXES)
+    return name.startswith(".") or lower in PROGRAM_FOLDERS | PROGRAM_FILES or lower.endswith(PROGRAM_SUFFIXES)
 
 
 def _lines(rows: Any) -> Iterator[tuple[int, list[str] | str]]:

@@ -113,6 +113,8 @@ def test_what_programs_put_into_a_folder_is_left_out_and_counted(
     for name in ("01.jpg", "@eaDir/01.jpg/SYNOPHOTO_THUMB_XL.jpg", "._01.jpg"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(scenes[0].path, folder / name)
+    for name in ("01.CR2", "02.cr2", "03.mov"):
+        (folder / name).touch()
 
     added = as_json("add", str(folder), settings=stack.settings)
     told = sightline("add", str(folder), settings=stack.settings)
@@ -124,6 +126,9 @@ def test_what_programs_put_into_a_folder_is_left_out_and_counted(
 
     assert (len(added["outcomes"]), added["left_out"]) == (1, 2)
     assert "left out, hidden or put there by programs: 2 (._01.jpg, @eaDir)" in told.stdout
+    assert added["not_read"] == {".cr2": 2, ".mov": 1}
+    assert "files of formats that are not read: 3 (2 .cr2, 1 .mov)" in " ".join(told.stdout.split())
+    assert "formats that are not read: 3 (2 .cr2, 1 .mov)" in " ".join(empty.stderr.split())
     assert json.loads(nothing.stdout)["left_out"] == 2
     assert (len(everything["outcomes"]), everything["left_out"]) == (3, 0)
     assert (len(named["outcomes"]), named["left_out"]) == (1, 0)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from producer_client import NewPhoto, Provenance
-from worker.manifest import LeftOut, new_photos, photo_files
+from worker.encoder.images import FORMATS
+from worker.manifest import PHOTO_SUFFIXES, SUFFIXES, LeftOut, NotRead, new_photos, photo_files
 
 #: Files that programs put beside photos, and the part of the path that tells them.
 PROGRAMS = {
@@ -33,12 +34,16 @@ PROGRAMS = {
     "._IMG_1.jpg": "._IMG_1.jpg",
     ".trashed-1700000000-IMG_1.jpg": ".trashed-1700000000-IMG_1.jpg",
 }
+#: Files of programs that are no photos, and what is read with the photos beside it.
+UNSAID = ["@eaDir/index.db", ".DS_Store", "Thumbs.db", "trip/desktop.ini", "IMG_1.xmp", "IMG_1.jpg.json"]
+#: Files that nobody reads, beside those of programs.
+OTHERS = ["IMG_1.CR2", "trip/IMG_2.mov", "notes.txt", "IMG_9"]
 PHOTOS = ["IMG_1.jpg", "trip/thumbnails/IMG_2.JPG", "trash/IMG_3.png", "a.b.c/recycle/IMG_4.heic", "@home/IMG_5.webp"]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in [*PROGRAMS, *PHOTOS, "notes.txt", "@eaDir/index.db"]:
+    for name in [*PROGRAMS, *PHOTOS, *OTHERS, *UNSAID]:
         path = tmp_path / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -55,6 +60,7 @@ def test_what_programs_put_into_a_folder_is_left_out_with_the_name_that_says_so(
 
     left_out = {str(item.path.relative_to(folder)): item.name for item in found if isinstance(item, LeftOut)}
     assert left_out == PROGRAMS
+    assert {str(item.path.relative_to(folder)) for item in found if isinstance(item, NotRead)} == set(OTHERS)
     assert [item for item in found if isinstance(item, Path)] == sorted(folder / name for name in PHOTOS)
     assert taken(folder) == [str(path) for path in sorted(folder / name for name in PHOTOS)]
 
@@ -71,3 +77,16 @@ def test_a_file_that_is_named_itself_is_taken_whatever_its_name(folder: Path, na
 @pytest.mark.parametrize("name", ["@eaDir", ".thumbnails", "Catalog Previews.lrdata"])
 def test_a_folder_that_is_named_itself_may_have_any_name(folder: Path, name: str) -> None:
     assert len(taken(folder / name)) == 1
+
+
+def test_every_format_that_is_read_has_its_suffixes_and_no_other_has() -> None:
+    assert list(SUFFIXES) == list(FORMATS)
+    assert len(PHOTO_SUFFIXES) == sum(map(len, SUFFIXES.values()))
+
+
+@pytest.mark.parametrize("suffix", sorted(PHOTO_SUFFIXES))
+def test_a_photo_of_every_suffix_is_taken_in_small_and_large_letters(tmp_path: Path, suffix: str) -> None:
+    for name in (f"a{suffix}", f"B{suffix.upper()}"):
+        (tmp_path / name).touch()
+
+    assert len(taken(tmp_path)) == 2

@@ -18,7 +18,7 @@ from producer_client.contract import Embedded, Purged, Removed, Stored
 from worker.commands.connections import open_client, open_store
 from worker.commands.positions import position_lines
 from worker.commands.terminal import AsJson, TimeoutS, UpdateRows, fail, out, print_refused, show
-from worker.manifest import LeftOut, new_photos
+from worker.manifest import LeftOut, NotRead, new_photos
 from worker.progress import embed_missing, look_at_pictures, progress_bar
 from worker.settings import load as load_settings
 from worker.words import say
@@ -52,8 +52,10 @@ def add(
     except (OSError, ValueError) as exc:
         fail(str(exc))
     left_out = [item for item in items if isinstance(item, LeftOut)]
-    if len(left_out) == len(items):
-        fail(_left_out_line(left_out) if left_out else say("no photo there"))
+    not_read = Counter(item.path.suffix.lower() for item in items if isinstance(item, NotRead))
+    passed_over = _passed_over(left_out, not_read)
+    if len(left_out) + not_read.total() == len(items):
+        fail(". ".join([say("no photo there"), *passed_over]))
     outcomes: list[Stored | Refused] = [item for item in items if isinstance(item, Refused)]
     new = [replace(item, update_row=update_rows) for item in items if isinstance(item, NewPhoto)]
     if new:
@@ -67,10 +69,14 @@ def add(
         out.print(say("[green]{stored} stored[/], {refused} refused", stored=stored, refused=len(refused)))
         for line in position_lines([outcome for outcome in outcomes if isinstance(outcome, Stored)]):
             out.print(line)
-        if left_out:
-            out.print(escape(_left_out_line(left_out)))
+        for line in passed_over:
+            out.print(escape(line))
 
-    facts = {"outcomes": [outcome.to_wire() for outcome in outcomes], "left_out": len(left_out)}
+    facts = {
+        "outcomes": [outcome.to_wire() for outcome in outcomes],
+        "left_out": len(left_out),
+        "not_read": dict(not_read.most_common()),
+    }
     show(as_json, facts, table, refused=refused)
 
 
@@ -129,14 +135,28 @@ def embed(
     show(as_json, facts, table, refused=refused)
 
 
-def _left_out_line(left_out: Sequence[LeftOut]) -> str:
-    """How many, and the commonest names that say why."""
-    names = ", ".join(name for name, _ in Counter(item.name for item in left_out).most_common(NAMED))
-    return say(
-        "left out, hidden or put there by programs: {count} ({names}); --all takes them, and so does naming a file",
-        count=len(left_out),
-        names=names,
-    )
+def _passed_over(left_out: Sequence[LeftOut], not_read: Counter[str]) -> list[str]:
+    """How many files of a folder were not added, and the commonest names and suffixes that say why."""
+    lines = []
+    if left_out:
+        names = ", ".join(name for name, _ in Counter(item.name for item in left_out).most_common(NAMED))
+        lines.append(
+            say(
+                "left out, hidden or put there by programs: {count} ({names}); --all takes them, and so does naming a "
+                "file",
+                count=len(left_out),
+                names=names,
+            )
+        )
+    if not_read:
+        bare = say("without suffix")
+        kinds = [f"{count} {suffix or bare}" for suffix, count in not_read.most_common(NAMED)]
+        if len(not_read) > NAMED:
+            kinds.append("...")
+        lines.append(
+            say("files of formats that are not read: {count} ({kinds})", count=not_read.total(), kinds=", ".join(kinds))
+        )
+    return lines
 
 
 def checked_lines(checked: Checked) -> list[str]:
