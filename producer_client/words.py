@@ -19,6 +19,9 @@ MAX_TOP_K = 1000
 MAX_HEARD_CHARACTERS = 64
 #: Size of a photo's address or metadata as JSON: notes, not documents.
 MAX_JSON_CHARACTERS = 65_536
+#: Objects and lists within each other in it: notes need a handful. Python reads and writes some 900, fewer the deeper
+#: its own stack is, so that what a client still writes a worker could not read.
+MAX_JSON_DEPTH = 64
 DEFAULT_THRESHOLD = 0.75
 
 

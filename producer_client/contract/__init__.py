@@ -41,13 +41,14 @@ from producer_client.contract.requests import (
     Tick,
 )
 from producer_client.contract.values import Near, Photo, Point, Refused, check_coordinates
-from producer_client.contract.wire import Failure, Message, failed, ok
+from producer_client.contract.wire import Failure, Message, failed, is_bearable, ok
 from producer_client.words import (
     DEFAULT_KEY_PREFIX,
     DEFAULT_THRESHOLD,
     KEY_PREFIXES,
     LOCATION_METHODS,
     MAX_JSON_CHARACTERS,
+    MAX_JSON_DEPTH,
     MAX_PHOTOS_PER_MESSAGE,
     MAX_TOP_K,
     RETRYABLE,
@@ -68,6 +69,7 @@ __all__ = [
     "KEY_PREFIXES",
     "LOCATION_METHODS",
     "MAX_JSON_CHARACTERS",
+    "MAX_JSON_DEPTH",
     "MAX_PHOTOS_PER_MESSAGE",
     "MAX_TOP_K",
     "RETRYABLE",
@@ -119,6 +121,7 @@ __all__ = [
     "TickReply",
     "check_coordinates",
     "failed",
+    "is_bearable",
     "ok",
     "provenance_of",
 ]

@@ -10,7 +10,16 @@ from typing import Any, Self, TypeVar
 import msgspec
 
 from producer_client.errors import BadRequest
-from producer_client.words import MAX_JSON_CHARACTERS, VERSION, Code, PositionFrom, PositionIssue, Provenance, Reason
+from producer_client.words import (
+    MAX_JSON_CHARACTERS,
+    MAX_JSON_DEPTH,
+    VERSION,
+    Code,
+    PositionFrom,
+    PositionIssue,
+    Provenance,
+    Reason,
+)
 
 _M = TypeVar("_M", bound="Message")
 
@@ -97,20 +106,43 @@ def check_text(name: str, value: str | None) -> None:
 
 
 def check_json(name: str, value: dict[str, Any] | None) -> None:
-    """Raises BadRequest unless it is JSON of a bearable size whose texts can be kept."""
+    """Raises BadRequest unless it is JSON of a bearable size and depth whose texts can be kept."""
     if value is None or _is_fine_json(value):
         return
-    try:
-        written = json.dumps(value, allow_nan=False, ensure_ascii=False)
-    except (ValueError, TypeError, RecursionError) as exc:
-        raise BadRequest(Code.BAD_REQUEST, f"{name} is not JSON: {exc}") from exc
-    if len(written) > MAX_JSON_CHARACTERS:
-        raise BadRequest(Code.BAD_REQUEST, f"{name} has {len(written)} characters, the limit is {MAX_JSON_CHARACTERS}")
+    written = _bearable(name, value)
     # Pairs of backslashes first: they are written ones, and what follows them is text.
     check_text(name, written.replace("\\\\", "").replace("\\u0000", "\0"))
 
 
-def _is_fine_json(value: dict[str, Any]) -> bool:
+def is_bearable(value: Any) -> bool:
+    """Whether a reply can carry what others have written: JSON within the limits of what they may send."""
+    try:
+        return _is_fine_json(value) or bool(_bearable("it", value))
+    except BadRequest:
+        return False
+
+
+def _bearable(name: str, value: Any) -> str:
+    """As JSON. Raises BadRequest."""
+    too_deep = f"{name} is nested more than {MAX_JSON_DEPTH} deep"
+    try:
+        written = json.dumps(value, allow_nan=False, ensure_ascii=False)
+    except RecursionError as exc:
+        raise BadRequest(Code.BAD_REQUEST, too_deep) from exc
+    except (ValueError, TypeError) as exc:
+        raise BadRequest(Code.BAD_REQUEST, f"{name} is not JSON: {exc}") from exc
+    if len(written) > MAX_JSON_CHARACTERS:
+        raise BadRequest(Code.BAD_REQUEST, f"{name} has {len(written)} characters, the limit is {MAX_JSON_CHARACTERS}")
+    level = [value]
+    for _ in range(MAX_JSON_DEPTH):
+        nested = [outer for outer in level if isinstance(outer, dict | list | tuple)]
+        level = [inner for outer in nested for inner in (outer.values() if isinstance(outer, dict) else outer)]
+    if any(isinstance(inner, dict | list | tuple) for inner in level):
+        raise BadRequest(Code.BAD_REQUEST, too_deep)
+    return written
+
+
+def _is_fine_json(value: Any) -> bool:
     """A quick yes for what nearly everybody sends, in a quarter of the time. No means: look closely.
 
     msgspec writes more than JSON (dates, sets, NaN as null), but only JSON comes back equal. It takes no half of a
@@ -118,7 +150,13 @@ def _is_fine_json(value: dict[str, Any]) -> bool:
     """
     try:
         written = _encode(value)
-        return 2 * len(written) <= MAX_JSON_CHARACTERS and b"\\u0000" not in written and bool(_decode(written) == value)
+        return (
+            2 * len(written) <= MAX_JSON_CHARACTERS
+            # As deep as there are brackets at the most.
+            and written.count(b"{") + written.count(b"[") <= MAX_JSON_DEPTH
+            and b"\\u0000" not in written
+            and bool(_decode(written) == value)
+        )
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError):
         return False
 

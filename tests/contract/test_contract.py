@@ -686,6 +686,65 @@ def test_json_nested_beyond_all_reading_is_refused() -> None:
     assert refused(NewPhoto, wire_of(metadata=nested)).code is Code.BAD_REQUEST
 
 
+def nested(depth: int) -> dict[str, Any]:
+    """An object that is so deep, of objects and lists in turn."""
+    inner: Any = []
+    depth -= 1
+    for level in reversed(range(1, depth)):
+        inner = [inner] if level % 2 else {"a": inner}
+    return {"a": inner}
+
+
+@pytest.mark.parametrize("field", ["address", "metadata"])
+def test_json_is_taken_up_to_its_depth_and_refused_beyond(field: str) -> None:
+    NewPhoto.from_wire(wire_of(**{field: nested(contract.MAX_JSON_DEPTH)}))
+    NewPhoto.from_wire(wire_of(**{field: nested(contract.MAX_JSON_DEPTH) | {"scalars": [1, "a", None] * 100}}))
+
+    for depth in (contract.MAX_JSON_DEPTH + 1, 945, 2000):
+        error = refused(NewPhoto, wire_of(**{field: nested(depth)}))
+        assert error.code is Code.BAD_REQUEST
+        assert f"more than {contract.MAX_JSON_DEPTH} deep" in error.message
+    error = refused(Search, {"v": 1, "text": "a", "where": nested(contract.MAX_JSON_DEPTH + 1)})
+    assert "where is nested" in error.message
+
+
+def test_brackets_in_a_text_are_no_depth() -> None:
+    brackets = "[{" * contract.MAX_JSON_DEPTH
+
+    item = NewPhoto.from_wire(wire_of(metadata={"a": brackets, "b": [[]] * contract.MAX_JSON_DEPTH}))
+
+    assert item.metadata is not None
+    assert item.metadata["a"] == brackets
+
+
+def test_what_refers_to_itself_is_refused() -> None:
+    loop: list[Any] = []
+    loop += [loop, loop]
+
+    assert refused(NewPhoto, wire_of(metadata={"a": loop})).code is Code.BAD_REQUEST
+
+
+@pytest.mark.parametrize(
+    ("value", "bearable"),
+    [
+        (None, True),
+        ("a street", True),
+        ({"a": ["\0", "\ud800"]}, True),
+        ([10**300, 1.5], True),
+        ({"__type__": "thing", "__value__": 1}, True),
+        (nested(contract.MAX_JSON_DEPTH), True),
+        (nested(contract.MAX_JSON_DEPTH + 1), False),
+        (nested(2000), False),
+        ("x" * contract.MAX_JSON_CHARACTERS, False),
+        ({"height": math.inf}, False),
+        pytest.param(10**5000, False, id="5000 digits"),
+        (b"bytes", False),
+    ],
+)
+def test_a_reply_bears_of_rows_what_a_caller_could_have_sent(value: Any, bearable: bool) -> None:
+    assert contract.is_bearable(value) is bearable
+
+
 def test_a_document_in_the_metadata_is_refused() -> None:
     room = contract.MAX_JSON_CHARACTERS - len(json.dumps({"text": ""}))
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -237,8 +238,8 @@ class Questions:
             lat=entry.lat,
             lon=entry.lon,
             provenance=provenance,
-            address=entry.address,
-            metadata=entry.metadata,
+            address=_shown(entry, "address", entry.address),
+            metadata=_shown(entry, "metadata", entry.metadata),
             content_sha256=entry.content_sha256,
             position_error_m=entry.position_error_m,
             position_issue=issue,
@@ -261,6 +262,16 @@ class Recent:
             self._words[word] = None
             if len(self._words) > self._size:
                 del self._words[next(iter(self._words))]
+
+
+def _shown(entry: Entry, name: str, value: Any) -> Any:
+    """As it is, or nothing where it is more than a reply bears: rows are the backend's, and have what it likes."""
+    if value is None or contract.is_bearable(value):
+        return value
+    log.warning(
+        "left out of a reply", extra={"photo_id": entry.photo_id, "what": name, "why": "too deep, too large or no JSON"}
+    )
+    return None
 
 
 def _is_trusted(hit: contract.Hit) -> bool:

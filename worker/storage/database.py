@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, NoSuchTableError, OperationalError
@@ -14,6 +17,8 @@ from producer_client.contract import Code
 from worker.errors import Permanent, Transient, WorkerError
 from worker.settings import Settings
 from worker.storage import tables
+
+log = logging.getLogger(__name__)
 
 #: object_not_in_prerequisite_state and feature_not_supported: a view, or a column of one, that takes no rows.
 READ_ONLY_VIEW = ("55000", "0A000")
@@ -30,6 +35,7 @@ class Database:
             pool_pre_ping=True,
             pool_size=pool_size,
             max_overflow=2,
+            json_deserializer=read_json,
             connect_args={"connect_timeout": 5, "application_name": "sightline"},
             execution_options={"schema_translate_map": {tables.SCHEMA: settings.db_schema}},
         )
@@ -83,6 +89,16 @@ class Database:
         if state == "25006" or state[:2] in ("08", "40", "53", "55", "57"):
             return Transient(Code.UNAVAILABLE, f"Postgres: {why}")
         return Permanent(Code.NOT_READY, f"the database is not ready: {why}. Run `sightline migrate`.")
+
+
+def read_json(written: str) -> Any:
+    """A column of the backend's or ours. None where Python cannot read what Postgres has taken: nested a thousand
+    deep, or a number of thousands of digits."""
+    try:
+        return json.loads(written)
+    except (RecursionError, ValueError):
+        log.warning("JSON of a row cannot be read", extra={"characters": len(written)})
+        return None
 
 
 def first_line(exc: Exception) -> str:
