@@ -1,13 +1,17 @@
 """Every setting: name, unit, default, reason. Read once from the environment (prefix SIGHTLINE_), then frozen.
 
 The texts below the fields are the documentation: `python -m worker.settings` prints them as the table of the
-README. Lists are written with commas. While `sightline up` runs, its addresses come from `.sightline/up.env`.
+README. Lists are written with commas, or as JSON where a part has a comma or a blank at its end. While `sightline up`
+runs, its addresses come from `.sightline/up.env`.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -16,7 +20,9 @@ from pydantic import BeforeValidator, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from producer_client import contract
-from producer_client.contract import Provenance
+from producer_client.contract import Code, Provenance
+from worker import upenv
+from worker.errors import Permanent
 
 PREFIX = "SIGHTLINE_"
 #: Columns of the backend's table that Sightline reads, by its own names for them.
@@ -26,16 +32,28 @@ TABLE_BEGINS, TABLE_ENDS = "<!-- settings begin -->", "<!-- settings end -->"
 
 
 def _comma_list(value: object) -> object:
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    listed = _from_json(value, "[")
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if listed is None else tuple(listed)
 
 
 def _pairs(value: object) -> object:
     if not isinstance(value, str):
         return value
+    if (listed := _from_json(value, "{")) is not None:
+        return listed
     pairs = [part.partition("=") for part in value.split(",") if part.strip()]
     if any(not separator for _, separator, _ in pairs):
         raise ValueError(f"{value!r} is not a list of name=value pairs")
     return {name.strip(): meaning.strip() for name, _, meaning in pairs}
+
+
+def _from_json(text: str, opening: str) -> Any:
+    """What is written as JSON; None for what only begins like it, as a folder called `[final]` does."""
+    with suppress(ValueError):
+        return json.loads(text) if text.startswith(opening) else None
+    return None
 
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_list)]
@@ -287,21 +305,54 @@ class Settings(BaseSettings):
 
 
 def load(*, note: bool = True, **overrides: Any) -> Settings:
-    """Read the environment, then `<data_dir>/up.env` for what it leaves open. Raises pydantic.ValidationError.
+    """Read the environment, then `<data_dir>/up.env` for what it leaves open. Raises pydantic.ValidationError, and
+    Permanent where that file cannot be read.
 
     note: whether to read that file, which says where a `sightline up` runs, or did that was killed.
     """
     if not note:
         return Settings(**overrides)
-    data_dir = Path(overrides.get("data_dir") or os.environ.get(PREFIX + "DATA_DIR") or ".sightline")
-    return Settings(_env_file=data_dir / "up.env", **overrides)
+    path = note_path(overrides)
+    try:
+        written = upenv.read(path)
+    except OSError as exc:
+        raise Permanent(
+            Code.UNAVAILABLE,
+            f"{path} cannot be read: {exc.strerror}. It is for the user who runs `sightline up` there; be that one, or "
+            f"set {PREFIX}DATA_DIR to a folder of your own",
+        ) from exc
+    set_already = {name.upper() for name in os.environ} | {PREFIX + name.upper() for name in overrides}
+    noted: dict[str, Any] = {
+        name.removeprefix(PREFIX).lower(): value
+        for name, value in written.items()
+        if name.startswith(PREFIX) and name.upper() not in set_already
+    }
+    return Settings(**(noted | overrides))
+
+
+def note_path(given: Mapping[str, Any] | None = None) -> Path:
+    """Where the `sightline up` of this folder notes its addresses."""
+    data_dir = (
+        (given or {}).get("data_dir")
+        or os.environ.get(PREFIX + "DATA_DIR")
+        or Settings.model_fields["data_dir"].default
+    )
+    return Path(data_dir) / upenv.NAME
 
 
 def _written(value: Any) -> str:
     if isinstance(value, tuple):
-        return ",".join(map(str, value))
+        parts = [str(part) for part in value]
+        plain = ",".join(parts)
+        return plain if _comma_list(plain) == tuple(parts) else json.dumps(parts, ensure_ascii=False)
     if isinstance(value, dict):
-        return ",".join(f"{key}={item}" for key, item in value.items())
+        pairs = {str(key): str(item) for key, item in value.items()}
+        plain = ",".join(f"{key}={item}" for key, item in pairs.items())
+        return (
+            plain
+            if all("=" not in key for key in pairs) and _pairs(plain) == pairs
+            else json.dumps(pairs, ensure_ascii=False)
+        )
     return str(value)
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from worker import upenv
 from worker.commands.connections import open_store
 from worker.commands.terminal import BAD_SETTINGS, NO_MODEL, AsJson, err, fail, out, show
 from worker.errors import EncoderUnavailable, Permanent
@@ -148,10 +149,4 @@ def _which_database(settings: Settings, *, own: bool) -> str:
 
 def _write_note(note: Path, settings: Settings) -> None:
     """Gives the other commands of this folder the settings and servers of `sightline up` (see worker.settings)."""
-    lines = [f"{name}='{value}'" for name, value in settings.as_env().items()]
-    new = note.with_suffix(".new")
-    new.unlink(missing_ok=True)
-    # The address of a database may have a password in it.
-    new.touch(mode=0o600)
-    new.write_text("\n".join(lines) + "\n")
-    new.replace(note)
+    upenv.write(note, settings.as_env())
