@@ -18,12 +18,14 @@ from worker import runtime
 from worker.commands import doctor
 from worker.core.types import Pixels
 from worker.core.vectors import Vectors, unit_rows
+from worker.encoder import choice as choice_module
 from worker.encoder import load, tower
 from worker.encoder.base import PACKAGED, Preprocessing, Spec
 from worker.encoder.choice import (
     LEAST_SAMPLE,
     NEIGHBOURS,
     REFERENCE,
+    SAMPLE,
     Choice,
     Measured,
     Sample,
@@ -154,6 +156,31 @@ def test_drawn_pictures_give_way_to_photos_once_there_are_enough(tmp_path: Path,
     loads.clear()
     assert table(tmp_path).known_photos == LEAST_SAMPLE
     assert loads == []
+
+
+def test_times_are_measured_once_and_vectors_compared_again_on_photos(
+    tmp_path: Path, loads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second start of a worker, which knows photos then, does not take the minute of the first."""
+    drawn = table(tmp_path)
+    monkeypatch.setattr(choice_module, "_timed", lambda run, squares: pytest.fail("timed again"))
+    monkeypatch.setattr(tower, "export", lambda right, side, path: pytest.fail("exported again"))
+    compared = choice_module.parity
+    refused = iter([(0.5, 1.0)])
+    monkeypatch.setattr(choice_module, "parity", lambda *vectors: next(refused, None) or compared(*vectors))
+
+    again = table(tmp_path, drawn_pictures(SAMPLE))
+
+    def times(choice: Choice) -> list[tuple[str, float | None, float | None]]:
+        return [(row.backend, row.ms_alone, row.ms_in_batch) for row in choice.rows]
+
+    assert times(again) == times(drawn)
+    changed = [row for row, before in zip(again.rows, drawn.rows, strict=True) if row.why != before.why]
+    assert [row.cosine for row in changed] == [0.5], "what photos show to be other vectors is refused from now on"
+    assert "its vectors are others: cosine 0.5" in (changed[0].why or "")
+    untouched = [row for row in drawn.rows if row.cosine is None]
+    assert all(row in again.rows for row in untouched)
+    assert table(tmp_path).rows == again.rows
 
 
 @pytest.mark.usefixtures("loads")

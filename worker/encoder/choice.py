@@ -1,7 +1,8 @@
 """Which backend runs the image tower: what each of them can do on this machine, measured once.
 
 A backend is accepted when its vectors are those of torch in float32 (`PARITY_*`), because they all lie under one model
-key; of those that are, `auto` takes the fastest. Everything else in here can be deleted and is measured again.
+key; of those that are, `auto` takes the fastest. Times are measured once; vectors are compared again when there are
+photos to compare them on. Everything else in here can be deleted and is measured again.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -119,20 +121,40 @@ def measure(backends: Sequence[str], open_backend: Callable[[str], Run], sample:
     truth = _vectors(reference, sample.squares)
     timed = _timed(reference, sample.squares)
     rows = [Measured(REFERENCE, *timed, cosine=1.0, neighbours=1.0)]
+
+    def judge(backend: str) -> Measured:
+        return _judge(open_backend(backend), sample.squares, truth, reference_ms=timed[0])
+
     for backend in backends:
         if backend == REFERENCE:
             continue
         log.info("measuring a backend, once on this machine", extra={"backend": backend})
-        try:
-            run = open_backend(backend)
-            rows.append(_judge(run, sample.squares, truth, reference_ms=timed[0]))
-        except EncoderUnavailable as exc:
-            rows.append(Measured(backend, why=exc.message))
-        except Exception as exc:  # others' code: a backend, which raises what it likes; refused, and the table says why
-            log.warning("a backend failed", extra={"backend": backend}, exc_info=exc)
-            rows.append(Measured(backend, why=f"{type(exc).__name__}: {exc}"))
+        rows.append(_tried(backend, partial(judge, backend)))
         log.info("measured", extra=asdict(rows[-1]))
     return rows
+
+
+def compare(rows: Sequence[Measured], open_backend: Callable[[str], Run], sample: Sample) -> list[Measured]:
+    """The rows with what their vectors of another sample are. Times stay, and so do rows that gave no vectors."""
+    truth = _vectors(open_backend(REFERENCE), sample.squares)
+
+    def again(row: Measured) -> Measured:
+        return _compared(row, open_backend(row.backend), sample.squares, truth)
+
+    return [
+        row if row.backend == REFERENCE or row.cosine is None else _tried(row.backend, partial(again, row))
+        for row in rows
+    ]
+
+
+def _tried(backend: str, judge: Callable[[], Measured]) -> Measured:
+    try:
+        return judge()
+    except EncoderUnavailable as exc:
+        return Measured(backend, why=exc.message)
+    except Exception as exc:  # others' code: a backend, which raises what it likes; refused, and the table says why
+        log.warning("a backend failed", extra={"backend": backend}, exc_info=exc)
+        return Measured(backend, why=f"{type(exc).__name__}: {exc}")
 
 
 def parity(vectors: Vectors, truth: Vectors) -> tuple[float, float]:
@@ -179,17 +201,26 @@ def _judge(run: Run, squares: Pixels, truth: Vectors, *, reference_ms: float) ->
     if first_ms > max(QUICK_MS, HOPELESS * reference_ms):
         slower = f"{first_ms / reference_ms:.0f} times slower than {REFERENCE}"
         return Measured(run.backend, ms_alone=round(first_ms, 2), why=slower)
+    compared = _compared(Measured(run.backend, ms_alone=first_ms), run, squares, truth)
+    if compared.cosine is None:
+        return compared
+    alone, in_batch = _timed(run, squares)
+    return replace(compared, ms_alone=alone, ms_in_batch=in_batch)
+
+
+def _compared(row: Measured, run: Run, squares: Pixels, truth: Vectors) -> Measured:
+    """The row with what the backend's vectors are; its times stay."""
     try:
         cosine, neighbours = parity(_vectors(run, squares), truth)
     except Permanent as exc:
-        return Measured(run.backend, ms_alone=first_ms, why=f"no vectors: {exc.message}")
+        return replace(row, cosine=None, neighbours=None, why=f"no vectors: {exc.message}")
     why = None
     if not (cosine >= PARITY_COSINE and neighbours >= PARITY_NEIGHBOURS):
         why = (
             f"its vectors are others: cosine {cosine:.4f} (at least {PARITY_COSINE}), "
             f"{neighbours:.1%} of the neighbours are the same (at least {PARITY_NEIGHBOURS:.0%})"
         )
-    return Measured(run.backend, *_timed(run, squares), cosine=cosine, neighbours=neighbours, why=why)
+    return replace(row, cosine=cosine, neighbours=neighbours, why=why)
 
 
 def _timed(run: Run, squares: Pixels) -> tuple[float, float]:

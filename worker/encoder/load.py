@@ -15,7 +15,17 @@ from worker.core.ports import Encoder
 from worker.core.types import Pixels
 from worker.core.vectors import Vectors
 from worker.encoder.base import PACKAGED, ModelEncoder, Run, RunTexts
-from worker.encoder.choice import LEAST_SAMPLE, ON_CPU, ON_CUDA, REFERENCE, Choice, Measured, measure, sample_of
+from worker.encoder.choice import (
+    LEAST_SAMPLE,
+    ON_CPU,
+    ON_CUDA,
+    REFERENCE,
+    Choice,
+    Measured,
+    compare,
+    measure,
+    sample_of,
+)
 from worker.encoder.exported import FLOAT32, Export, computes_bfloat16, int8_file, open_run
 from worker.errors import EncoderUnavailable
 
@@ -77,7 +87,8 @@ def table(
 ) -> Choice:
     """What every backend can do on this machine: as measured earlier, or now, which takes a minute.
 
-    Measured again when a library has changed, and once there are known photos where drawn pictures had to do.
+    Measured again when a library has changed. Once there are known photos where drawn pictures had to do, vectors are
+    compared again, which takes seconds, and the times stay.
     """
     device = choose_device(device)
     photos = cache(known_photos or (lambda side: []))
@@ -90,9 +101,11 @@ def table(
             export.forget()
         choice = Choice(export, device=device, threads=threads)
         spec = export.spec()
-        known = [] if spec is None or choice.known_photos else photos(spec.preprocessing.side)
-        if spec is None or not choice.rows or len(known) >= LEAST_SAMPLE:
+        if spec is None or not choice.rows:
             log.info("measuring what can run the model, once on this machine: a minute", extra={"encoder": name})
+            _measure(export, choice, name, sha256, device, threads, photos)
+        elif not choice.known_photos and len(photos(spec.preprocessing.side)) >= LEAST_SAMPLE:
+            log.info("comparing what can run the model on photos, once: seconds", extra={"encoder": name})
             _measure(export, choice, name, sha256, device, threads, photos)
     return choice
 
@@ -131,7 +144,11 @@ def _measure(
 
     export.describe(model.spec)
     sample = sample_of(known_photos(model.spec.preprocessing.side), model.spec.preprocessing)
-    choice.keep(measure(ON_CPU if device == "cpu" else ON_CUDA, open_backend, sample), sample)
+    if choice.rows:
+        rows = compare(choice.rows, open_backend, sample)
+    else:
+        rows = measure(ON_CPU if device == "cpu" else ON_CUDA, open_backend, sample)
+    choice.keep(rows, sample)
 
 
 def torch_run(name: str, sha256: str, device: str, backend: str, *, threads: int) -> tuple[TorchModel, TorchRun]:
