@@ -7,11 +7,9 @@ runs, its addresses come from `.sightline/up.env`.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -21,7 +19,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from producer_client import contract
 from producer_client.contract import Code, Provenance
-from worker import upenv
+from worker import listed, upenv
 from worker.errors import Permanent
 
 PREFIX = "SIGHTLINE_"
@@ -31,35 +29,10 @@ PHOTO_COLUMNS = ("id", "file_path", "lat", "lon", "address_data", "location_meth
 TABLE_BEGINS, TABLE_ENDS = "<!-- settings begin -->", "<!-- settings end -->"
 
 
-def _comma_list(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    listed = _from_json(value, "[")
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if listed is None else tuple(listed)
-
-
-def _pairs(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    if (listed := _from_json(value, "{")) is not None:
-        return listed
-    pairs = [part.partition("=") for part in value.split(",") if part.strip()]
-    if any(not separator for _, separator, _ in pairs):
-        raise ValueError(f"{value!r} is not a list of name=value pairs")
-    return {name.strip(): meaning.strip() for name, _, meaning in pairs}
-
-
-def _from_json(text: str, opening: str) -> Any:
-    """What is written as JSON; None for what only begins like it, as a folder called `[final]` does."""
-    with suppress(ValueError):
-        return json.loads(text) if text.startswith(opening) else None
-    return None
-
-
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_list)]
-Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_comma_list)]
-ProvenanceOf = Annotated[dict[str, Provenance], NoDecode, BeforeValidator(_pairs)]
-ColumnOf = Annotated[dict[str, str], NoDecode, BeforeValidator(_pairs)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(listed.parts)]
+Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(listed.parts)]
+ProvenanceOf = Annotated[dict[str, Provenance], NoDecode, BeforeValidator(listed.pairs)]
+ColumnOf = Annotated[dict[str, str], NoDecode, BeforeValidator(listed.pairs)]
 
 
 class Settings(BaseSettings):
@@ -301,7 +274,7 @@ class Settings(BaseSettings):
     def as_env(self) -> dict[str, str]:
         """What another process needs in its environment to read these same settings."""
         given = {name: getattr(self, name) for name in self.model_fields_set}
-        return {PREFIX + name.upper(): _written(value) for name, value in given.items() if value is not None}
+        return {PREFIX + name.upper(): listed.written(value) for name, value in given.items() if value is not None}
 
 
 def load(*, note: bool = True, **overrides: Any) -> Settings:
@@ -340,27 +313,11 @@ def note_path(given: Mapping[str, Any] | None = None) -> Path:
     return Path(data_dir) / upenv.NAME
 
 
-def _written(value: Any) -> str:
-    if isinstance(value, tuple):
-        parts = [str(part) for part in value]
-        plain = ",".join(parts)
-        return plain if _comma_list(plain) == tuple(parts) else json.dumps(parts, ensure_ascii=False)
-    if isinstance(value, dict):
-        pairs = {str(key): str(item) for key, item in value.items()}
-        plain = ",".join(f"{key}={item}" for key, item in pairs.items())
-        return (
-            plain
-            if all("=" not in key for key in pairs) and _pairs(plain) == pairs
-            else json.dumps(pairs, ensure_ascii=False)
-        )
-    return str(value)
-
-
 def as_markdown() -> str:
     """The configuration table of the README."""
     rows = ["| variable | default | meaning |", "| --- | --- | --- |"]
     for name, f in Settings.model_fields.items():
-        default = _written(f.default)
+        default = listed.written(f.default)
         meaning = " ".join((f.description or "").split())
         rows.append(
             f"| `{PREFIX}{name.upper()}` | {f'`{default}`' if default not in ('', 'None') else ''} | {meaning} |"
