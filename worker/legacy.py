@@ -22,6 +22,7 @@ from producer_client.errors import BadRequest
 from producer_client.fields import LAT, LON, METHOD, take
 from worker.core.vectors import Vector, unit_rows
 from worker.errors import Permanent
+from worker.spelling import on_disk
 from worker.survey import LegacyPhoto, Report
 
 #: Cosine of an old vector and a new one of the same file by the same model.
@@ -64,7 +65,7 @@ def read_pickle(
             "position, which of them belong together cannot be known"
         )
     return [
-        _photo(number, str(root / str(name)), facts, vector, provenance_of)
+        _photo(number, on_disk(str(root / str(name))), facts, vector, provenance_of)
         for number, (name, facts, vector) in enumerate(zip(paths, metadata, vectors, strict=True))
     ]
 

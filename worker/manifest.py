@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from producer_client import BadRequest, Code, NewPhoto, Photo, Provenance, Refused
+from worker.spelling import on_disk
 from worker.words import say
 
 #: Suffixes that `sightline add FOLDER` takes for photos, by the formats that are read (worker/encoder/images.py); the
@@ -99,6 +100,7 @@ def new_photos(
     """
     if (lat is None) != (lon is None):
         raise ValueError(say("give both --lat and --lon, or neither"))
+    given = [Path(on_disk(str(named))) for named in given]
     if lat is not None and (len(given) != 1 or given[0].is_dir()):
         raise ValueError(say("--lat and --lon are for a single photo; use a manifest.csv for many"))
     for path in given:

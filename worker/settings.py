@@ -21,6 +21,7 @@ from producer_client import contract
 from producer_client.contract import Code, Provenance
 from worker import listed, upenv
 from worker.errors import Permanent
+from worker.spelling import on_disk
 
 PREFIX = "SIGHTLINE_"
 #: Columns of the backend's table that Sightline reads, by its own names for them.
@@ -240,7 +241,9 @@ class Settings(BaseSettings):
     @field_validator("photo_roots")
     @classmethod
     def _absolute(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
-        return tuple(root.expanduser().resolve() for root in value)
+        """As the disk spells them; links stay, for tables may name photos by them."""
+        roots = [root.expanduser() for root in value]
+        return tuple(Path(on_disk(str(root.resolve() if ".." in root.parts else root.absolute()))) for root in roots)
 
     @property
     def generations_dir(self) -> Path:

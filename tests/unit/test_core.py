@@ -316,13 +316,15 @@ def test_lists_are_written_with_commas(monkeypatch: pytest.MonkeyPatch, written:
     assert Settings().url_hosts == read
 
 
-def test_photo_roots_are_absolute_and_their_links_followed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_photo_roots_are_absolute_and_links_stay_the_names_they_have(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SIGHTLINE_PHOTO_ROOTS", f"link, {tmp_path}/other")
+    monkeypatch.setenv("SIGHTLINE_PHOTO_ROOTS", f"link, {tmp_path}/other, link/../real")
 
-    assert Settings().photo_roots == ((tmp_path / "real").resolve(), (tmp_path / "other").resolve())
+    assert Settings().photo_roots == (tmp_path / "link", tmp_path / "other", (tmp_path / "real").resolve())
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pickle
+import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +46,22 @@ def as_the_guide(count: int = 3) -> dict[str, Any]:
         "metadata": [{"lat": 55.7 + n, "lon": 37.6, "address": {"city": "Москва"}} for n in range(count)],
         "embeddings": vectors(count),
     }
+
+
+def test_a_file_that_the_pickle_names_in_another_form_of_unicode_is_named_as_the_disk_does(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
+    names = ["1.jpg", "Ёлка.jpg", "absent Ёлка.jpg"]
+    on_disk = [unicodedata.normalize("NFD", name) for name in names]
+    for name in on_disk[:2]:
+        (tmp_path / name).touch()
+    paths = [str(tmp_path / unicodedata.normalize("NFC", name)) for name in names]
+
+    photos = read_pickle(write(as_the_guide() | {"paths": paths}), PROVENANCE)
+    below = read_pickle(write(as_the_guide() | {"paths": names}), PROVENANCE, root=tmp_path)
+
+    assert [photo.path for photo in photos] == [*(str(tmp_path / name) for name in on_disk[:2]), paths[2]]
+    assert [photo.path for photo in below] == [photo.path for photo in photos]
 
 
 @pytest.mark.parametrize("protocol", range(6))

@@ -652,6 +652,20 @@ def test_every_spelling_of_a_file_ends_in_the_same_one(root: Path, tmp_path: Pat
     assert spelled[1][0] == ways[0], "a crooked path is kept straight"
 
 
+def test_a_root_that_is_a_link_has_its_photos_by_both_names(root: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(root)
+    source = PhotoFiles(Settings(photo_roots=(link,)))
+    ways = [str(folder / "year" / "photo.jpg") for folder in (link, root)]
+
+    for way in [*ways, "year/photo.jpg"]:
+        assert source.fetch(Photo(path=way)) == CONTENT
+        spelled = source.spellings(way)
+        assert spelled[0] == way
+        assert spelled[-1] == ways[1]
+        assert {*ways, "year/photo.jpg"} <= set(spelled)
+
+
 @pytest.mark.parametrize("path", ["a" * 5000, "/" + "a" * 300 + "/b.jpg", "no such file", ""])
 def test_a_path_that_no_file_system_takes_is_not_there(root: Path, path: str) -> None:
     assert PhotoFiles(Settings(photo_roots=(root,))).is_there(path) is False

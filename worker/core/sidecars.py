@@ -14,6 +14,7 @@ from pathlib import PurePath
 
 from producer_client.contract import PositionFrom, PositionIssue
 from producer_client.positions import MAX_XMP_BYTES, Reading, from_degrees, from_xmp
+from worker.spelling import composed
 
 #: Larger ones are not read. A JSON of Takeout has some kB.
 MAX_BYTES = MAX_XMP_BYTES
@@ -29,8 +30,9 @@ def names(photo: str) -> list[tuple[PositionFrom, str]]:
     stem = PurePath(photo).stem
     xmp = dict.fromkeys(f"{name}{suffix}" for name in (photo, stem) for suffix in (".xmp", ".XMP"))
     takeout = []
-    # A photo may have come to Takeout with a number in its name: then nothing is moved.
-    for name, number in dict.fromkeys([_apart(photo), (photo, "")]):
+    # A photo may have come to Takeout with a number in its name: then nothing is moved. What is cut is composed.
+    whole = composed(photo)
+    for name, number in dict.fromkeys([_apart(whole), (whole, "")]):
         takeout += [f"{(name + more)[:_CUT_AT]}{number}.json" for more in (".supplemental-metadata", "")]
     return [(PositionFrom.XMP_SIDECAR, name) for name in xmp] + [
         (PositionFrom.TAKEOUT, name) for name in dict.fromkeys(takeout)
@@ -51,7 +53,7 @@ def _takeout(photo: str, content: bytes) -> Reading:
         return PositionIssue.UNREADABLE
     if not isinstance(said, dict):
         return PositionIssue.UNREADABLE
-    name, _ = _apart(photo)
+    name, _ = _apart(composed(photo))
     # A cut name may be that of several photos; the title is whole.
     if len(name) > _CUT_AT and not _alike(str(said.get("title") or ""), name[:_CUT_AT]):
         return PositionIssue.ABSENT
@@ -71,7 +73,7 @@ def _alike(title: str, start: str) -> bool:
     """Takeout puts underscores for what file systems do not take."""
 
     def plain(text: str) -> str:
-        return re.sub(r"\W", "_", text)
+        return re.sub(r"\W", "_", composed(text))
 
     # The cut may fall into the suffix, which a photo has from its own format and not from its title.
     stem = plain(PurePath(start).stem if "." in start else start)

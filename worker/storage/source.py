@@ -16,6 +16,7 @@ from worker.core.types import INLINE, FileFacts, UnknownFile
 from worker.errors import PhotoRefusal, Transient
 from worker.extras import cloud_lacks
 from worker.settings import Settings
+from worker.spelling import composed, forms, on_disk
 
 T = TypeVar("T")
 #: Schemes that this page can read at all; the settings say which of them are allowed.
@@ -42,6 +43,9 @@ class PhotoFiles:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._real_roots = tuple(Path(os.path.realpath(root)) for root in settings.photo_roots)
+        #: Each by its own name and by that which it leads to.
+        self._roots = tuple(dict.fromkeys([*settings.photo_roots, *self._real_roots]))
 
     def fetch(self, photo: Photo) -> bytes:
         """The bytes of a path, a URL or an inline photo; `photo_id` is resolved before.
@@ -95,17 +99,21 @@ class PhotoFiles:
         """The ways in which a table may name this file; the last is the same for all of them. First the one to keep."""
         if path.startswith(INLINE) or "://" in path:
             return (path,)
-        absolute = self._absolute(path)
+        absolute = str(self._absolute(path))
         real = os.path.realpath(absolute)
+        if not os.path.lexists(real):
+            real = composed(real)
         kept = path if path == os.path.normpath(path) else real
-        below = [
-            str(Path(name).relative_to(root))
-            for name in (os.path.normpath(absolute), real)
-            for root in self._settings.photo_roots
-            if Path(name).is_relative_to(root)
-        ]
-        others = [name for name in (path, os.path.normpath(absolute), *below) if name not in (kept, real)]
-        return (*dict.fromkeys([kept, *others]), real)
+        names = dict.fromkeys([os.path.normpath(absolute), real])
+        for name in tuple(names):
+            for root, leads_to in zip(self._settings.photo_roots, self._real_roots, strict=True):
+                for beginning in (root, leads_to):
+                    if Path(name).is_relative_to(beginning):
+                        below = Path(name).relative_to(beginning)
+                        names |= dict.fromkeys([str(root / below), str(below)])
+        # Another form of the name may be another file.
+        others = [form for name in (path, *names) for form in forms(name) if form == name or self._is(form, real)]
+        return (*dict.fromkeys(name for name in (kept, *others) if name != real or name == kept), real)
 
     def _inline(self, photo: Photo) -> bytes:
         limit = self._settings.max_inline_bytes
@@ -152,11 +160,15 @@ class PhotoFiles:
         return Path(self._name(given))
 
     def _name(self, given: str) -> str:
-        """A relative path is looked for under each root: some backends store only the part below."""
+        """As the disk spells it. A relative path is looked for under each root: some backends store only the part
+        below."""
         if given.startswith("/"):
-            return given
-        below = [f"{root}/{given}" for root in self._settings.photo_roots] or [given]
+            return on_disk(given)
+        below = [on_disk(f"{root}/{given}") for root in self._settings.photo_roots] or [given]
         return below[0] if len(below) == 1 else next(filter(os.path.lexists, below), below[0])
+
+    def _is(self, given: str, real: str) -> bool:
+        return os.path.realpath(self._absolute(given)) == real
 
     def _stat(self, given: str) -> FileFacts | UnknownFile | None:
         try:
@@ -180,9 +192,7 @@ class PhotoFiles:
         of its folder, which may be a place to mount at."""
         names = [name(folder) for folder in place.folders for name in (os.path.normpath, os.path.realpath)]
         roots = [
-            root
-            for root in self._settings.photo_roots
-            if place.anywhere or any(Path(name).is_relative_to(root) for name in names)
+            root for root in self._roots if place.anywhere or any(Path(name).is_relative_to(root) for name in names)
         ]
         if not roots:
             return UnknownFile(f"{place.folders[0]} is outside the allowed folders (SIGHTLINE_PHOTO_ROOTS)")
@@ -196,7 +206,7 @@ class PhotoFiles:
         return None
 
     def _check_root(self, real: Path, given: str) -> None:
-        if not any(real.is_relative_to(root) for root in self._settings.photo_roots):
+        if not any(real.is_relative_to(root) for root in self._real_roots):
             roots = ", ".join(map(str, self._settings.photo_roots)) or "none are set"
             raise PhotoRefusal(
                 Code.OUTSIDE_ROOTS, f"{given} is outside the allowed folders ({roots}; SIGHTLINE_PHOTO_ROOTS)"
