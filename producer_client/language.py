@@ -56,7 +56,9 @@ REASONS: Mapping[Reason, str] = {
 def explained(answer: Answer, language: Language | None = None) -> str:
     """Why there is no answer, or what it rests on, in a sentence for people."""
     if answer.reason is not None:
-        return say(REASONS[answer.reason], language)
+        # One of a later release is explained by its worker.
+        known = REASONS.get(answer.reason)
+        return answer.message if known is None else say(known, language)
     return say(
         "{count} trusted photos agree within {radius_m:.0f} m",
         language,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import Self
 
 #: Version of this contract. A worker refuses a message of any other version with `unknown_version`.
 VERSION = 1
@@ -45,7 +46,19 @@ class Queue(StrEnum):
     INDEX = "index"  #: rebuilds; its own process
 
 
-class Code(StrEnum):
+class _Growing(StrEnum):
+    """Words of replies alone, to which later releases add. One that this release does not know is kept as it is."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        if not isinstance(value, str) or not value.isidentifier():
+            return None
+        word = str.__new__(cls, value)
+        word._name_, word._value_ = value.upper(), value
+        return word
+
+
+class Code(_Growing):
     """Why something was not done. A code is part of the contract; the sentence beside it may change."""
 
     # the message
@@ -137,7 +150,7 @@ def provenance_of(location_method: str | None, methods: Mapping[str, Provenance]
     return methods.get(location_method or "", Provenance.DERIVED)
 
 
-class Reason(StrEnum):
+class Reason(_Growing):
     """Why a photo was not located."""
 
     EMPTY_INDEX = "empty_index"
@@ -147,7 +160,7 @@ class Reason(StrEnum):
     NEIGHBOURS_DISAGREE = "neighbours_disagree"
 
 
-class PositionFrom(StrEnum):
+class PositionFrom(_Growing):
     """Where the position of a stored photo comes from."""
 
     GIVEN = "given"  #: the call, or its manifest
@@ -158,7 +171,7 @@ class PositionFrom(StrEnum):
     TAKEOUT = "takeout"  #: Google Takeout's JSON beside it
 
 
-class PositionIssue(StrEnum):
+class PositionIssue(_Growing):
     """Why a stored photo has no position, or, of the last four, why the one that it has is no evidence."""
 
     ABSENT = "absent"  #: nothing says where it was taken

@@ -1,7 +1,8 @@
 """The contract between a backend and the workers: task names, queues, messages, replies, codes.
 
 Every message and reply is a frozen msgspec struct. `to_wire()` makes plain JSON of it and `from_wire()` reads it back
-strictly: an unknown field, a wrong type or a value out of range is a BadRequest with a code, never a guess.
+strictly: an unknown field, a wrong type or a value out of range is a BadRequest with a code, never a guess. Replies
+alone may have fields and words of a later release.
 """
 
 from producer_client.contract.replies import (

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from producer_client.contract.values import Point, Refused
-from producer_client.contract.wire import Message, Outcome
+from producer_client.contract.wire import Outcome, Reply
 from producer_client.words import PositionFrom, PositionIssue, Provenance, Reason
 
 
@@ -64,33 +64,33 @@ class Purged(Outcome, frozen=True):
     generations: list[int]
 
 
-class AddReply(Message, frozen=True):
+class AddReply(Reply, frozen=True):
     outcomes: list[Stored | Refused]
     model_key: str
 
 
-class EmbedReply(Message, frozen=True):
+class EmbedReply(Reply, frozen=True):
     outcomes: list[Embedded | Refused]
     model_key: str
     dimension: int
 
 
-class TextVector(Message, frozen=True):
+class TextVector(Reply, frozen=True):
     """Length 1, of the same space as the photos' vectors of this model."""
 
     vector: list[float]
     model_key: str
 
 
-class RemoveReply(Message, frozen=True):
+class RemoveReply(Reply, frozen=True):
     outcomes: list[Removed | Refused]
 
 
-class PurgeReply(Message, frozen=True):
+class PurgeReply(Reply, frozen=True):
     outcomes: list[Purged | Refused]
 
 
-class Hit(Message, frozen=True):
+class Hit(Reply, frozen=True):
     """One similar photo. `similarity` is the cosine of the two vectors; it is not a probability of anything."""
 
     photo_id: int
@@ -106,7 +106,7 @@ class Hit(Message, frozen=True):
     position_issue: PositionIssue | None = None  #: why its position is no evidence, whatever its provenance was
 
 
-class SearchReply(Message, frozen=True):
+class SearchReply(Reply, frozen=True):
     """`generation` and `seq` say which state of the index answered."""
 
     hits: list[Hit]
@@ -116,7 +116,7 @@ class SearchReply(Message, frozen=True):
     took_ms: float
 
 
-class Answer(Message, frozen=True):
+class Answer(Reply, frozen=True):
     """`located` with point, radius and evidence, or `abstained` with a reason and a sentence.
 
     `confidence` is the share of the witnesses' votes that fell on this point (`confidence_kind = "vote_share"`).
@@ -140,7 +140,7 @@ class Answer(Message, frozen=True):
         return self.status == self.LOCATED
 
 
-class LocateReply(Message, frozen=True):
+class LocateReply(Reply, frozen=True):
     answer: Answer
     generation: int | None
     seq: int
@@ -148,7 +148,7 @@ class LocateReply(Message, frozen=True):
     took_ms: float
 
 
-class RebuildReply(Message, frozen=True):
+class RebuildReply(Reply, frozen=True):
     """What a rebuild did: `with_coordinates` rows seen, `valid_files` of them readable, `indexed` vectors. Of
     `unknown_files` the disk did not say whether they are there and as they were; `unknown_why` is the reason of one."""
 
@@ -172,19 +172,19 @@ class RebuildReply(Message, frozen=True):
     unknown_why: str | None = None
 
 
-class TickReply(Message, frozen=True):
+class TickReply(Reply, frozen=True):
     """`ran`: this tick ran a rebuild that was due."""
 
     ran: bool
 
 
-class FillReply(Message, frozen=True):
+class FillReply(Reply, frozen=True):
     """`after_id`: the last photo that was tried, from which the chain goes on; None ends it."""
 
     after_id: int | None
 
 
-class RebuildRun(Message, frozen=True):
+class RebuildRun(Reply, frozen=True):
     """One run of the rebuild as `stats` shows it. `state` is running, done or failed. Times are ISO 8601, UTC."""
 
     run_id: int
@@ -198,7 +198,7 @@ class RebuildRun(Message, frozen=True):
     error: str | None
 
 
-class StatsReply(Message, frozen=True):
+class StatsReply(Reply, frozen=True):
     model: str
     model_key: str
     dimension: int

@@ -6,7 +6,7 @@ import base64
 import binascii
 import math
 
-from producer_client.contract.wire import Message, Outcome, check_text
+from producer_client.contract.wire import Message, Outcome, Reply, check_text
 from producer_client.errors import BadRequest
 from producer_client.words import RETRYABLE, Code
 
@@ -59,7 +59,7 @@ class Photo(Message, frozen=True):
         return self.path or self.url or f"inline photo of {len(self.inline or '') * 3 // 4} bytes"
 
 
-class Point(Message, frozen=True):
+class Point(Reply, frozen=True):
     """WGS 84 degrees. `lat = 0.0` is a coordinate."""
 
     lat: float

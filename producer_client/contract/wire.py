@@ -23,7 +23,8 @@ from producer_client.words import (
 
 _M = TypeVar("_M", bound="Message")
 
-#: What a field of this name may say; tests hold that it is called like the class of its words.
+#: What a field of this name may say; tests hold that it is called like the class of its words. Those of replies alone
+#: may be of a later release.
 _WORDS: dict[str, type[StrEnum]] = {
     "code": Code,
     "position_from": PositionFrom,
@@ -46,7 +47,8 @@ _decode = msgspec.json.Decoder().decode
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of everything on the wire."""
+    """Base of everything on the wire. What a backend sends is read strictly: a field that a worker does not know would
+    be something that it does not do."""
 
     def to_wire(self) -> dict[str, Any]:
         """Plain JSON values; enums as strings, nested messages as objects."""
@@ -58,7 +60,12 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return read(cls, wire, cls.__name__)
 
 
-class Outcome(Message, frozen=True, tag=str.lower, tag_field="status"):
+class Reply(Message, frozen=True, forbid_unknown_fields=False):
+    """Base of what workers answer. Fields of a later release are passed over, so that workers are updated first and
+    clients when it suits them. A new field needs a default, for the replies of workers before it."""
+
+
+class Outcome(Reply, frozen=True, tag=str.lower, tag_field="status"):
     """Base of what became of one photo. On the wire `status` tells them apart: it is the class's name."""
 
     @property
@@ -69,7 +76,7 @@ class Outcome(Message, frozen=True, tag=str.lower, tag_field="status"):
         return {**super().to_wire(), "status": self.status}
 
 
-class Failure(Message, frozen=True):
+class Failure(Reply, frozen=True):
     """`seq`, with `stale`: where the log ends. What the caller has seen beyond it is not there any more."""
 
     code: Code
@@ -176,7 +183,7 @@ def _refusal(cls: type[Message], wire: object, where: str, exc: msgspec.Validati
     """The fault by its code and in a sentence. A field that the message does not have is said before all others."""
     known = [*cls.__struct_fields__, *filter(None, [cls.__struct_config__.tag_field])]
     unknown = [name for name in wire if name not in known] if isinstance(wire, dict) else []
-    if unknown:
+    if unknown and not issubclass(cls, Reply):
         return BadRequest(Code.UNKNOWN_FIELD, f"{where} has no field {unknown[0]!r}; it has {', '.join(known)}")
     if isinstance(exc, BadRequest):
         return exc

@@ -61,8 +61,9 @@ from producer_client.contract import (
     Tick,
     TickReply,
 )
-from producer_client.contract.wire import check_json, check_text
+from producer_client.contract.wire import Outcome, Reply, check_json, check_text
 from producer_client.errors import BadRequest
+from producer_client.language import explained
 
 few = settings(derandomize=True, max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -365,7 +366,7 @@ def test_a_missing_field_is_refused_by_name(cls: type[Message], wire: object, la
         (NewPhoto, wire_of(lat=1.0, lon=2.0, provenance="somebody")),
         (NewPhoto, wire_of(lat=1.0, lon=2.0, provenance=3)),
         (NewPhoto, wire_of(lat=1.0, lon=2.0, provenance=[])),
-        (Failure, {"code": "no_such_code", "message": ""}),
+        (Failure, {"code": "no such code", "message": ""}),
         (Failure, {"code": None, "message": ""}),
         (AddReply, {"outcomes": [{"status": "lost"}], "model_key": "m"}),
         (AddReply, {"outcomes": [{"status": []}], "model_key": "m"}),
@@ -586,6 +587,95 @@ def test_an_empty_text_is_refused(text: str) -> None:
 
 def test_locate_needs_a_photo() -> None:
     assert refused(Locate, {"v": 1}).code is Code.BAD_REQUEST
+
+
+# ------------------------------------------------------------------------------------ releases side by side
+
+replies = [cls for cls in everything if issubclass(cls, Reply)]
+#: What a worker of any release has sent of it. Another field needs a default, or newer clients read no older reply.
+ALWAYS_THERE = {
+    AddReply: "outcomes model_key",
+    Answer: "status",
+    EmbedReply: "outcomes model_key dimension",
+    Embedded: "ref content_sha256",
+    Failure: "code message",
+    FillReply: "after_id",
+    Hit: "photo_id similarity path lat lon provenance",
+    LocateReply: "answer generation seq model_key took_ms",
+    Point: "lat lon",
+    PurgeReply: "outcomes",
+    Purged: "ref photo_id seq was_indexed generations",
+    RebuildReply: "generation seq with_coordinates valid_files embedded refused indexed dimension model model_key "
+    "device seconds kind recall_at_10 index_bytes",
+    RebuildRun: "run_id state phase done total started_at finished_at summary error",
+    Refused: "ref code message",
+    RemoveReply: "outcomes",
+    Removed: "ref photo_id seq was_indexed",
+    SearchReply: "hits generation seq model_key took_ms",
+    StatsReply: "model model_key dimension device has_text photos with_coordinates indexed refused generation "
+    "generation_count generation_published_at kind recall_at_10 delta next_model_key next_model_missing removed "
+    "purges_pending seq cache_hits cache_misses rss_mb last_rebuild",
+    Stored: "ref photo_id seq content_sha256",
+    TextVector: "vector model_key",
+    TickReply: "ran",
+}
+
+
+def of_a_later_release(message: Any) -> Any:
+    """The message on the wire, with a field more in each object of the contract."""
+    if isinstance(message, Message):
+        fields = {name: getattr(message, name) for name in message.__struct_fields__}
+        status = {"status": message.status} if isinstance(message, Outcome) else {}
+        return {name: of_a_later_release(value) for name, value in fields.items()} | status | {"later": {"a": [1]}}
+    return [of_a_later_release(item) for item in message] if isinstance(message, list) else message
+
+
+@pytest.mark.parametrize("cls", replies, ids=lambda cls: cls.__name__)
+def test_an_older_client_reads_a_newer_workers_reply(cls: type[Message]) -> None:
+    @few
+    @given(strategies[cls])
+    def check(message: Message) -> None:
+        wire = json.loads(json.dumps(of_a_later_release(message), allow_nan=False))
+
+        assert wire["later"]
+        assert cls.from_wire(wire) == message
+
+    check()
+
+
+def test_a_newer_client_reads_an_older_workers_reply() -> None:
+    required = {cls: [field.name for field in msgspec.structs.fields(cls) if field.required] for cls in replies}
+
+    assert required == {cls: names.split() for cls, names in ALWAYS_THERE.items()}
+
+
+@pytest.mark.parametrize("cls", [Code, Reason, PositionFrom, PositionIssue], ids=lambda cls: cls.__name__)
+def test_a_word_of_a_later_release_is_kept_as_it_is(cls: type[StrEnum]) -> None:
+    later = cls("of_a_later_release")
+
+    assert later == later.value == str(later) == "of_a_later_release"
+    assert later in {cls("of_a_later_release")}
+    assert "of_a_later_release" not in list(cls)
+    assert pickle.loads(pickle.dumps(later)) == copy.deepcopy(later) == later  # noqa: S301
+    broken: Any
+    for broken in ("", "no word", "\ud800", 3, None):
+        with pytest.raises(ValueError, match="not a valid"):
+            cls(broken)
+
+
+def test_a_refusal_with_a_code_of_a_later_release_is_one_that_needs_a_change() -> None:
+    wire = {"ref": "a", "code": "of_a_later_release", "message": "why", "status": "refused"}
+
+    (outcome,) = AddReply.from_wire({"outcomes": [wire], "model_key": "m"}).outcomes
+
+    assert isinstance(outcome, Refused)
+    assert (outcome.code, outcome.retryable, outcome.to_wire()) == ("of_a_later_release", False, wire)
+
+
+def test_a_reason_of_a_later_release_is_explained_by_its_worker() -> None:
+    answer = Answer.from_wire({"status": "abstained", "reason": "of_a_later_release", "message": "because"})
+
+    assert explained(answer) == "because"
 
 
 # ----------------------------------------------------------------------------------------------- text
