@@ -13,6 +13,7 @@ Every verb has a `submit_` twin that returns a Handle at once: `.wait(timeout_s)
 from __future__ import annotations
 
 from producer_client import contract
+from producer_client.arguments import checked
 from producer_client.handle import Handle
 from producer_client.photos import PhotoVerbs
 from producer_client.questions import QuestionVerbs
@@ -25,14 +26,17 @@ class Sightline(PhotoVerbs, QuestionVerbs):
     One per process is enough; threads may share it. Constructing it connects to nothing (see `Connection`).
     """
 
+    @checked
     def submit_rebuild_index(self) -> Handle[contract.RebuildReply]:
         return self._send(TaskName.REBUILD_INDEX, Queue.INDEX, contract.RebuildIndex(), contract.RebuildReply.from_wire)
 
+    @checked
     def rebuild_index(self, *, timeout_s: float | None = None) -> contract.RebuildReply:
         """Rebuild the index now. One runs at a time: a second one waits for its turn where there is one index process,
         and raises TryAgain(already_running) where there are several."""
         return self.submit_rebuild_index().wait(timeout_s)
 
+    @checked
     def submit_stats(self, *, timeout_s: float | None = None) -> Handle[contract.StatsReply]:
         return self._send(
             TaskName.STATS,
@@ -42,5 +46,6 @@ class Sightline(PhotoVerbs, QuestionVerbs):
             expires_s=timeout_s or self.timeout_s,
         )
 
+    @checked
     def stats(self, *, timeout_s: float | None = None) -> contract.StatsReply:
         return self.submit_stats(timeout_s=timeout_s).wait(timeout_s)

@@ -18,14 +18,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from producer_client import plain
+from producer_client.arguments import provenance_given
 from producer_client.client import Sightline
 from producer_client.contract import (
     DEFAULT_KEY_PREFIX,
     LOCATION_METHODS,
-    Answer,
     Code,
-    Hit,
-    LocateReply,
     NewPhoto,
     Photo,
     Provenance,
@@ -35,19 +34,18 @@ from producer_client.contract import (
 )
 from producer_client.errors import BadRequest, PhotoRefused, SightlineError
 from producer_client.fields import ADDRESS, LAT, LON, METHOD, PATH, as_json, as_mapping, take
+from producer_client.guide import SENT_AS, SOURCE, match, to_guide_json
+
+__all__ = ["SOURCE", "CLIPSimilarityService", "match", "to_guide_json"]
 
 #: Named after what it replaces, so that `grep CLIP` finds the same events.
 log = logging.getLogger("CLIP")
 
 T = TypeVar("T")
 
-#: What the guide's result calls this source of coordinates.
-SOURCE = "clip_similarity"
 DEFAULT_BROKER_URL = "redis://127.0.0.1:6379/5"
 #: The workers' own limit of a photo that travels in its message (SIGHTLINE_MAX_INLINE_BYTES) unless they set another.
 INLINE_BYTES = 1_000_000
-#: Where a photo that travelled in its message keeps the path that its backend knows it by.
-SENT_AS = "image_path"
 #: The service cannot see the file, and the caller may.
 NOT_SEEN = frozenset({Code.NOT_FOUND, Code.OUTSIDE_ROOTS, Code.NOT_A_FILE})
 
@@ -88,7 +86,7 @@ class CLIPSimilarityService:
         self.trusted_only = trusted_only
         self.update_rows = update_rows
         given = LOCATION_METHODS if location_methods is None else location_methods
-        self._methods = {name: Provenance(meaning) for name, meaning in given.items()}
+        self._methods = {name: provenance_given(meaning) for name, meaning in given.items()}
         self._client = Sightline(
             broker_url or os.environ.get("SIGHTLINE_BROKER_URL") or DEFAULT_BROKER_URL,
             result_backend=result_backend or os.environ.get("SIGHTLINE_RESULT_BACKEND") or None,
@@ -115,10 +113,12 @@ class CLIPSimilarityService:
         log.info("🔍 Starting CLIP similarity search...")
 
         def find() -> list[dict[str, Any]]:
+            most = plain.whole("top_k", top_k)
+            threshold = plain.number("similarity_threshold", similarity_threshold)
             reply = self._by_path_or_content(
                 image_path,
                 lambda photo: self._client.search(
-                    top_k=top_k, threshold=similarity_threshold, trusted_only=self.trusted_only, **photo
+                    top_k=most, threshold=threshold, trusted_only=self.trusted_only, **photo
                 ),
             )
             return [match(hit) for hit in reply.hits]
@@ -141,11 +141,13 @@ class CLIPSimilarityService:
         """
 
         def add() -> bool:
+            if not isinstance(metadata, Mapping | None):
+                raise BadRequest(Code.BAD_REQUEST, f"metadata must be a mapping, not {plain.shown(metadata)}")
             facts = self._facts(dict(metadata or {}))
 
             def send(photo: dict[str, Any]) -> Stored:
                 # A photo that travels has no path of its own on the workers' side.
-                sent_as = {SENT_AS: os.fspath(image_path)} if "content" in photo else {}
+                sent_as = {SENT_AS: plain.path("image_path", image_path)} if "content" in photo else {}
                 return self._client.add_to_index(
                     **photo, **facts | {"metadata": (facts["metadata"] or {}) | sent_as or None}
                 )
@@ -165,6 +167,8 @@ class CLIPSimilarityService:
         """
 
         def build() -> int:
+            if not isinstance(photos, Iterable):
+                raise BadRequest(Code.BAD_REQUEST, f"photos must be rows of a table, not {plain.shown(photos)}")
             new: dict[str, NewPhoto] = {}
             refused: list[Refused] = []
             for number, row in enumerate(photos):
@@ -234,7 +238,7 @@ class CLIPSimilarityService:
 
     def _by_path_or_content(self, image_path: str | os.PathLike[str], ask: Callable[[dict[str, Any]], T]) -> T:
         """Ask by path; by content where the workers cannot see a file that lies here, as an upload in /tmp."""
-        path = Path(image_path).absolute()
+        path = Path(plain.path("image_path", image_path)).absolute()
         try:
             return ask({"path": str(path)})
         except (BadRequest, PhotoRefused) as exc:
@@ -257,16 +261,14 @@ class CLIPSimilarityService:
         if address is not None and not isinstance(address, Mapping):
             address = {"address": str(address)}
         facts: dict[str, Any] = {
-            "address": None if address is None else as_json(address),
+            "address": None if address is None else as_json("address", address),
             # None leaves the metadata of a photo that is added again as it is.
-            "metadata": as_json(row) or None,
+            "metadata": as_json("metadata", row) or None,
             "update_row": self.update_rows,
         }
         if lat is not None and lon is not None:
-            try:
-                facts |= {"lat": float(lat), "lon": float(lon)}
-            except (TypeError, ValueError) as exc:
-                raise BadRequest(Code.BAD_COORDINATES, f"coordinates {lat!r}, {lon!r} are not numbers") from exc
+            for name, given in (("lat", lat), ("lon", lon)):
+                facts[name] = plain.number(name, given, Code.BAD_COORDINATES)
             facts["provenance"] = provenance_of(None if method is None else str(method), self._methods)
         return facts
 
@@ -274,62 +276,15 @@ class CLIPSimilarityService:
         photo_id, path = row.get("id"), take(row, PATH)
         ref = f"photo {photo_id}" if photo_id is not None else f"row {number}: {path}"
         try:
+            file = None if path is None else plain.path("file_path", path)
             if photo_id is not None:
                 # The path as the table has it: only the workers know what a relative one starts from.
-                return NewPhoto(ref=ref, photo=Photo(photo_id=int(photo_id), path=None if path is None else str(path)))
-            if path is None:
+                return NewPhoto(ref=ref, photo=Photo(photo_id=plain.whole("id", photo_id), path=file))
+            if file is None:
                 raise BadRequest(Code.BAD_REQUEST, f"it has no id and none of {', '.join(PATH)}")
-            return NewPhoto(ref=ref, photo=Photo(path=str(Path(path).absolute())), **self._facts(row))
-        except (BadRequest, TypeError, ValueError) as exc:
-            return Refused(ref, exc.code if isinstance(exc, BadRequest) else Code.BAD_REQUEST, str(exc))
-
-
-def to_guide_json(answer: Answer | LocateReply) -> dict[str, Any]:
-    """The result that the guide prints for a photo, and what it did not know: `status`, `reason` and `message` (why
-    not), `radius_m`, and `confidence_kind`, because a similarity is not a confidence.
-
-    `coordinates` is None where the answer is no. `all_matches` are the photos that speak for it, or were too little.
-    """
-    if isinstance(answer, LocateReply):
-        answer = answer.answer
-    matches = [match(hit) for hit in answer.evidence]
-    coordinates = None
-    if answer.point is not None:
-        coordinates = {
-            "latitude": answer.point.lat,
-            "longitude": answer.point.lon,
-            "source": SOURCE,
-            "confidence": answer.confidence,
-            "matched_image": matches[0]["image_path"] if matches else None,
-            "radius_m": answer.radius_m,
-            "confidence_kind": answer.confidence_kind,
-        }
-    return {
-        "success": answer.located,
-        "coordinates": coordinates,
-        "clip_similarity": {
-            "similarity": matches[0]["similarity"] if matches else None,
-            "all_matches": matches,
-        },
-        "status": answer.status,
-        "reason": None if answer.reason is None else answer.reason.value,
-        "message": answer.message,
-    }
-
-
-def match(hit: Hit) -> dict[str, Any]:
-    """A similar photo in the old class's form."""
-    known: dict[str, Any] = dict(hit.metadata or {})
-    path = known.pop(SENT_AS, hit.path)
-    if hit.lat is not None and hit.lon is not None:
-        known |= {
-            "lat": hit.lat,
-            "lon": hit.lon,
-            "provenance": None if hit.provenance is None else hit.provenance.value,
-        }
-    if hit.address is not None:
-        known["address"] = hit.address
-    return {"image_path": path, "similarity": hit.similarity, "metadata": known}
+            return NewPhoto(ref=ref, photo=Photo(path=str(Path(file).absolute())), **self._facts(row))
+        except BadRequest as exc:
+            return Refused(ref, exc.code, exc.message)
 
 
 def _as_array(vector: Sequence[float]) -> Any:

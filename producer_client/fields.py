@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from producer_client.errors import BadRequest
-from producer_client.words import Code
+from producer_client import plain
 
 #: Names that a photo's fields have had, the first that is there counts.
 LAT, LON = ("lat", "latitude"), ("lon", "longitude", "lng")
@@ -36,10 +34,6 @@ def as_mapping(row: Any) -> dict[str, Any]:
     return {name: getattr(row, name) for name in names if hasattr(row, name)}
 
 
-def as_json(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Dates, decimals and the like as text; NaN and what refers to itself raise BadRequest."""
-    try:
-        plain: dict[str, Any] = json.loads(json.dumps(dict(value), default=str, allow_nan=False))
-    except (ValueError, TypeError, RecursionError) as exc:
-        raise BadRequest(Code.BAD_REQUEST, f"metadata cannot be written as JSON: {exc}") from exc
-    return plain
+def as_json(name: str, value: Any) -> dict[str, Any]:
+    """As `plain.json_object`, and as text what that knows no form of; NaN and what holds itself raise BadRequest."""
+    return plain.json_object(name, value, otherwise=str)

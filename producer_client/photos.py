@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
-from producer_client import contract
-from producer_client.arguments import ids, photo_of, provenance_given
+from producer_client import contract, plain
+from producer_client.arguments import checked, photo_of, read_items
 from producer_client.bulk import in_bulk
 from producer_client.connection import Connection
 from producer_client.contract import NewPhoto, Refused
@@ -18,15 +19,19 @@ Outcome = TypeVar("Outcome")
 
 
 class PhotoVerbs(Connection):
+    """Arguments are plain values, and what plainly stands for one: others' numbers, Path, dates, numbers as text. For
+    all others a verb raises BadRequest with the argument's name, before anything is sent."""
+
     # ------------------------------------------------------------------------------------------ add
 
+    @checked
     def submit_add_to_index(
         self,
         *,
         photo_id: int | None = None,
-        path: str | None = None,
+        path: str | os.PathLike[str] | None = None,
         url: str | None = None,
-        content: bytes | None = None,
+        content: bytes | bytearray | memoryview | BinaryIO | None = None,
         lat: float | None = None,
         lon: float | None = None,
         provenance: Provenance | str | None = None,
@@ -44,11 +49,12 @@ class PhotoVerbs(Connection):
             photo=photo,
             lat=lat,
             lon=lon,
-            provenance=provenance_given(provenance),
+            provenance=None if provenance is None else Provenance(provenance),
             address=address,
             metadata=metadata,
             update_row=update_row,
         )
+        item.check()
         request = contract.AddToIndex(photos=[item.to_wire()])
         return self._send(
             TaskName.ADD_TO_INDEX,
@@ -57,10 +63,12 @@ class PhotoVerbs(Connection):
             lambda w: _only(contract.AddReply.from_wire(w).outcomes),
         )
 
+    @checked
     def add_to_index(self, *, timeout_s: float | None = None, **photo: Any) -> contract.Stored:
         """`submit_add_to_index` and wait. Raises PhotoRefused with the code when the photo is not taken."""
         return self.submit_add_to_index(**photo).wait(timeout_s)
 
+    @checked
     def add_many(
         self,
         photos: Iterable[NewPhoto],
@@ -68,7 +76,8 @@ class PhotoVerbs(Connection):
         timeout_s: float | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[contract.Stored | Refused]:
-        """Add any number of photos by bulk messages of 64. Returns one outcome per photo, found by its `ref`.
+        """Add any number of photos by bulk messages of 64. Returns one outcome per photo, found by its `ref`; one that
+        no message can carry is refused without being sent, and its neighbours are.
 
         progress: called with (photos done, photos in all). timeout_s: for each message, 300 unless given; the photos of
         one that fails as a whole are refused with its code, which says whether to send them again.
@@ -80,22 +89,25 @@ class PhotoVerbs(Connection):
                 TaskName.ADD_TO_INDEX, Queue.BULK, request, lambda w: contract.AddReply.from_wire(w).outcomes
             )
 
-        return in_bulk(list(photos), submit, timeout_s, progress)
+        return in_bulk(read_items(NewPhoto, photos), submit, timeout_s, progress)
 
     # ---------------------------------------------------------------------------------------- embed
 
+    @checked
     def submit_embed(
         self,
         *,
         photo_id: int | None = None,
-        path: str | None = None,
+        path: str | os.PathLike[str] | None = None,
         url: str | None = None,
-        content: bytes | None = None,
+        content: bytes | bytearray | memoryview | BinaryIO | None = None,
         return_vector: bool = False,
     ) -> Handle[contract.Embedded]:
         """Compute and store one photo's vector without adding the photo to the index."""
         photo = photo_of(photo_id, path, url, content)
-        request = contract.Embed(photos=[contract.EmbedItem(photo.name, photo).to_wire()], return_vectors=return_vector)
+        item = contract.EmbedItem(photo.name, photo)
+        item.check()
+        request = contract.Embed(photos=[item.to_wire()], return_vectors=return_vector)
         return self._send(
             TaskName.EMBED,
             Queue.INTERACTIVE,
@@ -103,9 +115,11 @@ class PhotoVerbs(Connection):
             lambda w: _only(contract.EmbedReply.from_wire(w).outcomes),
         )
 
+    @checked
     def embed(self, *, timeout_s: float | None = None, **photo: Any) -> contract.Embedded:
         return self.submit_embed(**photo).wait(timeout_s)
 
+    @checked
     def embed_many(
         self,
         items: Iterable[contract.EmbedItem],
@@ -120,32 +134,38 @@ class PhotoVerbs(Connection):
             request = contract.Embed(photos=[item.to_wire() for item in chunk], return_vectors=return_vectors)
             return self._send(TaskName.EMBED, Queue.BULK, request, lambda w: contract.EmbedReply.from_wire(w).outcomes)
 
-        return in_bulk(list(items), submit, timeout_s, progress)
+        return in_bulk(read_items(contract.EmbedItem, items), submit, timeout_s, progress)
 
+    @checked
     def submit_embed_text(self, text: str) -> Handle[contract.TextVector]:
         """The vector of a text; searching by text needs no such step (`search(text=...)`)."""
         request = contract.EmbedText(text=text)
         return self._send(TaskName.EMBED_TEXT, Queue.INTERACTIVE, request, contract.TextVector.from_wire)
 
+    @checked
     def embed_text(self, text: str, *, timeout_s: float | None = None) -> contract.TextVector:
         return self.submit_embed_text(text).wait(timeout_s)
 
     # --------------------------------------------------------------------------------------- remove
 
-    def submit_remove(self, photo_ids: int | Sequence[int]) -> Handle[contract.RemoveReply]:
+    @checked
+    def submit_remove(self, photo_ids: int | Iterable[int]) -> Handle[contract.RemoveReply]:
         """Take photos out of the index at once and for good; their rows in `photos` stay."""
-        request = contract.Remove(photo_ids=ids(photo_ids))
+        request = contract.Remove(photo_ids=plain.ids("photo_ids", photo_ids))
         return self._send(TaskName.REMOVE, Queue.INTERACTIVE, request, contract.RemoveReply.from_wire)
 
-    def remove(self, photo_ids: int | Sequence[int], *, timeout_s: float | None = None) -> contract.RemoveReply:
+    @checked
+    def remove(self, photo_ids: int | Iterable[int], *, timeout_s: float | None = None) -> contract.RemoveReply:
         return self.submit_remove(photo_ids).wait(timeout_s)
 
-    def submit_purge(self, photo_ids: int | Sequence[int]) -> Handle[contract.PurgeReply]:
+    @checked
+    def submit_purge(self, photo_ids: int | Iterable[int]) -> Handle[contract.PurgeReply]:
         """Remove photos and erase what Sightline stores of them, also from every index generation."""
-        request = contract.Purge(photo_ids=ids(photo_ids))
+        request = contract.Purge(photo_ids=plain.ids("photo_ids", photo_ids))
         return self._send(TaskName.PURGE, Queue.INTERACTIVE, request, contract.PurgeReply.from_wire)
 
-    def purge(self, photo_ids: int | Sequence[int], *, timeout_s: float | None = None) -> contract.PurgeReply:
+    @checked
+    def purge(self, photo_ids: int | Iterable[int], *, timeout_s: float | None = None) -> contract.PurgeReply:
         return self.submit_purge(photo_ids).wait(timeout_s)
 
 

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, BinaryIO
 
 from producer_client import contract
-from producer_client.arguments import photo_of
+from producer_client.arguments import checked, near_of, photo_of
 from producer_client.connection import Connection
 from producer_client.handle import Handle
 from producer_client.words import Queue, TaskName
 
 
 class QuestionVerbs(Connection):
+    @checked
     def submit_search(
         self,
         *,
         photo_id: int | None = None,
-        path: str | None = None,
+        path: str | os.PathLike[str] | None = None,
         url: str | None = None,
-        content: bytes | None = None,
+        content: bytes | bytearray | memoryview | BinaryIO | None = None,
         text: str | None = None,
         vector: Sequence[float] | None = None,
         model_key: str | None = None,
         top_k: int = 5,
         threshold: float | None = None,
-        near: contract.Near | None = None,
+        near: contract.Near | Mapping[str, float] | None = None,
         where: dict[str, Any] | None = None,
         min_seq: int | None = None,
         trusted_only: bool = False,
@@ -40,11 +42,11 @@ class QuestionVerbs(Connection):
         request = contract.Search(
             photo=photo_of(photo_id, path, url, content) if by_photo else None,
             text=text,
-            vector=None if vector is None else [float(x) for x in vector],
+            vector=None if vector is None else list(vector),
             model_key=model_key,
             top_k=top_k,
             threshold=threshold,
-            near=near,
+            near=near_of(near),
             where=where,
             trusted_only=trusted_only,
             **self._seen(min_seq),
@@ -57,18 +59,20 @@ class QuestionVerbs(Connection):
             expires_s=timeout_s or self.timeout_s,
         )
 
+    @checked
     def search(self, *, timeout_s: float | None = None, **query: Any) -> contract.SearchReply:
         return self.submit_search(timeout_s=timeout_s, **query).wait(timeout_s)
 
+    @checked
     def submit_locate(
         self,
         *,
         photo_id: int | None = None,
-        path: str | None = None,
+        path: str | os.PathLike[str] | None = None,
         url: str | None = None,
-        content: bytes | None = None,
+        content: bytes | bytearray | memoryview | BinaryIO | None = None,
         threshold: float | None = None,
-        near: contract.Near | None = None,
+        near: contract.Near | Mapping[str, float] | None = None,
         min_seq: int | None = None,
         timeout_s: float | None = None,
     ) -> Handle[contract.LocateReply]:
@@ -80,7 +84,7 @@ class QuestionVerbs(Connection):
         request = contract.Locate(
             photo=photo_of(photo_id, path, url, content),
             threshold=threshold,
-            near=near,
+            near=near_of(near),
             **self._seen(min_seq),
         )
         return self._send(
@@ -91,9 +95,11 @@ class QuestionVerbs(Connection):
             expires_s=timeout_s or self.timeout_s,
         )
 
+    @checked
     def locate(self, *, timeout_s: float | None = None, **query: Any) -> contract.LocateReply:
         return self.submit_locate(timeout_s=timeout_s, **query).wait(timeout_s)
 
+    @checked
     def locating(self, task_id: str) -> Handle[contract.LocateReply]:
         """The handle of a `submit_locate` by its `task_id`, also in another process than the one that sent it.
 

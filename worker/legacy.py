@@ -16,9 +16,9 @@ from typing import Any, Never
 
 import numpy as np
 
+from producer_client.arguments import read_items
 from producer_client.client import Sightline
 from producer_client.contract import Code, Embedded, EmbedItem, NewPhoto, Photo, Provenance, Refused
-from producer_client.errors import BadRequest
 from producer_client.fields import LAT, LON, METHOD, take
 from worker.core.vectors import Vector, unit_rows
 from worker.errors import Permanent
@@ -139,7 +139,7 @@ def to_add(
     left_out = {*report.missing, *(number for group in report.duplicates for number in group[1:])}
     unknown = {*report.bad_coordinates, *(number for group in report.conflicts for number in group)}
     default = report.at_default_points
-    new: list[NewPhoto | Refused] = []
+    new: list[NewPhoto] = []
     for photo in photos:
         if photo.number in left_out:
             continue
@@ -151,27 +151,21 @@ def to_add(
             provenance = trust
         place = (photo.lat, photo.lon, provenance) if known else (None, None, None)
         new.append(_new_photo(photo, *place))
-    return new
+    return read_items(NewPhoto, new)
 
 
-def _new_photo(
-    photo: LegacyPhoto, lat: float | None, lon: float | None, provenance: Provenance | None
-) -> NewPhoto | Refused:
-    ref = str(photo.number)
+def _new_photo(photo: LegacyPhoto, lat: float | None, lon: float | None, provenance: Provenance | None) -> NewPhoto:
     address = photo.metadata.get("address")
     rest = {name: value for name, value in photo.metadata.items() if name != "address"}
-    try:
-        return NewPhoto(
-            ref=ref,
-            photo=Photo(path=photo.path),
-            lat=lat,
-            lon=lon,
-            provenance=provenance,
-            address=address if isinstance(address, dict) else {"address": address} if address else None,
-            metadata=rest or None,
-        )
-    except BadRequest as exc:
-        return Refused(ref, exc.code, exc.message)
+    return NewPhoto(
+        ref=str(photo.number),
+        photo=Photo(path=photo.path),
+        lat=lat,
+        lon=lon,
+        provenance=provenance,
+        address=address if isinstance(address, dict) else {"address": address} if address else None,
+        metadata=rest or None,
+    )
 
 
 class _Reader(pickle.Unpickler):

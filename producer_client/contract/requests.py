@@ -58,7 +58,8 @@ class NewPhoto(Message, frozen=True):
     metadata: dict[str, Any] | None = None
     update_row: bool | None = None
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        self.photo.check()
         _check_ref(self.ref)
         if (self.lat is None) != (self.lon is None):
             raise BadRequest(Code.BAD_COORDINATES, f"{self.ref}: give both lat and lon, or neither")
@@ -93,7 +94,8 @@ class EmbedItem(Message, frozen=True):
     ref: str
     photo: Photo
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        self.photo.check()
         _check_ref(self.ref)
 
 
@@ -158,8 +160,12 @@ class Search(Request, frozen=True):
                 Code.BAD_REQUEST,
                 f"search by one of photo, text, vector; got {' and '.join(given) or 'none of them'}",
             )
+        if self.photo is not None:
+            self.photo.check()
         if self.text is not None:
             _check_words(self.text)
+        if self.near is not None:
+            self.near.check()
         check_json("where", self.where)
         if self.vector is not None and not all(map(math.isfinite, self.vector)):
             raise BadRequest(Code.BAD_VECTOR, "vector holds a number that is not finite")
@@ -183,6 +189,9 @@ class Locate(Request, frozen=True):
     def __post_init__(self) -> None:
         if self.photo is None:
             raise BadRequest(Code.BAD_REQUEST, "locate needs a photo")
+        self.photo.check()
+        if self.near is not None:
+            self.near.check()
         _check_threshold(self.threshold)
         _check_min_seq(self.min_seq)
         _check_heard(self.heard)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+from typing import BinaryIO
 
+from producer_client import plain
 from producer_client.contract.wire import Message, Outcome, Reply, check_text
 from producer_client.errors import BadRequest
 from producer_client.words import RETRYABLE, Code
@@ -23,7 +25,7 @@ class Photo(Message, frozen=True):
     url: str | None = None  #: only hosts and schemes that the workers allow
     inline: str | None = None  #: base64 of the file's bytes
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         given = [name for name in ("photo_id", "path", "url", "inline") if getattr(self, name) is not None]
         if len(given) != 1 and given != ["photo_id", "path"]:
             raise BadRequest(
@@ -41,8 +43,9 @@ class Photo(Message, frozen=True):
                 check_text(name, reference)
 
     @classmethod
-    def of_bytes(cls, content: bytes) -> Photo:
-        return cls(inline=base64.b64encode(content).decode("ascii"))
+    def of_bytes(cls, content: bytes | bytearray | memoryview | BinaryIO) -> Photo:
+        """The photo itself, which travels in its message: bytes, or a file that is open for reading them."""
+        return cls(inline=plain.inline("content", content))
 
     def inline_bytes(self) -> bytes:
         """The decoded `inline` field. Raises BadRequest when it is not base64."""
@@ -76,7 +79,7 @@ class Near(Message, frozen=True):
     lon: float
     radius_m: float
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         check_coordinates(self.lat, self.lon)
         if not (math.isfinite(self.radius_m) and self.radius_m > 0):
             raise BadRequest(Code.BAD_REQUEST, f"radius_m {self.radius_m} must be a positive number of metres")

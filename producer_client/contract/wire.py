@@ -54,6 +54,10 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Plain JSON values; enums as strings, nested messages as objects."""
         return {name: _plain(getattr(self, name)) for name in self.__struct_fields__}
 
+    def check(self) -> None:
+        """Raises BadRequest for what types alone do not say. What is read is checked; what callers make, like a
+        NewPhoto, where it is sent: one bad item of a list must not raise while the list is made."""
+
     @classmethod
     def from_wire(cls, wire: object) -> Self:
         """Raises BadRequest with `unknown_field` or `bad_request` (or the code of a failed range check)."""
@@ -98,7 +102,9 @@ def failed(code: Code, message: str, seq: int | None = None) -> dict[str, Any]:
 def read(cls: type[_M], wire: object, where: str) -> _M:
     """Read one message strictly. where: what a refusal calls it. Raises BadRequest."""
     try:
-        return msgspec.convert(wire, cls)
+        found = msgspec.convert(wire, cls)
+        found.check()
+        return found
     except (msgspec.ValidationError, BadRequest) as exc:
         raise _refusal(cls, wire, where, exc) from exc
     except UnicodeEncodeError:

@@ -238,7 +238,7 @@ def sent(items: list[NewPhoto | Refused]) -> dict[int, NewPhoto]:
 
 
 def test_an_entry_that_no_message_can_carry_is_refused_and_its_neighbours_are_sent() -> None:
-    odd: list[dict[str, Any]] = [{"score": float("nan")}, {"tags": {1, 2}}, {"note": "a\0b"}]
+    odd: list[dict[str, Any]] = [{"score": float("nan")}, {"tags": {object()}}, {"note": "a\0b"}]
     photos = [LegacyPhoto(n, f"/{n}.jpg", None, None, Provenance.DERIVED, facts) for n, facts in enumerate(odd)]
     photos += [photo(3, "/with\0.jpg"), photo(4, "/good.jpg")]
 
