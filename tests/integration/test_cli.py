@@ -246,7 +246,7 @@ def test_doctor_finds_a_healthy_stack_healthy(stack: Stack, client: Any) -> None
     checks = as_json("doctor", settings=stack.settings)
 
     assert {name: check["ok"] for name, check in checks.items()} == dict.fromkeys(checks, True)
-    assert set(checks) == {"broker", "database", "model", "index", "pictures", "photo folders", "workers"}
+    assert set(checks) == {"broker", "keys", "database", "model", "index", "pictures", "photo folders", "workers"}
     assert checks["model"]["message"].endswith("on cpu by torch-float32")
     assert checks["model"]["backends"] == []
 

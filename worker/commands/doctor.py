@@ -60,6 +60,37 @@ def broker(settings: Settings) -> str:
     return say("{broker} answers", broker=shown)
 
 
+def keys(settings: Settings) -> str:
+    """Strangers beside our keys are a warning, work that nobody does is a fault."""
+    from worker.keys import beside
+
+    try:
+        found = beside(settings.broker_url, settings.key_prefix, patience_s=PATIENCE_S)
+    except OperationalError as exc:
+        raise _unwell(say("not looked at: {why}", why=exc)) from exc
+    for place in found:
+        if place.left:
+            words = to_say(
+                "messages for Sightline lie in database {database} where workers of these settings do not look: "
+                "{left}. They are of clients with another SIGHTLINE_BROKER_URL or key prefix, as those of an earlier "
+                "release: database 0, no prefix. Tell the clients, and run `sightline worker --queues "
+                "interactive,bulk,index` with these two set as there until no message is left (deploy/README.md)."
+            )
+            left = ", ".join(f"{name} {count}" for name, count in place.left.items())
+            raise _unwell(say(words, database=place.database, left=left))
+    others = [name for place in found for name in place.others]
+    if others:
+        words = to_say(
+            "ours begin with {prefix}. Beside them, in database {database}, lie those of others, as {others}: what "
+            "clears that database (`flushdb`) takes our messages with it. Give Sightline one of its own: the number at "
+            "the end of SIGHTLINE_BROKER_URL."
+        )
+        return say(words, prefix=settings.key_prefix, database=found[0].database, others=", ".join(others))
+    if not settings.key_prefix:
+        return say("without a prefix (SIGHTLINE_KEY_PREFIX is empty), for clients of releases before it")
+    return say("all begin with {prefix}", prefix=settings.key_prefix)
+
+
 def database(settings: Settings) -> str:
     from worker.storage.migrate import revisions
 
@@ -192,6 +223,7 @@ def workers(settings: Settings) -> str:
 
 def _checks() -> Iterator[tuple[str, Callable[[Settings], str]]]:
     yield to_say("broker"), broker
+    yield to_say("keys"), keys
     yield to_say("database"), database
     yield to_say("model"), model
     yield to_say("index"), index
