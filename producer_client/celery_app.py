@@ -1,4 +1,4 @@
-"""The client's Celery application: where it connects, how long it tries, how it ends. Knows no message."""
+"""The client's Celery application: where it connects, and how long it tries. Knows no message."""
 
 from __future__ import annotations
 
@@ -32,9 +32,13 @@ class PinnedCelery(Celery):
         return super().connection_for_write(url or self._pinned_broker, **options)
 
 
-def client_app(broker_url: str, backend: str, key_prefix: str) -> PinnedCelery:
-    """Connects to nothing yet. key_prefix: what every key begins with."""
-    app = PinnedCelery("sightline-client", broker=broker_url, backend=backend, set_as_current=False)
+def client_app(broker_url: str, key_prefix: str) -> PinnedCelery:
+    """What sends, with the settings by which replies are read. Connects to nothing yet.
+
+    key_prefix: what every key begins with. There is no result store, or celery would subscribe to the reply of whatever
+    is sent: `replies.py` has it.
+    """
+    app = PinnedCelery("sightline-client", broker=broker_url, backend="disabled", set_as_current=False)
     app.conf.update(
         task_serializer=serializer.NAME,
         result_serializer=serializer.NAME,
@@ -50,17 +54,6 @@ def client_app(broker_url: str, backend: str, key_prefix: str) -> PinnedCelery:
         redis_socket_timeout=30,
         redis_socket_keepalive=True,
         redis_backend_health_check_interval=25,
-        # Celery's own policy waits 20 s for replies' Redis before it gives up; the caller decides that here.
-        result_backend_transport_options={"global_keyprefix": key_prefix, "retry_policy": RETRY},
+        result_backend_transport_options={"global_keyprefix": key_prefix},
     )
     return app
-
-
-def close_app(app: Celery) -> None:
-    """Give its connections back."""
-    consumer = getattr(app.backend, "result_consumer", None)
-    if consumer is not None:
-        consumer.stop()
-        # Or celery 5.7 connects again to say goodbye for every handle that is collected later.
-        consumer._pubsub = None
-    app.close()

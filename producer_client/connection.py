@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Self, TypeVar
 
-from celery.result import AsyncResult
-
 from producer_client import contract
-from producer_client.celery_app import RETRY, client_app, close_app
 from producer_client.errors import BadRequest, TryAgain
-from producer_client.handle import Handle, connection_lost, read_reply
+from producer_client.forks import tell_children
+from producer_client.handle import Handle, read_reply
+from producer_client.line import Line
+from producer_client.reach import reaching
+from producer_client.replies import Replies
 from producer_client.session import Session
 from producer_client.words import DEFAULT_KEY_PREFIX, KEY_PREFIXES, Code, Queue, TaskName
 
@@ -23,7 +26,8 @@ DEFAULT_TIMEOUT_S = 60.0
 
 
 class Connection:
-    """One per process is enough; threads may share it. Constructing it connects to nothing.
+    """One per process is enough; threads may share it, and so may a process and the children that it forks.
+    Constructing it connects to nothing.
 
     broker_url: the workers' Redis, for example redis://host:6379/5. result_backend: where replies lie; the
     broker unless given. timeout_s: the default wait of every verb. session: of another client, whose writes are to be
@@ -46,7 +50,12 @@ class Connection:
             )
         self.timeout_s = timeout_s
         self._session = Session(session)
-        self._app = client_app(broker_url, result_backend or broker_url, key_prefix)
+        self._broker_url = broker_url
+        self._replies_url = result_backend or broker_url
+        self._key_prefix = key_prefix
+        self._opened: Line | None = None
+        self._opening = threading.Lock()
+        tell_children(self)
 
     @property
     def session(self) -> int:
@@ -74,8 +83,25 @@ class Connection:
         return {"min_seq": self._session.seq, "heard": self._session.heard}
 
     def close(self) -> None:
-        """Give the connections back. Handles of this client can no longer be waited for."""
-        close_app(self._app)
+        """Give the connections back. What is asked of the client or of its handles later opens new ones."""
+        with self._opening:
+            line, self._opened = self._opened, None
+        if line is not None:
+            line.close()
+
+    def after_fork(self) -> None:
+        """A child opens connections of its own when it needs them; those of its parent stay open there."""
+        self._opened, self._opening = None, threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # For processes that are not forked: addresses and what was seen, not the connections.
+        how: dict[str, Any] = {
+            "result_backend": self._replies_url,
+            "timeout_s": self.timeout_s,
+            "session": self.session,
+            "key_prefix": self._key_prefix,
+        }
+        return partial(type(self), **how), (self._broker_url,)
 
     def __enter__(self) -> Self:
         return self
@@ -92,15 +118,21 @@ class Connection:
         expires_s: float | None = None,
     ) -> Handle[T]:
         """expires_s: nobody waits after that, so a worker that gets to it later drops it."""
-        with connection_lost(self._app):
-            result = self._app.send_task(
-                name.value,
-                args=[request.to_wire()],
-                queue=queue.value,
-                expires=expires_s,
-                retry_policy=RETRY,
-            )
-        return self._handle(result, read)
+        wire = request.to_wire()
+        with reaching(self._broker_url):
+            task_id = self._line().send(name.value, queue.value, wire, expires_s)
+        return self._handle(task_id, read)
 
-    def _handle(self, result: AsyncResult[Any], read: Callable[[Any], T]) -> Handle[T]:
-        return Handle(result, partial(self.read_reply, read=read), self.timeout_s)
+    def _handle(self, task_id: str, read: Callable[[Any], T]) -> Handle[T]:
+        return Handle(task_id, self._replies, partial(self.read_reply, read=read), self.timeout_s)
+
+    @contextmanager
+    def _replies(self) -> Iterator[Replies]:
+        with reaching(self._replies_url):
+            yield self._line().replies
+
+    def _line(self) -> Line:
+        with self._opening:
+            if self._opened is None:
+                self._opened = Line(self._broker_url, self._replies_url, self._key_prefix)
+            return self._opened

@@ -4,6 +4,7 @@ SightlineError            .code, .message
 ├── BadRequest            the message itself is wrong: fix the call
 ├── PhotoRefused          this photo cannot be taken: .ref says which
 ├── TryAgain              the service could not now: send it again later
+│   └── Unreachable       nothing was heard of it: its Redis is away, or does not let us in
 └── TimedOut              no reply in time: the work may still be done
 """
 
@@ -37,6 +38,10 @@ class TryAgain(SightlineError):
     def __init__(self, code: Code, message: str, seq: int | None = None) -> None:
         super().__init__(code, message)
         self.seq = seq
+
+
+class Unreachable(TryAgain):
+    """What was sent before may still be carried out."""
 
 
 class TimedOut(SightlineError):

@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Iterator
+import threading
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any, Generic, TypeVar
 
-from celery import Celery
-from celery.backends.asynchronous import E_RETRY_LIMIT_EXCEEDED  # type: ignore[attr-defined]  # not in celery-types
 from celery.exceptions import TaskRevokedError
-from celery.exceptions import TimeoutError as ResultTimeout
-from celery.result import AsyncResult
-from kombu.exceptions import OperationalError
 
 from producer_client import contract
 from producer_client.errors import BadRequest, SightlineError, TimedOut, TryAgain
+from producer_client.forks import tell_children
+from producer_client.replies import Replies, Reply
 from producer_client.words import RETRYABLE, Code
 
 T = TypeVar("T")
 
-#: Threads that wait for what is awaited. asyncio's own are cores + 4, and its caller needs them for other things.
-_waiters = ThreadPoolExecutor(64, thread_name_prefix="sightline-wait")
+
+class Waiters:
+    """Threads that wait for what is awaited. asyncio's own are cores + 4, and its caller needs them elsewhere."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+        tell_children(self)
+
+    def after_fork(self) -> None:
+        """A child has none of its parent's threads, though the parent's pool would count on them."""
+        self.pool = ThreadPoolExecutor(64, thread_name_prefix="sightline-wait")
+
+
+_waiters = Waiters()
 
 
 def read_reply(wire: Any, read: Callable[[Any], T]) -> T:
@@ -40,57 +50,67 @@ def read_reply(wire: Any, read: Callable[[Any], T]) -> T:
 
 
 class Handle(Generic[T]):
-    """A request on its way. It may be waited for again after TimedOut, in any thread.
+    """A request on its way. It may be waited for again after TimedOut, in any thread and in a forked child; or not at
+    all.
 
-    opened: makes the reply of what the task returned, as `read_reply` does.
+    replies: where its reply will be, asked at every look, as a forked child has a place of its own. opened: makes the
+    reply of what the task returned, as `read_reply` does.
     """
 
-    def __init__(self, result: AsyncResult[Any], opened: Callable[[Any], T], timeout_s: float) -> None:
-        self._result = result
+    def __init__(
+        self,
+        task_id: str,
+        replies: Callable[[], AbstractContextManager[Replies]],
+        opened: Callable[[Any], T],
+        timeout_s: float,
+    ) -> None:
+        self.task_id = task_id
+        self._replies = replies
         self._opened = opened
         self._timeout_s = timeout_s
-
-    @property
-    def task_id(self) -> str:
-        return str(self._result.id)
+        self._reply: Reply | None = None
 
     def ready(self) -> bool:
         """Whether `wait` would return at once. Raises TryAgain where Redis is away."""
-        with connection_lost(self._result.app):
-            return bool(self._result.ready())
+        if self._reply is None:
+            with self._replies() as replies:
+                self._reply = replies.look(self.task_id)
+        return self._reply is not None
 
     def wait(self, timeout_s: float | None = None) -> T:
         """The reply. Raises BadRequest, PhotoRefused, TryAgain, or TimedOut after `timeout_s` seconds."""
-        limit_s = self._timeout_s if timeout_s is None else timeout_s
+        return self._wait(self._timeout_s if timeout_s is None else timeout_s)
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self._awaited().__await__()
+
+    async def _awaited(self) -> T:
+        left = threading.Event()
+
+        def given_up() -> bool:
+            # Or the end of the program would wait for this thread as long as its caller meant to.
+            return left.is_set() or not threading.main_thread().is_alive()
+
         try:
-            with connection_lost(self._result.app):
-                wire = self._result.get(timeout=limit_s, propagate=False, disable_sync_subtasks=False)
-        except ResultTimeout as exc:
+            return await asyncio.get_running_loop().run_in_executor(
+                _waiters.pool, lambda: self._wait(self._timeout_s, given_up)
+            )
+        finally:
+            left.set()
+
+    def _wait(self, limit_s: float, given_up: Callable[[], bool] = bool) -> T:
+        if self._reply is None:
+            with self._replies() as replies:
+                self._reply = replies.wait(self.task_id, limit_s, given_up)
+        if self._reply is None:
             raise TimedOut(
                 Code.TIMED_OUT,
                 f"no reply within {limit_s:g} s; the request {self.task_id} may still be carried out. "
                 "Is a worker running? `sightline doctor` tells.",
-            ) from exc
+            )
+        wire = self._reply.value
         if isinstance(wire, TaskRevokedError):
             raise TimedOut(Code.TIMED_OUT, "no worker took the request before its caller's patience ended")
         if isinstance(wire, Exception):
             raise TryAgain(Code.UNAVAILABLE, f"the worker ended in the middle of it: {wire!r:.200}") from wire
         return self._opened(wire)
-
-    def __await__(self) -> Generator[Any, None, T]:
-        return asyncio.get_running_loop().run_in_executor(_waiters, self.wait).__await__()
-
-
-@contextmanager
-def connection_lost(app: Celery) -> Iterator[None]:
-    """Turn what kombu, celery and the Redis driver raise for a server that is away into TryAgain."""
-    driver_errors: tuple[type[Exception], ...] = getattr(app.backend, "connection_errors", ())
-    try:
-        yield
-    except (OperationalError, *driver_errors) as exc:  # type: ignore[misc]  # a tuple made at run time
-        raise TryAgain(Code.UNAVAILABLE, f"Redis cannot be reached: {exc}") from exc
-    except RuntimeError as exc:
-        # Celery's word for a result store that stayed away (celery.backends.asynchronous).
-        if str(exc) != E_RETRY_LIMIT_EXCEEDED:
-            raise
-        raise TryAgain(Code.UNAVAILABLE, "Redis cannot be reached: no connection for replies") from exc

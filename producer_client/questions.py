@@ -104,6 +104,6 @@ class QuestionVerbs(Connection):
         """The handle of a `submit_locate` by its `task_id`, also in another process than the one that sent it.
 
         Replies are kept for an hour (SIGHTLINE_RESULT_EXPIRES_S). An id that nobody sent looks like one that is still
-        on its way. To look without waiting, ask `ready()`: `wait` takes a second at least when nothing is there.
+        on its way. To look without waiting, ask `ready()`.
         """
-        return self._handle(self._app.AsyncResult(task_id), contract.LocateReply.from_wire)
+        return self._handle(task_id, contract.LocateReply.from_wire)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from producer_client.contract import LocateReply, SearchReply
 from producer_client.errors import BadRequest
+from producer_client.forks import tell_children
 from producer_client.words import Code
 
 T = TypeVar("T")
@@ -22,10 +23,15 @@ class Session:
     """
 
     def __init__(self, seq: int = 0) -> None:
-        self._lock = threading.Lock()
+        self.after_fork()
         self._seq = 0
         self._heard: str | None = None
         self.join(seq)
+        tell_children(self)
+
+    def after_fork(self) -> None:
+        """A child goes on with what its parent has seen; the lock may be one that a thread of the parent holds."""
+        self._lock = threading.Lock()
 
     @property
     def seq(self) -> int:

@@ -464,12 +464,12 @@ def test_a_request_that_nobody_answers_times_out_and_can_be_waited_for_again(sta
     assert later.value.code is Code.STALE
 
 
-def test_a_question_that_expired_in_the_queue_is_timed_out(stack: Stack) -> None:
+def test_a_question_that_expired_in_the_queue_is_timed_out(stack: Stack, client: Sightline) -> None:
     app = plain_celery(stack.settings)
     result = app.send_task(TaskName.STATS, args=[{"v": 1}], queue="interactive", expires=-1)
 
-    with pytest.raises(TimedOut):
-        Handle(result, lambda wire: wire, 30.0).wait()
+    with pytest.raises(TimedOut, match="patience"):
+        client.locating(result.id).wait(30)
 
     app.close()
 
