@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from demo.__main__ import Case, split
 from demo.soak import busy_cores, run, wrong_runs
-from producer_client import NewPhoto, Photo
 from tests.conftest import Scene, processes_of, server_dir
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +42,7 @@ def test_the_demo_ends_with_its_json_and_leaves_no_process(scenes: list[Scene]) 
 
         assert list(result) == [
             "encoder",
+            "held_out",
             "added",
             "indexed",
             "generation",
@@ -128,22 +128,27 @@ def test_real_photos_of_known_places_are_located_and_a_place_never_seen_is_not(r
     assert result["median_error_m"] < 25
 
 
-def test_the_split_holds_one_place_out_whole_and_leaves_witnesses_for_the_others() -> None:
-    def cases(place: str, count: int) -> list[Case]:
-        return [Case(NewPhoto(f"{place}{i}", Photo(path=f"/{place}/{i}")), place, 1.0, 2.0) for i in range(count)]
+def test_photos_of_one_place_are_each_asked_for_without_themselves(scenes: list[Scene]) -> None:
+    here = [scene for scene in scenes if scene.place == scenes[0].place]
+    with server_dir() as folder:
+        photos = folder / "Дача, 2024" / "my photos"
+        photos.mkdir(parents=True)
+        for number, scene in enumerate(here):
+            shutil.copy(scene.path, photos / f"{number}.jpg")
+        shutil.copy(scenes[0].path, photos / "again.jpg")
+        broken = photos / "broken.jpg"
+        broken.write_bytes(scenes[0].path.read_bytes()[:3000])
+        (photos / "notes.txt").write_text("no photo")
 
-    known, held_back, unseen = split(cases("a", 8) + cases("b", 3) + cases("c", 4))
+        done, result = run_demo("--photos", str(photos.parent), data_dir=folder / "demo")
 
-    assert {case.place for case in unseen} == {"b"}
-    assert len(unseen) == 3
-    assert {case.place for case in held_back} == {"a", "c"}
-    assert not {case.path for case in known} & {case.path for case in held_back}
-    assert {place: sum(case.place == place for case in known) for place in "ac"} == {"a": 6, "c": 3}
-
-
-def test_photos_of_one_place_alone_are_said_to_be_too_few() -> None:
-    with pytest.raises(RuntimeError, match="one place"):
-        split([Case(NewPhoto("a", Photo(path="/a")), "a", 1.0, 2.0)])
+    assert result["held_out"] == "photos"
+    assert result["added"] == len(here) + 1
+    assert result["located"] + result["abstained"] == len(here) + 1
+    assert result["located"] >= len(here) - 1
+    said = " ".join(done.stdout.split())
+    assert "nothing of what is said of a place that it has never seen" in said
+    assert "broken.jpg: the photo cannot be decoded" in said
 
 
 def said(**changed: int) -> dict[str, Any]:
