@@ -36,7 +36,7 @@ RETRY_S = 60
 #: Of the Sightline workers.
 KEY_PREFIX = os.environ.get("SIGHTLINE_KEY_PREFIX", DEFAULT_KEY_PREFIX)
 
-app = Celery("backend", broker=os.environ.get("SIGHTLINE_BROKER_URL", "redis://127.0.0.1:6399/5"))
+app = Celery("backend", broker=os.environ.get("SIGHTLINE_BROKER_URL", "redis://127.0.0.1:6379/5"))
 app.conf.update(
     task_default_queue=OURS,
     task_serializer="json",

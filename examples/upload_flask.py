@@ -1,7 +1,7 @@
 """An upload that is located while its page goes on living: Flask, Flask-SQLAlchemy, polling or server-sent events.
 
     app = create_app(
-        Sightline("redis://127.0.0.1:6399/5"),
+        Sightline(os.environ["SIGHTLINE_BROKER_URL"]),
         database_url="postgresql+psycopg2://...",
         photo_folder=Path("/photos/uploads"),  # below SIGHTLINE_PHOTO_ROOTS of the workers
         secret_key=...,

@@ -1,6 +1,6 @@
 """The client of a photo backend: small messages out, typed replies back. Needs celery and msgspec alone.
 
-    sightline = Sightline("redis://127.0.0.1:6399/5")
+    sightline = Sightline(os.environ["SIGHTLINE_BROKER_URL"])
     stored = sightline.add_to_index(path="/photos/1.jpg", lat=55.7, lon=13.2, provenance="exif_gps")
     answer = sightline.locate(path="/photos/2.jpg").answer
 

@@ -89,8 +89,7 @@ def plain_celery(settings: Settings) -> Celery:
 
 @contextmanager
 def server_dir() -> Iterator[Path]:
-    """A folder for Postgres, which runs as a user of its own when the tests run as root. Not below pytest's folder:
-    every starting pytest closes that one to other users again, under a server that runs."""
+    """A folder for servers, of a short name: Postgres' socket lies in it then. Below pytest's it lies elsewhere."""
     folder = Path(tempfile.mkdtemp(prefix="sightline-test-"))
     try:
         yield folder

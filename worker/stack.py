@@ -14,6 +14,7 @@ from typing import IO, Self
 
 from producer_client import Sightline, TimedOut, TryAgain
 from worker.embedded import EmbeddedServers
+from worker.embedded.private import UMASK, opened_to_append
 from worker.settings import Settings
 
 #: Seconds for a process to end after it was asked to, before it is killed: tasks in hand are ended first.
@@ -54,7 +55,7 @@ class Process:
     def __init__(self, settings: Settings, *arguments: str, log: Path | None = None) -> None:
         self.name = arguments[0] if len(arguments) == 1 else " ".join(arguments)
         self.log = log
-        self._file: IO[bytes] | None = None if log is None else log.open("ab")
+        self._file: IO[bytes] | None = None if log is None else opened_to_append(log)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "worker.cli", *arguments],
             env={**os.environ, **settings.as_env(), "PYTHONUNBUFFERED": "1"},
@@ -62,6 +63,7 @@ class Process:
             stdout=self._file,
             stderr=subprocess.STDOUT if self._file else None,
             start_new_session=True,
+            umask=UMASK,
         )
 
     @property
@@ -136,7 +138,7 @@ class Stack:
         """Start `sightline <arguments>` as a process of this stack."""
         log = None
         if self._log_dir is not None:
-            self._log_dir.mkdir(parents=True, exist_ok=True)
+            self._log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             log = self._log_dir / f"{'-'.join(a.strip('-') for a in arguments)}-{len(self.processes)}.log"
         process = Process(settings or self.settings, *arguments, log=log)
         self.processes.append(process)

