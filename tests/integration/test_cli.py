@@ -446,6 +446,12 @@ def readme_code() -> str:
     return str(code)
 
 
+def readme_address() -> str:
+    """Its line that gives the backend the address of the queue."""
+    (line,) = re.findall(r"^export .*BROKER_URL .*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    return str(line)
+
+
 @pytest.fixture
 def up_folder() -> Iterator[Path]:
     with server_dir() as folder:
@@ -481,7 +487,7 @@ def test_up_in_one_terminal_and_the_readmes_code_in_another(up_folder: Path, sce
         code = readme_code()
         assert len(code.splitlines()) <= 30
         code = code.replace("/photos", str(photos / scenes[0].place))
-        shell = ["sh", "-c", f'set -a; . {note}; set +a; exec "$@"', "sh"]
+        shell = ["sh", "-c", f'{readme_address().replace(".sightline", str(note.parent))}; exec "$@"', "sh"]
         backend = subprocess.run(
             [*shell, sys.executable, "-c", code],
             env=env,

@@ -7,6 +7,8 @@ user of the machine reads what they keep or reaches them (docs/decisions/0022).
 from __future__ import annotations
 
 import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Self
 
@@ -110,6 +112,38 @@ def end_left(data_dir: Path) -> list[str]:
                 "Postgres": Postgres(folder / "postgres").end_left(),
             }
             return [name for name, was_left in ended.items() if was_left]
+    except OSError as exc:
+        raise RuntimeError(_unusable(folder, exc)) from exc
+
+
+def is_running(data_dir: Path) -> bool:
+    """Whether somebody runs the servers of this folder."""
+    if not (data_dir / "servers.lock").exists():
+        return False
+    try:
+        _locked(data_dir).close()
+    except RuntimeError:
+        return True
+    return False
+
+
+@contextmanager
+def new_cluster(data_dir: Path) -> Iterator[str]:
+    """The address of an empty Postgres that takes the place of the folder's own where the block ends well.
+
+    Raises RuntimeError where the servers of the folder run, or this one does not start.
+    """
+    folder = data_dir.absolute()
+    if lacking := embedded_lacks():
+        raise Permanent(Code.NOT_READY, f"this machine has no servers of its own to start: {lacking}")
+    try:
+        folder = _real(folder)
+        close_data_dir(folder)
+        with _locked(folder):
+            former = Postgres(folder / "postgres")
+            former.end_left()
+            with former.replaced() as url:
+                yield url
     except OSError as exc:
         raise RuntimeError(_unusable(folder, exc)) from exc
 

@@ -10,7 +10,8 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,6 +56,7 @@ class Postgres:
         """Raises RuntimeError with the last words of a server that does not start. It may be started again then."""
         if self._process is not None and self._process.poll() is None:
             return
+        self._take_back()
         self.end_left()
         users = _users()
         account = account_for(program("postgres"))
@@ -68,6 +70,37 @@ class Postgres:
         if self._socket_folder is None:
             self._socket_folder = socket_folder(self._folder, SOCKET, account)
         self._start(account)
+
+    @contextmanager
+    def replaced(self) -> Iterator[str]:
+        """The address of an empty cluster that takes this one's place where the block ends well; this one must not run.
+
+        Until then it lies aside, and where that is cut off between two names `start` takes this one back.
+        """
+        self._take_back()
+        new = Postgres(self._folder.with_name("postgres.restored"))
+        for left in (new._folder, self._aside):
+            shutil.rmtree(left, ignore_errors=True)
+        try:
+            new.start()
+            yield new.url
+            new.close()
+        except BaseException:
+            new.close()
+            shutil.rmtree(new._folder, ignore_errors=True)
+            raise
+        if self._folder.exists():
+            self._folder.rename(self._aside)
+        new._folder.rename(self._folder)
+        shutil.rmtree(self._aside, ignore_errors=True)
+
+    @property
+    def _aside(self) -> Path:
+        return self._folder.with_name("postgres.former")
+
+    def _take_back(self) -> None:
+        if self._aside.exists() and not self._folder.exists():
+            self._aside.rename(self._folder)
 
     def stop(self) -> None:
         """Returns when the server has ended. Raises RuntimeError naming one that does not."""

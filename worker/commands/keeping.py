@@ -1,0 +1,160 @@
+"""`sightline backup` and `restore`: the Postgres that `sightline up` keeps, as one file.
+
+It is the truth: vectors, photos, provenance. The index is built of it again, and photo files are the backend's to keep.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from producer_client.contract import Code
+from worker.commands.connections import open_store
+from worker.commands.terminal import AsJson, err, out, show
+from worker.errors import Permanent
+from worker.settings import Settings
+from worker.settings import load as load_settings
+from worker.words import say
+
+MB = 1e6
+
+
+def backup(
+    file: Annotated[Path, typer.Argument(help=say("The file to write; one that is there is replaced."))],
+    as_json: AsJson = False,
+) -> None:
+    """Write the Postgres that `sightline up` keeps into one file, while it runs or not.
+
+    All that cannot be made again is in it but for the photo files and messages on their way.
+    """
+    settings = _of_own_servers("pg_dump --format=custom --file=backup.dump --dbname={address}")
+    from worker.embedded import EmbeddedServers, dumps, is_running
+
+    started = time.monotonic()
+    with _in_words():
+        if is_running(settings.data_dir):
+            _write(_running(settings).database_url, file)
+        elif not (settings.data_dir / "postgres").exists():
+            raise RuntimeError(say("{folder} has no database to back up", folder=settings.data_dir))
+        else:
+            with EmbeddedServers(settings.data_dir, with_valkey=False) as servers:
+                _write(servers.database_url, file)
+        with err.status(say("looking whether it can be read")):
+            dumps.look_into(file)
+    told: dict[str, Any] = {"file": str(file), "bytes": file.stat().st_size, "took_s": time.monotonic() - started}
+    words = say("[green]written[/] {file}, {mb:.1f} MB", file=escape(str(file)), mb=told["bytes"] / MB)
+    show(as_json, told, lambda: out.print(words, soft_wrap=True))
+
+
+def restore(
+    file: Annotated[Path, typer.Argument(help=say("What `sightline backup` has written."))],
+    replace: Annotated[
+        bool, typer.Option("--replace", help=say("Also where there is a database, whose place it takes."))
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make the Postgres that `sightline up` keeps out of a file of `sightline backup`; `up` must not run.
+
+    The database that is there goes when the new one is complete.
+    """
+    settings = _of_own_servers("pg_restore --clean --if-exists --single-transaction --dbname={address} backup.dump")
+    from worker.embedded import dumps, new_cluster
+
+    started = time.monotonic()
+    with _in_words():
+        dumps.look_into(file)
+        there = (settings.data_dir / "postgres").exists()
+        if there and not replace:
+            raise Permanent(
+                Code.BAD_REQUEST,
+                say("{folder} has a database: --replace puts this one in its place", folder=settings.data_dir),
+            )
+        with new_cluster(settings.data_dir) as url, err.status(say("restoring")) as status:
+            dumps.restore(file, url, lambda: status.update(_since(say("restoring"), started)))
+            status.update(say("bringing it to this release's schema"))
+            revision = _migrated(settings.model_copy(update={"database_url": url}))
+    told = {"file": str(file), "revision": revision, "replaced": there, "took_s": time.monotonic() - started}
+    words = say(
+        "[green]restored[/] {file}, at revision {revision}. Start `sightline up`, then `sightline rebuild`: until its "
+        "end workers hold all vectors in memory.",
+        file=escape(str(file)),
+        revision=revision,
+    )
+    show(as_json, told, lambda: out.print(words, soft_wrap=True))
+
+
+def _of_own_servers(otherwise: str) -> Settings:
+    """The settings as `up` begins from. Raises Permanent with a command where the database is another's to back up."""
+    settings = load_settings(note=False)
+    if "database_url" in settings.model_fields_set:
+        with open_store(settings) as store:
+            address = store.database.address.replace("+psycopg2", "").replace(":***@", "@")
+        command = otherwise.format(address=address)
+        raise Permanent(
+            Code.BAD_REQUEST,
+            say(
+                "SIGHTLINE_DATABASE_URL names a database of your own. Use its backups, or `{command}`", command=command
+            ),
+        )
+    return settings
+
+
+def _running(settings: Settings) -> Settings:
+    noted = load_settings()
+    if "database_url" not in noted.model_fields_set:
+        raise RuntimeError(
+            say("the `sightline up` of {folder} is starting or stopping: try again", folder=settings.data_dir)
+        )
+    return noted
+
+
+def _write(url: str, file: Path) -> None:
+    from worker.embedded import dumps
+
+    part = dumps.growing(file)
+    with err.status(say("writing")) as status:
+
+        def tell() -> None:
+            size = part.stat().st_size if part.exists() else 0
+            status.update(say("writing, {mb:.1f} MB", mb=size / MB))
+
+        dumps.dump(url, file, tell)
+
+
+def _since(doing: str, started: float) -> str:
+    return say("{doing}, {seconds:.0f} s", doing=doing, seconds=time.monotonic() - started)
+
+
+def _migrated(settings: Settings) -> str:
+    from worker.storage.migrate import migrate
+
+    with open_store(settings) as store, store.database.guard():
+        return migrate(
+            store.database.engine,
+            schema=settings.db_schema,
+            photos_table=settings.photos_table,
+            columns=settings.photos_columns,
+        )
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    """What servers, programs and files raise, with a code; an interrupt ends what was started first."""
+    from worker.stack import raise_on_signals
+
+    raise_on_signals()
+    try:
+        yield
+    except KeyboardInterrupt:
+        err.print(say("stopped"))
+        raise typer.Exit(130) from None
+    except OSError as exc:
+        raise Permanent(Code.UNAVAILABLE, f"{exc.filename or ''}: {exc.strerror or exc}") from exc
+    except RuntimeError as exc:
+        raise Permanent(Code.NOT_READY, str(exc)) from exc
