@@ -15,11 +15,15 @@ from producer_client import contract, serializer
 from producer_client.celery_app import PinnedCelery
 from producer_client.contract import Queue, TaskName
 from worker import logs
+from worker.broker import InHand
 from worker.runtime import Runtime
 from worker.settings import Settings
 
 #: Queues of the two kinds of worker process.
 ROLES = {"serve": (Queue.INTERACTIVE, Queue.BULK), "index": (Queue.INDEX,)}
+
+#: How often a reply is tried that Redis does not take, seconds between: a minute in all, about that of a failover.
+REPLY_RETRY = {"max_retries": 60, "interval_start": 0, "interval_step": 0.5, "interval_max": 1}
 
 
 class BulkCapped(round_robin_cycle):  # type: ignore[type-arg]  # generic in its stubs alone
@@ -43,9 +47,15 @@ class BulkCapped(round_robin_cycle):  # type: ignore[type-arg]  # generic in its
         return [queue for queue in queues if queue != Queue.BULK or in_hand < self._most or len(queues) == 1]
 
 
+class WorkerCelery(PinnedCelery):
+    """Celery, by the transports of worker.broker."""
+
+    amqp_cls = "worker.broker:WorkerAMQP"
+
+
 def create_app(settings: Settings) -> Celery:
     """The app of one process, with its Runtime as `app.runtime`. Connects to nothing."""
-    app = PinnedCelery("sightline", broker=settings.broker_url, backend=settings.replies_url, set_as_current=True)
+    app = WorkerCelery("sightline", broker=settings.broker_url, backend=settings.replies_url, set_as_current=True)
     app.conf.update(
         imports=["worker.tasks.photos", "worker.tasks.search", "worker.tasks.index"],
         task_queues=[KombuQueue(queue.value) for queue in Queue],
@@ -74,15 +84,22 @@ def create_app(settings: Settings) -> Celery:
             "queue_order_strategy": partial(BulkCapped, max(1, settings.concurrency // 2)),
             # Seconds until a bulk thread that has become free is given work.
             "polling_interval": 0.05,
+            "in_hand": InHand(),
         },
         result_backend_transport_options={
             "global_keyprefix": settings.key_prefix,
             "visibility_timeout": settings.visibility_timeout_s,
+            "retry_policy": REPLY_RETRY,
         },
         redis_socket_timeout=30,
         redis_socket_connect_timeout=5,
         redis_socket_keepalive=True,
         redis_backend_health_check_interval=25,
+        worker_consumer="worker.broker:OutlivingConsumer",
+        # Whoever can reach the broker could end the worker, or have it stop listening.
+        worker_enable_remote_control=False,
+        # A task in hand goes on while the broker is away: its write is done, and its reply is kept trying.
+        worker_cancel_long_running_tasks_on_connection_loss=False,
         # A broker that is away is waited for, at start and later.
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
@@ -95,7 +112,7 @@ def create_app(settings: Settings) -> Celery:
         timezone="UTC",
         enable_utc=True,
         # What is due lies in Postgres, by level; the beat only knocks and keeps no file of its own (a pickle).
-        beat_scheduler="celery.beat:Scheduler",
+        beat_scheduler="worker.running:Knocking",
         beat_schedule={
             "tick": {
                 "task": TaskName.TICK.value,
@@ -106,6 +123,7 @@ def create_app(settings: Settings) -> Celery:
             }
         },
     )
+    app.loader.override_backends = dict.fromkeys(("redis", "rediss"), "worker.broker:Replies")
     app.runtime = Runtime(settings)  # type: ignore[attr-defined]  # tasks read it as self.runtime
 
     @worker_shutdown.connect(weak=False)

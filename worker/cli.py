@@ -11,7 +11,7 @@ import typer
 from pydantic import ValidationError
 
 from producer_client import SightlineError
-from worker.commands import doctor, index, keeping, moving, photos, questions, service
+from worker.commands import doctor, index, keeping, moving, parked, photos, questions, service
 from worker.commands.terminal import BAD_SETTINGS, fail
 from worker.errors import WorkerError
 from worker.settings import PREFIX
@@ -37,6 +37,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     index.stats,
     keeping.backup,
     keeping.restore,
+    parked.parked,
     doctor.doctor,
 )
 

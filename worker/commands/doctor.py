@@ -15,6 +15,7 @@ from rich.table import Table
 from producer_client import SightlineError
 from producer_client.contract import Code
 from producer_client.language import to_say
+from worker.broker import parking, refuses_writes
 from worker.commands.connections import open_client, open_store
 from worker.commands.terminal import UNWELL, AsJson, out, show
 from worker.errors import BadGeneration, Permanent, WorkerError
@@ -57,6 +58,8 @@ def broker(settings: Settings) -> str:
         except OperationalError as exc:
             words = say("{broker}: {why}. Start Redis, or set SIGHTLINE_BROKER_URL.", broker=shown, why=exc)
             raise _unwell(words) from exc
+        if why := refuses_writes(connection):
+            raise _unwell(f"{shown}: {say(why)}")
     return say("{broker} answers", broker=shown)
 
 
@@ -89,6 +92,15 @@ def keys(settings: Settings) -> str:
     if not settings.key_prefix:
         return say("without a prefix (SIGHTLINE_KEY_PREFIX is empty), for clients of releases before it")
     return say("all begin with {prefix}", prefix=settings.key_prefix)
+
+
+def queues(settings: Settings) -> str:
+    with parking(settings) as parked:
+        count = parked.count()
+    if count:
+        words = to_say("{count} items in the queues could not be read: `sightline parked` shows them.")
+        raise _unwell(say(words, count=count))
+    return say("nothing lay in them that could not be read")
 
 
 def database(settings: Settings) -> str:
@@ -224,6 +236,7 @@ def workers(settings: Settings) -> str:
 def _checks() -> Iterator[tuple[str, Callable[[Settings], str]]]:
     yield to_say("broker"), broker
     yield to_say("keys"), keys
+    yield to_say("queues"), queues
     yield to_say("database"), database
     yield to_say("model"), model
     yield to_say("index"), index

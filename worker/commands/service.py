@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from worker import upenv
 from worker.commands.connections import open_store
-from worker.commands.terminal import BAD_SETTINGS, NO_MODEL, AsJson, err, fail, out, show
+from worker.commands.terminal import BAD_SETTINGS, ENDED, NO_MODEL, AsJson, err, fail, out, show
 from worker.errors import EncoderUnavailable, Permanent
 from worker.settings import Settings
 from worker.settings import load as load_settings
@@ -68,6 +68,7 @@ def worker(
     """Run one worker process. Start as many as you like, on as many machines."""
     from worker import logs
     from worker.app import ROLES, create_app
+    from worker.running import run_worker
     from worker.storage.objects import ObjectFolder
 
     settings = load_settings()
@@ -90,28 +91,19 @@ def worker(
         # Celery reads this when its worker starts. SIGTERM then waits for a rebuild in hand no longer than
         # worker_soft_shutdown_timeout; a rebuild that is cut off has published nothing.
         os.environ["REMAP_SIGTERM"] = "SIGQUIT"
-    # The index role forks its child before anything of torch or FAISS is imported (faiss #5206).
-    pool = ["--pool=threads", f"--concurrency={settings.concurrency}"] if role == "serve" else ["--pool=prefork", "-c1"]
-    app.worker_main(
-        [
-            "worker",
-            *pool,
-            f"--queues={queues or ','.join(queue.value for queue in ROLES[role])}",
-            f"--hostname={role}-{os.getpid()}@%h",
-            f"--loglevel={settings.log_level}",
-            # Workers of this kind have nothing to say to each other.
-            "--without-gossip",
-            "--without-mingle",
-        ]
-    )
+    asked = run_worker(app, role=role, queues=queues, concurrency=settings.concurrency, log_level=settings.log_level)
+    if not asked:
+        fail(say("the worker has ended by itself; its log says why"), ENDED)
 
 
 def beat() -> None:
     """Run the beat. Any number of them is safe: what is due is decided in Postgres."""
     from worker.app import create_app
+    from worker.running import run_beat
 
     settings = load_settings()
-    create_app(settings).start(["beat", f"--loglevel={settings.log_level}"])
+    run_beat(create_app(settings), log_level=settings.log_level)
+    fail(say("the beat has ended by itself; its log says why"), ENDED)
 
 
 def migrate(as_json: AsJson = False) -> None:

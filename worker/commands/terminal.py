@@ -16,8 +16,9 @@ from producer_client import Refused
 from producer_client.contract import Message
 from worker.words import say, why
 
-#: Exit codes beside 0: the request failed, the settings are wrong, the model is missing, a check of `doctor` failed.
-FAILED, BAD_SETTINGS, NO_MODEL, UNWELL = 1, 2, 3, 4
+#: Exit codes beside 0: the request failed, the settings are wrong, the model is missing, a check of `doctor` failed,
+#: a worker or a beat ended without a signal that asked it to.
+FAILED, BAD_SETTINGS, NO_MODEL, UNWELL, ENDED = 1, 2, 3, 4, 5
 
 AsJson = Annotated[bool, typer.Option("--json", help=say("Print one JSON object instead of a table."))]
 UpdateRows = Annotated[

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar, cast
 
 from celery import Celery, Task
+from celery.exceptions import InvalidTaskError, Reject
 from celery.worker.strategy import default
 
 from producer_client import contract, serializer
@@ -99,7 +100,11 @@ class ContractTask(Task):  # type: ignore[type-arg]  # celery's generic has no r
             return contract.failed(exc.code, exc.message)
         pause_s = min(LONGEST_PAUSE_S, self.runtime.settings.retry_pause_s * 2.0 ** min(done, 10))
         log.warning("task goes round again", extra={"task": self.name, "why": exc.message, "pause_s": pause_s})
-        raise self.retry(countdown=pause_s)
+        try:
+            raise self.retry(countdown=pause_s)
+        except Reject as refused:
+            # Redis does not take it either, and Celery would drop it. Unacknowledged it is handed out again.
+            raise Reject(str(refused), requeue=True) from exc
 
 
 def read_plainly(task: Task[Any, Any], app: Celery, consumer: Any, **options: Any) -> Callable[..., None]:
@@ -110,9 +115,38 @@ def read_plainly(task: Task[Any, Any], app: Celery, consumer: Any, **options: An
     def take(message: Any, *rest: Any, **named: Any) -> None:
         if message.content_type == "application/json":
             message.content_type = serializer.CONTENT_TYPE
+        match message.payload:
+            case [list(), dict(), dict() as then] if all(map(_can_follow, then.items())):
+                pass
+            case [list(), dict(), None] | dict():
+                pass
+            case _:
+                raise InvalidTaskError("the body is not [arguments, named arguments, what is to follow]")
         handle(message, *rest, **named)
 
     return take
+
+
+def _can_follow(embedded: tuple[str, Any]) -> bool:
+    """Whether Celery can call what a message says is to follow its task. One that cannot be called is never
+    acknowledged: its message would come back for ever (5.7)."""
+    match embedded:
+        case _, None:
+            return True
+        case "callbacks" | "errbacks" | "chain", list(signatures):
+            return all(map(_is_signature, signatures))
+        case "chord", signature:
+            return _is_signature(signature)
+    # Of others' making, and nothing that Celery calls.
+    return embedded[0] not in ("callbacks", "errbacks", "chain", "chord")
+
+
+def _is_signature(found: Any) -> bool:
+    match found:
+        case {"task": str()}:
+            parts = {"args": list, "kwargs": dict, "options": dict}
+            return all(isinstance(found.get(part, kind()), kind) for part, kind in parts.items())
+    return False
 
 
 class LastingTask(ContractTask):

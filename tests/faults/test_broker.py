@@ -1,0 +1,351 @@
+"""Redis that changes its mind, and strangers at it: workers and the beat live on, and what was lost is said."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import redis
+from celery import Celery
+
+from producer_client import Code, Sightline, Stored, TryAgain, contract
+from producer_client.words import DEFAULT_KEY_PREFIX
+from tests.conftest import ENCODER, Scene, server_dir
+from tests.faults.conftest import PATIENCE_S, Gate, until
+from worker.commands import doctor
+from worker.commands.terminal import ENDED
+from worker.embedded import EmbeddedServers
+from worker.errors import Permanent
+from worker.parking import Parking
+from worker.settings import Settings
+from worker.stack import Process, Stack
+
+QUEUE = "interactive"
+PREFIX = DEFAULT_KEY_PREFIX
+
+
+@pytest.fixture(scope="module")
+def sturdy(photo_root: Any) -> Iterator[Stack]:
+    """Both workers and the beat, started once: no test of this page may end one of them."""
+    with server_dir() as data_dir:
+        settings = Settings(
+            data_dir=data_dir,
+            photo_roots=(photo_root,),
+            encoder=ENCODER,
+            concurrency=2,
+            visibility_timeout_s=5,
+            retry_pause_s=0.2,
+            tick_every_s=0.5,
+            url_hosts=("127.0.0.1",),
+            url_schemes=("http",),
+            url_private=True,
+        )
+        with Stack(settings, log_dir=data_dir / "logs", port=0) as running:
+            running.start_all()
+            running.wait_ready()
+            yield running
+
+
+@pytest.fixture
+def server(sturdy: Stack) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(sturdy.settings.broker_url) as client:
+        client.delete(PREFIX + "parked")
+        yield client
+        client.replicaof("NO", "ONE")
+        client.config_set("maxmemory", 0)
+    assert [process.exit_code for process in sturdy.processes] == [None] * 3
+
+
+@pytest.fixture
+def parking(server: redis.Redis) -> Parking:
+    return Parking(server, prefix=PREFIX)
+
+
+@pytest.fixture
+def client(sturdy: Stack) -> Iterator[Sightline]:
+    with sturdy.client(timeout_s=PATIENCE_S) as connected:
+        yield connected
+
+
+def log_of(process: Process) -> str:
+    assert process.log is not None
+    return process.log.read_text()
+
+
+def says(process: Process, words: str) -> Callable[[], bool]:
+    """Whether it says so from now on."""
+    before = len(re.findall(words, log_of(process)))
+    return lambda: len(re.findall(words, log_of(process))) > before
+
+
+def all_work(stack: Stack, client: Sightline) -> None:
+    """The beat knocks, the index process hears it, the worker answers."""
+    ticked = says(stack.processes[1], "task done task=sightline.tick")
+    client.stats()
+    until(ticked, "a tick is carried out")
+
+
+# ------------------------------------------------------------------------------ a server that does not serve
+
+
+def test_both_workers_and_the_beat_outlive_a_redis_that_is_a_replica_for_a_while(
+    sturdy: Stack, server: redis.Redis, client: Sightline
+) -> None:
+    """A failover and back: the other server has a copy, becomes the primary, and is followed."""
+    with server_dir() as folder, EmbeddedServers(folder, with_postgres=False) as other:
+        ours, theirs = urlsplit(sturdy.settings.broker_url), urlsplit(other.broker_url)
+        with redis.Redis.from_url(other.broker_url) as second:
+            second.config_set("masterauth", ours.password or "")
+            server.config_set("masterauth", theirs.password or "")
+            second.replicaof("127.0.0.1", ours.port)
+            until(lambda: second.info("replication").get("master_link_status") == "up", "the other has a copy")
+            met = [says(process, "read only replica|instance state changed") for process in sturdy.processes]
+
+            second.replicaof("NO", "ONE")
+            server.replicaof("127.0.0.1", theirs.port)
+            with pytest.raises(TryAgain) as refused:
+                client.stats()
+            for process, has in zip(sturdy.processes, met, strict=True):
+                until(has, f"{process.name} has met the replica")
+            server.replicaof("NO", "ONE")
+            all_work(sturdy, client)
+
+    assert refused.value.code == Code.UNAVAILABLE
+    assert "replica, which only reads" in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("change", "met", "back", "words"),
+    [
+        (("REPLICAOF", "127.0.0.1", "1"), "read only replica", ("REPLICAOF", "NO", "ONE"), "it is a replica"),
+        (("CONFIG", "SET", "maxmemory", "1"), "maxmemory", ("CONFIG", "SET", "maxmemory", "0"), "memory is full"),
+    ],
+    ids=["a replica", "full"],
+)
+def test_a_request_in_hand_when_redis_takes_no_writes_is_answered_when_it_does(
+    change: tuple[str, ...],
+    met: str,
+    back: tuple[str, ...],
+    words: str,
+    sturdy: Stack,
+    server: redis.Redis,
+    client: Sightline,
+    gate: Gate,
+    scenes: list[Scene],
+) -> None:
+    handle = client.submit_add_to_index(url=gate.url(0), lat=scenes[0].lat, lon=scenes[0].lon, provenance="surveyed")
+    until(lambda: len(gate.asked) > 0, "the photo is being read")
+
+    commands: Any = server.execute_command
+    commands(*change)
+    done = says(sturdy.processes[0], "task done task=sightline.add_to_index")
+    refused = says(sturdy.processes[0], met)
+    gate.open.set()
+    until(done, "it is carried out")
+    until(refused, "the worker has met it")
+    with pytest.raises(TryAgain) as told:
+        client.stats()
+    commands(*back)
+
+    assert isinstance(handle.wait(), Stored)
+    all_work(sturdy, client)
+    assert told.value.code == Code.UNAVAILABLE
+    assert words in told.value.message
+
+
+def test_workers_outlive_cut_connections_and_a_password_that_they_do_not_know(
+    sturdy: Stack, server: redis.Redis, client: Sightline
+) -> None:
+    known = urlsplit(sturdy.settings.broker_url).password or ""
+    server.config_set("requirepass", "another")
+    cut = says(sturdy.processes[0], "Authentication|invalid username-password|NOAUTH|WRONGPASS")
+    ended = says(sturdy.processes[2], "Authentication|invalid username-password|NOAUTH|WRONGPASS")
+    server.client_kill_filter(_type="normal", skipme=True)
+    server.client_kill_filter(_type="pubsub", skipme=True)
+    until(cut, "the worker is refused")
+    until(ended, "the beat is refused")
+    server.config_set("requirepass", known)
+
+    all_work(sturdy, client)
+
+
+def test_a_worker_waits_while_a_stranger_has_something_else_under_the_name_of_its_queue(
+    sturdy: Stack, server: redis.Redis, client: Sightline
+) -> None:
+    met = says(sturdy.processes[0], "wrong kind of value")
+    server.set(PREFIX + QUEUE, "mine")
+    until(met, "the worker has met it")
+    server.delete(PREFIX + QUEUE)
+
+    all_work(sturdy, client)
+
+
+# ------------------------------------------------------------------------------------------ what strangers send
+
+
+def item(body: Any, **headers: Any) -> bytes:
+    """As Celery puts it on the queue, with these headers."""
+    import base64
+
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return json.dumps(
+        {
+            "body": base64.b64encode(content).decode(),
+            "content-encoding": headers.pop("content_encoding", "utf-8"),
+            "content-type": headers.pop("content_type", "application/json"),
+            "headers": {"lang": "py", "task": "sightline.stats", "id": "strange", "retries": 0, **headers},
+            "properties": {
+                "correlation_id": "strange",
+                "reply_to": headers.pop("reply_to", "someone"),
+                "delivery_mode": 2,
+                "delivery_info": {"exchange": "", "routing_key": QUEUE},
+                "priority": 0,
+                "body_encoding": "base64",
+                "delivery_tag": headers.pop("tag", "strange"),
+            },
+        }
+    ).encode()
+
+
+EMPTY = [[], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
+STRANGE = {
+    "no JSON": b"hello",
+    "an unknown task": item(EMPTY, task="backend.resize"),
+    "a task's name that is a list": item(EMPTY, task=["a"]),
+    "no task at all": item({"what": 1}, task=None),
+    "a pickle": item(b"\x80\x04.", content_type="application/x-python-serialize"),
+    "an unknown kind of content": item(b"1", content_type="application/strange"),
+    "a body that is no JSON": item(b"{"),
+    "a body that is no text": item(b"\xff\xfe"),
+    "a body that is a number": item(7),
+    "a body of one part": item([1]),
+    "a body whose parts are of another kind": item([1, 2, 3]),
+    "callbacks that are numbers": item([[], {}, {"callbacks": [1]}]),
+    "a callback without a name": item([[], {}, {"callbacks": [{}]}]),
+    "a callback with odd arguments": item([[], {}, {"errbacks": [{"task": "x", "args": 7}]}]),
+    "a chord that is text": item([[], {}, {"chord": "x"}]),
+    "a chain that is text": item([[], {}, {"chain": "x"}]),
+    "an unknown compression": item(EMPTY, compression="strange"),
+    "a time that is none": item(EMPTY, eta="tomorrow"),
+    "an expiry that is a list": item(EMPTY, expires=[1]),
+    "a limit that is a number": item(EMPTY, timelimit=7),
+    "an id that is an object": item(EMPTY, id={"a": 1}),
+}
+
+
+@pytest.mark.parametrize("strange", STRANGE.values(), ids=STRANGE.keys())
+def test_what_is_no_task_is_parked_and_the_worker_goes_on(
+    strange: bytes, sturdy: Stack, server: redis.Redis, client: Sightline, parking: Parking
+) -> None:
+    server.lpush(PREFIX + QUEUE, strange)
+    until(lambda: parking.count() == 1, "it is parked")
+
+    client.stats()
+    (parked,) = parking.all()
+    assert (parked.content, parked.key) == (strange, PREFIX + QUEUE)
+    assert server.hget(PREFIX + "unacked", "strange") is None
+
+
+def test_an_odd_task_is_answered_and_forgotten(
+    sturdy: Stack, server: redis.Redis, client: Sightline, parking: Parking
+) -> None:
+    done = says(sturdy.processes[0], "code=bad_request")
+    server.lpush(PREFIX + QUEUE, item(EMPTY, reply_to={"a": 1}, retries="many"))
+    until(done, "it is answered")
+
+    client.stats()
+    until(lambda: server.hget(PREFIX + "unacked", "strange") is None, "nothing is left of it")
+    assert parking.count() == 0
+
+
+def test_what_another_client_broadcasts_does_nothing(sturdy: Stack, server: redis.Redis, client: Sightline) -> None:
+    app = Celery(broker=sturdy.settings.broker_url, set_as_current=False)
+    try:
+        app.control.shutdown()
+        app.control.cancel_consumer(QUEUE)
+        assert app.control.ping(timeout=0.5) == []
+    finally:
+        app.close()
+
+    all_work(sturdy, client)
+
+
+def run(sturdy: Stack, *command: str) -> tuple[int, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "worker.cli", *command, "--json"],
+        env={**os.environ, **sturdy.settings.as_env()},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    return done.returncode, json.loads(done.stdout or "null")
+
+
+def test_what_is_parked_is_named_by_doctor_and_put_back_or_dropped_by_command(
+    sturdy: Stack, parking: Parking, client: Sightline
+) -> None:
+    sent = item([[contract.Stats().to_wire()], {}, {}], id="late")
+    good, bad = parking.park(PREFIX + QUEUE, sent, "as if"), parking.park(PREFIX + QUEUE, b"\xff", "as if")
+
+    with pytest.raises(Permanent, match=r"2 .*sightline parked"):
+        doctor.queues(sturdy.settings)
+    code, shown = run(sturdy, "parked")
+    answered = says(sturdy.processes[0], "task done task=sightline.stats")
+    back = run(sturdy, "parked", good.id, "--requeue")
+    until(answered, "what was put back is carried out")
+    dropped = run(sturdy, "parked", "all", "--drop")
+    unknown, _ = run(sturdy, "parked", "none", "--drop")
+
+    assert (code, [one["id"] for one in shown["parked"]]) == (0, [bad.id, good.id])
+    assert back == (0, {"requeued": [good.id], "left": []})
+    assert dropped == (0, {"dropped": [bad.id], "left": []})
+    assert unknown == 1
+    assert "nothing" in doctor.queues(sturdy.settings)
+
+
+def test_doctor_says_that_redis_takes_no_messages(sturdy: Stack, server: redis.Redis) -> None:
+    server.config_set("maxmemory", 1)
+    with pytest.raises(Permanent, match="maxmemory"):
+        doctor.broker(sturdy.settings)
+    server.config_set("maxmemory", 0)
+    server.replicaof("127.0.0.1", 1)
+    with pytest.raises(Permanent, match="replica"):
+        doctor.broker(sturdy.settings)
+
+
+# ------------------------------------------------------------------------------------------ how a process ends
+
+
+@pytest.mark.parametrize(
+    ("command", "broken"),
+    [
+        (["worker", "--role", "index"], "celery.worker.consumer.Consumer"),
+        (["beat"], "celery.beat.Service"),
+    ],
+)
+def test_an_end_that_nobody_asked_for_has_a_code_of_its_own(command: list[str], broken: str, sturdy: Stack) -> None:
+    module, _, name = broken.rpartition(".")
+    code = (
+        f"import sys; import {module} as room\n"
+        f"def start(self): raise ZeroDivisionError('as nobody expects')\n"
+        f"room.{name}.start = start\n"
+        f"from worker.cli import main; sys.argv[1:] = {command!r}; main()"
+    )
+
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **sturdy.settings.as_env()},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+
+    assert ended.returncode == ENDED
+    assert "has ended by itself" in ended.stderr

@@ -1,0 +1,324 @@
+"""One channel of a worker over a real Valkey: what it takes is noted, parked or back in its queue, never lost."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import kombu
+import pytest
+import redis
+from celery.app.base import Celery
+from celery.exceptions import Reject
+from kombu.transport import virtual
+from redis._parsers import BaseParser
+
+from producer_client.contract import Code, TaskName
+from tests.conftest import server_dir, until
+from worker.app import create_app
+from worker.broker import Channel, SentinelTransport, Transport
+from worker.embedded import EmbeddedServers
+from worker.errors import Transient
+from worker.parking import MOST, Parking
+from worker.settings import Settings
+
+QUEUE = "interactive"
+
+
+@pytest.fixture(scope="module")
+def valkey() -> Iterator[EmbeddedServers]:
+    """One of our own: its role and its memory are changed."""
+    with server_dir() as folder, EmbeddedServers(folder, with_postgres=False) as running:
+        yield running
+
+
+@pytest.fixture
+def server(valkey: EmbeddedServers) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(valkey.broker_url) as client:
+        client.flushall()
+        yield client
+        client.replicaof("NO", "ONE")
+        client.config_set("maxmemory", 0)
+
+
+@pytest.fixture(params=["", "sightline:"])
+def prefix(request: pytest.FixtureRequest) -> str:
+    """What our keys begin with."""
+    return str(request.param)
+
+
+@pytest.fixture
+def app(valkey: EmbeddedServers, server: redis.Redis, prefix: str) -> Iterator[Celery]:
+    app = create_app(Settings(broker_url=valkey.broker_url, key_prefix=prefix, visibility_timeout_s=5))
+    yield app
+    app.close()
+
+
+class Taker:
+    """Takes messages as the worker's consumer does; after an error it connects again, as that one does."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self.taken: list[Any] = []
+        self.connection: kombu.Connection = app.connection_for_read()
+        self._consume()
+
+    def _consume(self) -> None:
+        self.channel: Any = self.connection.channel()
+        consumer = kombu.Consumer(self.channel, [kombu.Queue(QUEUE)], on_message=self.taken.append)
+        consumer.consume()
+
+    def round(self) -> None:
+        """Take what is there, once."""
+        try:
+            self.connection.drain_events(timeout=0.2)
+        except TimeoutError:
+            pass
+        except self.connection.connection_errors:
+            self.connection.collect()
+            self.connection = self._app.connection_for_read()
+            self._consume()
+            raise
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        def holds_after_a_round() -> bool:
+            self.round()
+            return holds()
+
+        until(holds_after_a_round)
+
+
+@pytest.fixture
+def taker(app: Celery) -> Iterator[Taker]:
+    taker = Taker(app)
+    yield taker
+    taker.connection.collect()
+
+
+@pytest.fixture
+def parking(server: redis.Redis, prefix: str) -> Parking:
+    return Parking(server, prefix=prefix)
+
+
+@pytest.fixture
+def queue(prefix: str) -> str:
+    """The key of the list in Redis."""
+    return prefix + QUEUE
+
+
+def message(**changed: Any) -> dict[str, Any]:
+    """An item as our client puts it on the queue, with some of its parts changed; Ellipsis takes a part away."""
+    whole = {
+        "body": base64.b64encode(b"[[], {}, {}]").decode(),
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": {"task": "sightline.stats", "id": "1"},
+        "properties": {
+            "delivery_tag": "tag",
+            "delivery_info": {"exchange": "", "routing_key": QUEUE},
+            "body_encoding": "base64",
+        },
+        **changed,
+    }
+    return {name: part for name, part in whole.items() if part is not ...}
+
+
+def properties(**changed: Any) -> dict[str, Any]:
+    return {**message()["properties"], **changed}
+
+
+UNREADABLE = {
+    "no JSON": b"hello",
+    "no text": b"\xff\xfe\x00",
+    "nothing": b"",
+    "a list": b"[1, 2]",
+    "a number": b"7",
+    "an empty object": b"{}",
+    "deeper than a parser goes": b"[" * 100_000,
+    "a type that kombu does not know": json.dumps(message(headers={"__type__": "thing", "__value__": 1})).encode(),
+    "a number that kombu cannot read": json.dumps(message(headers={"__type__": "decimal", "__value__": "x"})).encode(),
+    "headers that are a list": json.dumps(message(headers=[1])).encode(),
+    "no properties": json.dumps(message(properties=...)).encode(),
+    "properties that are text": json.dumps(message(properties="x")).encode(),
+    "no tag": json.dumps(message(properties={"delivery_info": {"exchange": "", "routing_key": "x"}})).encode(),
+    "a tag that is no text": json.dumps(message(properties=properties(delivery_tag={"a": 1}))).encode(),
+    "no way that it came": json.dumps(message(properties=properties(delivery_info=None))).encode(),
+    "a queue that is no text": json.dumps(
+        message(properties=properties(delivery_info={"exchange": "", "routing_key": [1]}))
+    ).encode(),
+    "a body that is no base64": json.dumps(message(body="A")).encode(),
+    "a body that is a number": json.dumps(message(body=7)).encode(),
+    "an unknown way to write the body": json.dumps(message(properties=properties(body_encoding="rot13"))).encode(),
+}
+
+
+@pytest.mark.parametrize("item", UNREADABLE.values(), ids=UNREADABLE.keys())
+def test_an_item_that_is_no_message_is_parked_with_its_reason_and_the_next_one_is_taken(
+    item: bytes, queue: str, server: redis.Redis, taker: Taker, parking: Parking
+) -> None:
+    server.lpush(queue, item)
+    server.lpush(queue, json.dumps(message()))
+
+    taker.until(lambda: len(taker.taken) == 1)
+
+    (parked,) = parking.all()
+    assert (parked.content, parked.key) == (item, queue)
+    assert parked.why
+    assert server.llen(queue) == 0
+    assert taker.taken[0].headers["task"] == "sightline.stats"
+
+
+def test_a_larger_item_than_any_message_is_parked_unread(
+    queue: str, server: redis.Redis, taker: Taker, parking: Parking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.broker.LARGEST_ITEM", 1000)
+    server.lpush(queue, json.dumps(message(body="A" * 2000)))
+
+    taker.until(lambda: parking.count() == 1)
+
+    assert "at most" in parking.all()[0].why
+    assert taker.taken == []
+
+
+@pytest.mark.parametrize("why", ["a replica", "full"])
+def test_a_message_that_cannot_be_noted_when_it_is_taken_is_back_in_its_queue_afterwards(
+    why: str, prefix: str, queue: str, server: redis.Redis, taker: Taker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis gives an item away and refuses the note of it: it changes in between, or it is full."""
+    popped = Transport.Channel._read
+
+    def read(channel: Channel, item: bytes) -> Any:
+        if why == "full":
+            server.config_set("maxmemory", 1)
+        else:
+            server.replicaof("127.0.0.1", 1)
+        return popped(channel, item)
+
+    monkeypatch.setattr(Channel, "_read", read)
+    server.lpush(queue, json.dumps(message()))
+
+    with pytest.raises(redis.ResponseError):
+        taker.until(lambda: False)
+    monkeypatch.undo()
+    with pytest.raises(redis.ResponseError):
+        taker.round()
+    assert (server.llen(queue), taker.taken) == (0, []), "neither taken nor lost: in the worker's hands"
+    server.config_set("maxmemory", 0)
+    server.replicaof("NO", "ONE")
+    taker.until(lambda: len(taker.taken) == 1)
+
+    assert server.hlen(prefix + "unacked") == 1
+
+
+def test_an_item_that_cannot_be_parked_is_back_in_its_queue_until_it_can(
+    queue: str, server: redis.Redis, taker: Taker, parking: Parking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(channel: Channel, item: bytes) -> Any:
+        server.config_set("maxmemory", 1)
+        raise ValueError("nothing that one can read")
+
+    monkeypatch.setattr(Channel, "_read", read)
+    server.lpush(queue, b"hello")
+
+    with pytest.raises(redis.ResponseError):
+        taker.until(lambda: False)
+    monkeypatch.undo()
+    server.config_set("maxmemory", 0)
+    taker.until(lambda: parking.count() == 1)
+
+    assert parking.all()[0].content == b"hello"
+
+
+def test_a_note_that_cannot_be_read_is_parked_and_holds_no_other_back(
+    prefix: str, server: redis.Redis, taker: Taker, parking: Parking
+) -> None:
+    """Notes of what a dead worker had in hand, due since long; the oldest cannot be read."""
+    good = json.dumps([message(), "", QUEUE])
+    for number, note in enumerate(["hello", "[1, 2]", json.dumps([{}, "", QUEUE]), good]):
+        server.hset(prefix + "unacked", str(number), note)
+        server.zadd(prefix + "unacked_index", {str(number): 100 - number})
+
+    # The worker's event loop does it every few seconds.
+    taker.channel.connection.cycle.maybe_restore_messages()
+    taker.until(lambda: len(taker.taken) == 1)
+
+    assert {parked.content for parked in parking.all()} == {b"hello", b"[1, 2]", b'[{}, "", "interactive"]'}
+    assert parking.requeue([parked.id for parked in parking.all()]) == [], "there is no queue to go back to"
+    assert set(server.zrange(prefix + "unacked_index", 0, -1)) == {b"tag"}
+    assert taker.taken[0].headers["redelivered"]
+
+
+def test_what_is_parked_is_dropped_or_put_back_by_its_id(queue: str, server: redis.Redis, parking: Parking) -> None:
+    first, second, third = (parking.park(queue, item, "why") for item in (b"1", b"\xff", b"3"))
+
+    assert parking.requeue([second.id, "none"]) == [second.id]
+    assert parking.drop([first.id]) == [first.id]
+
+    assert parking.all() == [third]
+    assert server.lrange(queue, 0, -1) == [b"\xff"]
+
+
+def test_of_what_is_parked_the_newest_are_kept(queue: str, parking: Parking) -> None:
+    for number in range(MOST + 2):
+        parking.park(queue, str(number).encode(), "why")
+
+    assert parking.count() == MOST
+    assert parking.all()[-1].content == b"2"
+
+
+def test_a_write_that_goes_round_again_while_redis_takes_nothing_is_handed_out_again(
+    app: Celery, server: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Celery's retry would drop it: it rejects for good what it cannot send again (5.7)."""
+    app.loader.import_default_modules()
+    task: Any = app.tasks[TaskName.ADD_TO_INDEX]
+    monkeypatch.setattr(task, "run", partial(raises, Transient(Code.UNAVAILABLE, "Postgres is away")))
+    task.push_request(id="1", args=[{}], kwargs={}, delivery_info={"routing_key": QUEUE}, called_directly=False)
+    server.config_set("maxmemory", 1)
+
+    try:
+        with pytest.raises(Reject) as rejected:
+            task({})
+    finally:
+        task.pop_request()
+
+    refused: Any = rejected.value
+    assert refused.requeue
+
+
+def raises(exc: Exception, *_: Any) -> None:
+    raise exc
+
+
+ANSWERS = [
+    "READONLY You can't write against a read only replica.",
+    "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+    "LOADING Redis is loading the dataset in memory",
+    "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+    "OOM command not allowed when used memory > 'maxmemory'.",
+    "MISCONF Errors writing to the AOF file: No space left on device",
+    "NOREPLICAS Not enough good replicas to write.",
+    "NOAUTH Authentication required.",
+    "WRONGPASS invalid username-password pair or user is disabled.",
+    "NOPERM this user has no permissions to run the 'brpop' command",
+    "WRONGTYPE Operation against a key holding the wrong kind of value",
+    "BUSY Redis is busy running a script.",
+    "EXECABORT Transaction discarded because of previous errors.",
+    "CLUSTERDOWN Hash slot not served",
+    "MOVED 1234 127.0.0.1:6380",
+    "ERR max number of clients reached",
+    "ERR unknown command 'BRPOP'",
+]
+
+
+@pytest.mark.parametrize("transport", [Transport, SentinelTransport])
+@pytest.mark.parametrize("answer", ANSWERS, ids=lambda words: words.split()[0])
+def test_whatever_redis_answers_instead_of_serving_counts_as_a_lost_connection(
+    answer: str, transport: type[virtual.Transport]
+) -> None:
+    parser: Any = BaseParser
+
+    assert isinstance(parser.parse_error(answer), transport.connection_errors)

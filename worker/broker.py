@@ -1,0 +1,292 @@
+"""How a worker takes messages from Redis and outlives whatever lies there. Knows kombu and Celery, not what is asked.
+
+kombu and Celery (5.7) end a worker on what this page catches: a server that answers and does not serve (a replica after
+a failover, out of memory, a key of the wrong type), and items that are no message. The first counts as a lost
+connection here: the worker pauses and connects again. The second are parked with their reason (worker.parking). An item
+is in our hands from the moment that Redis has given it away until it is noted as unacknowledged there or parked; what
+falls into that gap goes back to its queue first thing after the next connection.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from queue import Empty
+from typing import Any
+
+import kombu
+import redis
+from celery.app.amqp import AMQP
+from celery.backends.redis import RedisBackend
+from celery.worker.consumer import Consumer
+from kombu.transport import redis as by_kombu
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import loads
+
+from producer_client.contract import Code
+from producer_client.language import to_say
+from worker.errors import Transient
+from worker.parking import FROM_NO_QUEUE, Parking
+from worker.settings import Settings
+
+log = logging.getLogger(__name__)
+
+#: Seconds before a server is tried again that answered with an error: a replica is a primary again, or memory is free.
+PAUSE_S = 1.0
+#: Bytes of the largest item that is read; larger ones are parked as they are. The client refuses long before.
+LARGEST_ITEM = 64 << 20
+#: What kombu's JSON and base64, and our own checks, raise for an item that is no message.
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, MemoryError, RecursionError)
+#: What is no fault of the item's.
+SERVER_ERRORS = (redis.exceptions.RedisError, OSError)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """An item, and the whole name of the list that it lay in."""
+
+    key: str
+    item: bytes
+
+
+class InHand:
+    """What Redis has given away and is noted nowhere yet. One for each process: only one channel of it takes any."""
+
+    def __init__(self) -> None:
+        self.taken: Taken | None = None
+
+
+class QoS(by_kombu.QoS):
+    """Notes of what is unacknowledged. One that cannot be read is parked when its time has come."""
+
+    def append(self: Any, message: Any, delivery_tag: Any) -> None:
+        super().append(message, delivery_tag)
+        self.channel.in_hand.taken = None
+
+    def restore_by_tag(self: Any, tag: Any, client: Any = None, leftmost: bool = False) -> None:
+        with self.channel.conn_or_acquire(client) as client:
+            entry = client.hget(self.unacked_key, tag)
+            if entry is not None and (why := self.channel.unreadable_note(entry)):
+                self.channel.park(Taken(FROM_NO_QUEUE, entry), why)
+                self._remove_from_indices(tag).execute()
+                return
+        super().restore_by_tag(tag, client, leftmost)
+
+
+class Taking:
+    """Of a channel: items are taken from Redis so that none is lost and none ends the worker."""
+
+    QoS = QoS
+    #: A transport option, so that it outlives the channel. Who takes nothing needs none.
+    in_hand: InHand
+    #: What was taken last, whatever became of it.
+    last: Taken
+
+    def _brpop_start(self: Any, timeout: float | None = None) -> None:
+        self.give_back()
+        super()._brpop_start(timeout)  # type: ignore[misc]  # of kombu's channel, which this is mixed with
+
+    def _brpop_read(self: Any, **options: Any) -> bool:
+        try:
+            reply = self.client.parse_response(self.client.connection, "BRPOP", **options)
+        except self.connection_errors:
+            # The next round connects again.
+            self.client.connection.disconnect()
+            raise
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()
+        if not reply:
+            raise Empty
+        key, item = bytes_to_str(reply[0]), reply[1]
+        self.last = self.in_hand.taken = Taken(self.global_keyprefix + key, item)
+        queue = key.rsplit(self.sep, 1)[0]
+        self._queue_cycle.rotate(queue)
+        try:
+            raw = self._read(item)
+        except UNREADABLE as exc:
+            self.park(self.last, f"no message: {exc}")
+            self.in_hand.taken = None
+        else:
+            self.connection._deliver(raw, queue)
+        return True
+
+    def give_back(self: Any) -> None:
+        """Put what was taken and noted nowhere back to where it lay, as the next to be taken."""
+        taken = self.in_hand.taken
+        if taken is not None:
+            with self.plain() as client:
+                client.rpush(taken.key, taken.item)
+            self.in_hand.taken = None
+            log.warning("a message is back in its queue", extra={"queue": taken.key})
+
+    def park(self: Any, taken: Taken, why: str) -> None:
+        with self.plain() as client:
+            parked = Parking(client, prefix=self.global_keyprefix).park(taken.key, taken.item, why)
+        log.error("parked: `sightline parked` shows it", extra={"parked": parked.id, "queue": taken.key, "why": why})
+
+    def unreadable_note(self: Any, entry: bytes) -> str | None:
+        """Why what is noted of an unacknowledged message cannot be handed out again; None where it can."""
+        try:
+            raw, exchange, routing_key = loads(bytes_to_str(entry))
+            self._check(raw)
+            _text("exchange", exchange), _text("routing key", routing_key)
+        except UNREADABLE as exc:
+            return f"no note of an unacknowledged message: {exc}"
+        return None
+
+    def _read(self: Any, item: bytes) -> dict[str, Any]:
+        if len(item) > LARGEST_ITEM:
+            raise ValueError(f"{len(item):,} bytes, and {LARGEST_ITEM:,} at most are read")
+        raw = loads(bytes_to_str(item))
+        self._check(raw)
+        return raw  # type: ignore[no-any-return]  # checked
+
+    def _check(self: Any, raw: Any) -> None:
+        """Raises where kombu could not make a message of it."""
+        message = self.Message(_mapping("an item", raw), channel=self)
+        _mapping("headers", message.headers)
+        _text("delivery_tag", message.delivery_tag)
+        for part in ("exchange", "routing_key"):
+            _text(part, _mapping("delivery_info", message.delivery_info)[part])
+
+    @contextmanager
+    def plain(self: Any) -> Iterator[redis.Redis]:
+        """A client that takes names as they are; kombu's own puts the prefix before some of them."""
+        yield redis.Redis(connection_pool=self.pool)
+
+
+class Channel(Taking, by_kombu.Channel):  # type: ignore[misc]  # kombu has no types
+    from_transport_options = (*by_kombu.Channel.from_transport_options, "in_hand")
+
+
+class SentinelChannel(Taking, by_kombu.SentinelChannel):  # type: ignore[misc]  # kombu has no types
+    from_transport_options = (*by_kombu.SentinelChannel.from_transport_options, "in_hand")
+
+
+class Transport(by_kombu.Transport):
+    """Whatever Redis answers instead of serving counts as a lost connection."""
+
+    Channel = Channel
+    connection_errors = (*by_kombu.Transport.connection_errors, redis.exceptions.RedisError)
+
+
+class SentinelTransport(by_kombu.SentinelTransport):
+    Channel = SentinelChannel
+    connection_errors = (*by_kombu.SentinelTransport.connection_errors, redis.exceptions.RedisError)
+
+
+class Connection(kombu.Connection):
+    """kombu's, by the transports of this page; their names in URLs and logs stay."""
+
+    def get_transport_cls(self) -> type:
+        return SentinelTransport if self.transport_cls == "sentinel" else Transport
+
+
+class WorkerAMQP(AMQP):
+    Connection = Connection
+
+
+class Replies(RedisBackend):
+    """Where replies lie. One is tried again while Redis answers that it is a replica, or full, as while it is away."""
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.connection_errors = (*self.connection_errors, redis.exceptions.RedisError)
+
+    def on_connection_error(self, max_retries: int | None, exc: Exception, intervals: Any, retries: int) -> Any:
+        pause_s = float(next(intervals))
+        log.warning("a reply waits for Redis", extra={"why": exc, "pause_s": pause_s})
+        return pause_s
+
+
+def refuses_writes(connection: kombu.Connection) -> str | None:
+    """Why Redis would take no message now, in English; None where it would."""
+    channel: Any = connection.default_channel
+    client = channel.client
+    if client.info("replication").get("role") == "slave":
+        return to_say("it is a replica at the moment, which takes no messages. Name the primary, or let it become one.")
+    memory = client.info("memory")
+    if 0 < memory.get("maxmemory", 0) <= memory["used_memory"] and memory.get("maxmemory_policy") == "noeviction":
+        return to_say("its memory is full and takes no messages (maxmemory). Give it more, or remove what fills it.")
+    return None
+
+
+@contextmanager
+def parking(settings: Settings) -> Iterator[Parking]:
+    """What is parked at the broker of the settings. Raises Transient where it cannot be reached."""
+    options: dict[str, Any] = {"global_keyprefix": settings.key_prefix, "socket_connect_timeout": 5}
+    with Connection(settings.broker_url, transport_options=options, connect_timeout=5) as connection:
+        try:
+            channel: Any = connection.ensure_connection(max_retries=1, timeout=5).default_channel
+            with channel.plain() as client:
+                yield Parking(client, prefix=settings.key_prefix)
+        except (kombu.exceptions.OperationalError, *SERVER_ERRORS) as exc:
+            raise Transient(Code.UNAVAILABLE, f"{connection.as_uri()}: {exc}") from exc
+
+
+class OutlivingConsumer(Consumer):
+    """Celery's consumer, which also parks what Celery itself would drop: what it cannot decode and does not know."""
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
+        handle = super().create_task_handler(*args, **kwargs)
+
+        def on_task_received(message: Any) -> Any:
+            try:
+                return handle(message)
+            except SERVER_ERRORS:
+                raise
+            except Exception as exc:  # others' code: Celery on a strange message, which raises what it likes; parked
+                log.exception("a message that Celery cannot handle")
+                return self._park(message, f"{type(exc).__name__}: {exc}")
+
+        return on_task_received
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        self._park(message, f"cannot be decoded: {exc}")
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        self._park(message, "names no task")
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
+        self._park(message, f"no valid task: {exc}")
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """Whoever waits for the reply is told as Celery tells it."""
+        message.channel.park(message.channel.last, f"unknown task {exc}")
+        super().on_unknown_task(body, message, exc)
+
+    def on_connection_error_before_connected(self, exc: Exception) -> None:
+        self._wait(exc)
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        super().on_connection_error_after_connected(exc)
+        if not isinstance(exc, OSError | redis.exceptions.ConnectionError):
+            # The server is there and would answer the same at once.
+            self._wait(exc)
+
+    def _wait(self, exc: Exception) -> None:
+        log.error("Redis does not serve, the worker waits", extra={"why": exc, "pause_s": PAUSE_S})
+        time.sleep(PAUSE_S)
+
+    def _park(self, message: Any, why: str) -> None:
+        if message.acknowledged:
+            log.error("answered, and then: %s", why)
+            return
+        message.channel.park(message.channel.last, why)
+        message.reject()
+
+
+def _mapping(what: str, value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise TypeError(f"{what} is {type(value).__name__}, not an object")
+    return value
+
+
+def _text(what: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{what} is {type(value).__name__}, not text")
+    return value

@@ -1,0 +1,71 @@
+"""`sightline parked`: what lay in the queues and was no message of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from worker.broker import parking
+from worker.commands.terminal import AsJson, fail, out, show
+from worker.parking import Parked
+from worker.settings import load as load_settings
+from worker.words import say
+
+#: In place of the ids of all that are parked.
+ALL = "all"
+#: Characters of an item that the table shows; `--json` has it whole.
+SHOWN = 60
+
+
+def parked(
+    ids: Annotated[list[str] | None, typer.Argument(help=say("Their ids, or `all`."), show_default=False)] = None,
+    requeue: Annotated[bool, typer.Option("--requeue", help=say("Put these back into their queues."))] = False,
+    drop: Annotated[bool, typer.Option("--drop", help=say("Forget these for good."))] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what lay in the queues and could not be read, and put it back or drop it."""
+    if requeue and drop:
+        fail(say("--requeue puts back what --drop forgets: give one of them"))
+    if bool(ids) != (requeue or drop):
+        fail(say("give --requeue or --drop together with ids, or `all`"))
+    with parking(load_settings()) as kept:
+        there = kept.all()
+        chosen = [one.id for one in there if not ids or ALL in ids or one.id in ids]
+        if not (requeue or drop):
+            show(as_json, {"parked": [asdict(one) for one in there]}, lambda: _print(there))
+            return
+        if unknown := sorted(set(ids or ()) - {ALL, *chosen}):
+            fail(say("nothing is parked by {ids}", ids=", ".join(unknown)))
+        ended = kept.requeue(chosen) if requeue else kept.drop(chosen)
+    left = sorted(set(chosen) - set(ended))
+
+    def table() -> None:
+        out.print(_told(ended, requeue=requeue))
+        if left:
+            out.print(say("without a queue to go back to: {ids}", ids=", ".join(left)))
+
+    show(as_json, {"requeued" if requeue else "dropped": ended, "left": left}, table)
+
+
+def _told(ended: Collection[str], *, requeue: bool) -> str:
+    if requeue:
+        return say("back in their queues: {count}", count=len(ended))
+    return say("dropped: {count}", count=len(ended))
+
+
+def _print(there: Sequence[Parked]) -> None:
+    if not there:
+        out.print(say("nothing is parked"))
+        return
+    shown = Table(say("parked"), say("of"), say("why"), title=say("could not be read: {count}", count=len(there)))
+    for one in there:
+        day, _, hour = one.at.removesuffix("+00:00").partition("T")
+        item = one.content.decode(errors="replace")
+        cut = item if len(item) <= SHOWN else item[:SHOWN] + "…"
+        shown.add_row(f"{one.id}\n{day}\n{hour} UTC", escape(one.key), f"{escape(one.why)}\n[dim]{escape(cut)}[/]")
+    out.print(shown)

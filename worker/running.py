@@ -1,0 +1,67 @@
+"""A worker or a beat for as long as it runs, and whether its end was asked for. Knows Celery, not what is asked.
+
+Celery's own word is lost: `worker_main` returns None whatever the exit code was, and for an error that ended the worker
+as for a stop that was asked for (5.7).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from typing import Any
+
+from celery import Celery
+from celery.beat import ScheduleEntry, Scheduler, SchedulingError
+from celery.signals import worker_shutting_down
+
+from worker.app import ROLES
+
+log = logging.getLogger(__name__)
+
+
+class Knocking(Scheduler):
+    """Sends what is due, and says in one line why it could not: Celery's own prints where it was called from, twice a
+    minute while Redis is away."""
+
+    def apply_entry(self, entry: ScheduleEntry, producer: Any = None) -> None:
+        try:
+            self.apply_async(entry, producer=producer, advance=False)
+        except SchedulingError as exc:
+            log.warning("nothing was sent, the next knock will be", extra={"entry": entry.name, "why": exc})
+
+
+def run_worker(app: Celery, *, role: str, queues: str, concurrency: int, log_level: str) -> bool:
+    """Returns when the worker has ended: whether a signal asked for that. queues: instead of the role's own."""
+    asked = False
+
+    def note(**_: Any) -> None:
+        nonlocal asked
+        asked = True
+
+    # Sent by the handlers of SIGTERM, SIGINT and SIGQUIT alone.
+    worker_shutting_down.connect(note)
+    app.Worker(
+        # The index role forks its child before anything of torch or FAISS is imported (faiss #5206).
+        pool_cls="threads" if role == "serve" else "prefork",
+        concurrency=concurrency if role == "serve" else 1,
+        queues=queues or ",".join(queue.value for queue in ROLES[role]),
+        hostname=f"{role}-{os.getpid()}@{socket.gethostname()}",
+        loglevel=_level(log_level),
+        # Workers of this kind have nothing to say to each other.
+        without_gossip=True,
+        without_mingle=True,
+    ).start()
+    return asked
+
+
+def run_beat(app: Celery, *, log_level: str) -> None:
+    """Raises SystemExit when a signal asks it to; returns when it has ended by itself."""
+    try:
+        app.Beat(loglevel=log_level).run()
+    except Exception:  # others' code: Celery's beat, which raises what it likes; the process ends with a code
+        log.exception("the beat has ended")
+
+
+def _level(name: str) -> int:
+    return logging.getLevelNamesMapping()[name.upper()]
