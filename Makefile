@@ -31,7 +31,7 @@ PEERS := .venv-bench
 EARLIER := .bench-before/44b7b8e
 ENCODER_PEERS := decoders sentence-transformers infinity-emb rclip imgbeddings
 
-.PHONY: help setup demo demo-soak test lint check format docs words findings bench-index bench-search bench-dropin bench-embed clean
+.PHONY: help setup demo demo-soak test test-client-matrix lint check format docs words findings bench-index bench-search bench-dropin bench-embed clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -57,6 +57,9 @@ demo-soak: $(RUN_STAMP)  ## The demo RUNS=20 times, whose answers must be equal;
 
 test: $(ALL_STAMP)  ## Run the test suite against real Postgres and Valkey processes; TESTS=path for a part
 	@$(BIN)/python -m pytest $(TESTS)
+
+test-client-matrix: $(ALL_STAMP)  ## Test the client with older and newer releases of celery and redis, each in a .venv-client-NAME
+	@CLIENT_MATRIX=1 $(BIN)/python -m pytest tests/integration/test_client_versions.py
 
 lint: $(ALL_STAMP)  ## Format, lint, types, import contracts
 	@$(BIN)/ruff format --check .
@@ -108,4 +111,4 @@ $(PEERS)-%/.made: benchmarks/requirements-%.txt
 	@touch $@
 
 clean:  ## Remove what the commands above have made
-	rm -rf $(VENV) $(PEERS) $(PEERS)-* .bench-before .sightline build *.egg-info worker/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(PEERS)-* .venv-client-* .bench-before .sightline build *.egg-info worker/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -14,7 +14,7 @@ from producer_client.contract import (
     Refused,
     Stored,
 )
-from producer_client.errors import BadRequest, PhotoRefused, SightlineError, TimedOut, TryAgain
+from producer_client.errors import BadRequest, PhotoRefused, SightlineError, TimedOut, TryAgain, Unreachable
 from producer_client.handle import Handle, read_reply
 
 __all__ = [
@@ -36,5 +36,6 @@ __all__ = [
     "Stored",
     "TimedOut",
     "TryAgain",
+    "Unreachable",
     "read_reply",
 ]

@@ -54,6 +54,5 @@ def client_app(broker_url: str, key_prefix: str) -> PinnedCelery:
         redis_socket_timeout=30,
         redis_socket_keepalive=True,
         redis_backend_health_check_interval=25,
-        result_backend_transport_options={"global_keyprefix": key_prefix},
     )
     return app

@@ -36,10 +36,12 @@ class Replies:
     """Of one process; its threads may share it. Making it connects to nothing. Raises ValueError or ImportError for an
     address that is none."""
 
-    def __init__(self, app: Celery, url: str) -> None:
+    def __init__(self, app: Celery, url: str, key_prefix: str) -> None:
         by_url: Any = backends.by_url  # a class and its address, which celery-types does not know
         kind, address = by_url(url, app.loader)
         self._store = kind(app=app, url=address)
+        # As celery 5.5 and later put them together from `global_keyprefix`; those before wrote an underscore between.
+        self._store.task_keyprefix = self._store.key_t(f"{key_prefix}{kind.task_keyprefix}")
         self._idle: deque[PubSub] = deque()
 
     def look(self, task_id: str) -> Reply | None:
