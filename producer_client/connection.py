@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Self, TypeVar
 
 from producer_client import contract
+from producer_client.addresses import checked_redis
 from producer_client.errors import BadRequest, TryAgain
 from producer_client.forks import tell_children
 from producer_client.handle import Handle, read_reply
@@ -27,7 +28,7 @@ DEFAULT_TIMEOUT_S = 60.0
 
 class Connection:
     """One per process is enough; threads may share it, and so may a process and the children that it forks.
-    Constructing it connects to nothing.
+    Constructing it connects to nothing; raises BadRequest for what is no address of a Redis.
 
     broker_url: the workers' Redis, for example redis://host:6379/5. result_backend: where replies lie; the
     broker unless given. timeout_s: the default wait of every verb. session: of another client, whose writes are to be
@@ -50,8 +51,8 @@ class Connection:
             )
         self.timeout_s = timeout_s
         self._session = Session(session)
-        self._broker_url = broker_url
-        self._replies_url = result_backend or broker_url
+        self._broker_url = _checked("broker_url", broker_url)
+        self._replies_url = _checked("result_backend", result_backend) if result_backend else self._broker_url
         self._key_prefix = key_prefix
         self._opened: Line | None = None
         self._opening = threading.Lock()
@@ -136,3 +137,10 @@ class Connection:
             if self._opened is None:
                 self._opened = Line(self._broker_url, self._replies_url, self._key_prefix)
             return self._opened
+
+
+def _checked(argument: str, url: object) -> str:
+    try:
+        return checked_redis(url)
+    except ValueError as exc:
+        raise BadRequest(Code.BAD_REQUEST, f"{argument}: {exc}") from None

@@ -12,12 +12,12 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from producer_client import contract
+from producer_client.addresses import checked, checked_redis
 from producer_client.contract import Code, Provenance
 from worker import listed, upenv
 from worker.errors import Permanent
@@ -26,6 +26,10 @@ from worker.spelling import on_disk
 PREFIX = "SIGHTLINE_"
 #: Columns of the backend's table that Sightline reads, by its own names for them.
 PHOTO_COLUMNS = ("id", "file_path", "lat", "lon", "address_data", "location_method", "created_at")
+POSTGRES_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg2")
+POSTGRES_LOOKS = "postgresql://user:PASSWORD@host:5432/database"
+#: Brokers and places of replies within one process, which tests have.
+IN_MEMORY = ("memory", "cache+memory")
 #: Around the generated table in a page.
 TABLE_BEGINS, TABLE_ENDS = "<!-- settings begin -->", "<!-- settings end -->"
 
@@ -38,12 +42,18 @@ ColumnOf = Annotated[dict[str, str], NoDecode, BeforeValidator(listed.pairs)]
 
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, frozen=True, extra="ignore", use_attribute_docstrings=True, validate_default=True
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="ignore",
+        use_attribute_docstrings=True,
+        validate_default=True,
+        hide_input_in_errors=True,  # addresses have passwords
     )
 
     # -- addresses
     broker_url: str = "redis://127.0.0.1:6379/5"
-    """The Redis or Valkey that carries the messages. Give Sightline a database of its own in it (the `/5`)."""
+    """The Redis or Valkey that carries the messages: `redis://`, `rediss://` (TLS) or `redis+socket://`.
+    Give Sightline a database of its own in it (the `/5`)."""
     result_backend: str = ""
     """Where replies lie; the broker unless set."""
     key_prefix: str = Field(default=contract.DEFAULT_KEY_PREFIX, pattern=contract.KEY_PREFIXES)
@@ -53,7 +63,8 @@ class Settings(BaseSettings):
     """The Postgres that holds the truth. `postgresql://` is read as `postgresql+psycopg2://`. `sightline up` starts one
     of its own unless this is set."""
     data_dir: Path = Path(".sightline")
-    """Folder for everything that this machine keeps: embedded servers, generations of the index."""
+    """Folder for everything that this machine keeps: embedded servers, generations of the index. `sightline up` closes
+    it to other users."""
     index_dir: Path | None = None
     """Folder of the index generations, shared by the processes of a host; `<data_dir>/index` unless set."""
 
@@ -204,22 +215,17 @@ class Settings(BaseSettings):
 
     @field_validator("database_url")
     @classmethod
-    def _name_the_driver(cls, value: str) -> str:
+    def _postgres(cls, value: str) -> str:
         # SQLAlchemy 2.1 would take psycopg 3 for a bare postgresql:// URL, which is not installed.
-        scheme, separator, rest = value.partition("://")
-        return f"postgresql+psycopg2{separator}{rest}" if scheme in ("postgresql", "postgres") else value
+        rest = checked(value.strip(), POSTGRES_SCHEMES, POSTGRES_LOOKS).partition("://")[2]
+        return f"{POSTGRES_SCHEMES[-1]}://{rest}"
 
-    @field_validator("broker_url", "result_backend", "database_url")
+    @field_validator("broker_url", "result_backend")
     @classmethod
-    def _is_url(cls, value: str) -> str:
-        try:
-            parts = urlsplit(value)
-            _ = parts.port
-        except ValueError as exc:
-            raise ValueError(f"not a URL: {exc}") from exc
-        if value and not parts.scheme:
-            raise ValueError("not a URL: it lacks scheme://")
-        return value
+    def _redis(cls, value: str, info: ValidationInfo) -> str:
+        if not value and info.field_name == "result_backend":
+            return value
+        return checked_redis(value, beside=IN_MEMORY)
 
     @field_validator("photos_columns")
     @classmethod

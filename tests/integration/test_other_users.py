@@ -265,6 +265,9 @@ def test_what_the_processes_of_up_make_is_theirs_alone(stack: Stack, client: Sig
         if line.startswith("Umask")
     }
 
+    password = str(urlsplit(stack.settings.broker_url).password)
+
+    assert [log.name for log in (data / "logs").iterdir() if password in log.read_text(errors="replace")] == []
     assert open_to_others == []
     assert (data / "index").is_dir()
     assert (data / "logs").is_dir()

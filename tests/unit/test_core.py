@@ -368,10 +368,6 @@ def test_a_bare_postgres_address_gets_the_driver_that_is_installed(scheme: str) 
     assert read.database_url == "postgresql+psycopg2://me:pass@host:5432/db?sslmode=require"
 
 
-def test_another_driver_is_left_as_it_is() -> None:
-    assert Settings(database_url="postgresql+psycopg://host/db").database_url == "postgresql+psycopg://host/db"
-
-
 @pytest.mark.parametrize(
     "given_settings",
     [

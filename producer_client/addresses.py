@@ -1,0 +1,54 @@
+"""What may stand as the address of a Redis. Knows no connection; repeats no address: it may have a password in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
+#: Redis and Valkey: plain, with TLS, by a socket of this machine.
+REDIS_SCHEMES = ("redis", "rediss", "redis+socket")
+REDIS_LOOKS = "redis://:PASSWORD@host:6379/5"
+
+
+def checked_redis(value: object, *, beside: Collection[str] = ()) -> str:
+    """The address as drivers take it; several are joined by semicolons. Raises ValueError with a sentence.
+
+    beside: schemes that are taken, too, and not looked into.
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"it is empty or no text; an address looks like {REDIS_LOOKS}")
+    return ";".join(_one(part.strip(), beside) for part in value.strip().split(";"))
+
+
+def checked(value: str, schemes: Collection[str], looks: str) -> str:
+    """One address of these schemes, in lower case. Raises ValueError with a sentence. looks: an address for example."""
+    scheme, separator, rest = value.partition("://")
+    scheme = scheme.lower()
+    if not separator:
+        raise ValueError(f"it is no address: it looks like {looks}")
+    if scheme not in schemes:
+        raise ValueError(f"{scheme[:20]}:// is not spoken here, but {', '.join(f'{s}://' for s in schemes)}: {looks}")
+    try:
+        _ = urlsplit(f"{scheme}://{rest}").port
+    except ValueError:
+        # Not its words: what they call the port may be half of a password.
+        raise ValueError(
+            f"what stands between host and database is no port; it looks like {looks}. In a password write "
+            "%23 %2F %3A %3F %40 for # / : ? @"
+        ) from None
+    return f"{scheme}://{rest}"
+
+
+def _one(value: str, beside: Collection[str]) -> str:
+    scheme = value.partition("://")[0].lower()
+    if scheme in beside:
+        return value
+    address = checked(value, REDIS_SCHEMES, REDIS_LOOKS)
+    parts = urlsplit(address)
+    if scheme == "redis+socket":
+        if not parts.path.strip("/"):
+            raise ValueError("it lacks the socket's path: redis+socket:///run/redis.sock?virtual_host=5")
+    elif not re.fullmatch(r"/?\d*", parts.path):
+        raise ValueError(f"its end is no number of a database; it looks like {REDIS_LOOKS}")
+    return address

@@ -1,0 +1,114 @@
+"""Addresses of Redis and Postgres in settings and in the client: taken, or a sentence that shows no password."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from producer_client import BadRequest, Sightline
+from producer_client.compat import CLIPSimilarityService
+from worker.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+#: None of them is to be seen in a message.
+SECRET = "s3cr"
+
+BROKERS = [
+    ("redis://h:1/5", "redis://h:1/5"),
+    ("rediss://:pa%23ss@h/5?ssl_cert_reqs=required", "rediss://:pa%23ss@h/5?ssl_cert_reqs=required"),
+    (" REDIS://h\n", "redis://h"),
+    ("redis+socket:///run/redis.sock?virtual_host=5", "redis+socket:///run/redis.sock?virtual_host=5"),
+    ("redis://a:1/5;redis://b:2/5", "redis://a:1/5;redis://b:2/5"),
+    ("redis://[::1]:6379/5", "redis://[::1]:6379/5"),
+]
+NO_BROKERS = [
+    ("amqp://me:s3cret@h:5672//", "amqp:// is not spoken here, but redis://"),
+    ("http://me:s3cret@h:80/", "http:// is not spoken here"),
+    ("valkey://:s3cret@h:80/", "valkey:// is not spoken here"),
+    ("sentinel://:s3cret@h:26379", "sentinel:// is not spoken here"),
+    ("unix:///run/redis.sock", "redis+socket://"),
+    ("redis://a:1/5;mysql://b:2/5", "mysql:// is not spoken here"),
+    ("localhost:6379", "it is no address"),
+    ("", "is empty"),
+    ("   ", "is empty"),
+    ("redis://:s3cr#et@h:1/5", "%23"),
+    ("redis://:s3cr/et@h:1/5", "%2F"),
+    ("redis://h:s3cret/5", "is no port"),
+    ("redis://h:1/photos", "no number of a database"),
+    ("redis+socket://", "lacks the socket's path"),
+]
+NO_DATABASES = [
+    ("mysql://me:s3cret@h/db", "mysql:// is not spoken here, but postgresql://"),
+    ("sqlite:///s3cret.db", "sqlite:// is not spoken here"),
+    ("postgresql+psycopg://me:s3cret@h/db", "postgresql+psycopg2://"),
+    ("h:5432/s3cret", "it is no address"),
+    ("", "it is no address"),
+    ("postgresql://me:s3cr#et@h/db", "%23"),
+]
+
+
+@pytest.mark.parametrize(("given", "taken"), BROKERS)
+def test_an_address_of_redis_is_taken(given: str, taken: str) -> None:
+    assert Settings(broker_url=given, result_backend=given).replies_url == taken
+    assert Settings(broker_url=given).broker_url == taken
+    assert Sightline(given)._broker_url == Sightline("redis://x", result_backend=given)._replies_url == taken
+
+
+@pytest.mark.parametrize(("given", "said"), NO_BROKERS)
+def test_another_address_of_a_broker_is_a_sentence(given: str, said: str) -> None:
+    with pytest.raises(ValidationError) as in_settings:
+        Settings(broker_url=given)
+    with pytest.raises(BadRequest) as in_client:
+        Sightline(given)
+
+    for raised in (in_settings, in_client):
+        assert said in str(raised.value)
+        assert SECRET not in str(raised.value)
+
+
+def test_no_text_at_all_is_no_address() -> None:
+    for nothing in (None, 6379, b"redis://h"):
+        with pytest.raises(BadRequest, match="broker_url: it is empty or no text"):
+            Sightline(nothing)  # type: ignore[arg-type]
+
+
+def test_the_class_of_before_says_the_same() -> None:
+    with pytest.raises(BadRequest, match="broker_url: amqp:// is not spoken here"):
+        CLIPSimilarityService(broker_url="amqp://h")
+    with pytest.raises(BadRequest, match="result_backend: http:// is not spoken here"):
+        CLIPSimilarityService(broker_url="redis://h", result_backend="http://h")
+
+
+@pytest.mark.parametrize(("given", "said"), NO_DATABASES)
+def test_another_address_of_a_database_is_a_sentence(given: str, said: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Settings(database_url=given)
+
+    assert said in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+def test_the_command_says_which_setting_and_no_password(tmp_path: Path) -> None:
+    wrong = {
+        "SIGHTLINE_BROKER_URL": "amqp://me:s3cret@h",
+        "SIGHTLINE_RESULT_BACKEND": "http://me:s3cret@h",
+        "SIGHTLINE_DATABASE_URL": "mysql://me:s3cret@h/db",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "worker.cli", "stats"],
+        env={**os.environ, **wrong, "SIGHTLINE_DATA_DIR": str(tmp_path), "COLUMNS": "300"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert done.returncode == 2
+    assert all(name in done.stderr for name in wrong)
+    assert "Traceback" not in done.stderr
+    assert SECRET not in done.stderr
