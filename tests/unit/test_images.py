@@ -630,6 +630,30 @@ def test_what_a_jpeg_xl_says_of_itself_is_read_whether_compressed_or_not(compres
     assert decode(content).gps == pytest.approx((50.0875, 14.425))
 
 
+def test_a_box_with_a_length_of_64_bits_is_read() -> None:
+    whole = written(plain(), "JXL", lossless=True, use_container=True, exif=exif(6, position()))
+    at = next(whole.index(kind) for kind in (b"jxlc", b"jxlp") if kind in whole) - 4
+    length = int.from_bytes(whole[at : at + 4], "big") or len(whole) - at
+    longer = struct.pack(">I", 1) + whole[at + 4 : at + 8] + struct.pack(">Q", length + 8)
+
+    content = whole[:at] + longer + whole[at + 8 :]
+
+    assert jxl.header_of(content) == jxl.header_of(whole)
+    assert np.array_equal(decode(content).pixels, decode(whole).pixels)
+
+
+def test_compressed_metadata_that_breaks_off_says_nothing() -> None:
+    said = exif(6, [*position(), Tag(18, 2, ("".join(map(chr, range(33, 126))) * 20,))])
+    packed = brotli.compress(b"\0\0\0\0" + said[6:])
+    whole = written(plain(), "JXL", use_container=True)
+
+    def with_box(content: bytes) -> bytes:
+        return whole[:32] + struct.pack(">I", 12 + len(content)) + b"brobExif" + content + whole[32:]
+
+    assert jxl.metadata(with_box(packed), limit=10_000) == {"exif": said[6:]}
+    assert jxl.metadata(with_box(packed[:-20]), limit=10_000) == {}
+
+
 def test_metadata_that_unpacks_to_more_than_is_read_says_nothing() -> None:
     bomb = brotli.compress(b"\0" * 10_000_000)
     box = struct.pack(">I", 12 + len(bomb)) + b"brobExif" + bomb
@@ -866,6 +890,14 @@ def test_what_stands_in_the_place_of_the_end_marker_does_not_matter(kind: str, i
     whole = jpeg(**BROKEN_OFF[kind])
 
     assert np.array_equal(decode(whole[:-2] + BEHIND[instead]).pixels, decode(whole).pixels)
+
+
+def test_a_picture_whose_own_last_byte_is_zero_keeps_it_before_padding() -> None:
+    """0xFF in the data is followed by a zero that belongs to it."""
+    some = (written(noise(16 + 8 * n, 16), "JPEG", quality=q) for n in range(60) for q in range(96, 101))
+    whole = next(jpeg for jpeg in some if jpeg[-4:-2] == b"\xff\x00")
+
+    assert np.array_equal(decode(whole[:-2] + b"\0" * 512).pixels, decode(whole).pixels)
 
 
 @pytest.mark.parametrize("kind", BROKEN_OFF)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from unicodedata import normalize
@@ -9,6 +10,7 @@ from unicodedata import normalize
 import pytest
 
 from producer_client.contract import Code, NewPhoto, Photo, PositionFrom, Provenance
+from producer_client.positions import Position
 from worker.core import sidecars
 from worker.core.types import FileFacts
 from worker.errors import PhotoRefusal
@@ -151,6 +153,30 @@ def test_a_name_that_takeout_has_cut_is_cut_alike_in_both_forms(tmp_path: Path, 
     (found,) = files(tmp_path).beside(f"{tmp_path}/{photo}", sidecars.names(photo), limit=99)
 
     assert found == (PositionFrom.TAKEOUT, b"json")
+
+
+@BOTH
+def test_the_title_in_a_cut_json_is_compared_in_one_form(there: str, asked: str) -> None:
+    whole = forms(normalize("NFC", "Ёлка у дома и ещё одна ёлка у дома соседей слева.jpg"))
+    title, photo = whole[there != COMPOSED], whole[asked != COMPOSED]
+    assert len(photo) > 46
+
+    def read(said: str) -> object:
+        content = json.dumps({"title": said, "geoData": {"latitude": 1.5, "longitude": 2.5}}).encode()
+        return sidecars.read(PositionFrom.TAKEOUT, photo, content)
+
+    assert isinstance(read(title), Position)
+    assert not isinstance(read("Сосна " + title), Position)
+
+
+def test_a_name_is_cut_by_its_composed_letters() -> None:
+    """Decomposed it has more of them, and a title would be needed to know its JSON for its own."""
+    photo = normalize("NFD", "й" * 30 + ".jpg")
+    assert len(photo) > 46
+
+    said = sidecars.read(PositionFrom.TAKEOUT, photo, b'{"geoData": {"latitude": 1.5, "longitude": 2.5}}')
+
+    assert isinstance(said, Position)
 
 
 # ------------------------------------------------------------------------------------- what people and files name
