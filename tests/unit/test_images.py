@@ -106,6 +106,16 @@ def test_every_format_decodes_to_its_colours(kind: str) -> None:
     assert decoded.gps is None
 
 
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+@pytest.mark.parametrize("brand", [b"mif1", b"msf1"])
+def test_a_container_that_does_not_say_which_format_it_holds_is_read(kind: str, brand: bytes) -> None:
+    content = written(Image.fromarray(quarters()), kind, **FORMATS[kind])
+
+    decoded = decode(content[:8] + brand + content[12:])
+
+    assert corners(decoded.pixels) == ["red", "green", "blue", "white"]
+
+
 def test_the_list_of_formats_is_the_one_tested_here() -> None:
     assert set(images.FORMATS) == set(FORMATS)
 
@@ -399,6 +409,16 @@ def gps_of(tags: list[Tag], kind: str = "JPEG") -> tuple[float, float] | None:
 @pytest.mark.parametrize("kind", ["JPEG", "MPO", "PNG", "WEBP", "HEIF", "TIFF", "AVIF", "JXL"])
 def test_the_position_of_a_phone_is_read_from_every_format_that_has_one(kind: str) -> None:
     assert gps_of(position(), kind) == pytest.approx((50.0875, 14.425))
+
+
+XMP = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description xmlns:exif="http://ns.adobe.com/exif/1.0/" exif:GPSLatitude="50,5.25N" exif:GPSLongitude="14,25.5E"/>
+</rdf:RDF></x:xmpmeta>"""
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "HEIF", "AVIF", "JXL"])
+def test_the_position_in_the_xmp_of_a_file_is_read_from_every_format_that_has_one(kind: str) -> None:
+    assert decode(written(plain(), kind, xmp=XMP)).gps == pytest.approx((50.0875, 14.425))
 
 
 @pytest.mark.parametrize(
