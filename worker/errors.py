@@ -7,6 +7,7 @@ WorkerError
 │   ├── EncoderUnavailable       the model cannot be had here: the worker does not start
 │   └── BadGeneration            a published index directory is not what its manifest says
 └── Transient(code, message)     the same message may succeed later: retried with a growing pause
+    └── Unprepared               when a person has done something: writes wait for it, questions are answered at once
 """
 
 from __future__ import annotations
@@ -47,3 +48,8 @@ class BadGeneration(Permanent):
 
 class Transient(WorkerError):
     pass
+
+
+class Unprepared(Transient):
+    def __init__(self, message: str) -> None:
+        super().__init__(Code.NOT_READY, message)

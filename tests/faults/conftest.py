@@ -89,3 +89,25 @@ def frail(photo_root: Path) -> Iterator[Stack]:
         )
         with Stack(settings, log_dir=data_dir / "logs", port=0) as running:
             yield running
+
+
+@pytest.fixture(scope="session")
+def sturdy(photo_root: Path) -> Iterator[Stack]:
+    """Both workers and the beat, started once: no test that uses them may end one of them."""
+    with server_dir() as data_dir:
+        settings = Settings(
+            data_dir=data_dir,
+            photo_roots=(photo_root,),
+            encoder=ENCODER,
+            concurrency=2,
+            visibility_timeout_s=5,
+            retry_pause_s=0.2,
+            tick_every_s=0.5,
+            url_hosts=("127.0.0.1",),
+            url_schemes=("http",),
+            url_private=True,
+        )
+        with Stack(settings, log_dir=data_dir / "logs", port=0) as running:
+            running.start_all()
+            running.wait_ready()
+            yield running

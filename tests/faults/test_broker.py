@@ -17,40 +17,17 @@ from celery import Celery
 
 from producer_client import Code, Sightline, Stored, TryAgain, contract
 from producer_client.words import DEFAULT_KEY_PREFIX
-from tests.conftest import ENCODER, Scene, server_dir
+from tests.conftest import Scene, server_dir
 from tests.faults.conftest import PATIENCE_S, Gate, until
 from worker.commands import doctor
 from worker.commands.terminal import ENDED
 from worker.embedded import EmbeddedServers
 from worker.errors import Permanent
 from worker.parking import Parking
-from worker.settings import Settings
 from worker.stack import Process, Stack
 
 QUEUE = "interactive"
 PREFIX = DEFAULT_KEY_PREFIX
-
-
-@pytest.fixture(scope="module")
-def sturdy(photo_root: Any) -> Iterator[Stack]:
-    """Both workers and the beat, started once: no test of this page may end one of them."""
-    with server_dir() as data_dir:
-        settings = Settings(
-            data_dir=data_dir,
-            photo_roots=(photo_root,),
-            encoder=ENCODER,
-            concurrency=2,
-            visibility_timeout_s=5,
-            retry_pause_s=0.2,
-            tick_every_s=0.5,
-            url_hosts=("127.0.0.1",),
-            url_schemes=("http",),
-            url_private=True,
-        )
-        with Stack(settings, log_dir=data_dir / "logs", port=0) as running:
-            running.start_all()
-            running.wait_ready()
-            yield running
 
 
 @pytest.fixture

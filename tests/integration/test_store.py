@@ -16,7 +16,7 @@ from sqlalchemy import Connection, text
 from producer_client.contract import Code, Near, Provenance
 from worker.core.types import START, Built, FileFacts, FileState, Filter, Mark, NewEntry, Published
 from worker.core.vectors import Vector, unit_rows
-from worker.errors import Permanent, Transient
+from worker.errors import Permanent, Transient, Unprepared
 from worker.settings import Settings
 from worker.storage import inlining
 from worker.storage.migrate import migrate
@@ -728,9 +728,9 @@ def test_methods_may_be_an_enum_of_the_backends(settings: Settings, make_store: 
         ("DO $$ BEGIN RAISE EXCEPTION 'no'; END $$", Permanent, Code.ROW_REJECTED),
         ("SET TRANSACTION READ ONLY; CREATE TABLE nope (a int)", Transient, Code.UNAVAILABLE),
         ("SELECT pg_terminate_backend(pg_backend_pid())", Transient, Code.UNAVAILABLE),
-        ("SELECT * FROM no_such_table", Permanent, Code.NOT_READY),
+        ("SELECT * FROM no_such_table", Unprepared, Code.NOT_READY),
         ("SET ROLE nobody_at_all", Permanent, Code.ROW_REJECTED),
-        ("SET LOCAL ROLE pg_monitor; CREATE SCHEMA nope", Permanent, Code.NOT_READY),
+        ("SET LOCAL ROLE pg_monitor; CREATE SCHEMA nope", Unprepared, Code.NOT_READY),
     ],
 )
 def test_what_postgres_says_decides_whether_to_try_again(
@@ -962,7 +962,7 @@ def test_a_table_without_the_needed_columns_is_named(make_store: Callable[..., P
         "CREATE TABLE half_photos (id serial PRIMARY KEY, file_path text)",
         undo=("DROP TABLE half_photos",),
     ):
-        with pytest.raises(Permanent) as caught:
+        with pytest.raises(Unprepared) as caught:
             make_store(photos_table="half_photos").rows.get([1])
 
         assert caught.value.code is Code.NOT_READY
@@ -972,7 +972,7 @@ def test_a_table_without_the_needed_columns_is_named(make_store: Callable[..., P
 def test_a_database_that_is_not_migrated_says_so(settings: Settings) -> None:
     store = PostgresStore(settings)
     try:
-        with pytest.raises(Permanent, match="sightline migrate"):
+        with pytest.raises(Unprepared, match="sightline migrate"):
             store.entries.counts(KEY)
     finally:
         store.close()

@@ -14,18 +14,38 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, NoSuchTableError, Operati
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from producer_client.contract import Code
-from worker.errors import Permanent, Transient, WorkerError
+from worker.errors import Permanent, Transient, Unprepared, WorkerError
 from worker.settings import Settings
 from worker.storage import tables
 
 log = logging.getLogger(__name__)
 
+#: What is wrong with the row and not with the database, by SQLSTATE or class of it: data, constraints, what triggers
+#: and what they call raise, what a view with a check does not let through, a text that is too long for an index; and
 #: object_not_in_prerequisite_state and feature_not_supported: a view, or a column of one, that takes no rows.
-READ_ONLY_VIEW = ("55000", "0A000")
+OF_THE_ROW = ("22", "23", "27", "2F", "38", "39", "44", "54", "P0", "55000", "0A000")
+#: What only a person can put right, by SQLSTATE or class of it, and what that person does.
+BY_A_PERSON = {
+    "42703": "Put the column back, or say in SIGHTLINE_PHOTOS_COLUMNS what the table calls it, as lat=latitude, and "
+    "start the workers again.",
+    "42P01": "Run `sightline migrate`, or set SIGHTLINE_PHOTOS_TABLE to what the table of photos is called.",
+    "3F000": "Run `sightline migrate`, or set SIGHTLINE_DB_SCHEMA to the schema of Sightline's tables.",
+    "42804": "Make a view whose columns have the types that Sightline needs, and name it in SIGHTLINE_PHOTOS_TABLE.",
+    "42883": "Make a view whose columns have the types that Sightline needs, and name it in SIGHTLINE_PHOTOS_TABLE.",
+    "42501": "Grant the right to the role of SIGHTLINE_DATABASE_URL.",
+    "XX": "That is an error of Postgres itself: see its log.",
+    "42": "Run `sightline migrate`; `sightline doctor` tells more.",
+    "3": "Run `sightline migrate`; `sightline doctor` tells more.",
+}
+#: data_exception.
+DATA = "22000"
+#: read_only_sql_transaction: a standby, default_transaction_read_only, a full disk at some hosts.
+READ_ONLY = "25006"
 
 
 class Database:
-    """Raises Transient for a database that is away, Permanent(row_rejected) for a row that it will not take."""
+    """Raises Transient for a database that is away or takes no writes, Unprepared for one that lacks something,
+    Permanent(row_rejected) for a row that it will not take."""
 
     def __init__(self, settings: Settings, *, pool_size: int = 5) -> None:
         self._settings = settings
@@ -67,28 +87,32 @@ class Database:
         except PoolTimeout as exc:
             raise Transient(Code.UNAVAILABLE, f"Postgres: {first_line(exc)}") from exc
         except NoSuchTableError as exc:
-            raise Permanent(Code.NOT_READY, f"there is no table {exc}. Run `sightline migrate`.") from exc
+            raise Unprepared(f"there is no table {exc}. {BY_A_PERSON['42P01']}") from exc
         except DBAPIError as exc:
             state = getattr(exc.orig, "pgcode", None) or ""
-            # The driver counts a view that takes no rows among the errors of its operation.
-            if isinstance(exc, OperationalError | InterfaceError) and state not in READ_ONLY_VIEW:
-                raise Transient(Code.UNAVAILABLE, f"Postgres: {first_line(exc)}") from exc
+            if not state and not isinstance(exc, OperationalError | InterfaceError):
+                # What the driver itself does not send, whatever it is asked to.
+                state = DATA
             raise self._of_state(state, first_line(exc)) from exc
 
     def _of_state(self, state: str, why: str) -> WorkerError:
-        if state == "42501":
-            return Permanent(Code.NOT_READY, f"the database role lacks a right: {why}. Grant it to the role.")
-        # Data, constraints, what triggers raise, and what a view does not let through.
-        if state[:2] in ("22", "23", "P0") or state in READ_ONLY_VIEW:
+        if state.startswith(OF_THE_ROW):
             return Permanent(
                 Code.ROW_REJECTED,
                 f"Postgres takes no such row in {self._settings.photos_table}: {why}. "
                 "Where the table needs more columns, insert the row yourself and send its photo_id.",
             )
-        # Read-only (a standby after a failover), connection, rollback, resources, lock, shutdown.
-        if state == "25006" or state[:2] in ("08", "40", "53", "55", "57"):
-            return Transient(Code.UNAVAILABLE, f"Postgres: {why}")
-        return Permanent(Code.NOT_READY, f"the database is not ready: {why}. Run `sightline migrate`.")
+        if state == READ_ONLY:
+            return Transient(
+                Code.UNAVAILABLE,
+                f"Postgres is read-only at the moment and takes no writes ({why}): a standby, or "
+                "default_transaction_read_only is on",
+            )
+        for beginning, remedy in BY_A_PERSON.items():
+            if state.startswith(beginning):
+                return Unprepared(f"the database is not ready: {why}. {remedy}")
+        # Without a state: what the driver says of a connection. Else connection, rollback, resources, lock, shutdown.
+        return Transient(Code.UNAVAILABLE, f"Postgres: {why}")
 
 
 def read_json(written: str) -> Any:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from sqlalchemy import delete, func, literal, select, update
+from contextlib import suppress
+
+from sqlalchemy import delete, func, literal, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from worker.errors import Transient
 from worker.storage.database import Database
 from worker.storage.log import hold
 from worker.storage.tables import embeddings, fillers, serving
@@ -20,16 +23,21 @@ class Models:
 
     def serving(self, default: str) -> str:
         """The model whose vectors are searched; `default` where nothing is stored of another one yet."""
-        first = upsert(serving).values(only=True, model_key=default, since=func.now())
         with self._database.begin() as connection:
-            connection.execute(first.on_conflict_do_nothing())
             found = connection.scalar(select(serving.c.model_key))
             used = select(literal(True)).where(embeddings.c.model_key == found).limit(1)
-            if found != default and not connection.scalar(used):
-                unused = update(serving).where(serving.c.model_key == found)
-                connection.execute(unused.values(model_key=default, since=func.now()))
-                found = connection.scalar(select(serving.c.model_key))
-        return str(found)
+            if found == default or (found is not None and connection.scalar(used)):
+                return str(found)
+        # Noted for all, so that workers of two models do not both serve. On a database that takes no writes nobody
+        # stores what would matter.
+        with suppress(Transient), self._database.begin() as connection:
+            row = {"only": True, "model_key": default, "since": func.now()}
+            noted = upsert(serving).values(**row)
+            connection.execute(
+                noted.on_conflict_do_update(index_elements=["only"], set_=row, where=serving.c.model_key == found)
+            )
+            return str(connection.scalar(select(serving.c.model_key)))
+        return default
 
     def switch(self, model_key: str) -> bool:
         """Let this model's vectors be searched from now on, unless photos lack one. Refused photos do not count.

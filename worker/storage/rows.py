@@ -34,10 +34,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSON, JSONB
 
-from producer_client.contract import Code, Provenance
+from producer_client.contract import Provenance
 from worker.core.position import Known, is_same, may_replace
 from worker.core.types import NewEntry, PhotoRow, RowChange
-from worker.errors import Permanent
+from worker.errors import Unprepared
 from worker.settings import PHOTO_COLUMNS, Settings
 from worker.storage.database import Database
 
@@ -120,7 +120,7 @@ class Rows:
     def table(self) -> Table:
         """The table or view as it is there, column types and all; columns by our names for them.
 
-        Raises Permanent(not_ready) where it is absent or lacks a column.
+        Raises Unprepared where it is absent or lacks a column.
         """
         schema, _, name = self._settings.photos_table.rpartition(".")
         theirs = self._settings.photos_columns
@@ -141,8 +141,7 @@ class Rows:
             )
         lacking = [theirs.get(column, column) for column in PHOTO_COLUMNS if column not in table.c]
         if lacking:
-            raise Permanent(
-                Code.NOT_READY,
+            raise Unprepared(
                 f"table {self._settings.photos_table} lacks {', '.join(lacking)}; Sightline needs "
                 f"{', '.join(PHOTO_COLUMNS)}. Say in SIGHTLINE_PHOTOS_COLUMNS what the table calls them, or make a "
                 "view that has them",

@@ -16,7 +16,7 @@ from producer_client import contract, serializer
 from producer_client.contract import Code, Message, Queue
 from producer_client.errors import BadRequest
 from worker.core.request import Request, current
-from worker.errors import Permanent, Stale, Transient
+from worker.errors import Permanent, Stale, Transient, Unprepared
 from worker.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -92,11 +92,17 @@ class ContractTask(Task):  # type: ignore[type-arg]  # celery's generic has no r
         return Request(deadline=deadline)
 
     def _came_back_too_often(self) -> bool:
-        return self.runtime.library.quarantine.came_back_too_often(str(self.request.id))
+        try:
+            return self.runtime.library.quarantine.came_back_too_often(str(self.request.id))
+        except Transient:
+            if self.retries is None:
+                raise
+            # A question may be all that a database can do that is read-only and counts nothing.
+            return False
 
     def _again(self, exc: Transient) -> dict[str, Any]:
         done = self.request.retries or 0
-        if self.retries is not None and done >= self.retries:
+        if self.retries is not None and (done >= self.retries or isinstance(exc, Unprepared)):
             return contract.failed(exc.code, exc.message)
         pause_s = min(LONGEST_PAUSE_S, self.runtime.settings.retry_pause_s * 2.0 ** min(done, 10))
         log.warning("task goes round again", extra={"task": self.name, "why": exc.message, "pause_s": pause_s})

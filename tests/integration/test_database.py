@@ -1,0 +1,168 @@
+"""A database that reads and does not write, lacks something, or is short of something: who waits, and who is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import text
+
+from producer_client import NewPhoto, Photo, Provenance, contract
+from producer_client.contract import Code
+from tests.conftest import Scene
+from worker.commands import doctor
+from worker.errors import Permanent, Transient, Unprepared, WorkerError
+from worker.library import Library
+from worker.settings import Settings
+from worker.storage.store import PostgresStore
+
+#: Real errors of a real driver: PL/pgSQL raises any state.
+STATES: list[tuple[str, type[WorkerError], Code]] = [
+    # Away, or short of something: the same message may succeed later.
+    *[
+        (state, Transient, Code.UNAVAILABLE)
+        for state in (
+            "08006",  # connection_failure
+            "25006",  # read_only_sql_transaction
+            "25P02",  # in_failed_sql_transaction
+            "28000",  # invalid_authorization_specification
+            "28P01",  # invalid_password
+            "40001",  # serialization_failure
+            "40P01",  # deadlock_detected
+            "53100",  # disk_full
+            "53200",  # out_of_memory
+            "53300",  # too_many_connections
+            "55006",  # object_in_use
+            "55P03",  # lock_not_available
+            "57014",  # query_canceled: a timeout
+            "57P01",  # admin_shutdown
+            "57P02",  # crash_shutdown
+            "57P03",  # cannot_connect_now
+            "57P05",  # idle_session_timeout
+            "58030",  # io_error
+        )
+    ],
+    # Until a person has done something.
+    *[
+        (state, Unprepared, Code.NOT_READY)
+        for state in (
+            "3D000",  # invalid_catalog_name
+            "3F000",  # invalid_schema_name
+            "42501",  # insufficient_privilege
+            "42703",  # undefined_column
+            "42804",  # datatype_mismatch
+            "42883",  # undefined_function: a column of another type
+            "42P01",  # undefined_table
+            "42P10",  # invalid_column_reference: a unique index is gone
+            "XX000",  # internal_error
+            "XX001",  # data_corrupted
+        )
+    ],
+    # This row never.
+    *[
+        (state, Permanent, Code.ROW_REJECTED)
+        for state in (
+            "0A000",  # feature_not_supported: a view
+            "22001",  # string_data_right_truncation
+            "22P05",  # untranslatable_character
+            "23502",  # not_null_violation
+            "23505",  # unique_violation
+            "23514",  # check_violation
+            "27000",  # triggered_data_change_violation
+            "38000",  # external_routine_exception: a trigger
+            "44000",  # with_check_option_violation: a view
+            "54000",  # program_limit_exceeded: a text that is too long for its index
+            "55000",  # object_not_in_prerequisite_state: a view
+            "P0001",  # raise_exception: a trigger
+        )
+    ],
+]
+
+
+@pytest.mark.parametrize(("state", "kind", "code"), STATES, ids=[state for state, *_ in STATES])
+def test_what_postgres_says_decides_who_waits(
+    state: str, kind: type[WorkerError], code: Code, store: PostgresStore
+) -> None:
+    with pytest.raises(WorkerError) as caught, store.database.begin() as connection:
+        connection.execute(text(f"DO $$ BEGIN RAISE EXCEPTION 'so' USING ERRCODE = '{state}'; END $$"))
+
+    assert type(caught.value) is kind
+    assert caught.value.code is code
+    assert "so" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("sql", "kind"),
+    [
+        ("SET LOCAL statement_timeout = 1; SELECT pg_sleep(1)", Transient),
+        ("SET LOCAL transaction_timeout = 10; SELECT pg_sleep(1)", Transient),
+        ("SELECT nothing FROM pg_class", Unprepared),
+        ("SELECT * FROM nowhere.photos", Unprepared),
+        ("SELECT 'a'::text = 1", Unprepared),
+        (
+            "CREATE TEMP TABLE t (a text); CREATE INDEX ON t (a); INSERT INTO t "
+            "SELECT string_agg(md5(n::text), '') FROM generate_series(1, 10000) n",
+            Permanent,
+        ),
+    ],
+    ids=["a timeout", "a timeout of a transaction", "a column", "a schema", "a type", "a text too long for an index"],
+)
+def test_so_do_errors_that_were_not_raised_for_it(sql: str, kind: type[WorkerError], store: PostgresStore) -> None:
+    with pytest.raises(WorkerError) as caught, store.database.begin() as connection:
+        connection.execute(text(sql))
+
+    assert type(caught.value) is kind
+
+
+def test_another_database_is_waited_for(settings: Settings) -> None:
+    other = settings.model_copy(update={"database_url": settings.database_url.replace("/postgres?", "/elsewhere?")})
+    store = PostgresStore(other)
+    try:
+        with pytest.raises(Transient, match="elsewhere"):
+            store.models.serving("a@1")
+    finally:
+        store.close()
+
+
+@pytest.fixture
+def read_only(settings: Settings, make_store: Callable[..., PostgresStore]) -> PostgresStore:
+    """The same tables by connections that write nothing, as of a standby."""
+    make_store()
+    joined = "&" if "?" in settings.database_url else "?"
+    return make_store(database_url=f"{settings.database_url}{joined}options=-c%20default_transaction_read_only%3Don")
+
+
+def test_every_question_is_answered_by_a_database_that_only_reads(
+    settings: Settings,
+    library: Library,
+    make_library: Callable[..., Library],
+    read_only: PostgresStore,
+    scenes: list[Scene],
+) -> None:
+    photos = [NewPhoto(str(s.path), Photo(path=str(s.path)), s.lat, s.lon, Provenance.SURVEYED) for s in scenes[:3]]
+    library.photos.add_many(photos)
+    library.rebuilding.rebuild()
+    reader = make_library(store=read_only)
+    path = str(scenes[3].path)
+
+    assert read_only.models.serving(library.model_key) == library.model_key
+    assert len(reader.questions.search(contract.Search(photo=Photo(path=path), threshold=-1.0)).hits) == 3
+    assert reader.questions.locate(contract.Locate(photo=Photo(path=path))).answer is not None
+    assert reader.statistics.stats(rss_mb=0.0, next_model_key=None).indexed == 3
+    assert len(read_only.generations.kept()) == 1
+    asked = settings.model_copy(update={"database_url": read_only.settings.database_url})
+    assert "revision" in doctor.database(asked)
+    assert "3 photos" in doctor.index(asked)
+    with pytest.raises(Transient, match="read-only") as caught:
+        reader.photos.remove_many([1])
+    assert caught.value.code is Code.UNAVAILABLE
+
+
+def test_which_model_serves_is_noted_once_and_then_only_read(store: PostgresStore, read_only: PostgresStore) -> None:
+    before = read_only.models.serving("a@1")
+    noted = store.models.serving("b@1")
+
+    assert (before, noted) == ("a@1", "b@1")
+    assert read_only.models.serving("b@1") == "b@1"
+    assert read_only.models.serving("a@1") == "a@1", "nothing of b is stored"
+    assert store.models.serving("b@1") == "b@1", "and nobody has noted a"
