@@ -15,7 +15,7 @@ from producer_client import contract, serializer
 from producer_client.celery_app import PinnedCelery
 from producer_client.contract import Queue, TaskName
 from worker import logs
-from worker.broker import InHand
+from worker.broker import InHand, give_back_at_last
 from worker.runtime import Runtime
 from worker.settings import Settings
 
@@ -129,6 +129,7 @@ def create_app(settings: Settings) -> Celery:
     @worker_shutdown.connect(weak=False)
     def _end(**_: Any) -> None:
         # Celery sends this after its pool has ended every task in hand.
+        give_back_at_last(app)
         app.runtime.close()  # type: ignore[attr-defined]
 
     @setup_logging.connect(weak=False)

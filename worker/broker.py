@@ -182,8 +182,9 @@ class SentinelTransport(by_kombu.SentinelTransport):
 class Connection(kombu.Connection):
     """kombu's, by the transports of this page; their names in URLs and logs stay."""
 
-    def get_transport_cls(self) -> type:
-        return SentinelTransport if self.transport_cls == "sentinel" else Transport
+    def get_transport_cls(self) -> Any:
+        ours = {"redis": Transport, "rediss": Transport, "sentinel": SentinelTransport}
+        return ours.get(str(self.transport_cls)) or super().get_transport_cls()
 
 
 class WorkerAMQP(AMQP):
@@ -201,6 +202,19 @@ class Replies(RedisBackend):
         pause_s = float(next(intervals))
         log.warning("a reply waits for Redis", extra={"why": exc, "pause_s": pause_s})
         return pause_s
+
+
+def give_back_at_last(app: Any) -> None:
+    """When the worker ends: what it took and could note nowhere goes back to its queue, or else into the log, whole."""
+    taken: Taken | None = app.conf.broker_transport_options["in_hand"].taken
+    if taken is None:
+        return
+    try:
+        with app.connection_for_write() as connection:
+            connection.default_channel.give_back()
+    except (kombu.exceptions.OperationalError, *SERVER_ERRORS) as exc:
+        lost = {"queue": taken.key, "item": taken.item, "why": exc}
+        log.critical("a message was taken and could not be put back", extra=lost)
 
 
 def refuses_writes(connection: kombu.Connection) -> str | None:

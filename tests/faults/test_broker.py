@@ -153,6 +153,23 @@ def test_workers_outlive_cut_connections_and_a_password_that_they_do_not_know(
     all_work(sturdy, client)
 
 
+def test_a_message_that_comes_back_because_connections_were_cut_is_not_taken_for_one_that_kills_its_worker(
+    sturdy: Stack, server: redis.Redis, client: Sightline, gate: Gate, scenes: list[Scene]
+) -> None:
+    handle = client.submit_add_to_index(url=gate.url(1), lat=scenes[1].lat, lon=scenes[1].lon, provenance="surveyed")
+    until(lambda: len(gate.asked) > 0, "the photo is being read")
+
+    for _ in range(sturdy.settings.quarantine_after + 1):
+        again = says(sturdy.processes[0], f"add_to_index.{handle.task_id}. received")
+        server.client_kill_filter(_type="normal", skipme=True)
+        until(again, "it is handed out again")
+    gate.open.set()
+
+    assert isinstance(handle.wait(), Stored)
+    until(lambda: server.hlen(PREFIX + "unacked") == 0, "all of them are carried out")
+    assert "code=quarantined" not in log_of(sturdy.processes[0])
+
+
 def test_a_worker_waits_while_a_stranger_has_something_else_under_the_name_of_its_queue(
     sturdy: Stack, server: redis.Redis, client: Sightline
 ) -> None:

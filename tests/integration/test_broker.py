@@ -13,13 +13,14 @@ import pytest
 import redis
 from celery.app.base import Celery
 from celery.exceptions import Reject
+from celery.signals import worker_shutdown
 from kombu.transport import virtual
 from redis._parsers import BaseParser
 
 from producer_client.contract import Code, TaskName
 from tests.conftest import server_dir, until
 from worker.app import create_app
-from worker.broker import Channel, SentinelTransport, Transport
+from worker.broker import Channel, SentinelTransport, Taken, Transport
 from worker.embedded import EmbeddedServers
 from worker.errors import Transient
 from worker.parking import MOST, Parking
@@ -211,6 +212,21 @@ def test_a_message_that_cannot_be_noted_when_it_is_taken_is_back_in_its_queue_af
     taker.until(lambda: len(taker.taken) == 1)
 
     assert server.hlen(prefix + "unacked") == 1
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_what_a_worker_that_ends_could_note_nowhere_is_back_in_its_queue_or_in_the_log(
+    away: bool, queue: str, app: Celery, server: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    app.conf.broker_transport_options["in_hand"].taken = Taken(queue, b"hello")
+    if away:
+        server.replicaof("127.0.0.1", 1)
+
+    worker_shutdown.send(sender=None)
+
+    assert server.lrange(queue, 0, -1) == ([] if away else [b"hello"])
+    assert any(vars(record).get("item") == b"hello" for record in caplog.records) is away
+    app.conf.broker_transport_options["in_hand"].taken = None
 
 
 def test_an_item_that_cannot_be_parked_is_back_in_its_queue_until_it_can(

@@ -177,6 +177,50 @@ def test_a_message_that_has_killed_its_worker_too_often_is_answered(run: Run, mo
     assert library.calls == 0
 
 
+def test_a_message_that_its_living_worker_has_begun_before_has_not_killed_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis hands it out again when connections were lost."""
+    library = Failing()
+    library.came_back_too_often = lambda task_id: True  # type: ignore[attr-defined]
+    app = create_app(Settings(broker_url="memory://", result_backend="cache+memory://"))
+    app.loader.import_default_modules()
+    monkeypatch.setattr(Runtime, "library", library)
+    task = app.tasks[TaskName.ADD_TO_INDEX.value]
+    for redelivered in (False, True):
+        task.push_request(id="begun before", delivery_info={"redelivered": redelivered})
+        try:
+            task(ADD)
+        finally:
+            task.pop_request()
+
+    assert library.calls == 2
+
+
+@pytest.mark.parametrize(("task", "wire", "tried"), [(TaskName.SEARCH, SEARCH, 1), (TaskName.ADD_TO_INDEX, ADD, 0)])
+def test_a_question_that_came_back_is_tried_where_nothing_can_be_counted_and_a_write_waits(
+    task: TaskName, wire: dict[str, Any], tried: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a database that only reads."""
+
+    def count(task_id: str) -> bool:
+        raise AWAY
+
+    library = Failing()
+    library.came_back_too_often = count  # type: ignore[attr-defined]
+    app = create_app(Settings(broker_url="memory://", result_backend="cache+memory://"))
+    app.loader.import_default_modules()
+    monkeypatch.setattr(Runtime, "library", library)
+    found: Any = app.tasks[task.value]
+    again: list[Transient] = []
+    monkeypatch.setattr(found, "_again", again.append)
+    found.push_request(id=f"back {task}", delivery_info={"redelivered": True})
+    try:
+        found(wire)
+    finally:
+        found.pop_request()
+
+    assert (library.calls, len(again)) == (tried, 1 - tried)
+
+
 def test_running_out_of_memory_is_answered_and_not_handed_out_for_ever(run: Run) -> None:
     library = Failing(MemoryError())
 

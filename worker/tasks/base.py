@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, ClassVar, cast
@@ -23,6 +24,10 @@ log = logging.getLogger(__name__)
 
 #: Longest pause before a task is tried again, seconds. Far below the visibility timeout, which would hand it out twice.
 LONGEST_PAUSE_S = 60.0
+
+#: Ids of messages that this process has begun. One of them comes back because connections to Redis were lost, not
+#: because its worker was.
+begun: deque[str] = deque(maxlen=1_000)
 
 
 class ContractTask(Task):  # type: ignore[type-arg]  # celery's generic has no runtime form before 5.8
@@ -55,6 +60,7 @@ class ContractTask(Task):  # type: ignore[type-arg]  # celery's generic has no r
                     "this message has taken its worker down too often (SIGHTLINE_QUARANTINE_AFTER); "
                     "send its photos one by one to find the one that does",
                 )
+            begun.append(str(self.request.id))
             reply: Message = self.run(args[0])
             envelope = contract.ok(reply)
         except (BadRequest, Permanent) as exc:
@@ -92,8 +98,11 @@ class ContractTask(Task):  # type: ignore[type-arg]  # celery's generic has no r
         return Request(deadline=deadline)
 
     def _came_back_too_often(self) -> bool:
+        task_id = str(self.request.id)
+        if task_id in tuple(begun):
+            return False
         try:
-            return self.runtime.library.quarantine.came_back_too_often(str(self.request.id))
+            return self.runtime.library.quarantine.came_back_too_often(task_id)
         except Transient:
             if self.retries is None:
                 raise
