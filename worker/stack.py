@@ -121,7 +121,12 @@ class Stack:
     def __enter__(self) -> Self:
         try:
             self.servers.__enter__()
-            addresses = {"broker_url": self.servers.broker_url, "result_backend": ""}
+            # The prefix as well, or another terminal's environment would say where in this Redis to look.
+            addresses = {
+                "broker_url": self.servers.broker_url,
+                "result_backend": "",
+                "key_prefix": self._given.key_prefix,
+            }
             if self._own_database:
                 addresses["database_url"] = self.servers.database_url
             self.settings = self._given.model_copy(update=addresses)

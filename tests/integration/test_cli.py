@@ -484,6 +484,7 @@ def test_up_in_one_terminal_and_the_readmes_code_in_another(up_folder: Path, sce
             time.sleep(0.1)
         password = str(urlsplit(upenv.read(note)["SIGHTLINE_BROKER_URL"]).password)
         assert len(password) > 24
+        assert upenv.read(note)["SIGHTLINE_KEY_PREFIX"] == "sightline:"
         code = readme_code()
         assert len(code.splitlines()) <= 30
         code = code.replace("/photos", str(photos / scenes[0].place))

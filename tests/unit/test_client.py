@@ -319,6 +319,40 @@ def test_a_chains_next_task_hears_the_reply(client: Sightline) -> None:
     assert client.session == 7
 
 
+# ------------------------------------------------------------------------------------------- keys in Redis
+
+
+@pytest.mark.parametrize("prefix", ["", "a:b:", "shop_", "x.", "x-"])
+def test_the_prefix_of_keys_may_be_another_or_none(broker: redis.Redis, prefix: str) -> None:
+    port = broker.connection_pool.connection_kwargs["port"]
+    with Sightline(f"redis://127.0.0.1:{port}/0", key_prefix=prefix) as client:
+        asked = client.submit_stats()
+        task_id = json.loads(broker.lrange(f"{prefix}interactive", 0, 0)[0])["headers"]["id"]
+        kept = {"task_id": task_id, "status": "SUCCESS", "result": contract.ok(STATS), "traceback": None}
+        broker.set(f"{prefix}celery-task-meta-{task_id}", json.dumps(kept))
+
+        assert asked.wait(30) == STATS
+    assert [key for key in broker.scan_iter() if not key.startswith(prefix.encode())] == []
+
+
+@pytest.mark.parametrize("prefix", ["sightline", "a b:", "*:", "a:\n", "й:", "{a}:", None, 3, b"a:"])
+def test_what_is_no_prefix_is_said_at_once(prefix: Any) -> None:
+    with pytest.raises(BadRequest, match="key_prefix"):
+        Sightline("redis://127.0.0.1:1/0", key_prefix=prefix)
+
+
+def test_what_looks_like_a_type_of_kombus_is_sent_as_it_is(client: Sightline, broker: redis.Redis) -> None:
+    metadata = {"a": {"__type__": "thing", "__value__": "Орхус"}}
+
+    client.submit_add_to_index(path="/a.jpg", metadata=metadata)
+
+    (raw,) = broker.lrange("sightline:interactive", 0, -1)
+    envelope = json.loads(raw)
+    assert envelope["content-type"] == "application/vnd.sightline+json"
+    assert "Орхус".encode() in base64.b64decode(envelope["body"])
+    assert sent(broker, "interactive")[0]["photos"][0]["metadata"] == metadata
+
+
 @pytest.mark.parametrize("given", [-1, 2**63, "7", 7.0, True, None])
 def test_what_is_no_session_is_said_at_once(given: Any) -> None:
     with pytest.raises(BadRequest, match="session"):

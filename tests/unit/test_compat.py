@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from producer_client import compat
 from producer_client.compat import CLIPSimilarityService, match, to_guide_json
 from producer_client.contract import Answer, Code, Hit, LocateReply, Point, Provenance, Reason, Refused
 from producer_client.errors import BadRequest, TryAgain
@@ -173,6 +174,25 @@ def test_metadata_that_cannot_be_kept_is_a_bad_request(
 ) -> None:
     with pytest.raises(BadRequest):
         facts(metadata)
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "used"), [(None, None, "sightline:"), (None, "", ""), ("a:", "b:", "a:")]
+)
+def test_the_prefix_of_keys_is_the_one_of_the_workers(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, environment: str | None, used: str
+) -> None:
+    """Set to nothing is not unset: that is the place of clients of releases before the prefix."""
+    if environment is None:
+        monkeypatch.delenv("SIGHTLINE_KEY_PREFIX", raising=False)
+    else:
+        monkeypatch.setenv("SIGHTLINE_KEY_PREFIX", environment)
+    told: list[str] = []
+    monkeypatch.setattr(compat, "Sightline", lambda *_, key_prefix, **__: told.append(key_prefix))
+
+    CLIPSimilarityService(broker_url=NOWHERE, key_prefix=given)
+
+    assert told == [used]
 
 
 def test_rows_are_mappings_or_objects_and_bad_ones_are_refused_by_name() -> None:

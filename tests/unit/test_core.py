@@ -378,6 +378,8 @@ def test_a_bare_postgres_address_gets_the_driver_that_is_installed(scheme: str) 
         {"location_methods": {}, "photos_columns": {"lat": "latitude", "id": "nr"}},
         {"url_timeout_s": 0.25, "locate_min_share": 1.0, "max_megapixels": 12.5, "rebuild_at": "23:59"},
         {"index_dir": "/srv/index", "database_url": "postgresql://h/db"},
+        {"key_prefix": ""},
+        {"key_prefix": "shop:photos:"},
     ],
 )
 def test_another_process_reads_the_same_settings_from_its_environment(
@@ -395,6 +397,9 @@ def test_another_process_reads_the_same_settings_from_its_environment(
     ("name", "value"),
     [
         ("encode_batch", "0"),
+        ("key_prefix", "sightline"),
+        ("key_prefix", "a b:"),
+        ("key_prefix", "*"),
         ("encode_batch", "many"),
         ("concurrency", "-1"),
         ("url_timeout_s", "0"),
