@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.processes import cores
-from producer_client import NewPhoto, Photo, Provenance, Refused, Sightline
+from producer_client import NewPhoto, Pending, Photo, Provenance, Refused, Sightline
 from worker.encoder.base import file_sha256
 from worker.settings import Settings
 from worker.stack import Stack
@@ -67,5 +67,5 @@ def add(client: Sightline, photos: Iterable[tuple[str, float, float]]) -> None:
     """Add (path, lat, lon) as surveyed. Raises RuntimeError where one is refused."""
     new = [NewPhoto(p, Photo(path=p), lat=lat, lon=lon, provenance=Provenance.SURVEYED) for p, lat, lon in photos]
     for outcome in client.add_many(new):
-        if isinstance(outcome, Refused):
+        if isinstance(outcome, (Refused, Pending)):
             raise RuntimeError(f"{outcome.ref} was not taken: {outcome.message}")

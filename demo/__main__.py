@@ -26,7 +26,7 @@ from rich.table import Table
 from demo import scenes
 from demo.folders import Case, Split, read_folder, split
 from demo.scenes import write_scenes
-from producer_client import BadRequest, PhotoRefused, Provenance, Refused, Sightline, SightlineError
+from producer_client import BadRequest, Pending, PhotoRefused, Provenance, Refused, Sightline, SightlineError
 from producer_client.contract import Answer, SearchReply
 from worker.core.geo import distance_m
 from worker.encoder.load import best_available
@@ -182,11 +182,11 @@ def _encoder(wanted: str) -> str:
 def _add(client: Sightline, known: Sequence[Case]) -> int:
     with progress_bar("add", out) as progress:
         outcomes = client.add_many([case.item for case in known], progress=progress)
-    refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
-    for outcome in refused:
+    missing = [outcome for outcome in outcomes if isinstance(outcome, (Refused, Pending))]
+    for outcome in missing:
         _say_refused(outcome.ref, outcome.message, outcome.code)
-    out.print(f"[green]added[/]  {len(outcomes) - len(refused)} photos through the queue")
-    return len(outcomes) - len(refused)
+    out.print(f"[green]added[/]  {len(outcomes) - len(missing)} photos through the queue")
+    return len(outcomes) - len(missing)
 
 
 def _say_refused(ref: str, message: str, code: str) -> None:

@@ -1,5 +1,6 @@
 """What a photo backend installs to talk to Sightline: a client, its contract, its errors. Needs celery and msgspec."""
 
+from producer_client.bulk import Pending
 from producer_client.client import Sightline
 from producer_client.contract import (
     Answer,
@@ -25,6 +26,7 @@ __all__ = [
     "Handle",
     "Near",
     "NewPhoto",
+    "Pending",
     "Photo",
     "PhotoRefused",
     "Point",

@@ -47,11 +47,11 @@ def client_app(broker_url: str, key_prefix: str) -> PinnedCelery:
         broker_transport_options={
             "global_keyprefix": key_prefix,
             "socket_connect_timeout": 5,
-            "socket_timeout": 30,
+            "socket_timeout": 10,
             "socket_keepalive": True,
         },
         redis_socket_connect_timeout=5,
-        redis_socket_timeout=30,
+        redis_socket_timeout=10,
         redis_socket_keepalive=True,
         redis_backend_health_check_interval=25,
     )

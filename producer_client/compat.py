@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from producer_client import plain
 from producer_client.arguments import provenance_given
+from producer_client.bulk import Pending
 from producer_client.client import Sightline
 from producer_client.contract import (
     DEFAULT_KEY_PREFIX,
@@ -179,11 +180,16 @@ class CLIPSimilarityService:
                     new[read.ref] = read
             log.info("🏗️ Building CLIP index from %d photos...", len(new) + len(refused))
             stored = 0
+            pending: list[Pending] = []
             for outcome in self._client.add_many(new.values(), progress=_say_progress):
                 if isinstance(outcome, Refused):
                     refused.append(outcome)
+                elif isinstance(outcome, Pending):
+                    pending.append(outcome)
                 else:
                     stored += 1
+            if pending:
+                log.warning("CLIP: %d images are still on their way: %s", len(pending), pending[0].message)
             for refusal in refused:
                 log.warning("CLIP: %s was not taken: %s [%s]", refusal.ref, refusal.message, refusal.code)
             log.info("✅ CLIP: Built index with %d images", stored)

@@ -9,13 +9,15 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Self, TypeVar
 
+from celery.exceptions import ImproperlyConfigured
+
 from producer_client import contract
 from producer_client.addresses import checked_redis
 from producer_client.errors import BadRequest, TryAgain
 from producer_client.forks import tell_children
 from producer_client.handle import Handle, read_reply
 from producer_client.line import Line
-from producer_client.reach import reaching
+from producer_client.reach import reaching, shown
 from producer_client.replies import Replies
 from producer_client.session import Session
 from producer_client.words import DEFAULT_KEY_PREFIX, KEY_PREFIXES, Code, Queue, TaskName
@@ -24,6 +26,7 @@ T = TypeVar("T")
 
 #: Seconds that a verb waits for its reply unless told otherwise: a cold worker loads its model within it.
 DEFAULT_TIMEOUT_S = 60.0
+_LIKE = "write redis://:PASSWORD@host:6379/5, with rediss:// and ?ssl_cert_reqs=required for TLS"
 
 
 class Connection:
@@ -135,7 +138,11 @@ class Connection:
     def _line(self) -> Line:
         with self._opening:
             if self._opened is None:
-                self._opened = Line(self._broker_url, self._replies_url, self._key_prefix)
+                try:
+                    self._opened = Line(self._broker_url, self._replies_url, self._key_prefix)
+                except (ImproperlyConfigured, TypeError, ValueError) as exc:
+                    urls = " or ".join(dict.fromkeys(shown(url) for url in (self._broker_url, self._replies_url)))
+                    raise BadRequest(Code.BAD_REQUEST, f"{urls} cannot be read: {str(exc).strip()} {_LIKE}") from exc
             return self._opened
 
 

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from producer_client import contract, plain
 from producer_client.arguments import checked, photo_of, read_items
-from producer_client.bulk import in_bulk
+from producer_client.bulk import Pending, in_bulk
 from producer_client.connection import Connection
 from producer_client.contract import NewPhoto, Refused
 from producer_client.errors import PhotoRefused
@@ -75,12 +75,13 @@ class PhotoVerbs(Connection):
         *,
         timeout_s: float | None = None,
         progress: Callable[[int, int], None] | None = None,
-    ) -> list[contract.Stored | Refused]:
+    ) -> list[contract.Stored | Refused | Pending]:
         """Add any number of photos by bulk messages of 64. Returns one outcome per photo, found by its `ref`; one that
         no message can carry is refused without being sent, and its neighbours are.
 
         progress: called with (photos done, photos in all). timeout_s: for each message, 300 unless given; the photos of
-        one that fails as a whole are refused with its code, which says whether to send them again.
+        one that is not answered by then are `Pending`: they may still be taken. Those of one that fails as a whole are
+        refused with its code, which says whether to send them again. Raises Unreachable where nothing could be sent.
         """
 
         def submit(chunk: Sequence[NewPhoto]) -> Handle[list[contract.Stored | Refused]]:
@@ -127,7 +128,7 @@ class PhotoVerbs(Connection):
         return_vectors: bool = False,
         timeout_s: float | None = None,
         progress: Callable[[int, int], None] | None = None,
-    ) -> list[contract.Embedded | Refused]:
+    ) -> list[contract.Embedded | Refused | Pending]:
         """Like `add_many`, for vectors alone."""
 
         def submit(chunk: Sequence[contract.EmbedItem]) -> Handle[list[contract.Embedded | Refused]]:

@@ -20,7 +20,7 @@ _SAID: tuple[tuple[str, str], ...] = (
     (
         r"wrongpass|invalid (username|password)|noauth|authentication required|without any password configured",
         "it does not take this user or password: write them into the address, redis://:PASSWORD@host:6379/5 "
-        "(`sightline up` says its own)",
+        "(`sightline up` writes its own into up.env)",
     ),
     (r"noperm|no permission", "its user may not do this (ACL): give it the commands and keys of a Celery client"),
     (
@@ -56,11 +56,16 @@ def reaching(url: str) -> Iterator[None]:
     try:
         yield
     except (OperationalError, RedisError, OSError) as exc:
-        message = f"Redis at {maybe_sanitize_url(url)} cannot be used: {why(exc)}"
+        message = f"Redis at {shown(url)} cannot be used: {why(exc, tls=url.startswith('rediss'))}"
         raise Unreachable(Code.UNAVAILABLE, message) from exc
 
 
-def why(exc: BaseException) -> str:
+def shown(url: str) -> str:
+    """The address without its password."""
+    return str(maybe_sanitize_url(url))
+
+
+def why(exc: BaseException, *, tls: bool = False) -> str:
     """What is the matter and what to do, by all that was raised on the way; else what was said last."""
     chain = list(_chain(exc))
     said = " ".join(f"{type(one).__name__} {one}" for one in chain).lower()
@@ -80,7 +85,7 @@ def why(exc: BaseException) -> str:
     if any(isinstance(one, TimeoutError) for one in chain) or re.search(
         r"timeout|timed out|unreachable|no route", said
     ):
-        return _SILENT
+        return f"{_SILENT} A Redis without TLS is silent to rediss://, too" if tls else _SILENT
     return f"{exc or type(exc).__name__}. {_SILENT}"
 
 

@@ -67,7 +67,7 @@ class Replies:
                 return reply
             except (RedisConnectionError, RedisTimeout, OSError):
                 pause_s = next(pauses, None)
-                if pause_s is None:
+                if pause_s is None or time.monotonic() >= deadline:
                     raise
                 time.sleep(pause_s)
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from producer_client import EmbedItem, NewPhoto, Photo, Refused, Sightline, SightlineError, TimedOut
+from producer_client import EmbedItem, NewPhoto, Pending, Photo, Refused, Sightline, SightlineError, TimedOut
 from producer_client.contract import RebuildReply, StatsReply
 from worker.core.ports import StoredVectors
 from worker.words import say
@@ -56,8 +56,9 @@ def wait_for_rebuild(client: Sightline, progress: Told, timeout_s: float) -> Reb
 
 def embed_missing(
     client: Sightline, vectors: StoredVectors, model_key: str, todo: int, timeout_s: float
-) -> tuple[int, list[Refused]]:
-    """Send for every photo that lacks a vector, with progress; returns how many have one now, and the refusals.
+) -> tuple[int, list[Refused], list[Pending]]:
+    """Send for every photo that lacks a vector, with progress; returns how many have one now, the refusals, and
+    what was not answered.
 
     What is done is seen in Postgres, a message's photos at once, so that nothing has to be noted here.
     """
@@ -74,9 +75,9 @@ def embed_missing(
 
 def look_at_pictures(
     client: Sightline, vectors: StoredVectors, todo: int, timeout_s: float
-) -> tuple[int, list[Refused]]:
-    """Send for every indexed photo whose picture has no hash yet, with progress; returns how many were looked at, and
-    the refusals. They stay in the index as they are."""
+) -> tuple[int, list[Refused], list[Pending]]:
+    """Send for every indexed photo whose picture has no hash yet, with progress; returns how many were looked at,
+    the refusals, and what was not answered. They stay in the index as they are."""
 
     def page_after(after_id: int) -> list[int]:
         return vectors.missing_hashes(after_id=after_id, limit=MISSING_PAGE)
@@ -124,26 +125,28 @@ def _send_pages(
     todo: int,
     page_after: Callable[[int], Sequence[int]],
     send: Callable[[Sequence[int], Told], Sequence[object]],
-) -> tuple[int, list[Refused]]:
-    """Send for all photos, a page after the other: (how many went well, the refusals).
+) -> tuple[int, list[Refused], list[Pending]]:
+    """Send for all photos, a page after the other: (how many went well, the refusals, what was not answered).
 
     page_after: the ids that come next, rising; none at the end.
     """
     well = 0
     refused: list[Refused] = []
+    pending: list[Pending] = []
     after_id = -1
     with progress_bar(doing) as progress:
         while page := page_after(after_id):
             after_id = page[-1]
-            done = well + len(refused)
+            done = well + len(refused) + len(pending)
 
             def further(now: int, _: int, before: int = done) -> None:
                 progress(before + now, todo)
 
             outcomes = send(page, further)
             refused += [outcome for outcome in outcomes if isinstance(outcome, Refused)]
-            well += sum(not isinstance(outcome, Refused) for outcome in outcomes)
-    return well, refused
+            pending += [outcome for outcome in outcomes if isinstance(outcome, Pending)]
+            well += sum(not isinstance(outcome, (Refused, Pending)) for outcome in outcomes)
+    return well, refused, pending
 
 
 def _line(label: str, value: object) -> str:

@@ -242,6 +242,20 @@ def test_a_refused_photo_is_a_table_row_and_an_exit_code(stack: Stack, photo_roo
     assert "Traceback" not in done.stderr
 
 
+def test_photos_that_nobody_answers_for_are_on_their_way_and_not_refused(stack: Stack, scenes: list[Scene]) -> None:
+    # A prefix that no worker listens at.
+    nobody = stack.settings.model_copy(update={"key_prefix": "nobody:"})
+
+    said = sightline("add", str(scenes[0].path), "--timeout", "0.2", settings=nobody)
+    told = sightline("add", str(scenes[0].path), "--timeout", "0.2", "--json", settings=nobody)
+
+    assert (said.returncode, told.returncode) == (1, 1)
+    assert "0 stored, 0 refused" in said.stdout
+    assert "1 on their way" in said.stdout
+    assert "sightline doctor" in said.stdout
+    assert [outcome["status"] for outcome in json.loads(told.stdout)["outcomes"]] == ["pending"]
+
+
 def test_doctor_finds_a_healthy_stack_healthy(stack: Stack, client: Any) -> None:
     client.rebuild_index(timeout_s=60)
 

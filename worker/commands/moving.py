@@ -13,9 +13,9 @@ from msgspec.structs import replace
 from rich.markup import escape
 from rich.table import Table
 
-from producer_client import NewPhoto, Photo, Provenance, Refused
+from producer_client import NewPhoto, Pending, Photo, Provenance, Refused
 from worker.commands.connections import open_client, open_store
-from worker.commands.terminal import AsJson, TimeoutS, UpdateRows, fail, out, print_refused, show
+from worker.commands.terminal import AsJson, TimeoutS, UpdateRows, fail, out, print_pending, print_refused, show
 from worker.errors import Permanent
 from worker.progress import embed_missing, progress_bar, statistics_lines
 from worker.settings import Settings
@@ -70,6 +70,7 @@ def import_legacy(
             changes = store.rows.changes([_as_entry(item, PhotoFiles(settings)) for item in new])
     stored = 0
     reused = 0
+    pending: list[Pending] = []
     if not dry_run and new:
         with open_client(settings) as client, open_store(settings) as store, progress_bar(say("importing")) as progress:
             vectors, model_key = reusable_vectors(photos, new, client, written_at=file.stat().st_mtime)
@@ -77,7 +78,8 @@ def import_legacy(
             reused = len(vectors)
             outcomes = client.add_many(new, timeout_s=timeout, progress=progress)
         refused += [outcome for outcome in outcomes if isinstance(outcome, Refused)]
-        stored = sum(not isinstance(outcome, Refused) for outcome in outcomes)
+        pending = [outcome for outcome in outcomes if isinstance(outcome, Pending)]
+        stored = sum(not isinstance(outcome, (Refused, Pending)) for outcome in outcomes)
 
     def table() -> None:
         out.print(_report_table(str(file), report))
@@ -95,6 +97,7 @@ def import_legacy(
                 "[green]{stored} imported[/], {refused} refused; {kept}", stored=stored, refused=len(refused), kept=kept
             )
         )
+        print_pending(pending)
 
     facts = {
         "report": report.to_json(),
@@ -105,8 +108,9 @@ def import_legacy(
         "imported": stored,
         "vectors_reused": reused,
         "refused": [outcome.to_wire() for outcome in refused],
+        "pending": [outcome.to_wire() for outcome in pending],
     }
-    show(as_json, facts, table, refused=refused)
+    show(as_json, facts, table, refused=[*refused, *pending])
 
 
 def backfill(dry_run: DryRun = False, as_json: AsJson = False, timeout: TimeoutS = 300.0) -> None:
@@ -134,8 +138,9 @@ def backfill(dry_run: DryRun = False, as_json: AsJson = False, timeout: TimeoutS
         todo = store.vectors.missing_count(stats.model_key)
         stored = 0
         refused: list[Refused] = []
+        pending: list[Pending] = []
         if not dry_run:
-            stored, refused = embed_missing(client, store.vectors, stats.model_key, todo, timeout)
+            stored, refused, pending = embed_missing(client, store.vectors, stats.model_key, todo, timeout)
             stats = client.stats()
 
     def table() -> None:
@@ -148,6 +153,7 @@ def backfill(dry_run: DryRun = False, as_json: AsJson = False, timeout: TimeoutS
             out.print(say("[yellow]nothing was changed[/]; photos not in the index yet: {count}", count=todo))
             return
         out.print(say("[green]{stored} indexed[/], {refused} refused", stored=stored, refused=len(refused)))
+        print_pending(pending)
         for line in statistics_lines(stats):
             out.print(line)
 
@@ -157,8 +163,9 @@ def backfill(dry_run: DryRun = False, as_json: AsJson = False, timeout: TimeoutS
         "not_indexed_before": todo,
         "indexed": stored,
         "refused": [outcome.to_wire() for outcome in refused],
+        "pending": [outcome.to_wire() for outcome in pending],
     }
-    show(as_json, facts, table, refused=refused)
+    show(as_json, facts, table, refused=[*refused, *pending])
 
 
 def _as_entry(item: NewPhoto, source: PhotoFiles) -> NewEntry:

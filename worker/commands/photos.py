@@ -13,11 +13,11 @@ from msgspec.structs import replace
 from rich.markup import escape
 from rich.table import Table
 
-from producer_client import EmbedItem, NewPhoto, Photo, Provenance, Refused
+from producer_client import EmbedItem, NewPhoto, Pending, Photo, Provenance, Refused
 from producer_client.contract import Embedded, Purged, Removed, Stored
 from worker.commands.connections import open_client, open_store
 from worker.commands.positions import position_lines
-from worker.commands.terminal import AsJson, TimeoutS, UpdateRows, fail, out, print_refused, show
+from worker.commands.terminal import AsJson, TimeoutS, UpdateRows, fail, out, print_pending, print_refused, show
 from worker.manifest import LeftOut, NotRead, new_photos
 from worker.progress import embed_missing, look_at_pictures, progress_bar
 from worker.settings import load as load_settings
@@ -56,18 +56,20 @@ def add(
     passed_over = _passed_over(left_out, not_read)
     if len(left_out) + not_read.total() == len(items):
         fail(". ".join([say("no photo there"), *passed_over]))
-    outcomes: list[Stored | Refused] = [item for item in items if isinstance(item, Refused)]
+    outcomes: list[Stored | Refused | Pending] = [item for item in items if isinstance(item, Refused)]
     new = [replace(item, update_row=update_rows) for item in items if isinstance(item, NewPhoto)]
     if new:
         with open_client(load_settings()) as client, progress_bar(say("adding")) as progress:
             outcomes += client.add_many(new, timeout_s=timeout, progress=progress)
+    stored = [outcome for outcome in outcomes if isinstance(outcome, Stored)]
     refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
+    pending = [outcome for outcome in outcomes if isinstance(outcome, Pending)]
 
     def table() -> None:
         print_refused(refused)
-        stored = len(outcomes) - len(refused)
-        out.print(say("[green]{stored} stored[/], {refused} refused", stored=stored, refused=len(refused)))
-        for line in position_lines([outcome for outcome in outcomes if isinstance(outcome, Stored)]):
+        out.print(say("[green]{stored} stored[/], {refused} refused", stored=len(stored), refused=len(refused)))
+        print_pending(pending)
+        for line in position_lines(stored):
             out.print(line)
         for line in passed_over:
             out.print(escape(line))
@@ -77,7 +79,7 @@ def add(
         "left_out": len(left_out),
         "not_read": dict(not_read.most_common()),
     }
-    show(as_json, facts, table, refused=refused)
+    show(as_json, facts, table, refused=[*refused, *pending])
 
 
 def embed(
@@ -107,10 +109,11 @@ def embed(
                 checked = files.all(lambda _, done, total: progress(done, total))
             model_key = client.stats().model_key
             todo = store.vectors.missing_count(model_key)
-            stored, refused = embed_missing(client, store.vectors, model_key, todo, timeout)
+            stored, refused, pending = embed_missing(client, store.vectors, model_key, todo, timeout)
             unseen = store.vectors.missing_hash_count()
-            seen, unread = look_at_pictures(client, store.vectors, unseen, timeout)
+            seen, unread, unanswered = look_at_pictures(client, store.vectors, unseen, timeout)
         refused += unread
+        pending += unanswered
         facts: dict[str, Any] = {"missing_before": todo, "embedded": stored, "without_hash_before": unseen}
         facts["files"] = asdict(checked)
         lines = checked_lines(checked)
@@ -119,7 +122,8 @@ def embed(
         with open_client(load_settings()) as client, progress_bar(say("embedding")) as progress:
             outcomes = client.embed_many(items, return_vectors=True, timeout_s=timeout, progress=progress)
         refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
-        stored, seen = len(outcomes) - len(refused), 0
+        pending = [outcome for outcome in outcomes if isinstance(outcome, Pending)]
+        stored, seen = len(outcomes) - len(refused) - len(pending), 0
         facts = {"embedded": [outcome.to_wire() for outcome in outcomes if isinstance(outcome, Embedded)]}
         lines = []
 
@@ -128,11 +132,13 @@ def embed(
             out.print(line)
         print_refused(refused)
         out.print(say("[green]{stored} embedded[/], {refused} refused", stored=stored, refused=len(refused)))
+        print_pending(pending)
         if seen:
             out.print(say("pictures looked at again, to know copies of them: {count}", count=seen))
 
     facts["refused"] = [outcome.to_wire() for outcome in refused]
-    show(as_json, facts, table, refused=refused)
+    facts["pending"] = [outcome.to_wire() for outcome in pending]
+    show(as_json, facts, table, refused=[*refused, *pending])
 
 
 def _passed_over(left_out: Sequence[LeftOut], not_read: Counter[str]) -> list[str]:

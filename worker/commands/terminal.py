@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from producer_client import Refused
+from producer_client import Pending, Refused
 from producer_client.contract import Message
 from worker.words import say, why
 
@@ -39,9 +39,10 @@ err = Console(stderr=True)
 
 
 def show(
-    as_json: bool, value: Message | dict[str, Any], table: Callable[[], None], *, refused: Sequence[Refused] = ()
+    as_json: bool, value: Message | dict[str, Any], table: Callable[[], None], *, refused: Sequence[object] = ()
 ) -> None:
-    """Print the value as one JSON object, or the table. The command ends as failed where photos were refused."""
+    """Print the value as one JSON object, or the table. The command ends as failed where photos were refused, or are
+    on their way."""
     if as_json:
         wire = value if isinstance(value, dict) else value.to_wire()
         sys.stdout.write(json.dumps(wire, ensure_ascii=False) + "\n")
@@ -59,6 +60,14 @@ def print_refused(refused: Sequence[Refused]) -> None:
             words = f"{why(outcome.code)}{outcome.message}"
             shown.add_row(escape(outcome.ref), f"[red]{outcome.code}[/]", escape(words))
         out.print(shown)
+
+
+def print_pending(pending: Sequence[Pending]) -> None:
+    """How many are on their way, and what is known of it, where any are."""
+    if pending:
+        count = len(pending)
+        out.print(say("[yellow]{count} on their way[/]: sent and not answered; they may still be taken", count=count))
+        out.print(escape(pending[0].message))
 
 
 def fail(message: str, code: int = FAILED) -> NoReturn:

@@ -1,0 +1,236 @@
+"""What the client says when its Redis cannot be used: the address without its password, what is the matter, what to do.
+
+By a real Valkey that is brought into each of these states, and by listeners that are none.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from urllib.parse import urlsplit
+
+import pytest
+import redis
+
+from producer_client import BadRequest, Code, NewPhoto, Photo, Refused, Sightline, TryAgain, Unreachable
+from producer_client.reach import why
+from worker.embedded import EmbeddedServers
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Valkey for this file alone, with its password."""
+    with EmbeddedServers(tmp_path_factory.mktemp("valkey"), with_postgres=False) as servers:
+        yield servers.broker_url
+
+
+@pytest.fixture
+def valkey(url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(url) as connection:
+        yield connection
+
+
+def without_password(url: str) -> str:
+    return re.sub(r"//.*@", "//", url)
+
+
+def said_at(url: str, ask: Callable[[Sightline], object]) -> str:
+    """What is raised about this address."""
+    with Sightline(url) as client, pytest.raises(Unreachable) as caught:
+        ask(client)
+    assert isinstance(caught.value, TryAgain)
+    assert caught.value.code is Code.UNAVAILABLE
+    parts = urlsplit(url)
+    assert f"{parts.hostname}:{parts.port}" in caught.value.message
+    assert (parts.password or "no password") not in caught.value.message
+    return caught.value.message
+
+
+#: To send, and to look for a reply: two parts of the client, with drivers of their own.
+ASKS: dict[str, Callable[[Sightline], object]] = {
+    "send": lambda client: client.submit_stats(),
+    "look": lambda client: client.locating("some id").ready(),
+    "wait": lambda client: client.locating("some id").wait(2),
+}
+asks = pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
+
+
+@asks
+def test_nobody_listens(ask: Callable[[Sightline], object]) -> None:
+    start = time.monotonic()
+
+    said = said_at("redis://:secret@127.0.0.1:1/5", ask)
+
+    assert "nothing listens there" in said
+    assert "`sightline up`" in said
+    assert "SIGHTLINE_BROKER_URL" in said
+    assert time.monotonic() - start < 20
+
+
+@asks
+def test_no_such_host(ask: Callable[[Sightline], object]) -> None:
+    assert "no host of this name" in said_at("redis://nowhere.invalid:6379/5", ask)
+
+
+@asks
+def test_no_password_and_a_wrong_one(url: str, ask: Callable[[Sightline], object]) -> None:
+    assert "user or password" in said_at(without_password(url), ask)
+    assert "user or password" in said_at(re.sub(r"//.*@", "//:wrongword@", url), ask)
+
+
+@asks
+def test_no_such_database(url: str, ask: Callable[[Sightline], object]) -> None:
+    assert "no database of that number" in said_at(re.sub(r"/\d+$", "/999", url), ask)
+
+
+@contextmanager
+def listener(answer: Callable[[socket.socket], None]) -> Iterator[str]:
+    """What is at the address instead of Redis; `answer` has each connection."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                answer(connection)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"redis://127.0.0.1:{server.getsockname()[1]}/5"
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@asks
+def test_what_hangs_up_may_expect_tls(ask: Callable[[Sightline], object]) -> None:
+    with listener(lambda connection: connection.close()) as url:
+        assert "rediss://" in said_at(url, ask)
+
+
+@asks
+def test_a_server_without_tls(ask: Callable[[Sightline], object]) -> None:
+    def refuse(connection: socket.socket) -> None:
+        with connection:
+            connection.recv(64)
+            connection.sendall(b"-ERR what is this?\r\n")
+
+    with listener(refuse) as url:
+        assert "speaks no TLS" in said_at(url.replace("redis://", "rediss://") + "?ssl_cert_reqs=none", ask)
+
+
+def test_what_does_not_answer_is_given_up() -> None:
+    held: list[socket.socket] = []
+    with listener(held.append) as url, Sightline(url) as client:
+        store = client._line().replies._store
+        store.connparams["socket_timeout"] = 0.1
+        start = time.monotonic()
+        for ask in (ASKS["look"], lambda client: client.locating("some id").wait(0.1)):
+            with pytest.raises(Unreachable, match="nothing answers there"):
+                ask(client)
+    for connection in held:
+        connection.close()
+    assert time.monotonic() - start < 5, "its caller's patience counts"
+
+
+def test_a_replica(url: str, valkey: redis.Redis) -> None:
+    valkey.replicaof("127.0.0.1", "1")
+    try:
+        assert "replica" in said_at(url, ASKS["send"])
+    finally:
+        valkey.replicaof("NO", "ONE")
+
+
+def test_a_user_who_may_not(url: str, valkey: redis.Redis) -> None:
+    valkey.acl_setuser(
+        "reader", enabled=True, passwords=["+reading"], categories=["+@read", "+@connection"], keys=["*"]
+    )
+    try:
+        assert "ACL" in said_at(re.sub(r"//.*@", "//reader:reading@", url), ASKS["send"])
+    finally:
+        valkey.acl_deluser("reader")
+
+
+def test_no_memory_left(url: str, valkey: redis.Redis) -> None:
+    before = str(valkey.config_get("maxmemory")["maxmemory"])
+    valkey.config_set("maxmemory", "1")
+    try:
+        assert "memory is full" in said_at(url, ASKS["send"])
+    finally:
+        valkey.config_set("maxmemory", before)
+
+
+@asks
+def test_as_many_clients_as_it_takes(url: str, valkey: redis.Redis, ask: Callable[[Sightline], object]) -> None:
+    before = str(valkey.config_get("maxclients")["maxclients"])
+    valkey.ping()
+    valkey.config_set("maxclients", "1")
+    try:
+        assert "maxclients" in said_at(url, ask)
+    finally:
+        valkey.config_set("maxclients", before)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (redis.exceptions.BusyLoadingError("Redis is loading the dataset in memory"), "starting"),
+        (redis.exceptions.ResponseError("MISCONF Redis is configured to save RDB snapshots"), "disk"),
+        (redis.exceptions.ConnectionError("something new"), "something new"),
+    ],
+)
+def test_states_that_are_not_brought_about_here(error: Exception, words: str) -> None:
+    assert words in why(error)
+
+
+@pytest.mark.parametrize("url", ["rediss://host:6379/5", "redis://:secret@host:6379/5?unheard_of=1"])
+def test_what_cannot_be_read_of_an_address_is_said_before_anything_is_sent(url: str) -> None:
+    with Sightline(url) as client, pytest.raises(BadRequest, match="cannot be read") as caught:
+        client.submit_stats()
+    assert "secret" not in caught.value.message
+
+
+def test_a_client_goes_on_when_its_redis_is_well_again(url: str, valkey: redis.Redis) -> None:
+    with Sightline(url) as client:
+        valkey.replicaof("127.0.0.1", "1")
+        try:
+            with pytest.raises(Unreachable):
+                client.submit_stats()
+        finally:
+            valkey.replicaof("NO", "ONE")
+        client.submit_stats()
+        valkey.client_kill_filter(_type="normal", skipme=True)
+        client.submit_stats()
+        assert not client.locating("some id").ready()
+
+
+def test_photos_that_could_not_be_sent_are_refused_and_those_before_them_are_on_their_way(
+    url: str, valkey: redis.Redis
+) -> None:
+    items = [NewPhoto(str(n), Photo(path=f"/{n}.jpg")) for n in range(64 * 12)]
+
+    def progress(done: int, _: int) -> None:
+        if done == 64:
+            valkey.replicaof("127.0.0.1", "1")
+
+    with Sightline(url) as client:
+        try:
+            outcomes = client.add_many(items, timeout_s=0.05, progress=progress)
+        finally:
+            valkey.replicaof("NO", "ONE")
+
+    assert [outcome.ref for outcome in outcomes] == [item.ref for item in items]
+    assert [outcome.status for outcome in outcomes] == ["pending"] * 512 + ["refused"] * 256
+    assert all("replica" in outcome.message for outcome in outcomes if isinstance(outcome, Refused))
+
+
+def test_photos_of_which_none_could_be_sent_raise() -> None:
+    with Sightline("redis://127.0.0.1:1/5") as client, pytest.raises(Unreachable):
+        client.add_many([NewPhoto(str(n), Photo(path=f"/{n}.jpg")) for n in range(200)])
