@@ -40,8 +40,8 @@ def run(*arguments: str, data: Path, **env: str) -> subprocess.CompletedProcess[
     )
 
 
-def done(*arguments: str, data: Path) -> Any:
-    process = run(*arguments, "--json", data=data)
+def done(*arguments: str, data: Path, **env: str) -> Any:
+    process = run(*arguments, "--json", data=data, **env)
     assert process.returncode == 0, process.stderr
     return json.loads(process.stdout)
 
@@ -55,7 +55,7 @@ def refusal(*arguments: str, data: Path, **env: str) -> tuple[str, str]:
 
 
 def open_store(data: Path, servers: EmbeddedServers) -> PostgresStore:
-    settings = Settings(data_dir=data, broker_url=servers.broker_url, database_url=servers.database_url)
+    settings = Settings(data_dir=data, database_url=servers.database_url)
     store = PostgresStore(settings)
     migrate(store.database.engine, schema=settings.db_schema, photos_table=settings.photos_table)
     return store
@@ -126,7 +126,8 @@ def test_a_backup_of_what_is_down_is_restored_elsewhere(
     dump = tmp_path / "copy.dump"
     dump.write_text("one of before")
 
-    done("backup", str(dump), data=kept[0])
+    # What the environment says of another Postgres is not for ours.
+    done("backup", str(dump), data=kept[0], PGOPTIONS="-c no_such=1", PGPORT="1")
     shown = run("restore", str(dump), data=data)
 
     assert shown.returncode == 0

@@ -11,6 +11,8 @@ import pwd
 import re
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -170,6 +172,23 @@ def test_the_password_stays_and_lies_in_a_file_that_is_closed(tmp_path: Path) ->
     assert {url.path for url in urls} == {"/5"}
 
 
+def test_the_password_is_on_no_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even for the moment until Valkey gives itself another title."""
+    commands: list[list[str]] = []
+
+    class Noting(psutil.Popen):  # type: ignore[misc]  # untyped
+        def __init__(self, command: list[str], **options: Any) -> None:
+            commands.append(command)
+            super().__init__(command, **options)
+
+    monkeypatch.setattr(psutil, "Popen", Noting)
+    with EmbeddedServers(tmp_path / "data", with_postgres=False) as servers:
+        password = str(urlsplit(servers.broker_url).password)
+
+    assert len(commands) == 1
+    assert password not in " ".join(commands[0])
+
+
 def test_a_data_folder_of_before_is_closed_at_the_next_start(tmp_path: Path) -> None:
     """As earlier releases left it: open to read, `trust` for whoever connects, as root another account's."""
     data = tmp_path / "data"
@@ -225,6 +244,25 @@ def test_an_ordinary_user_has_servers_of_their_own_beside_roots(servers: Embedde
     assert as_user(user, live) == [True, ["-NOAUTH"], str(home / "data" / "postgres")]
     assert {path.lstat().st_uid for path in home.rglob("*")} == {user}
     assert answers(servers)
+
+
+@as_root
+def test_root_of_a_container_has_servers_in_a_folder_of_its_own(house: Path) -> None:
+    """It lacks the weaker capability, and has the stronger one."""
+    program = """
+import sys
+from pathlib import Path
+from tests.integration.test_servers import answers
+from worker.embedded import EmbeddedServers
+with EmbeddedServers(Path(sys.argv[1]), with_valkey=False) as servers:
+    assert answers(servers)
+"""
+    command = ["setpriv", "--bounding-set=-dac_read_search", sys.executable, "-c", program, str(house / "container")]
+
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60)
+
+    assert done.returncode == 0, done.stderr
+    assert stat.S_IMODE(house.stat().st_mode) == 0o700
 
 
 @as_root

@@ -208,8 +208,13 @@ def test_what_the_environment_says_of_postgres_and_of_language_is_not_for_ours(
     for name, value in {"PGPORT": "1", "PGDATA": "/none", "LC_ALL": "xx_YY.UTF-8", "LANG": "xx"}.items():
         monkeypatch.setenv(name, value)
 
-    with EmbeddedServers(tmp_path) as servers:
+    monkeypatch.setenv("SIGHTLINE_DATABASE_URL", "postgresql://me:s3cret@h/db")
+
+    with EmbeddedServers(tmp_path, with_valkey=False) as servers:
         assert answers(servers)
+        environ = Path(f"/proc/{postmaster(socket_folder(servers)).pid}/environ").read_bytes()
+    assert b"s3cret" not in environ
+    assert b"xx_YY" not in environ
 
 
 ODD = """it's 100% "ö" #1 @home $HOME `x` +y; z\\w"""
