@@ -17,7 +17,8 @@ from benchmarks.measure import percentile_ms
 from benchmarks.report import step
 from benchmarks.stack import add, servers
 from producer_client import Sightline
-from worker.stack import Process, Stack
+from worker.children import Process
+from worker.stack import Stack
 
 CALLERS = 8
 

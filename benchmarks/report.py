@@ -21,7 +21,7 @@ from rich.table import Table
 
 from benchmarks.processes import cores
 from worker.encoder.exported import cpu_name
-from worker.stack import raise_on_signals
+from worker.signals import raise_on_signals
 
 console = Console(stderr=True, width=None if sys.stderr.isatty() else 130)
 

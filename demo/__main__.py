@@ -33,7 +33,8 @@ from worker.encoder.load import best_available
 from worker.errors import WorkerError
 from worker.progress import progress_bar, rebuild_lines, wait_for_rebuild
 from worker.settings import load as load_settings
-from worker.stack import Stack, raise_on_signals
+from worker.signals import raise_on_signals
+from worker.stack import Stack
 
 #: What the words of a text search are, where the encoder reads text.
 WORDS = "a street with a church tower"

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from worker.stack import raise_on_signals
+from worker.signals import raise_on_signals
 
 #: A neighbour that takes what is left of one core. It ends with the process that it was started by.
 BUSY = "import os; os.nice(10); parent = os.getppid()\nwhile os.getppid() == parent: pass"

@@ -11,7 +11,7 @@ import typer
 from pydantic import ValidationError
 
 from producer_client import SightlineError
-from worker.commands import doctor, index, keeping, moving, parked, photos, questions, service
+from worker.commands import doctor, index, keeping, machine, moving, parked, photos, questions, service
 from worker.commands.terminal import BAD_SETTINGS, fail
 from worker.errors import WorkerError
 from worker.settings import PREFIX
@@ -19,7 +19,8 @@ from worker.words import say, why
 
 #: In the order in which `sightline --help` shows them.
 COMMANDS: tuple[Callable[..., None], ...] = (
-    service.up,
+    machine.up,
+    machine.down,
     service.worker,
     service.beat,
     service.migrate,

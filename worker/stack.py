@@ -2,125 +2,79 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import IO, Self
+from typing import Self
+
+from kombu.utils.url import maybe_sanitize_url
 
 from producer_client import Sightline, TimedOut, TryAgain
-from worker.embedded import EmbeddedServers
-from worker.embedded.private import UMASK, opened_to_append
+from worker import embedded, holding, signals
+from worker.children import Process, how_it_ended
+from worker.embedded import EmbeddedServers, port
 from worker.settings import Settings
+from worker.words import say
 
-#: Seconds for a process to end after it was asked to, before it is killed: tasks in hand are ended first.
-STOP_TIMEOUT_S = 30.0
 #: Seconds for the first worker to answer: it loads the model first, and at its very first start measures what runs it.
 READY_TIMEOUT_S = 300.0
-#: Seconds until an interrupt is raised again that Python could not pass on.
-AGAIN_S = 0.05
 
 
-def raise_on_signals() -> None:
-    """KeyboardInterrupt on SIGINT and SIGTERM, wherever it falls; for the main thread of who runs a Stack.
+class Ended(RuntimeError):
+    """A process of the stack has ended by itself. exit_code: as subprocess has it."""
 
-    One that is raised within a finalizer or a weak reference's callback (an import has many) is printed and forgotten
-    by Python, and the process would go on: it is raised again a moment later.
-    """
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    # SIGINT as well: a process that a script starts in the background inherits it ignored.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
-        signal.signal(number, interrupt)
-    told = sys.unraisablehook
-
-    def again(unraisable: sys.UnraisableHookArgs) -> None:
-        if unraisable.exc_type is KeyboardInterrupt:
-            signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
-        else:
-            told(unraisable)
-
-    sys.unraisablehook = again
-
-
-class Process:
-    """One of our own processes, in a session of its own: Ctrl-C reaches us alone, and we stop it in order."""
-
-    def __init__(self, settings: Settings, *arguments: str, log: Path | None = None) -> None:
-        self.name = arguments[0] if len(arguments) == 1 else " ".join(arguments)
-        self.log = log
-        self._file: IO[bytes] | None = None if log is None else opened_to_append(log)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "worker.cli", *arguments],
-            env={**os.environ, **settings.as_env(), "PYTHONUNBUFFERED": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=self._file,
-            stderr=subprocess.STDOUT if self._file else None,
-            start_new_session=True,
-            umask=UMASK,
-        )
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def exit_code(self) -> int | None:
-        return self._process.poll()
-
-    def ask_to_stop(self) -> None:
-        if self.exit_code is None:
-            self._process.terminate()
-
-    def kill(self) -> None:
-        """SIGKILL, as a machine that loses its power."""
-        self._process.kill()
-        self.wait()
-
-    def wait(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
-        try:
-            self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        if self._file is not None:
-            self._file.close()
-
-    def last_words(self, lines: int = 15) -> str:
-        """The end of its log, for a message to people."""
-        if self.log is None or not self.log.exists():
-            return ""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+    def __init__(self, process: Process) -> None:
+        self.exit_code = process.exit_code or 0
+        ended = say("`sightline {name}` ended with {how}", name=process.name, how=how_it_ended(self.exit_code))
+        super().__init__(f"{ended}\n{process.last_words()}".strip())
 
 
 class Stack:
     """Servers and processes of one machine. Start on entering, stop on leaving, also on Ctrl-C.
 
-    log_dir: where the processes write; their lines go to this terminal when None. own_database: a Postgres of this
-    machine's folder, or else the one of the settings.
+    Entering ends what a killed one left in the data folder, and raises holding.RunsAlready where one runs there.
+    log_dir: where the processes write; their lines go to this terminal when None. port: of Valkey, the one of the
+    settings unless given; see worker.embedded.port. own_database: a Postgres of this machine's folder, or else the one
+    of the settings. tell: is given a sentence for people about what they may not expect.
     """
 
     def __init__(
-        self, settings: Settings, *, log_dir: Path | None = None, port: int | None = None, own_database: bool = True
+        self,
+        settings: Settings,
+        *,
+        log_dir: Path | None = None,
+        port: int | None = None,
+        own_database: bool = True,
+        tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._given = settings
         self._log_dir = log_dir
+        self._port = settings.up_port if port is None else port
         self._own_database = own_database
-        self.servers = EmbeddedServers(
-            settings.data_dir, port=settings.up_port if port is None else port, with_postgres=own_database
-        )
+        self._tell = tell
+        self._hold = holding.Hold(settings.data_dir)
+        self._ready = False
+        self._servers: EmbeddedServers | None = None
         self.settings = settings
         self.processes: list[Process] = []
 
+    @property
+    def servers(self) -> EmbeddedServers:
+        assert self._servers is not None, "a stack has servers once it is entered"
+        return self._servers
+
+    @property
+    def broker(self) -> str:
+        """The address of the broker, without its password."""
+        return maybe_sanitize_url(self.settings.broker_url)
+
     def __enter__(self) -> Self:
+        self._hold.take()
         try:
-            self.servers.__enter__()
+            with signals.held():
+                self._end_left()
+                self._start_servers()
             # The prefix as well, or another terminal's environment would say where in this Redis to look.
             addresses = {
                 "broker_url": self.servers.broker_url,
@@ -130,6 +84,7 @@ class Stack:
             if self._own_database:
                 addresses["database_url"] = self.servers.database_url
             self.settings = self._given.model_copy(update=addresses)
+            self._note()
             self._migrate()
         except BaseException:
             self.stop()
@@ -144,10 +99,14 @@ class Stack:
         log = None
         if self._log_dir is not None:
             self._log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            log = self._log_dir / f"{'-'.join(a.strip('-') for a in arguments)}-{len(self.processes)}.log"
-        process = Process(settings or self.settings, *arguments, log=log)
-        self.processes.append(process)
-        return process
+            name = "-".join(a.strip("-") for a in arguments)
+            same = sum(process.arguments == arguments for process in self.processes)
+            log = self._log_dir / (f"{name}-{same + 1}.log" if same else f"{name}.log")
+        return self._start(settings or self.settings, arguments, log, len(self.processes))
+
+    def start_again(self, process: Process) -> Process:
+        """In place of one that has ended, with its settings and its log."""
+        return self._start(process.settings, process.arguments, process.log, self.processes.index(process))
 
     def start_all(self) -> None:
         """One worker for photos and questions, one process for rebuilds, one beat."""
@@ -159,7 +118,7 @@ class Stack:
         return Sightline(self.settings.broker_url, timeout_s=timeout_s, key_prefix=self.settings.key_prefix)
 
     def wait_ready(self, tell: Callable[[float], None] = lambda _: None) -> None:
-        """Until a worker answers. Raises RuntimeError with the last words of a process that ended instead."""
+        """Until a worker answers. Raises Ended, or RuntimeError naming a server, where one ends instead."""
         started = time.monotonic()
         with self.client() as client:
             handle = client.submit_stats(timeout_s=READY_TIMEOUT_S)
@@ -172,27 +131,67 @@ class Stack:
                     if time.monotonic() - started > READY_TIMEOUT_S:
                         raise
                 except TryAgain:
+                    self.check()
                     handle = client.submit_stats(timeout_s=READY_TIMEOUT_S)
                 else:
                     return
 
+    def note_ready(self) -> None:
+        """Let others know that it is up."""
+        self._ready = True
+        self._note()
+
     def check(self) -> None:
-        """Raises RuntimeError when a process of the stack has ended by itself."""
+        """Raises Ended when a process of the stack has ended by itself, RuntimeError naming a server that has."""
+        self.servers.check()
         for process in self.processes:
             if process.exit_code is not None:
-                raise RuntimeError(
-                    f"`sightline {process.name}` ended with code {process.exit_code}\n{process.last_words()}".strip()
-                )
+                raise Ended(process)
 
     def stop(self) -> None:
-        try:
-            for process in self.processes:
-                process.ask_to_stop()
-            for process in self.processes:
-                process.wait()
-            self.processes.clear()
-        finally:
-            self.servers.stop()
+        """Processes end their tasks in hand, then the servers stop. Who is asked again meanwhile ends them at once."""
+        asked = signals.times_asked()
+        with signals.held():
+            try:
+                holding.end(
+                    [process.started for process in self.processes if process.exit_code is None],
+                    timeout_s=holding.STOP_TIMEOUT_S,
+                    hurry=lambda: signals.times_asked() > max(asked, 1),
+                )
+                for process in self.processes:
+                    process.wait()
+                self.processes.clear()
+            finally:
+                if self._servers is not None:
+                    self._servers.stop()
+                self._hold.release()
+
+    def _start(self, settings: Settings, arguments: tuple[str, ...], log: Path | None, place: int) -> Process:
+        with signals.held():
+            process = Process(settings, *arguments, log=log)
+            self.processes[place : place + 1] = [process]
+            self._note()
+        return process
+
+    def _start_servers(self) -> None:
+        chosen, taken = port.choose(self._port, self._hold.folder)
+        if taken is not None:
+            self._tell(say("port {taken} of the last start is taken by now: {port}", taken=taken, port=chosen))
+        self._servers = EmbeddedServers(self._given.data_dir, port=chosen, with_postgres=self._own_database)
+        self._servers.__enter__()
+
+    def _end_left(self) -> None:
+        ended = end_left(self._hold)
+        if ended:
+            self._tell(say("ended what a killed `sightline up` had left here: {names}", names=", ".join(ended)))
+
+    def _note(self) -> None:
+        self._hold.note(
+            broker=self.broker,
+            ready=self._ready,
+            processes=[process.started for process in self.processes],
+            servers=self.servers.names,
+        )
 
     def _migrate(self) -> None:
         from worker.storage.migrate import migrate
@@ -205,3 +204,9 @@ class Stack:
                 photos_table=self.settings.photos_table,
                 columns=self.settings.photos_columns,
             )
+
+
+def end_left(hold: holding.Hold) -> list[str]:
+    """End what a killed one left in a folder that is held now; returns the names, none where nothing was left."""
+    holding.end(hold.left, timeout_s=holding.LEFT_TIMEOUT_S)
+    return [process.name for process in hold.left] + embedded.end_left(hold.folder)

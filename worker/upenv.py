@@ -38,5 +38,10 @@ def read(path: Path) -> dict[str, str]:
 
 
 def _quoted(value: str) -> str:
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    """As a shell reads it, too, but where the value has both kinds of characters that quotes are about."""
+    escaped = value.replace("\\", "\\\\")
+    if escaped != value or "'" in value:
+        if "$" not in value and "`" not in value:
+            return '"{}"'.format(escaped.replace('"', '\\"'))
+        escaped = escaped.replace("'", "\\'")
     return f"'{escaped}'"

@@ -19,12 +19,13 @@ from producer_client import Code, Sightline, Stored, TryAgain, contract
 from producer_client.words import DEFAULT_KEY_PREFIX
 from tests.conftest import Scene, server_dir
 from tests.faults.conftest import PATIENCE_S, Gate, until
+from worker.children import Process
 from worker.commands import doctor
 from worker.commands.terminal import ENDED
 from worker.embedded import EmbeddedServers
 from worker.errors import Permanent
 from worker.parking import Parking
-from worker.stack import Process, Stack
+from worker.stack import Stack
 
 QUEUE = "interactive"
 PREFIX = DEFAULT_KEY_PREFIX

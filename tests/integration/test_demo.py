@@ -97,7 +97,7 @@ def test_ctrl_c_stops_everything_that_the_demo_has_started(scenes: list[Scene]) 
 def test_an_interrupt_that_falls_within_a_finalizer_is_not_forgotten() -> None:
     code = f"""
 import signal, time
-from worker.stack import raise_on_signals
+from worker.signals import raise_on_signals
 
 class Finalized:
     def __del__(self):

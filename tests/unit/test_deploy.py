@@ -19,8 +19,8 @@ from typer.main import get_command
 
 from worker.app import ROLES
 from worker.cli import cli
+from worker.holding import STOP_TIMEOUT_S
 from worker.settings import PREFIX, Settings
-from worker.stack import STOP_TIMEOUT_S
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"

@@ -9,7 +9,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from dotenv import dotenv_values
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -63,20 +62,21 @@ def test_lists_without_odd_characters_stay_readable(tmp_path: Path) -> None:
     assert env["SIGHTLINE_LOCATION_METHODS"] == "gps=exif_gps"
 
 
-def test_another_program_reads_plain_values_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["/a b", "/it's", '/"all"', "/back\\slash", "/$HOME & `x`", "/new\nline", "/Фото"])
+def test_a_shell_reads_it_too(tmp_path: Path, name: str) -> None:
     upenv.write(
-        tmp_path / upenv.NAME, {"SIGHTLINE_BROKER_URL": "redis://:p@127.0.0.1:1/5", "SIGHTLINE_PHOTO_ROOTS": "/a b"}
+        tmp_path / upenv.NAME, {"SIGHTLINE_BROKER_URL": "redis://:p@127.0.0.1:1/5", "SIGHTLINE_PHOTO_ROOTS": name}
     )
 
     by_shell = subprocess.run(
-        ["sh", "-c", f'. "{tmp_path}/up.env"; echo "$SIGHTLINE_BROKER_URL $SIGHTLINE_PHOTO_ROOTS"'],
+        ["sh", "-c", f'. "{tmp_path}/up.env"; printf "%s %s" "$SIGHTLINE_BROKER_URL" "$SIGHTLINE_PHOTO_ROOTS"'],
         capture_output=True,
         text=True,
         check=True,
     )
 
-    assert by_shell.stdout == "redis://:p@127.0.0.1:1/5 /a b\n"
-    assert dotenv_values(tmp_path / upenv.NAME)["SIGHTLINE_PHOTO_ROOTS"] == "/a b"
+    assert by_shell.stdout == f"redis://:p@127.0.0.1:1/5 {name}"
+    assert upenv.read(tmp_path / upenv.NAME)["SIGHTLINE_PHOTO_ROOTS"] == name
 
 
 def test_an_old_note_is_replaced_whole_and_never_readable_by_others(tmp_path: Path) -> None:

@@ -2,23 +2,63 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from producer_client import Sightline
-from worker.settings import Settings
+from producer_client.contract import Code
+from producer_client.errors import Unreachable
+from worker import upenv
+from worker.errors import Transient
+from worker.holding import who_runs
+from worker.settings import PREFIX, Settings, note_path
+from worker.words import say
 
 if TYPE_CHECKING:
     from worker.storage.store import PostgresStore
 
 
-def open_client(settings: Settings) -> Sightline:
-    """The service; to be used in a `with`."""
-    return Sightline(settings.broker_url, result_backend=settings.replies_url, key_prefix=settings.key_prefix)
+@contextmanager
+def open_client(settings: Settings) -> Iterator[Sightline]:
+    """The service. Where nobody answers at an address that nobody gave, what is raised says so."""
+    try:
+        with Sightline(
+            settings.broker_url, result_backend=settings.replies_url, key_prefix=settings.key_prefix
+        ) as client:
+            yield client
+    except Unreachable as exc:
+        if hint := _no_up(settings, "broker_url"):
+            raise Unreachable(exc.code, f"{exc.message}. {hint}") from exc
+        raise
 
 
-def open_store(settings: Settings) -> closing[PostgresStore]:
-    """The database; to be used in a `with`."""
+@contextmanager
+def open_store(settings: Settings) -> Iterator[PostgresStore]:
+    """The database. Where nobody answers at an address that nobody gave, what is raised says so."""
     from worker.storage.store import PostgresStore
 
-    return closing(PostgresStore(settings))
+    try:
+        with closing(PostgresStore(settings)) as store:
+            yield store
+    except Transient as exc:
+        if exc.code is Code.UNAVAILABLE and (hint := _no_up(settings, "database_url")):
+            raise Transient(exc.code, f"{exc.message}. {hint}") from exc
+        raise
+
+
+def _no_up(settings: Settings, name: str) -> str:
+    """That the address is the default or that of an `up` which was killed, and that none runs; empty otherwise."""
+    variable = PREFIX + name.upper()
+    note = note_path({"data_dir": settings.data_dir})
+    noted = upenv.read(note).get(variable)
+    if name in settings.model_fields_set and getattr(settings, name) != noted:
+        return ""
+    with suppress(RuntimeError):
+        if who_runs(settings.data_dir) is None:
+            return say(
+                "no `sightline up` runs in this folder ({folder}): start it in another terminal, or set {variable}",
+                folder=note.parent.absolute(),
+                variable=variable,
+            )
+    return ""

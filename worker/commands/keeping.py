@@ -146,7 +146,7 @@ def _migrated(settings: Settings) -> str:
 @contextmanager
 def _in_words() -> Iterator[None]:
     """What servers, programs and files raise, with a code; an interrupt ends what was started first."""
-    from worker.stack import raise_on_signals
+    from worker.signals import raise_on_signals
 
     raise_on_signals()
     try:

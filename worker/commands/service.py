@@ -1,64 +1,17 @@
-"""Running the service: everything on this machine, or one process of it."""
+"""Running one process of the service, and its migrations."""
 
 from __future__ import annotations
 
 import os
-import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
-from kombu.utils.url import maybe_sanitize_url
-from rich.markup import escape
 
-from worker import upenv
 from worker.commands.connections import open_store
-from worker.commands.terminal import BAD_SETTINGS, ENDED, NO_MODEL, AsJson, err, fail, out, show
+from worker.commands.terminal import BAD_SETTINGS, ENDED, NO_MODEL, AsJson, fail, out, show
 from worker.errors import EncoderUnavailable, Permanent
-from worker.settings import Settings
 from worker.settings import load as load_settings
 from worker.words import say
-
-
-def up() -> None:
-    """Run everything on this machine, with its own Postgres and Valkey, until Ctrl-C.
-
-    With SIGHTLINE_DATABASE_URL it runs on that Postgres: your backend's, whose photos table is then used as it is.
-    """
-    from worker.stack import Stack, raise_on_signals
-
-    settings = load_settings(note=False)
-    own_database = "database_url" not in settings.model_fields_set
-    raise_on_signals()
-    note = settings.data_dir / "up.env"
-    try:
-        with Stack(settings, own_database=own_database) as stack:
-            stack.start_all()
-            with err.status(say("starting: servers are up, the worker loads its model")) as status:
-                stack.wait_ready(
-                    lambda seconds: status.update(say("the worker loads its model, {seconds:.0f} s", seconds=seconds))
-                )
-            _write_note(note, stack.settings)
-            err.print(
-                say(
-                    "[bold green]Sightline is up.[/] Broker [cyan]{broker}[/], its password in {note}; photos under "
-                    "[cyan]{roots}[/].\n"
-                    "In another terminal of this folder: [bold]sightline stats[/]. Ctrl-C stops it.",
-                    broker=maybe_sanitize_url(stack.settings.broker_url),
-                    note=note,
-                    roots=", ".join(map(str, settings.photo_roots)) or say("no folder: set SIGHTLINE_PHOTO_ROOTS"),
-                )
-            )
-            err.print(_which_database(stack.settings, own=own_database))
-            while True:
-                stack.check()
-                time.sleep(1)
-    except KeyboardInterrupt:
-        err.print(say("stopped"))
-    except RuntimeError as exc:
-        fail(str(exc))
-    finally:
-        note.unlink(missing_ok=True)
 
 
 def worker(
@@ -123,25 +76,3 @@ def migrate(as_json: AsJson = False) -> None:
         {"revision": revision},
         lambda: out.print(say("the database is at revision [cyan]{revision}[/]", revision=revision)),
     )
-
-
-def _which_database(settings: Settings, *, own: bool) -> str:
-    with open_store(settings) as store:
-        address = escape(store.database.address)
-    if own:
-        return say(
-            "Photos are rows of the table [cyan]{table}[/] in a Postgres of its own: [cyan]{address}[/]. To use your "
-            "backend's table and ids, set [bold]SIGHTLINE_DATABASE_URL[/] to your backend's Postgres and start again.",
-            table=settings.photos_table,
-            address=address,
-        )
-    return say(
-        "Photos are rows of the table [cyan]{table}[/] in the Postgres of SIGHTLINE_DATABASE_URL: [cyan]{address}[/].",
-        table=settings.photos_table,
-        address=address,
-    )
-
-
-def _write_note(note: Path, settings: Settings) -> None:
-    """Gives the other commands of this folder the settings and servers of `sightline up` (see worker.settings)."""
-    upenv.write(note, settings.as_env())

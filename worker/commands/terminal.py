@@ -20,6 +20,9 @@ from worker.words import say, why
 #: a worker or a beat ended without a signal that asked it to.
 FAILED, BAD_SETTINGS, NO_MODEL, UNWELL, ENDED = 1, 2, 3, 4, 5
 
+#: `sightline up` runs in this folder already.
+RUNS_ALREADY = 6
+
 AsJson = Annotated[bool, typer.Option("--json", help=say("Print one JSON object instead of a table."))]
 UpdateRows = Annotated[
     bool | None,

@@ -20,13 +20,15 @@ from worker.errors import Permanent
 from worker.extras import embedded_lacks
 from worker.words import say
 
+POSTGRES, VALKEY = "Postgres", "Valkey"
+
 
 class EmbeddedServers:
     """Start on entering, stop on leaving. Data stays under `data_dir`, so a second start finds it again.
 
     Entering raises Permanent where the packages of the servers are not installed, and RuntimeError with a sentence
     where the folder cannot be used, where the servers of the folder run already, or where one does not start.
-    port: loopback port of Valkey; 0, or one that is taken, gives a free one. with_postgres, with_valkey: or one alone.
+    port: loopback port of Valkey; 0 gives a free one. with_postgres, with_valkey: or one alone.
     """
 
     def __init__(self, data_dir: Path, *, port: int = 0, with_postgres: bool = True, with_valkey: bool = True) -> None:
@@ -76,11 +78,28 @@ class EmbeddedServers:
                 self._lock.close()
                 self._lock = None
 
+    @property
+    def names(self) -> list[str]:
+        """Of the servers that were started."""
+        return list(self._started)
+
+    def ended(self, name: str) -> str | None:
+        """The last words of a server that has ended by itself; None for one that runs, or was stopped."""
+        return self._started[name].ended
+
     def check(self) -> None:
         """Raises RuntimeError naming a server that has ended by itself, with the last words of its log."""
-        for server in (self._postgres, self._valkey):
-            if server is not None:
-                server.check()
+        for name in self.names:
+            if (words := self.ended(name)) is not None:
+                raise RuntimeError(say("{server} has ended: {words}", server=name, words=words))
+
+    def start_again(self, name: str) -> None:
+        """One that has ended, at the same address. Raises RuntimeError as starting does; it may be tried again then."""
+        if name == VALKEY:
+            assert self._valkey is not None
+            self._valkey.start(self._valkey.port)
+        else:
+            self.start_postgres()
 
     def stop_postgres(self) -> None:
         """Returns when the server has ended. Raises RuntimeError naming one that does not."""
@@ -95,6 +114,11 @@ class EmbeddedServers:
         self._postgres.start()
         self.database_url = self._postgres.url
 
+    @property
+    def _started(self) -> dict[str, Postgres | Valkey]:
+        servers = {POSTGRES: self._postgres, VALKEY: self._valkey}
+        return {name: server for name, server in servers.items() if server is not None}
+
 
 def end_left(data_dir: Path) -> list[str]:
     """End the servers of this folder that outlived who started them; returns their names, none where none did.
@@ -108,8 +132,8 @@ def end_left(data_dir: Path) -> list[str]:
             return []
         with _locked(folder):
             ended = {
-                "Valkey": Valkey(folder / "valkey").end_left(),
-                "Postgres": Postgres(folder / "postgres").end_left(),
+                VALKEY: Valkey(folder / "valkey").end_left(),
+                POSTGRES: Postgres(folder / "postgres").end_left(),
             }
             return [name for name, was_left in ended.items() if was_left]
     except OSError as exc:

@@ -116,10 +116,10 @@ class Postgres:
             remove_socket_folder(self._socket_folder, self._folder)
             self._socket_folder = None
 
-    def check(self) -> None:
-        """Raises RuntimeError where it has ended by itself."""
-        if self._process is not None and self._process.poll() is not None:
-            raise RuntimeError(say("{server} has ended: {words}", server="Postgres", words=last_words(self._log)))
+    @property
+    def ended(self) -> str | None:
+        """The last words of its log where it has ended by itself."""
+        return None if self._process is None or self._process.poll() is None else last_words(self._log)
 
     def end_left(self) -> bool:
         """End a server of this folder that outlived who started it, and what else it left in the way of a new one.

