@@ -592,6 +592,15 @@ def test_a_web_page_called_jpg_is_said_to_be_no_photo() -> None:
     assert "JPEG, PNG" in error.message
 
 
+def test_the_thumbnail_of_a_raw_file_is_not_taken_for_the_photo() -> None:
+    """As DNG, NEF and ARW begin: a TIFF whose first picture is a smaller version of another."""
+    error = refusal(written(plain(size=(160, 120)), "TIFF", tiffinfo={254: 1}))
+
+    assert error.code is Code.NOT_AN_IMAGE
+    assert "RAW" in error.message
+    assert decode(written(plain(), "TIFF", tiffinfo={254: 0})).pixels.shape == (48, 64, 3)
+
+
 # ------------------------------------------------------------------------------------------------ sizes
 
 

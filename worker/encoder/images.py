@@ -14,7 +14,7 @@ import warnings
 import numpy as np
 import pillow_heif
 import simplejpeg
-from PIL import AvifImagePlugin, ExifTags, Image, JpegImagePlugin, UnidentifiedImageError
+from PIL import AvifImagePlugin, ExifTags, Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from producer_client.contract import Code
 from producer_client.positions import BROKEN, of_image
@@ -45,6 +45,8 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+#: TIFF's tag NewSubfileType, and what it says of a smaller version of another picture in the file.
+_SUBFILE_TYPE, _REDUCED = 254, 1
 _PILLOW = r"PIL\."
 
 pillow_heif.register_heif_opener()
@@ -82,6 +84,7 @@ def _decode(content: bytes, *, side: int, max_megapixels: float) -> Decoded:
     except BROKEN as exc:
         raise PhotoRefusal(Code.DAMAGED_IMAGE, f"the header cannot be read: {exc}") from exc
     with image:
+        _check_raw(image)
         _check_size(image.size, max_megapixels)
         _check_shape(image.size)
         try:
@@ -131,6 +134,15 @@ def _check_shape(size: tuple[int, int]) -> None:
     if max(size) > MAX_ASPECT * min(size):
         raise PhotoRefusal(
             Code.TOO_THIN, f"{size[0]} x {size[1]} is a stripe; one side may be {MAX_ASPECT} times the other"
+        )
+
+
+def _check_raw(image: Image.Image) -> None:
+    """DNG, NEF and ARW are TIFFs whose first picture is a thumbnail, which would stand for the photo unsaid."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(_SUBFILE_TYPE) == _REDUCED:
+        raise PhotoRefusal(
+            Code.NOT_AN_IMAGE,
+            "its first picture is a preview, as in the RAW files of cameras, which are not read; send a JPEG of it",
         )
 
 
