@@ -9,7 +9,8 @@
 
     POST /photos               the file as `photo`; 202 with status_url and events_url
     GET  status_url            how it stands, now; 503 with Retry-After where it must be asked again
-    GET  events_url            the same as events: `waiting` every second, then a last one: close the EventSource
+    GET  events_url            the same as events: `waiting` every second, then a last one: close the EventSource.
+                               One that has closed by itself, as after a proxy's 502, is to be opened again by the page
     POST /photos/<id>/locate   ask again, about any photo of the table
 
 The row gets its coordinates from whoever looks first, by status or by events. If nobody looks within an hour it stays
@@ -25,11 +26,12 @@ from pathlib import Path
 from typing import Annotated, Any
 from uuid import uuid4
 
+import anyio
 from fastapi import Depends, FastAPI, HTTPException, Response, UploadFile
-from fastapi.sse import EventSourceResponse, ServerSentEvent
 from itsdangerous import BadData
 from sqlalchemy import create_engine
 from sqlalchemy.orm import DeclarativeBase, Session
+from sse_starlette import EventSourceResponse, JSONServerSentEvent
 
 from examples.answers import MAX_PHOTO_BYTES, REPLIES_KEPT_S, PhotoColumns, asked, by_camera, look, tickets
 from producer_client import Sightline
@@ -94,12 +96,20 @@ def create_app(sightline: Sightline, *, database_url: str, photo_folder: Path, s
     def status(request: Asked, response: Response) -> dict[str, Any]:
         return answered(looked(*request), response)
 
-    @app.get("/photos/requests/{ticket}/events", response_class=EventSourceResponse)
-    async def events(request: Asked) -> AsyncIterator[ServerSentEvent]:
-        while (state := await asyncio.to_thread(looked, *request))["status"] == "waiting":
-            yield ServerSentEvent(event="waiting", data=state)
-            await asyncio.sleep(LOOK_EVERY_S)
-        yield ServerSentEvent(event=state["status"], data=state)
+    @app.get("/photos/requests/{ticket}/events")
+    async def events(request: Asked) -> EventSourceResponse:
+        stopping = anyio.Event()
+
+        async def states() -> AsyncIterator[JSONServerSentEvent]:
+            while (state := await asyncio.to_thread(looked, *request))["status"] == "waiting":
+                yield JSONServerSentEvent(event="waiting", data=state)
+                with anyio.move_on_after(LOOK_EVERY_S):
+                    await stopping.wait()
+                    return  # a stream that ends well is asked for again by the browser
+            yield JSONServerSentEvent(event=state["status"], data=state)
+
+        # Not FastAPI's own, nor a StreamingResponse: told to stop, uvicorn waits for these as long as a page listens.
+        return EventSourceResponse(states(), shutdown_event=stopping, shutdown_grace_period=3.0)
 
     def looked(photo_id: int, request_id: str) -> dict[str, Any]:
         with Session(engine) as session:

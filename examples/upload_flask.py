@@ -9,11 +9,14 @@
 
     POST /photos               the file as `photo`; 202 with status_url and events_url
     GET  status_url            how it stands, now; 503 with Retry-After where it must be asked again
-    GET  events_url            the same as events: `waiting` every few seconds, then a last one: close the EventSource
+    GET  events_url            the same as events: `waiting` every few seconds, then a last one: close the EventSource.
+                               One that has closed by itself, as after a proxy's 502, is to be opened again by the page
     POST /photos/<id>/locate   ask again, about any photo of the table
 
 The row gets its coordinates from whoever looks first, by status or by events. If nobody looks within an hour it stays
-without, as celery_chain.py does not. An open event stream holds a thread. Who may see which photo is for your login.
+without, as celery_chain.py does not. An open event stream holds a thread, and for half a minute a gunicorn that is to
+stop, unless it is told less: `gunicorn -k gthread --threads 64 --graceful-timeout 3`. Who may see which photo is for
+your login.
 """
 
 from __future__ import annotations

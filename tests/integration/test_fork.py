@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,7 +17,9 @@ from pathlib import Path
 
 import httpx2
 import pytest
+import redis
 
+from producer_client import Sightline
 from tests import forked
 from tests.conftest import until
 from worker.embedded import EmbeddedServers
@@ -138,3 +143,52 @@ right(0)
         check=True,
         timeout=PATIENCE_S,
     )
+
+
+def test_handles_that_nobody_waits_for_leave_nothing_and_the_program_ends_silently(redis_url: str) -> None:
+    program = """
+import asyncio, gc, threading, time
+from tests.forked import client
+handles = [client.submit_embed_text(str(number)) for number in range(20)]
+assert threading.enumerate() == [threading.main_thread()]
+assert client._line().replies._store.client.pubsub_channels("sightline:*") == []
+handles.clear()
+gc.collect()
+
+async def give_up() -> None:
+    waiting = asyncio.ensure_future(awaited())
+    await asyncio.sleep(0.2)
+    waiting.cancel()
+
+async def awaited() -> None:
+    await client.locating("nobody")
+
+asyncio.run(give_up())
+assert client._line().replies.wait("nobody", 0.1) is None
+"""
+    start = time.monotonic()
+    said = subprocess.run(
+        [sys.executable, "-W", "error", "-X", "dev", "-c", program],
+        cwd=ROOT,
+        env={**os.environ, "FORKED_REDIS": redis_url},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+
+    assert (said.returncode, said.stdout, said.stderr) == (0, "", "")
+    assert time.monotonic() - start < 15, "it ended before the patience of the one that was awaited"
+    with redis.Redis.from_url(redis_url) as connection:
+        replies = connection.keys("sightline:celery-task-meta-*")
+        assert all(0 < connection.ttl(key) <= 3600 for key in replies)
+
+
+def test_a_client_that_nobody_holds_is_collected(redis_url: str) -> None:
+    client = Sightline(redis_url)
+    client.submit_embed_text("1").wait()
+    gone = weakref.ref(client)
+
+    del client
+    gc.collect()
+
+    assert gone() is None
