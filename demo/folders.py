@@ -20,7 +20,7 @@ from producer_client.positions import BROKEN, Position, of_image
 from worker.core.geo import distance_m
 from worker.encoder.images import FORMATS, decode
 from worker.errors import PhotoRefusal
-from worker.manifest import manifest_rows, photo_files
+from worker.manifest import Note, manifest_rows, photo_files
 
 T = TypeVar("T")
 #: Photos without a named place belong together when they lie this near to one another.
@@ -136,6 +136,8 @@ def _from_manifest(manifest: Path, remarks: list[str]) -> Iterator[Case]:
     for row in manifest_rows(manifest):
         if isinstance(row, Refused):
             remarks.append(row.message)
+        elif isinstance(row, Note):
+            remarks.append(row.words)
         elif row.lat is None or row.lon is None:
             without += 1
         else:

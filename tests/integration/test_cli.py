@@ -302,7 +302,7 @@ def test_a_worker_without_its_weights_stops_and_says_how_to_get_them(stack: Stac
         ("name,lat,lon\na.jpg,1,2\n", "line 1: file missing; the columns are file, lat, lon"),
         ("file,place\na.jpg,x\n", "line 1: lat, lon missing"),
         ("", "line 1: file, lat, lon missing"),
-        ("file;lat;lon\na.jpg;1;2\n", "line 1: file, lat, lon missing"),
+        ("file;lat\na.jpg;1\n", "line 1: lon missing"),
         (None, "No such file"),
     ],
 )
@@ -320,14 +320,15 @@ def test_a_manifest_that_is_wrong_is_a_sentence_with_its_line(
     assert "Traceback" not in done.stderr
 
 
-def test_a_manifest_in_another_encoding_is_a_sentence(stack: Stack, tmp_path: Path) -> None:
+def test_a_manifest_in_another_encoding_is_read_and_said_aloud(stack: Stack, tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
-    path.write_bytes("file,place,lat,lon\na.jpg,Москва,,\n".encode("cp1251"))
+    path.write_bytes("file;place;lat;lon\nнет.jpg;Москва;;\n".encode("cp1251"))
 
     done = sightline("add", str(path), settings=stack.settings)
 
     assert done.returncode == 1
-    assert "m.csv is not UTF-8 text" in done.stderr
+    assert "нет.jpg" in done.stdout
+    assert "read as cp1251" in " ".join(done.stdout.split())
     assert "Traceback" not in done.stderr
 
 

@@ -18,7 +18,7 @@ from producer_client.contract import Embedded, Purged, Removed, Stored
 from worker.commands.connections import open_client, open_store
 from worker.commands.positions import position_lines
 from worker.commands.terminal import AsJson, TimeoutS, UpdateRows, fail, out, print_pending, print_refused, show
-from worker.manifest import LeftOut, NotRead, new_photos
+from worker.manifest import LeftOut, Note, NotRead, new_photos
 from worker.progress import embed_missing, look_at_pictures, progress_bar
 from worker.settings import load as load_settings
 from worker.words import say
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 
 def add(
-    photos: Annotated[list[Path], typer.Argument(help=say("Files, folders, or a manifest.csv with file, lat, lon."))],
+    photos: Annotated[
+        list[Path], typer.Argument(help=say("Files, folders, or a manifest (.csv, .tsv) with file, lat, lon."))
+    ],
     lat: Annotated[float | None, typer.Option(help=say("Latitude of a single photo, degrees."))] = None,
     lon: Annotated[float | None, typer.Option(help=say("Longitude of a single photo, degrees."))] = None,
     provenance: Annotated[
@@ -53,8 +55,9 @@ def add(
         fail(str(exc))
     left_out = [item for item in items if isinstance(item, LeftOut)]
     not_read = Counter(item.path.suffix.lower() for item in items if isinstance(item, NotRead))
-    passed_over = _passed_over(left_out, not_read)
-    if len(left_out) + not_read.total() == len(items):
+    notes = [item.words for item in items if isinstance(item, Note)]
+    passed_over = [*_passed_over(left_out, not_read), *notes]
+    if len(left_out) + not_read.total() + len(notes) == len(items):
         fail(". ".join([say("no photo there"), *passed_over]))
     outcomes: list[Stored | Refused | Pending] = [item for item in items if isinstance(item, Refused)]
     new = [replace(item, update_row=update_rows) for item in items if isinstance(item, NewPhoto)]
@@ -78,6 +81,7 @@ def add(
         "outcomes": [outcome.to_wire() for outcome in outcomes],
         "left_out": len(left_out),
         "not_read": dict(not_read.most_common()),
+        "notes": notes,
     }
     show(as_json, facts, table, refused=[*refused, *pending])
 
