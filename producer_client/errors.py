@@ -10,13 +10,31 @@ SightlineError            .code, .message
 
 from __future__ import annotations
 
+import re
+
 from producer_client.words import Code
+
+#: Characters of one word in a sentence, and of all of it. What callers send may have a hundred thousand.
+LONGEST_WORD, LONGEST_SENTENCE = 200, 1000
+
+
+def short(sentence: str) -> str:
+    """The sentence with what it echoes cut. Of a long path the end stays, where the file's name is."""
+    if len(sentence) <= LONGEST_WORD:
+        return sentence
+    sentence = re.sub(
+        rf"\S{{{LONGEST_WORD + 1},}}", lambda word: f"{word[0][:60]}…{word[0][61 - LONGEST_WORD :]}", sentence
+    )
+    if len(sentence) > LONGEST_SENTENCE:
+        sentence = f"{sentence[:400]} … {sentence[403 - LONGEST_SENTENCE :]}"
+    return sentence
 
 
 class SightlineError(Exception):
     """Base of all. `code` is part of the contract, the sentence is for people."""
 
     def __init__(self, code: Code, message: str) -> None:
+        message = short(message)
         super().__init__(f"{message} [{code}]")
         self.code = code
         self.message = message

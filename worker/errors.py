@@ -13,10 +13,12 @@ WorkerError
 from __future__ import annotations
 
 from producer_client.contract import Code
+from producer_client.errors import short
 
 
 class WorkerError(Exception):
     def __init__(self, code: Code, message: str) -> None:
+        message = short(message)
         super().__init__(message)
         self.code = code
         self.message = message

@@ -7,9 +7,11 @@ import binascii
 import math
 from typing import BinaryIO
 
+import msgspec
+
 from producer_client import plain
 from producer_client.contract.wire import Message, Outcome, Reply, check_text
-from producer_client.errors import BadRequest
+from producer_client.errors import BadRequest, short
 from producer_client.words import RETRYABLE, Code
 
 
@@ -100,6 +102,9 @@ class Refused(Outcome, frozen=True):
     ref: str
     code: Code
     message: str
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "message", short(self.message))
 
     @property
     def retryable(self) -> bool:

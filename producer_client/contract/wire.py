@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
-from producer_client.errors import BadRequest
+from producer_client.errors import BadRequest, short
 from producer_client.words import (
     MAX_JSON_CHARACTERS,
     MAX_JSON_DEPTH,
@@ -95,7 +95,7 @@ def ok(reply: Message) -> dict[str, Any]:
 
 def failed(code: Code, message: str, seq: int | None = None) -> dict[str, Any]:
     """The envelope of a reply that carries a code and a sentence."""
-    error = Failure(code, message, seq).to_wire()
+    error = Failure(code, short(message), seq).to_wire()
     return {"v": VERSION, "ok": False, "error": {name: value for name, value in error.items() if value is not None}}
 
 
