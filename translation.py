@@ -7,8 +7,11 @@ the code no longer says goes. Sorted, without dates and places: a catalogue chan
 
 from __future__ import annotations
 
+import ast
 import inspect
 import io
+import re
+import string
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +24,8 @@ from babel.messages.pofile import read_po, write_po
 from producer_client.contract import Code, StatsReply
 from producer_client.language import Language
 from worker.cli import cli
-from worker.words import CODE
+from worker.commands.index import FIGURES
+from worker.words import CODE, SENTENCE
 
 ROOT = Path(__file__).parent
 PACKAGES = ("producer_client", "worker")
@@ -30,6 +34,55 @@ LANGUAGES = tuple(language for language in Language if language is not Language.
 CALLS = {"say": None, "to_say": None}
 #: Where they are looked for; `pip wheel` leaves copies of the code in build/.
 METHODS = [("build/**", "ignore"), ("**.py", "python")]
+#: What takes sentences in English that people may read in another language: errors, refusals, answers.
+SPEAKERS = {
+    "BadRequest", "PhotoRefused", "TryAgain", "TimedOut", "Refused", "failed", "Permanent", "PhotoRefusal", "Stale",
+    "EncoderUnavailable", "BadGeneration", "BadVector", "NotThatPickle", "Transient", "ValueError", "RuntimeError",
+    "UnknownFile", "Unreachable", "_refuse", "_abstain", "Answer",
+}  # fmt: skip
+#: Functions and variables whose texts are such sentences, or parts of them.
+NAMED_SENTENCES = {
+    "_sentence", "_judge", "_uncounted", "_untrusted", "_why_untrusted", "_named", "why", "message", "only",
+    "none_near", "too_deep", "wanted", "_SAID", "_HUNG_UP", "_NO_HOST", "_SILENT", "_REFUSED",
+}  # fmt: skip
+#: Such sentences of other packages, and of the operating system.
+OTHERS = (
+    "Missing argument {argument}.",
+    "Missing command.",
+    "No such command {name}.",
+    "No such command {name}. Did you mean {other}?",
+    "No such option: {option}",
+    "No such option: {option} (Possible options: {options})",
+    "Got unexpected extra argument(s) ({arguments})",
+    "Option {option} requires an argument.",
+    "Option {option} does not take a value.",
+    "Invalid value for {name}: {fault}",
+    "Value error, {fault}",
+    "{value} is not one of {values}.",
+    "Input should be a valid integer, unable to parse string as an integer",
+    "Input should be a valid number, unable to parse string as a number",
+    "Input should be a valid boolean, unable to interpret input",
+    "Input should be greater than or equal to {least}",
+    "Input should be greater than {least}",
+    "Input should be less than or equal to {most}",
+    "Input should be less than {most}",
+    "Input should be a finite number",
+    "Input should be {values}",
+    "String should match pattern {pattern}",
+    "Unable to parse input string as an integer, exceeded maximum size",
+    "[Errno {number}] {fault}: {path}",
+    "`sightline {name}` ended with code {code}",
+    "none of them",
+    "none are set",
+    "No such file or directory",
+    "Permission denied",
+    "Is a directory",
+    "Not a directory",
+    "File name too long",
+    "Input/output error",
+    "Too many levels of symbolic links",
+    "Stale file handle",
+)
 NOTE = "# After a change: `make words`. It takes in new texts of the code and compiles this page."
 #: What of Babel's header is kept; the rest is dates and names.
 HEADER = {"Language", "Plural-Forms", "MIME-Version", "Content-Type", "Content-Transfer-Encoding"}
@@ -60,10 +113,83 @@ def texts(package: str) -> Catalog:
     found = Catalog()
     for _, _, text, _, context in extract_from_dir(ROOT / package, METHODS, keywords=CALLS):
         found.add(text, context=context)
+    for text in sentences(package):
+        found.add(text, context=SENTENCE)
     if package == "worker":
         for text, context in _named_elsewhere():
             found.add(text, context=context)
     return found
+
+
+def sentences(package: str) -> set[str]:
+    """What the code of a package says in English alone, with {names} where values are put in."""
+    found = set(OTHERS) if package == "worker" else set()
+    folder = ROOT / package
+    for page in sorted(set(folder.rglob("*.py")) - set(folder.glob("build/**/*.py"))):
+        for node in ast.walk(ast.parse(page.read_text())):
+            for literal in said(node):
+                text = template(literal)
+                if text is not None and _has_words(text):
+                    found.add(text)
+    return found
+
+
+def said(node: ast.AST) -> Iterator[ast.expr]:
+    """The literals of a piece of code that are such sentences."""
+    match node:
+        case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)) if name in SPEAKERS:
+            yield from node.args
+            yield from (keyword.value for keyword in node.keywords if keyword.arg == "message")
+        case ast.FunctionDef(name=name) if name in NAMED_SENTENCES:
+            yield from (inner for inner in ast.walk(node) if isinstance(inner, ast.JoinedStr))
+            returned = (inner.value for inner in ast.walk(node) if isinstance(inner, ast.Return) and inner.value)
+            for value in returned:
+                choices = (value.body, value.orelse) if isinstance(value, ast.IfExp) else (value,)
+                yield from (choice for choice in choices if isinstance(choice, ast.Constant))
+        case (
+            ast.Assign(targets=[ast.Name(id=name)], value=value) | ast.AnnAssign(target=ast.Name(id=name), value=value)
+        ):
+            if name in NAMED_SENTENCES and value is not None:
+                # Of a table of pairs, what stands last in each.
+                rows = value.elts if isinstance(value, ast.Tuple) else [value]
+                yield from (row.elts[-1] if isinstance(row, ast.Tuple) else row for row in rows)
+
+
+def template(literal: ast.expr) -> str | None:
+    """The text of a literal; of an f-string, its values by their names."""
+    match literal:
+        case ast.Constant(value=str(text)):
+            return text.replace("{", "{{").replace("}", "}}")
+        case ast.JoinedStr(values=parts):
+            text, names = "", set[str]()
+            for part in parts:
+                if isinstance(part, ast.FormattedValue):
+                    name = _name(part.value)
+                    while name in names:
+                        name += "_"
+                    names.add(name)
+                    text += f"{{{name}}}"
+                elif isinstance(part, ast.Constant):
+                    text += str(part.value).replace("{", "{{").replace("}", "}}")
+            return text
+    return None
+
+
+def _name(value: ast.expr) -> str:
+    match value:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name.strip("_")
+        case ast.Call(args=[only, *_]) if not isinstance(only, ast.GeneratorExp):
+            return _name(only)
+        case ast.Subscript(value=inner) | ast.BinOp(left=inner) | ast.BoolOp(values=[inner, *_]):
+            return _name(inner)
+    return "value"
+
+
+def _has_words(text: str) -> bool:
+    """Not a name alone, nor values between commas."""
+    own = "".join(words for words, *_ in string.Formatter().parse(text))
+    return " " in text.strip() and len(re.findall("[a-z]{2,}", own)) > 0
 
 
 def _named_elsewhere() -> Iterator[tuple[str, str | None]]:
@@ -71,7 +197,8 @@ def _named_elsewhere() -> Iterator[tuple[str, str | None]]:
     for command in cli.registered_commands:
         yield inspect.cleandoc(getattr(command.callback, "__doc__", None) or ""), None
     for field in inspect.signature(StatsReply).parameters:
-        yield field.replace("_", " "), None
+        if field not in FIGURES:
+            yield field.replace("_", " "), None
     for code in Code:
         yield code.value, CODE
 

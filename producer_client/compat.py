@@ -33,7 +33,7 @@ from producer_client.contract import (
     Stored,
     provenance_of,
 )
-from producer_client.errors import BadRequest, PhotoRefused, SightlineError
+from producer_client.errors import BadRequest, PhotoRefused, SightlineError, short
 from producer_client.fields import ADDRESS, LAT, LON, METHOD, PATH, as_json, as_mapping, take
 from producer_client.guide import SENT_AS, SOURCE, match, to_guide_json
 
@@ -43,6 +43,7 @@ __all__ = ["SOURCE", "CLIPSimilarityService", "match", "to_guide_json"]
 log = logging.getLogger("CLIP")
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 DEFAULT_BROKER_URL = "redis://127.0.0.1:6379/5"
 #: The workers' own limit of a photo that travels in its message (SIGHTLINE_MAX_INLINE_BYTES) unless they set another.
@@ -124,8 +125,10 @@ class CLIPSimilarityService:
             )
             return [match(hit) for hit in reply.hits]
 
-        nothing: list[dict[str, Any]] = []
-        found = self._or(nothing, f"search for {image_path}", find)
+        found = self._or(None, f"search for {image_path}", find)
+        if found is None:
+            # It was not searched, and the log says why: that nothing is similar nobody knows.
+            return []
         if found:
             log.info("🖼️ CLIP: Found similar image with %.2f similarity", found[0]["similarity"])
         else:
@@ -232,14 +235,14 @@ class CLIPSimilarityService:
 
     # ------------------------------------------------------------------------------------------- below
 
-    def _or(self, otherwise: T, what: str, act: Callable[[], T]) -> T:
+    def _or(self, otherwise: U, what: str, act: Callable[[], T]) -> T | U:
         """What `act` returns, or `otherwise` where the old class swallowed an error; the log has it."""
         try:
             return act()
         except (SightlineError, OSError) as exc:
             if self.strict:
                 raise
-            log.error("CLIP: %s: %s", what, exc)
+            log.error("CLIP: %s was not possible: %s", short(what), short(str(exc)))
             return otherwise
 
     def _by_path_or_content(self, image_path: str | os.PathLike[str], ask: Callable[[dict[str, Any]], T]) -> T:

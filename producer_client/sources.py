@@ -309,7 +309,7 @@ def _said(finding: Finding, language: Language) -> list[str]:
         lines += _wrapped(message)
     if finding.confidence is not None:
         lines.append(say(_CONFIDENCE, language, share=finding.confidence))
-    return lines
+    return lines + _error(finding, language)
 
 
 def _result(best: Finding | None, language: Language) -> list[str]:
@@ -319,7 +319,14 @@ def _result(best: Finding | None, language: Language) -> list[str]:
     lines.append(say("Source: {name}", language, name=best.source))
     if best.confidence is not None:
         lines.append(say(_CONFIDENCE, language, share=best.confidence))
-    return [*lines, say("Coordinates: {lat:.6f}, {lon:.6f}", language, lat=best.lat, lon=best.lon)]
+    lines.append(say("Coordinates: {lat:.6f}, {lon:.6f}", language, lat=best.lat, lon=best.lon))
+    return lines + _error(best, language)
+
+
+def _error(finding: Finding, language: Language) -> list[str]:
+    error_m = (finding.details or {}).get("position_error_m")
+    known = finding.status is Status.FOUND and isinstance(error_m, int | float)
+    return [say("Error, as the camera states it: {error_m:.0f} m", language, error_m=error_m)] if known else []
 
 
 def _wrapped(text: str) -> list[str]:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import inspect
-import json
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 from pydantic import ValidationError
+from typer.exceptions import Abort, TyperException
 
 from producer_client import SightlineError
-from worker.commands import doctor, index, keeping, machine, moving, parked, photos, questions, service
-from worker.commands.terminal import BAD_SETTINGS, fail
+from worker.commands import doctor, index, keeping, machine, moving, parked, photos, questions, refused, service
+from worker.commands.pages import Command, Group, speak, usage_fault
+from worker.commands.terminal import BAD_SETTINGS, FAILED, INTERRUPTED, fail
 from worker.errors import WorkerError
 from worker.settings import PREFIX
-from worker.words import say, why
+from worker.words import in_language, say, told
 
 #: In the order in which `sightline --help` shows them.
 COMMANDS: tuple[Callable[..., None], ...] = (
@@ -33,6 +36,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     index.rebuild,
     photos.remove,
     photos.purge,
+    refused.refused,
     index.generations,
     index.rollback,
     index.stats,
@@ -43,26 +47,56 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 )
 
 cli = typer.Typer(
+    cls=Group,
     help=say("Where was this photo taken, judging by the photos we already know?"),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    options_metavar=say("[OPTIONS]"),
+    subcommand_metavar=say("COMMAND [ARGS]..."),
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in COMMANDS:
-    cli.command(help=say(inspect.cleandoc(command.__doc__ or "")))(command)
+    cli.command(cls=Command, help=say(inspect.cleandoc(command.__doc__ or "")), options_metavar=say("[OPTIONS]"))(
+        command
+    )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sightline {version('sightline-worker')}")
+        raise typer.Exit
+
+
+@cli.callback()
+def _options(
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help=say("Show the version and exit.")),
+    ] = False,
+) -> None: ...
 
 
 def main() -> None:
     """Entry point: every expected error is a sentence and an exit code, never a traceback."""
+    speak()
     try:
-        cli()
+        sys.exit(cli(prog_name="sightline", standalone_mode=False) or 0)
     except (SightlineError, WorkerError) as exc:
-        if "--json" in sys.argv:
-            sys.stdout.write(json.dumps({"error": {"code": exc.code, "message": exc.message}}) + "\n")
-        fail(f"{why(exc.code)}{exc}")
+        fail(f"{told(exc.code, exc.message)} [{exc.code}]", code=exc.code, english=exc.message)
     except ValidationError as exc:
-        wrong = "; ".join(f"{PREFIX}{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in exc.errors())
+        wrong = "; ".join(
+            f"{PREFIX}{'_'.join(map(str, e['loc'])).upper()}: {in_language(e['msg'])}" for e in exc.errors()
+        )
         fail(say("the settings are wrong: {wrong}", wrong=wrong), BAD_SETTINGS)
+    except TyperException as exc:
+        if "NoArgsIsHelp" in type(exc).__name__:
+            sys.exit(2)
+        fail(usage_fault(exc), exc.exit_code)
+    except (Abort, KeyboardInterrupt):
+        fail(say("stopped"), INTERRUPTED)
+    except BrokenPipeError:
+        sys.exit(FAILED)
 
 
 if __name__ == "__main__":

@@ -134,11 +134,12 @@ def to_add(
     carry is refused, and its neighbours are sent.
 
     Coordinates that contradict each other stay behind, those of a default point count as fallback. trust: what
-    coordinates count as of which no rule says how they came to be; derived, which is never evidence, unless given.
+    coordinates count as of which no rule says how they came to be; derived, which is never evidence, unless given. It
+    does not hold for a point that many photos share: whether that is a place is a question.
     """
     left_out = {*report.missing, *(number for group in report.duplicates for number in group[1:])}
     unknown = {*report.bad_coordinates, *(number for group in report.conflicts for number in group)}
-    default = report.at_default_points
+    default, doubtful = report.at_points(default=True), report.at_points(default=False)
     new: list[NewPhoto] = []
     for photo in photos:
         if photo.number in left_out:
@@ -147,7 +148,7 @@ def to_add(
         provenance = photo.provenance
         if photo.number in default:
             provenance = Provenance.FALLBACK
-        elif provenance is Provenance.DERIVED and trust is not None:
+        elif provenance is Provenance.DERIVED and trust is not None and photo.number not in doubtful:
             provenance = trust
         place = (photo.lat, photo.lon, provenance) if known else (None, None, None)
         new.append(_new_photo(photo, *place))

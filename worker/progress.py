@@ -15,8 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from producer_client import EmbedItem, NewPhoto, Pending, Photo, Refused, Sightline, SightlineError, TimedOut
 from producer_client.contract import RebuildReply, StatsReply
+from producer_client.errors import short
 from worker.core.ports import StoredVectors
-from worker.words import say
+from worker.words import in_language, say
 
 #: Called with (done, in all).
 Told = Callable[[int, int], None]
@@ -29,11 +30,23 @@ POLL_S = 0.3
 
 @contextmanager
 def progress_bar(what: str, console: Console | None = None) -> Iterator[Told]:
-    """A bar to call with (done, in all). On standard error unless told, so that `--json` stays clean."""
+    """A bar to call with (done, in all). On standard error unless told, so that `--json` stays clean; where nobody
+    looks at it, none, which would leave empty lines in a log."""
     columns = (SpinnerColumn(), TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console or Console(stderr=True), transient=True) as bar:
+    console = console or Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def both(*told: Told) -> Told:
+    """One that passes on to all of them."""
+
+    def tell(done: int, total: int) -> None:
+        for one in told:
+            one(done, total)
+
+    return tell
 
 
 def wait_for_rebuild(client: Sightline, progress: Told, timeout_s: float) -> RebuildReply:
@@ -95,16 +108,17 @@ def rebuild_lines(reply: RebuildReply) -> Iterator[str]:
     yield _line(say("photos with coordinates:"), reply.with_coordinates)
     yield _line(say("valid files:"), f"{reply.valid_files}{refused}")
     if reply.unknown_files:
-        count, why = reply.unknown_files, escape(reply.unknown_why or "")
+        count, why = reply.unknown_files, escape(in_language(short(reply.unknown_why or "")))
         yield say("files of which nothing can be said: {count} ({why})", count=count, why=why)
     yield _line(say("indexed:"), say("{count} ({now} embedded now)", count=reply.indexed, now=reply.embedded))
     yield _line(say("dimension:"), reply.dimension)
-    yield _line(say("model:"), f"{reply.model} ({reply.model_key})")
+    yield _line(say("model:"), reply.model)
+    yield _line(say("model key:"), reply.model_key)
     yield _line(say("device:"), reply.device)
-    size_mb = reply.index_bytes / 1e6
     least = reply.recall_at_10_at_least
     promised = "" if least is None else say(" (for new photos at least {share:.3f})", share=least)
-    yield _line(say("index:"), f"{reply.kind}, recall@10 {reply.recall_at_10:.3f}{promised}, {size_mb:.1f} MB")
+    yield _line(say("index:"), say("{kind}, {size:.1f} MB", kind=reply.kind, size=reply.index_bytes / 1e6))
+    yield _line("recall@10:", f"{reply.recall_at_10:.3f}{promised}")
     number, seq, seconds = reply.generation, reply.seq, reply.seconds
     yield say("generation {number} at seq {seq}, {seconds:.1f} s", number=number, seq=seq, seconds=seconds)
 

@@ -6,7 +6,7 @@ Nothing here changes anything. It knows neither SQL nor files: who asks says wha
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -17,9 +17,8 @@ from worker.core.geo import distance_m
 from worker.core.ports import Rows
 from worker.core.vectors import Vector
 from worker.errors import WorkerError
+from worker.points import COMPARED, MANY, SharedPoint, compare
 
-#: So many photos at exactly one point are a default, not a place: two cameras never agree to the last digit.
-DEFAULT_POINT_PHOTOS = 5
 #: Metres beyond which two positions of one file contradict each other.
 CONFLICT_M = 200.0
 #: Rows of the backend's table that are read at once.
@@ -50,15 +49,15 @@ class Report:
     missing: list[int] = field(default_factory=list)
     duplicates: list[list[int]] = field(default_factory=list)  #: groups of one path
     conflicts: list[list[int]] = field(default_factory=list)  #: groups of one path and points too far apart
-    default_points: list[tuple[float, float, list[int]]] = field(default_factory=list)
+    points: list[SharedPoint] = field(default_factory=list)  #: of many photos each, the one of most first
     bad_coordinates: list[int] = field(default_factory=list)
     trusted: int = 0
     with_file: int = 0  #: of those with coordinates
     unreadable: list[Refused] = field(default_factory=list)  #: only where files are opened, see `unreadable`
 
-    @property
-    def at_default_points(self) -> set[int]:
-        return {number for _, _, numbers in self.default_points for number in numbers}
+    def at_points(self, *, default: bool) -> set[int]:
+        """Photos at points that many share: at those that all facts call a default, or at all others."""
+        return {number for point in self.points if point.is_default is default for number in point.numbers}
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"unreadable": [refused.to_wire() for refused in self.unreadable]}
@@ -99,10 +98,36 @@ def examine(photos: Sequence[LegacyPhoto], is_there: Callable[[str], bool]) -> R
             report.duplicates.append([photo.number for photo in group])
             if _apart_m(group) > CONFLICT_M:
                 report.conflicts.append([photo.number for photo in group])
-    for (lat, lon), group in by_point.items():
-        if len({photo.path for photo in group}) >= DEFAULT_POINT_PHOTOS:
-            report.default_points.append((lat, lon, [photo.number for photo in group]))
+    for (lat, lon), group in sorted(by_point.items(), key=lambda item: -len(item[1])):
+        # Exactly 0, 0 is no question.
+        if len({photo.path for photo in group}) >= MANY and not at_default_point(lat, lon):
+            trusted = sum(photo.provenance.trusted for photo in group)
+            report.points.append(SharedPoint(lat, lon, [photo.number for photo in group], trusted=trusted))
     return report
+
+
+def compare_points(
+    report: Report,
+    photos: Sequence[LegacyPhoto],
+    *,
+    changed_at: Callable[[str], float | None],
+    vectors: Callable[[Sequence[int]], Mapping[int, Vector]],
+) -> None:
+    """What speaks for a place or for a default at the points that most photos share, into the report.
+
+    changed_at: the time of a file, seconds. vectors: of photos by their numbers, as far as they are known.
+    """
+    bad = set(report.bad_coordinates)
+    placed = [photo for photo in photos if photo.lat is not None and photo.lon is not None and photo.number not in bad]
+    paths = {photo.number: photo.path for photo in placed}
+    for i, point in enumerate(report.points[:COMPARED]):
+        report.points[i] = compare(
+            placed,
+            point.numbers,
+            trusted=point.trusted,
+            changed_at=lambda number: changed_at(paths[number]),
+            vectors=vectors,
+        )
 
 
 def unreadable(

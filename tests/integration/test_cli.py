@@ -69,7 +69,7 @@ def test_people_who_read_russian_are_spoken_to_in_russian(stack: Stack, monkeypa
 
     assert "прерванный проход продолжается" in help_page.stdout
     assert "последнее перестроение" in stats.stdout
-    assert "файл вне разрешённых папок" in refused.stderr
+    assert "вне разрешённых папок" in refused.stderr
     assert "last_rebuild" in as_data
 
 
@@ -262,7 +262,9 @@ def test_doctor_finds_a_healthy_stack_healthy(stack: Stack, client: Any) -> None
     checks = as_json("doctor", settings=stack.settings)
 
     assert {name: check["ok"] for name, check in checks.items()} == dict.fromkeys(checks, True)
-    assert set(checks) == {"broker", "keys", "database", "model", "index", "pictures", "photo folders", "workers"}
+    assert set(checks) == {
+        *("broker", "keys", "queues", "database", "model", "index", "pictures", "photo folders", "photos", "workers")
+    }
     assert checks["model"]["message"].endswith("on cpu by torch-float32")
     assert checks["model"]["backends"] == []
 
@@ -447,7 +449,7 @@ def test_a_broker_that_is_away_is_a_sentence(tmp_path: Path) -> None:
     done = sightline("stats", settings=Settings(broker_url="redis://127.0.0.1:1/0", data_dir=tmp_path))
 
     assert done.returncode == 1
-    assert "cannot be reached" in done.stderr
+    assert "redis://127.0.0.1:1/0 cannot be used" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -786,12 +788,15 @@ def test_a_table_that_is_there_is_looked_at_and_indexed_and_not_twice(
     first = sightline("backfill", "--json", settings=stack.settings)
     second = sightline("backfill", "--json", settings=stack.settings)
 
-    default = [group for group in looked["report"]["default_points"] if group[:2] == [55.7558, 37.6176]]
-    assert [len(group[2]) for group in default] == [5]
+    (point,) = [point for point in looked["report"]["points"] if (point["lat"], point["lon"]) == (55.7558, 37.6176)]
+    assert (len(point["numbers"]), point["is_default"]) == (5, False)
+    assert str(photo_root / "table" / "gone.jpg") in [missing["path"] for missing in looked["missing_files"]]
+    assert str(photo_root / "table" / "gone.jpg") in people.stdout
     assert len(looked["report"]["missing"]) >= 2
     assert [(refusal["code"]) for refusal in looked["report"]["unreadable"]] == ["not_an_image"]
     assert looked["indexed"] == 0
-    assert "WHERE lat = 55.7558 AND lon = 37.6176" in people.stdout
+    assert "5 photos lie at exactly 55.7558, 37.6176: one place, or a default?" in people.stdout
+    assert "UPDATE" not in people.stdout, "one point alone proves nothing"
     # The rows' files that are gone are refused, by name, every time.
     assert (first.returncode, second.returncode) == (1, 1)
     assert json.loads(first.stdout)["indexed"] >= 7

@@ -108,6 +108,7 @@ class Backend:
     known: list[Row]  #: rows of the table whose files are there
     unseen: list[Path]  #: photos of the first place that are in no table, without EXIF
     place: tuple[float, float]
+    photos: Path
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +138,7 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
             stack.start("worker")
             stack.start("worker", "--role", "index")
             stack.wait_ready()
-            yield Backend(stack, known, [path for path, _, _ in first[5:]], first[0][1:])
+            yield Backend(stack, known, [path for path, _, _ in first[5:]], first[0][1:], photos)
 
 
 def make_table(database_url: str, rows: list[Row]) -> None:
@@ -177,7 +178,9 @@ def test_a_backend_moves_in_an_afternoon(
     report = looked["report"]
     assert (report["photos"], report["with_coordinates"], report["with_file"]) == (13, 12, 11)
     assert (len(report["missing"]), [refused["code"] for refused in report["unreadable"]]) == (1, ["not_an_image"])
-    assert [(*group[:2], len(group[2])) for group in report["default_points"]] == [(*DEFAULT_POINT, 5)]
+    (point,) = report["points"]
+    assert (point["lat"], point["lon"], len(point["numbers"]), point["is_default"]) == (*DEFAULT_POINT, 5, False)
+    assert [missing["path"] for missing in looked["missing_files"]] == [str(backend.photos / "gone.jpg")]
     assert looked["indexed"] == 0
     assert "10 indexed, 2 refused" in filled.stdout
     assert [line.split(":")[0].strip() for line in filled.stdout.splitlines()[-6:]] == [

@@ -198,8 +198,10 @@ def test_the_report_names_what_is_odd() -> None:
     assert report.bad_coordinates == [5]
     assert report.duplicates == [[0, 1], [2, 3]]
     assert report.conflicts == [[2, 3]]
-    assert report.default_points == [(55.7558, 37.6176, [10, 11, 12, 13, 14])]
-    assert report.at_default_points == {10, 11, 12, 13, 14}
+    assert [(p.lat, p.lon, p.numbers, p.is_default) for p in report.points] == [
+        (55.7558, 37.6176, [10, 11, 12, 13, 14], False)
+    ]
+    assert report.at_points(default=False) == {10, 11, 12, 13, 14}
 
 
 def test_a_report_is_json_with_its_refusals_in_it() -> None:
@@ -259,7 +261,7 @@ def test_a_vector_without_a_length_costs_its_own_photo_alone(write: Callable[...
     assert [found.vector is None for found in photos] == [False, True, True, False]
 
 
-def test_what_is_odd_is_left_out_or_loses_its_coordinates_and_default_points_are_no_evidence() -> None:
+def test_what_is_odd_is_left_out_or_loses_its_coordinates_and_nobody_trusts_a_shared_point() -> None:
     centre = [photo(10 + n, f"/c{n}.jpg", 55.7558, 37.6176) for n in range(5)]
     known = LegacyPhoto(6, "/known.jpg", 5.0, 6.0, Provenance.CONFIRMED, {"address": "Lund", "floor": 3})
     photos = [
@@ -283,7 +285,9 @@ def test_what_is_odd_is_left_out_or_loses_its_coordinates_and_default_points_are
     assert trusted[0].provenance is Provenance.SURVEYED
     assert plain[6].provenance is trusted[6].provenance is Provenance.CONFIRMED
     assert (plain[6].address, plain[6].metadata) == ({"address": "Lund"}, {"floor": 3})
-    assert {trusted[n].provenance for n in range(10, 15)} == {Provenance.FALLBACK}
+    assert {items[n].provenance for items in (plain, trusted) for n in range(10, 15)} == {Provenance.DERIVED}
+    report.points[0] = replace(report.points[0], is_default=True)
+    assert {sent(to_add(photos, report))[n].provenance for n in range(10, 15)} == {Provenance.FALLBACK}
 
 
 class Embedder:

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import io
+import json
+import re
+import unicodedata
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from producer_client.contract import RebuildReply
-from worker.commands.index import generations_table
+from producer_client import Provenance, Refused
+from producer_client.contract import Code, Hit, PositionIssue, RebuildReply, RebuildRun, StatsReply
+from worker.commands import terminal
+from worker.commands.doctor import backend_lines, backends_table, checks_table
+from worker.commands.index import generations_table, stats_table
 from worker.commands.photos import checked_lines
-from worker.core.types import PublishedGeneration
+from worker.commands.questions import hits_table
+from worker.commands.refused import refused_table
+from worker.commands.reports import named_lines, point_lines, report_table
+from worker.commands.terminal import PathShown, fail, print_refused
+from worker.core.types import NotTaken, PublishedGeneration
+from worker.encoder.choice import Measured
 from worker.library.checking import Checked
-from worker.progress import rebuild_lines
+from worker.points import SharedPoint
+from worker.progress import progress_bar, rebuild_lines
+from worker.settings import Settings
+from worker.survey import LegacyPhoto, Report
 
 MODEL = "open_clip/ViT-B-32/openai@0123456789abcdef"
 
@@ -34,7 +49,7 @@ def test_generations_are_shown_whole_in_80_columns(language: str, monkeypatch: p
     lines = shown(generations_table([promising, of_before]))
 
     assert "…" not in "".join(lines)
-    whole = ("1234 ", "1000000", "seq 1234567", "exact", "512.3 MB", "0.985", "≥ 0.972", "2026-11-28", "08:12:33 UTC")
+    whole = ("1234 ", "1000000", "seq 1234567", "exact", "512.3 ", "0.985", "≥ 0.972", "2026-11-28", "08:12:33 UTC")
     for said in whole:
         assert any(said in line for line in lines), said
     pieces = [line.split("│")[-2].strip() for line in lines if line.startswith("│")]
@@ -47,8 +62,8 @@ def test_a_rebuild_says_what_its_index_promises_beside_what_was_measured() -> No
         (line,) = (line for line in rebuild_lines(reply) if "recall" in line)
         return line
 
-    assert said(0.9722).endswith("ivf, recall@10 0.985 (for new photos at least 0.972), 12.3 MB")
-    assert said(None).endswith("ivf, recall@10 0.985, 12.3 MB")
+    assert said(0.9722).split(maxsplit=1) == ["recall@10:", "0.985 (for new photos at least 0.972)"]
+    assert said(None).split(maxsplit=1) == ["recall@10:", "0.985"]
 
 
 def test_files_that_have_changed_or_gone_are_told_and_of_others_why_nothing_is_known() -> None:
@@ -61,3 +76,164 @@ def test_files_that_have_changed_or_gone_are_told_and_of_others_why_nothing_is_k
         "files that are gone: 3",
         "files of which nothing can be said: 4 (/photos [1] is empty)",
     ]
+
+
+# --------------------------------------------------------------------------------------- names and sentences in tables
+
+DEEP = "/photos/" + "a rather long folder of holidays/" * 9
+NAME = "IMG_20190512_142233 (the castle from the bridge).jpg"
+LANGUAGES = pytest.mark.parametrize("language", ["en", "ru"])
+
+
+def cells(lines: list[str], column: int) -> str:
+    """What stands in a column of a table, one line after the other."""
+    found = [re.split("[│┃]", line)[column + 1].strip() for line in lines if line[:1] in "│┃"]
+    return " ".join(text for text in found if text)
+
+
+def is_whole(lines: list[str]) -> bool:
+    """Nothing but folders is cut, and no line is longer than the terminal, which would cut it."""
+    cut = [line for line in lines if "…" in line.replace("…/", "") or (line[:1] in "│┃┏└" and line[-1] not in "│┃┓┘")]
+    return not cut and max(sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in line) for line in lines) <= 80
+
+
+@LANGUAGES
+def test_the_name_of_a_file_is_readable_in_every_table(language: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIGHTLINE_LANG", language)
+    monkeypatch.setattr(terminal, "out", Console(file=(page := io.StringIO()), width=80))
+    path = DEEP + NAME
+    issue = PositionIssue.TOO_COARSE
+    hit = Hit(1_234_567, 0.9123, path, -57.557574, -110.7498, Provenance.FALLBACK, position_issue=issue)
+    reason = f"{path} cannot be reached on the worker: No such file or directory"
+    refused = [Refused(path, Code.NOT_FOUND, reason), Refused("photo 7", Code.URL_NOT_ALLOWED, "host x is not allowed")]
+
+    print_refused(refused)
+    shown_refused = page.getvalue().splitlines()
+    shown_hits = shown(hits_table("similar", [hit]))
+    listed = shown(refused_table([NotTaken(1_234_567, "not_found", reason, path, "2026-11-28T08:12:33+00:00")]))
+
+    for lines, column in ((shown_hits, 4), (shown_refused, 0), (listed, 0)):
+        assert is_whole(lines), "\n".join(lines)
+        assert NAME.replace(" ", "") in cells(lines, column).replace(" ", "")
+    for said in ("1234567", "0.912", "-57.557574", "-110.749800", "fallback"):
+        assert any(said in line for line in shown_hits), said
+
+
+@pytest.mark.parametrize(
+    ("path", "width", "said"),
+    [
+        ("/a/b/c.jpg", 20, "/a/b/c.jpg"),
+        ("/photos/holidays/c.jpg", 20, "…/holidays/c.jpg"),
+        ("/photos/holidays/c.jpg", 8, "…/c.jpg"),
+        ("/photos/IMG_1234567890.jpg", 10, "…/IMG_1234567890.jpg"),
+        ("one name without a folder.jpg", 10, "one name without a folder.jpg"),
+        ("https://host/p/q/1.jpg?w=1", 16, "…/p/q/1.jpg?w=1"),
+        ("/фото/отпуск/замок.jpg", 16, "…/замок.jpg"),
+        ("/写真/城/城の写真.jpg", 16, "…/城の写真.jpg"),
+        ("", 10, ""),
+    ],
+)
+def test_a_path_loses_its_folders_first_and_never_its_name(path: str, width: int, said: str) -> None:
+    page = io.StringIO()
+    Console(file=page, width=width).print(PathShown(path))
+
+    assert page.getvalue().replace("\n", "").rstrip() == said or page.getvalue().split() == said.split()
+
+
+def test_a_path_of_a_hundred_thousand_characters_is_a_few_lines() -> None:
+    page = io.StringIO()
+    Console(file=page, width=30).print(PathShown("/" + "x" * 100_000 + "/end.jpg"))
+
+    assert len(page.getvalue()) < 400
+    assert page.getvalue().rstrip().endswith("end.jpg")
+
+
+@LANGUAGES
+def test_what_doctor_says_is_shown_whole(language: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIGHTLINE_LANG", language)
+    why = "its vectors are others: cosine 0.9812 (at least 0.999), 61.2% of the neighbours are the same (at least 99%)"
+    backends = [
+        Measured("onnxruntime-float32", 212.31, 1189.12, 0.99999, 1.0),
+        Measured("openvino-bfloat16", 12.31, 9.12, 0.9812, 0.612, why=why),
+        Measured("onnxruntime-int8", why="OSError: " + "no such file " * 9),
+    ]
+
+    checks = shown(
+        checks_table([("broker", False, "redis://" + "long-host." * 12 + " does not answer"), ("model", True, why)])
+    )
+    measured = shown(backends_table(backends))
+
+    assert is_whole(checks)
+    assert is_whole(measured), "\n".join(measured)
+    for said in ("onnxruntime-float32", "openvino-bfloat16", "1189.1", "0.98120", "61.2%"):
+        assert any(said in line for line in measured), said
+    assert [line.split(":")[0] for line in backend_lines(backends)] == ["openvino-bfloat16", "onnxruntime-int8"]
+
+
+@LANGUAGES
+def test_figures_are_shown_in_words(language: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIGHTLINE_LANG", language)
+    at = "2026-11-28T08:12:33+00:00"
+    run = RebuildRun(1, "running", "check", 3, 9, at, None, None, None)
+    values: dict[str, Any] = {
+        "model": MODEL, "model_key": MODEL, "dimension": 512, "device": "cpu", "has_text": True, "photos": 1,
+        "with_coordinates": 1, "indexed": 1, "refused": 0, "generation": None, "generation_count": 0,
+        "generation_published_at": None, "kind": None, "recall_at_10": None, "delta": 0, "next_model_key": None,
+        "next_model_missing": None, "removed": 0, "purges_pending": 0, "seq": 1, "cache_hits": 0, "cache_misses": 0,
+        "rss_mb": 1.0, "last_rebuild": run,
+    }  # fmt: skip
+
+    lines = shown(stats_table(StatsReply(**values)))
+
+    assert is_whole(lines)
+    assert not any(word in line.split() for line in lines for word in ("None", "True", "False"))
+    said = {"en": ("yes", "photos in the generation", "running, checking 3/9"), "ru": ("да", "идёт, проверка 3/9")}
+    for words in said[language]:
+        assert any(words in line for line in lines), words
+
+
+@LANGUAGES
+def test_a_survey_names_what_is_missing_and_asks_about_points(language: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIGHTLINE_LANG", language)
+    photos = [LegacyPhoto(n, f"{DEEP}[bold] {n}.jpg", 1.0, 2.0, Provenance.SURVEYED, {}) for n in range(40)]
+    place = SharedPoint(47.5, 10.7, list(range(6)), trusted=6, nearby=3, days=2.0)
+    default = SharedPoint(55.7, 37.6, list(range(30)), 30, 0, 900.0, 0.31, 0.30, is_default=True)
+    report = Report(photos=40, missing=list(range(40)), points=[default, place])
+
+    named = list(named_lines(report, photos))
+    asked = "\n".join(point_lines(report, settings=Settings(photos_table="my.photos")))
+    of_pickle = "\n".join(point_lines(report, trust=True))
+
+    assert is_whole(shown(report_table("photos [1]", report)))
+    assert any("photos [1]" in line for line in shown(report_table("photos [1]", report)))
+    assert len(named) == 12
+    assert "\\[bold] 0.jpg" in named[1]
+    assert "30" in named[-1]
+    assert asked.count("UPDATE") == 1
+    assert "UPDATE my.photos SET location_method = 'fallback' WHERE lat = 55.7 AND lon = 37.6;" in asked
+    assert "UPDATE" not in of_pickle
+    assert "--trust" in of_pickle
+
+
+def test_a_progress_bar_that_nobody_looks_at_writes_nothing() -> None:
+    page = io.StringIO()
+
+    with progress_bar("adding", Console(file=page)) as progress:
+        progress(1, 2)
+
+    assert page.getvalue() == ""
+
+
+def test_an_error_is_json_with_its_letters_where_a_program_asks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["sightline", "add", "--json"])
+
+    with pytest.raises(SystemExit, match="2"):
+        fail("нет фото " + "x" * 5000, 2, code=Code.NOT_FOUND)
+
+    said = capsys.readouterr()
+    assert "нет фото" in said.out
+    error = json.loads(said.out)["error"]
+    assert (error["code"], len(error["message"])) == ("not_found", len("нет фото ") + 200)
+    assert "нет фото" in said.err

@@ -17,7 +17,8 @@ import translation
 from producer_client.contract import Answer, Code, Reason, StatsReply
 from producer_client.language import Language, explained
 from worker.cli import cli
-from worker.words import CODE, say, why
+from worker.commands.index import FIGURES
+from worker.words import CODE, SENTENCE, in_language, say, told
 
 
 def texts_in_code(package: str) -> set[str]:
@@ -30,7 +31,7 @@ def texts_in_code(package: str) -> set[str]:
         found |= {
             inspect.cleandoc(command.callback.__doc__ or "") for command in cli.registered_commands if command.callback
         }
-        found |= {name.replace("_", " ") for name in inspect.signature(StatsReply).parameters}
+        found |= {name.replace("_", " ") for name in inspect.signature(StatsReply).parameters if name not in FIGURES}
     folder = translation.ROOT / package
     for page in set(folder.rglob("*.py")) - set(folder.glob("build/**/*.py")):
         tree = ast.parse(page.read_text())
@@ -68,6 +69,7 @@ def fields(text: str) -> list[tuple[str | None, str | None, str | None]]:
     return sorted((name, spec, how) for _, name, spec, how in string.Formatter().parse(text) if name is not None)
 
 
+ERRORS = translation.SPEAKERS - {"Answer", "Refused", "failed"}
 MESSAGES = [message for package in translation.PACKAGES for message in written(package) if message.id]
 
 
@@ -79,6 +81,7 @@ def test_every_text_has_its_russian_and_none_is_left_over(package: str) -> None:
     assert {message.id for message in messages if message.context == CODE} == (
         set(Code) if package == "worker" else set()
     )
+    assert {message.id for message in messages if message.context == SENTENCE} == translation.sentences(package)
     assert translation.unfinished(written(package)) == []
 
 
@@ -122,12 +125,12 @@ def test_a_text_has_the_same_fields_and_colours_in_both_languages(message: Messa
 
 def test_the_language_is_that_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIGHTLINE_LANG", "ru_RU.UTF-8")
-    russian = say("refused: {count}", count=3), why(Code.NOT_AN_IMAGE), say("no such text {a}", a=1)
+    russian = say("refused: {count}", count=3), told(Code.NOT_AN_IMAGE, "sha?"), say("no such text {a}", a=1)
     monkeypatch.setenv("SIGHTLINE_LANG", "en")
-    english = say("refused: {count}", count=3), why(Code.NOT_AN_IMAGE)
+    english = say("refused: {count}", count=3), told(Code.NOT_AN_IMAGE, "sha?")
 
-    assert russian == ("отклонено: 3", "это не фото: ", "no such text 1")
-    assert english == ("refused: 3", "")
+    assert russian == ("отклонено: 3", "это не фото: sha?", "no such text 1")
+    assert english == ("refused: 3", "sha?")
 
 
 def test_the_language_is_not_that_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,3 +147,75 @@ def test_an_answer_is_explained_in_the_language_that_is_asked_for(monkeypatch: p
 
     assert explained(answer) == "ничего похожего не известно"
     assert explained(answer, Language.EN) == "nothing known looks like it"
+
+
+#: A sentence as it is said somewhere, and its Russian.
+SENTENCES = {
+    "/photos/a b.jpg is outside the allowed folders (/photos, /more; SIGHTLINE_PHOTO_ROOTS)": (
+        "/photos/a b.jpg вне разрешённых папок (/photos, /more; SIGHTLINE_PHOTO_ROOTS)"
+    ),
+    "/photos/1.jpg cannot be reached on the worker: No such file or directory": (
+        "до /photos/1.jpg на воркере не дойти: нет такого файла или папки"
+    ),
+    "similar photos are known, but none with coordinates to trust (the file is gone: 3; derived by a detector: 1)": (
+        "похожие фото известны, но координатам ни одного нельзя верить (файл пропал: 3; определено детектором: 1)"
+    ),
+    "2 trusted photos agree within 11 m (not counted, copies: photo 5; copies in different places: photos 6, 7)": (
+        "надёжные фото сходятся в пределах 11 м: 2 (не считаются: копии: фото 5; копии в разных местах: фото 6, 7)"
+    ),
+    "Invalid value for 'NUMBER': Input should be a valid integer, unable to parse string as an integer": (
+        "'NUMBER': нужно целое число"
+    ),
+    "photo 81 has no file_path": "у фото 81 нет file_path",
+    "photo 81": "фото 81",
+    "[Errno 2] No such file or directory: '/m.csv'": "'/m.csv': нет такого файла или папки (ошибка 2)",
+}
+
+
+@pytest.mark.parametrize(("english", "russian"), SENTENCES.items())
+def test_a_sentence_that_was_made_in_english_is_known_again_with_its_values(
+    english: str, russian: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIGHTLINE_LANG", "ru")
+    assert in_language(english) == russian
+    assert told(Code.NOT_FOUND, english) == russian
+
+    monkeypatch.setenv("SIGHTLINE_LANG", "en")
+    assert in_language(english) == english
+    assert told(Code.NOT_FOUND, english) == english
+
+
+def test_what_nobody_has_put_into_the_language_comes_after_what_its_code_means(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIGHTLINE_LANG", "ru")
+
+    assert in_language("odd: {0}") == "odd: {0}"
+    assert told(Code.NOT_FOUND, "odd: {0}").endswith(": odd: {0}")
+
+
+#: What errors say that is made elsewhere: by another error, by `say`, by functions whose texts are found, by processes.
+PASSED_ON = re.compile(r"\.message|say\(|str\(exc\)|last_words\(|" + "|".join(translation.NAMED_SENTENCES))
+
+
+def calls_a_sayer(call: ast.Call, package: str) -> bool:
+    """Whether what an error says is a function's that has it of `say`."""
+    asked = {node.func.id for node in ast.walk(call) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    return any(
+        isinstance(node, ast.FunctionDef) and node.name in asked and "return say(" in ast.unparse(node)
+        for page in (translation.ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(page.read_text()))
+    )
+
+
+def test_every_sentence_of_an_error_is_one_that_can_be_put_into_a_language() -> None:
+    """A sentence that is put together before it is raised would be shown in English: write it into the call."""
+    lost = []
+    for package in translation.PACKAGES:
+        folder = translation.ROOT / package
+        for page in sorted(set(folder.rglob("*.py")) - set(folder.glob("build/**/*.py"))):
+            for call in ast.walk(ast.parse(page.read_text())):
+                if not isinstance(call, ast.Call) or ast.unparse(call.func).rpartition(".")[2] not in ERRORS:
+                    continue
+                found = any(" " in (translation.template(literal) or "") for literal in translation.said(call))
+                if not (found or PASSED_ON.search(ast.unparse(call)) or calls_a_sayer(call, package)):
+                    lost.append(f"{page.name}:{call.lineno}: {ast.unparse(call)}")
+    assert lost == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from worker.commands.terminal import UNWELL, AsJson, out, show
 from worker.errors import BadGeneration, Permanent, WorkerError
 from worker.settings import Settings
 from worker.settings import load as load_settings
-from worker.words import say
+from worker.words import in_language, say, told
 
 if TYPE_CHECKING:
     from worker.encoder.choice import Measured
@@ -37,17 +38,25 @@ def doctor(as_json: AsJson = False) -> None:
     rows = backends(settings)
 
     def table() -> None:
-        shown = Table(say("check"), "", say("what it says"))
-        for name, fine, words in checks:
-            shown.add_row(say(name), say("[green]ok[/]") if fine else say("[red]no[/]"), escape(words))
-        out.print(shown)
+        out.print(checks_table(checks))
         if rows:
             out.print(backends_table(rows))
+        for line in backend_lines(rows):
+            out.print(line, highlight=False)
 
     told: dict[str, dict[str, Any]] = {name: {"ok": fine, "message": words} for name, fine, words in checks}
     told["model"]["backends"] = [asdict(row) for row in rows]
     show(as_json, told, table)
     raise typer.Exit(0 if all(fine for _, fine, _ in checks) else UNWELL)
+
+
+def checks_table(checks: Sequence[tuple[str, bool, str]]) -> Table:
+    """checks: (name, whether all is well, a sentence)."""
+    shown = Table(say("check"), "", show_lines=True)
+    shown.add_column(say("what it says"), overflow="fold")
+    for name, fine, words in checks:
+        shown.add_row(say(name), say("[green]ok[/]") if fine else say("[red]no[/]"), escape(words))
+    return shown
 
 
 def broker(settings: Settings) -> str:
@@ -150,9 +159,10 @@ def backends(settings: Settings) -> list[Measured]:
 
 
 def backends_table(rows: Sequence[Measured]) -> Table:
-    shown = Table(
-        say("backend"), say("ms a photo"), say("in a batch"), say("cosine to float32"), say("same neighbours"), ""
-    )
+    shown = Table()
+    shown.add_column(say("backend"), no_wrap=True)
+    for title in (say("ms a photo"), say("in a batch"), say("cosine to float32"), say("same neighbours"), ""):
+        shown.add_column(title, overflow="fold")
     for row in rows:
         figures = [
             "" if figure is None else f"{figure:{form}}"
@@ -163,9 +173,13 @@ def backends_table(rows: Sequence[Measured]) -> Table:
                 (row.neighbours, ".1%"),
             )
         ]
-        verdict = say("[green]ok[/]") if row.why is None else escape(row.why)
-        shown.add_row(row.backend, *figures, verdict)
+        shown.add_row(row.backend, *figures, say("[green]ok[/]") if row.why is None else say("[red]no[/]"))
     return shown
+
+
+def backend_lines(rows: Sequence[Measured]) -> Iterator[str]:
+    """Why some are not taken."""
+    yield from (f"{row.backend}: {escape(in_language(row.why))}" for row in rows if row.why is not None)
 
 
 def index(settings: Settings) -> str:
@@ -227,6 +241,16 @@ def photo_roots(settings: Settings) -> str:
     return ", ".join(map(str, settings.photo_roots)) or say("URLs of {hosts}", hosts=", ".join(settings.url_hosts))
 
 
+def photos(settings: Settings) -> str:
+    """Never unwell: it is the photos' fault, or their owner's wish."""
+    with open_store(settings) as store:
+        counted = Counter(photo.code for photo in store.attempts.not_taken())
+    if not counted:
+        return say("none is refused, no file has changed or gone")
+    counts = ", ".join(f"{code}: {count}" for code, count in counted.most_common())
+    return say("not all are taken or as they were: {counts}. `sightline refused` lists them.", counts=counts)
+
+
 def workers(settings: Settings) -> str:
     with open_client(settings) as client:
         reply = client.stats(timeout_s=PATIENCE_S)
@@ -242,6 +266,7 @@ def _checks() -> Iterator[tuple[str, Callable[[Settings], str]]]:
     yield to_say("index"), index
     yield to_say("pictures"), pictures
     yield to_say("photo folders"), photo_roots
+    yield to_say("photos"), photos
     yield to_say("workers"), workers
 
 
@@ -249,9 +274,9 @@ def _checked(check: Callable[[Settings], str], settings: Settings) -> tuple[bool
     try:
         return True, check(settings)
     except (WorkerError, SightlineError) as exc:
-        return False, exc.message
+        return False, told(exc.code, exc.message)
     except (ValueError, OSError) as exc:
-        return False, str(exc)
+        return False, in_language(str(exc))
 
 
 def _unwell(message: str) -> Permanent:

@@ -10,18 +10,32 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from producer_client.contract import StatsReply
+from producer_client.contract import RebuildRun, StatsReply
+from producer_client.language import to_say
 from worker.commands.connections import open_client, open_store
-from worker.commands.terminal import AsJson, TimeoutS, out, show
+from worker.commands.terminal import AsJson, TimeoutS, goes_on, out, show
 from worker.core.types import PublishedGeneration
 from worker.progress import progress_bar, rebuild_lines, wait_for_rebuild
 from worker.settings import load as load_settings
-from worker.words import say
+from worker.words import in_language, say
+
+#: What figures of StatsReply are called where the field's name does not say it.
+FIGURES = {
+    "has_text": to_say("reads text"),
+    "generation_count": to_say("photos in the generation"),
+    "delta": to_say("photos added or changed since"),
+    "recall_at_10": to_say("recall@10"),
+    "recall_at_10_at_least": to_say("recall@10 for new photos, at least"),
+    "rss_mb": to_say("memory of this worker, MB"),
+    "changed": to_say("files that have changed"),
+    "gone": to_say("files that are gone"),
+}
 
 
 def rebuild(as_json: AsJson = False, timeout: TimeoutS = 3600.0) -> None:
     """Rebuild the index now, and show how far it is."""
-    with open_client(load_settings()) as client, progress_bar(say("rebuilding")) as progress:
+    going_on = say("stopped waiting: the rebuild goes on, and `sightline stats` shows how far it is")
+    with open_client(load_settings()) as client, goes_on(going_on), progress_bar(say("rebuilding")) as progress:
         reply = wait_for_rebuild(client, progress, timeout)
 
     def table() -> None:
@@ -48,6 +62,7 @@ def generations_table(kept: Sequence[PublishedGeneration]) -> Table:
     shown.add_column(say("model"), overflow="fold")
     states = {
         "serving": say("[green]serving[/]"),
+        "kept": say("kept"),
         "withdrawn": say("[yellow]withdrawn[/]"),
         "lost": say("[red]lost[/]"),
     }
@@ -55,7 +70,7 @@ def generations_table(kept: Sequence[PublishedGeneration]) -> Table:
         recall = "" if g.recall_at_10 is None else f"{g.recall_at_10:.3f}"
         promised = "" if g.recall_at_10_at_least is None else f"≥ {g.recall_at_10_at_least:.3f}"
         day, _, hour = g.published_at.removesuffix("+00:00").partition("T")
-        size = "" if g.index_bytes is None else f"{g.index_bytes / 1e6:.1f} MB"
+        size = "" if g.index_bytes is None else say("{size:.1f} MB", size=g.index_bytes / 1e6)
         shown.add_row(
             f"{g.number}\n{states.get(g.state, g.state)}",
             f"{g.count}\nseq {g.seq}",
@@ -69,7 +84,10 @@ def generations_table(kept: Sequence[PublishedGeneration]) -> Table:
 
 def rollback(
     number: Annotated[
-        int, typer.Argument(min=1, max=2**63 - 1, help=say("One that is kept; see `sightline generations`."))
+        int,
+        typer.Argument(
+            metavar=say("NUMBER"), min=1, max=2**63 - 1, help=say("One that is kept; see `sightline generations`.")
+        ),
     ],
     as_json: AsJson = False,
 ) -> None:
@@ -96,19 +114,48 @@ def stats(as_json: AsJson = False, timeout: TimeoutS = 30.0) -> None:
     """Show what the service knows: photos, index, model, last rebuild."""
     with open_client(load_settings()) as client:
         reply = client.stats(timeout_s=timeout)
-    show(as_json, reply, lambda: out.print(_stats_table(reply)))
+    show(as_json, reply, lambda: out.print(stats_table(reply)))
 
 
-def _stats_table(reply: StatsReply) -> Table:
+def stats_table(reply: StatsReply) -> Table:
     shown = Table(show_header=False, title="Sightline")
+    shown.add_column(overflow="fold")
+    shown.add_column(overflow="fold")
     for name, value in reply.to_wire().items():
         if name != "last_rebuild":
-            shown.add_row(say(name.replace("_", " ")), escape(str(value)))
-    run = reply.last_rebuild
-    if run is None:
-        shown.add_row(say("last rebuild"), say("none yet"))
-    else:
-        detail = run.error or (f"{run.done}/{run.total}" if run.state == "running" else "")
-        words = f"{run.state} {run.phase} {detail}".strip().replace("  ", " ")
-        shown.add_row(say("last rebuild"), say("{run}, started {at}", run=escape(words), at=run.started_at))
+            shown.add_row(figure(name), escape(_as_text(value)))
+    shown.add_row(say("last rebuild"), _rebuild_as_text(reply.last_rebuild))
     return shown
+
+
+def figure(name: str) -> str:
+    """What a field of StatsReply counts."""
+    return say(FIGURES.get(name, name.replace("_", " ")))
+
+
+def _as_text(value: object) -> str:
+    if value is None:
+        return say("none")
+    if isinstance(value, bool):
+        return say("yes") if value else say("no")
+    return str(value)
+
+
+def _rebuild_as_text(run: RebuildRun | None) -> str:
+    if run is None:
+        return say("none yet")
+    states = {"running": say("running"), "done": say("done"), "failed": say("failed")}
+    state = states.get(run.state, run.state)
+    if run.state == "running":
+        phases = {
+            "start": say("beginning"),
+            "check": say("checking"),
+            "embed": say("embedding"),
+            "train": say("training the index"),
+            "write": say("writing the index"),
+            "upload": say("uploading the index"),
+        }
+        state = f"{state}, {phases.get(run.phase, run.phase)} {run.done}/{run.total}"
+    if run.error:
+        state = f"{state}: {in_language(run.error)}"
+    return escape(say("{run}, started {at}", run=state, at=run.started_at))

@@ -26,7 +26,9 @@ MB = 1e6
 
 
 def backup(
-    file: Annotated[Path, typer.Argument(help=say("The file to write; one that is there is replaced."))],
+    file: Annotated[
+        Path, typer.Argument(metavar=say("FILE"), help=say("The file to write; one that is there is replaced."))
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Write the Postgres that `sightline up` keeps into one file, while it runs or not.
@@ -53,7 +55,7 @@ def backup(
 
 
 def restore(
-    file: Annotated[Path, typer.Argument(help=say("What `sightline backup` has written."))],
+    file: Annotated[Path, typer.Argument(metavar=say("FILE"), help=say("What `sightline backup` has written."))],
     replace: Annotated[
         bool, typer.Option("--replace", help=say("Also where there is a database, whose place it takes."))
     ] = False,

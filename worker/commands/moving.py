@@ -3,39 +3,56 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from msgspec.structs import replace
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
 from producer_client import NewPhoto, Pending, Photo, Provenance, Refused
 from worker.commands.connections import open_client, open_store
-from worker.commands.terminal import AsJson, TimeoutS, UpdateRows, fail, out, print_pending, print_refused, show
+from worker.commands.reports import named_lines, point_lines, report_table
+from worker.commands.terminal import (
+    AsJson,
+    PathShown,
+    TimeoutS,
+    UpdateRows,
+    fail,
+    out,
+    print_pending,
+    print_refused,
+    show,
+    told_when_stopped,
+)
 from worker.errors import Permanent
-from worker.progress import embed_missing, progress_bar, statistics_lines
+from worker.progress import both, embed_missing, progress_bar, statistics_lines
 from worker.settings import Settings
 from worker.settings import load as load_settings
 from worker.words import say
 
 if TYPE_CHECKING:
     from worker.core.types import NewEntry, RowChange
+    from worker.core.vectors import Vector
     from worker.storage.source import PhotoFiles
-    from worker.survey import Report
+    from worker.survey import LegacyPhoto, Report
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help=say("Look and report; change nothing."))]
 
 
 def import_legacy(
-    file: Annotated[Path, typer.Argument(help=say("embeddings.pkl of the system before."))],
+    file: Annotated[Path, typer.Argument(metavar=say("FILE"), help=say("embeddings.pkl of the system before."))],
     root: Annotated[Path, typer.Option(help=say("Folder that relative paths in it start from."))] = Path(),
     trust: Annotated[
         Provenance | None,
-        typer.Option(help=say("What coordinates count as of which it is not said how they came to be.")),
+        typer.Option(
+            metavar=say("<word>"),
+            help=say("What coordinates count as of which it is not said how they came to be, as surveyed."),
+        ),
     ] = None,
     update_rows: UpdateRows = None,
     dry_run: DryRun = False,
@@ -52,7 +69,7 @@ def import_legacy(
     """
     from worker.legacy import read_pickle, reusable_vectors, to_add
     from worker.storage.source import PhotoFiles, is_file
-    from worker.survey import examine
+    from worker.survey import compare_points, examine
 
     settings = load_settings()
     try:
@@ -60,6 +77,13 @@ def import_legacy(
     except (OSError, Permanent) as exc:
         fail(str(exc))
     report = examine(photos, lambda path: is_file(Path(path)))
+    old = {photo.number: photo.vector for photo in photos if photo.vector is not None}
+    compare_points(
+        report,
+        photos,
+        changed_at=_time_of,
+        vectors=lambda numbers: {number: old[number] for number in numbers if number in old},
+    )
     to_send = to_add(photos, report, trust=trust)
     written = settings.write_rows if update_rows is None else update_rows
     new = [replace(item, update_row=written) for item in to_send if isinstance(item, NewPhoto)]
@@ -76,13 +100,16 @@ def import_legacy(
             vectors, model_key = reusable_vectors(photos, new, client, written_at=file.stat().st_mtime)
             store.vectors.keep(vectors, model_key)
             reused = len(vectors)
-            outcomes = client.add_many(new, timeout_s=timeout, progress=progress)
+            with told_when_stopped(len(new)) as told:
+                outcomes = client.add_many(new, timeout_s=timeout, progress=both(progress, told))
         refused += [outcome for outcome in outcomes if isinstance(outcome, Refused)]
         pending = [outcome for outcome in outcomes if isinstance(outcome, Pending)]
         stored = sum(not isinstance(outcome, (Refused, Pending)) for outcome in outcomes)
 
     def table() -> None:
-        out.print(_report_table(str(file), report))
+        out.print(report_table(str(file), report))
+        for line in [*named_lines(report, photos), *point_lines(report, trust=trust is not None)]:
+            out.print(line, highlight=False, soft_wrap=True)
         print_refused([Refused(photos[int(r.ref)].path, r.code, r.message) for r in refused])
         if dry_run:
             if changes:
@@ -101,6 +128,7 @@ def import_legacy(
 
     facts = {
         "report": report.to_json(),
+        "missing_files": _missing(report, photos),
         "dry_run": dry_run,
         "to_import": len(new),
         "rows_written": written,
@@ -119,7 +147,7 @@ def backfill(dry_run: DryRun = False, as_json: AsJson = False, timeout: TimeoutS
     Photos that are indexed are passed over, so a run that was broken off goes on where it ended.
     """
     from worker.storage.source import PhotoFiles
-    from worker.survey import examine, rows_of_table, unreadable
+    from worker.survey import compare_points, examine, rows_of_table, unreadable
 
     settings = load_settings()
     source = PhotoFiles(settings)
@@ -128,13 +156,22 @@ def backfill(dry_run: DryRun = False, as_json: AsJson = False, timeout: TimeoutS
         with progress_bar(say("looking")) as progress:
             photos = rows_of_table(store.rows, progress, stats.photos)
             report = examine(photos, source.is_there)
+
+        def look_at_points() -> None:
+            def vectors(ids: Sequence[int]) -> dict[int, Vector]:
+                return {i: vector for i, (_, vector) in store.entries.known(ids, stats.model_key).items()}
+
+            compare_points(report, photos, changed_at=lambda path: _time_in(source, path), vectors=vectors)
+
         if dry_run:
             # A run that indexes meets these by itself.
             with progress_bar(say("opening the files")) as progress:
                 read = _reader(source, settings)
                 report.unreadable = unreadable(photos, report.missing, read, progress, threads=settings.decoders)
         if not as_json:
-            out.print(_report_table(settings.photos_table, report, opened=dry_run))
+            out.print(report_table(settings.photos_table, report, opened=dry_run))
+            for line in named_lines(report, photos):
+                out.print(line, highlight=False, soft_wrap=True)
         todo = store.vectors.missing_count(stats.model_key)
         stored = 0
         refused: list[Refused] = []
@@ -142,12 +179,12 @@ def backfill(dry_run: DryRun = False, as_json: AsJson = False, timeout: TimeoutS
         if not dry_run:
             stored, refused, pending = embed_missing(client, store.vectors, stats.model_key, todo, timeout)
             stats = client.stats()
+        # After it: more vectors are known by then.
+        look_at_points()
 
     def table() -> None:
-        if report.default_points:
-            out.print(say("They count as `fallback` once the table says so:"))
-            for statement in _as_fallback(report, settings):
-                out.print(f"  {escape(statement)}", highlight=False, soft_wrap=True)
+        for line in point_lines(report, settings=settings):
+            out.print(line, highlight=False, soft_wrap=True)
         print_refused(report.unreadable + refused)
         if dry_run:
             out.print(say("[yellow]nothing was changed[/]; photos not in the index yet: {count}", count=todo))
@@ -159,6 +196,7 @@ def backfill(dry_run: DryRun = False, as_json: AsJson = False, timeout: TimeoutS
 
     facts = {
         "report": report.to_json(),
+        "missing_files": _missing(report, photos),
         "dry_run": dry_run,
         "not_indexed_before": todo,
         "indexed": stored,
@@ -198,9 +236,12 @@ def _changes_table(changes: Sequence[RowChange], *, written: bool) -> Table:
             "writes them): {count}",
             count=len(changes),
         )
-    shown = Table(say("photo"), say("in the row"), say("in the old file"), title=title)
+    shown = Table(title=title, show_lines=True)
+    shown.add_column(say("photo"), min_width=24, overflow="fold")
+    shown.add_column(say("in the row"), overflow="fold")
+    shown.add_column(say("in the old file"), overflow="fold")
     for change in changes:
-        name = f"{change.photo_id}\n{escape(change.path)}"
+        name = Group(str(change.photo_id), PathShown(change.path))
         shown.add_row(name, _in_words(change.old), _in_words(change.new))
     return shown
 
@@ -213,31 +254,23 @@ def _in_words(columns: dict[str, Any]) -> str:
     return escape("\n".join(said))
 
 
-def _report_table(title: str, report: Report, *, opened: bool = False) -> Table:
-    shown = Table("", say("photos"), title=title)
-    shown.add_row(say("in it"), str(report.photos))
-    shown.add_row(say("with coordinates"), str(report.with_coordinates))
-    shown.add_row(say("of these with a file"), str(report.with_file))
-    shown.add_row(say("of these to be trusted"), str(report.trusted))
-    shown.add_row(say("file missing"), str(len(report.missing)))
-    shown.add_row(say("file unreadable"), str(len(report.unreadable)) if opened else say("not looked at"))
-    shown.add_row(say("impossible coordinates"), str(len(report.bad_coordinates)))
-    shown.add_row(say("paths that occur again"), str(len(report.duplicates)))
-    shown.add_row(say("of these in contradiction"), str(len(report.conflicts)))
-    for lat, lon, numbers in report.default_points:
-        point = say("[yellow]at exactly {lat}, {lon}: a default, not a place[/]", lat=lat, lon=lon)
-        shown.add_row(point, str(len(numbers)))
-    return shown
+def _missing(report: Report, photos: Sequence[LegacyPhoto]) -> list[dict[str, Any]]:
+    paths = {photo.number: photo.path for photo in photos}
+    return [{"number": number, "path": paths[number]} for number in report.missing]
 
 
-def _as_fallback(report: Report, settings: Settings) -> Iterator[str]:
-    """SQL for the backend's own hands: its rows are never changed by what they look like."""
-    lat, lon, method = (settings.photos_columns.get(name, name) for name in ("lat", "lon", "location_method"))
-    for at_lat, at_lon, _ in report.default_points:
-        yield (
-            f"UPDATE {settings.photos_table} SET {method} = '{Provenance.FALLBACK}' "
-            f"WHERE {lat} = {at_lat} AND {lon} = {at_lon};"
-        )
+def _time_of(path: str) -> float | None:
+    try:
+        return Path(path).stat().st_mtime
+    except (OSError, ValueError):
+        return None
+
+
+def _time_in(source: PhotoFiles, path: str) -> float | None:
+    from worker.core.types import FileFacts
+
+    (facts,) = source.facts([path])
+    return facts.mtime_ns / 1e9 if isinstance(facts, FileFacts) else None
 
 
 def _reader(source: PhotoFiles, settings: Settings) -> Callable[[str], object]:

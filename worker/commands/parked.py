@@ -14,7 +14,7 @@ from worker.broker import parking
 from worker.commands.terminal import AsJson, fail, out, show
 from worker.parking import Parked
 from worker.settings import load as load_settings
-from worker.words import say
+from worker.words import in_language, say
 
 #: In place of the ids of all that are parked.
 ALL = "all"
@@ -23,7 +23,10 @@ SHOWN = 60
 
 
 def parked(
-    ids: Annotated[list[str] | None, typer.Argument(help=say("Their ids, or `all`."), show_default=False)] = None,
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar=say("IDS"), help=say("Their ids, or `all`."), show_default=False),
+    ] = None,
     requeue: Annotated[bool, typer.Option("--requeue", help=say("Put these back into their queues."))] = False,
     drop: Annotated[bool, typer.Option("--drop", help=say("Forget these for good."))] = False,
     as_json: AsJson = False,
@@ -67,5 +70,7 @@ def _print(there: Sequence[Parked]) -> None:
         day, _, hour = one.at.removesuffix("+00:00").partition("T")
         item = one.content.decode(errors="replace")
         cut = item if len(item) <= SHOWN else item[:SHOWN] + "…"
-        shown.add_row(f"{one.id}\n{day}\n{hour} UTC", escape(one.key), f"{escape(one.why)}\n[dim]{escape(cut)}[/]")
+        shown.add_row(
+            f"{one.id}\n{day}\n{hour} UTC", escape(one.key), f"{escape(in_language(one.why))}\n[dim]{escape(cut)}[/]"
+        )
     out.print(shown)

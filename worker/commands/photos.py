@@ -15,13 +15,24 @@ from rich.table import Table
 
 from producer_client import EmbedItem, NewPhoto, Pending, Photo, Provenance, Refused
 from producer_client.contract import Embedded, Purged, Removed, Stored
+from producer_client.errors import short
 from worker.commands.connections import open_client, open_store
 from worker.commands.positions import position_lines
-from worker.commands.terminal import AsJson, TimeoutS, UpdateRows, fail, out, print_pending, print_refused, show
+from worker.commands.terminal import (
+    AsJson,
+    TimeoutS,
+    UpdateRows,
+    fail,
+    out,
+    print_pending,
+    print_refused,
+    show,
+    told_when_stopped,
+)
 from worker.manifest import LeftOut, Note, NotRead, new_photos
-from worker.progress import embed_missing, look_at_pictures, progress_bar
+from worker.progress import both, embed_missing, look_at_pictures, progress_bar
 from worker.settings import load as load_settings
-from worker.words import say
+from worker.words import in_language, say
 
 #: Names of what was left out that are told.
 NAMED = 5
@@ -31,12 +42,19 @@ if TYPE_CHECKING:
 
 def add(
     photos: Annotated[
-        list[Path], typer.Argument(help=say("Files, folders, or a manifest (.csv, .tsv) with file, lat, lon."))
+        list[Path],
+        typer.Argument(
+            metavar=say("PHOTOS"), help=say("Files, folders, or a manifest (.csv, .tsv) with file, lat, lon.")
+        ),
     ],
     lat: Annotated[float | None, typer.Option(help=say("Latitude of a single photo, degrees."))] = None,
     lon: Annotated[float | None, typer.Option(help=say("Longitude of a single photo, degrees."))] = None,
     provenance: Annotated[
-        Provenance, typer.Option(help=say("How given coordinates came to be."))
+        Provenance,
+        typer.Option(
+            metavar=say("<word>"),
+            help=say("How given coordinates came to be: exif_gps, surveyed, confirmed, derived or fallback."),
+        ),
     ] = Provenance.SURVEYED,
     update_rows: UpdateRows = None,
     everything: Annotated[
@@ -62,8 +80,12 @@ def add(
     outcomes: list[Stored | Refused | Pending] = [item for item in items if isinstance(item, Refused)]
     new = [replace(item, update_row=update_rows) for item in items if isinstance(item, NewPhoto)]
     if new:
-        with open_client(load_settings()) as client, progress_bar(say("adding")) as progress:
-            outcomes += client.add_many(new, timeout_s=timeout, progress=progress)
+        with (
+            open_client(load_settings()) as client,
+            told_when_stopped(len(new)) as told,
+            progress_bar(say("adding")) as progress,
+        ):
+            outcomes += client.add_many(new, timeout_s=timeout, progress=both(progress, told))
     stored = [outcome for outcome in outcomes if isinstance(outcome, Stored)]
     refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
     pending = [outcome for outcome in outcomes if isinstance(outcome, Pending)]
@@ -87,7 +109,7 @@ def add(
 
 
 def embed(
-    photos: Annotated[list[Path] | None, typer.Argument(help=say("Photo files."))] = None,
+    photos: Annotated[list[Path] | None, typer.Argument(metavar=say("PHOTOS"), help=say("Photo files."))] = None,
     missing: Annotated[
         bool, typer.Option("--missing", help=say("Every photo of the table that lacks a vector of the model."))
     ] = False,
@@ -176,14 +198,14 @@ def checked_lines(checked: Checked) -> list[str]:
     if checked.gone:
         lines.append(say("[yellow]files that are gone[/]: {count}", count=checked.gone))
     if checked.unknown:
-        count, why = checked.unknown, escape(checked.why or "")
+        count, why = checked.unknown, escape(in_language(short(checked.why or "")))
         lines.append(f"[yellow]{say('files of which nothing can be said: {count} ({why})', count=count, why=why)}[/]")
     return lines
 
 
 def remove(
     photo_ids: Annotated[
-        list[int], typer.Argument(metavar=say("PHOTO_IDS..."), help=say("Ids of rows of the photos table."))
+        list[int], typer.Argument(metavar=say("PHOTO_IDS"), help=say("Ids of rows of the photos table."))
     ],
     as_json: AsJson = False,
     timeout: TimeoutS = 60.0,
@@ -210,7 +232,7 @@ def remove(
 
 def purge(
     photo_ids: Annotated[
-        list[int], typer.Argument(metavar=say("PHOTO_IDS..."), help=say("Ids of rows of the photos table."))
+        list[int], typer.Argument(metavar=say("PHOTO_IDS"), help=say("Ids of rows of the photos table."))
     ],
     as_json: AsJson = False,
     timeout: TimeoutS = 60.0,

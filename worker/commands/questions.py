@@ -11,17 +11,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from producer_client import Near
-from producer_client.contract import Hit
-from producer_client.language import Language, explained
+from producer_client.contract import DEFAULT_THRESHOLD, Hit
 from worker.commands.connections import open_client
 from worker.commands.positions import issue_said
-from worker.commands.terminal import AsJson, TimeoutS, fail, out, show
+from worker.commands.terminal import AsJson, PathShown, TimeoutS, fail, out, show
 from worker.settings import load as load_settings
-from worker.words import say
+from worker.words import in_language, say
 
 
 def search(
-    photo: Annotated[Path | None, typer.Argument(help=say("A photo file."))] = None,
+    photo: Annotated[Path | None, typer.Argument(metavar=say("PHOTO"), help=say("A photo file."))] = None,
     text: Annotated[str | None, typer.Option(help=say("Words instead of a photo."))] = None,
     photo_id: Annotated[int | None, typer.Option(help=say("A known photo instead of a file."))] = None,
     top_k: Annotated[int, typer.Option(help=say("Photos to show at the most."))] = 5,
@@ -43,15 +42,26 @@ def search(
         )
 
     def table() -> None:
-        out.print(_hits_table(say("similar: {count}", count=len(reply.hits)), reply.hits))
-        generation, seq, ms = reply.generation, reply.seq, reply.took_ms
-        out.print(say("[dim]generation {generation}, seq {seq}, {ms:.0f} ms[/]", generation=generation, seq=seq, ms=ms))
+        if reply.hits:
+            out.print(hits_table(say("similar: {count}", count=len(reply.hits)), reply.hits))
+        elif text is None:
+            least = DEFAULT_THRESHOLD if threshold is None else threshold
+            out.print(
+                say(
+                    "nothing similar: no photo of the index looks like it with a similarity of {least} or more. "
+                    "`--threshold` asks for less, `sightline stats` says how many photos are indexed.",
+                    least=least,
+                )
+            )
+        else:
+            out.print(say("nothing found. `sightline stats` says how many photos are indexed."))
+        out.print(f"[dim]{_state_line(reply.generation, reply.seq, reply.took_ms)}[/]")
 
     show(as_json, reply, table)
 
 
 def locate(
-    photo: Annotated[Path, typer.Argument(help=say("A photo file."))],
+    photo: Annotated[Path, typer.Argument(metavar=say("PHOTO"), help=say("A photo file."))],
     near: Annotated[str | None, typer.Option(help=say("LAT,LON,METRES: only evidence in this circle."))] = None,
     as_json: AsJson = False,
     timeout: TimeoutS = 60.0,
@@ -75,11 +85,37 @@ def locate(
             )
         else:
             out.print(say("[bold yellow]abstained[/] {reason}", reason=found.reason))
-        out.print(escape(found.message if Language.chosen() is Language.EN else explained(found)))
+        out.print(escape(in_language(found.message)))
         if found.evidence:
-            out.print(_hits_table(say("evidence"), found.evidence[:8]))
+            out.print(hits_table(say("evidence"), found.evidence[:8]))
 
     show(as_json, reply, table)
+
+
+def hits_table(title: str, hits: Sequence[Hit]) -> Table:
+    """In 80 columns: two lines a photo, and of its path at least the name."""
+    shown = Table(title=title, show_lines=True)
+    shown.add_column(say("photo"), overflow="fold")
+    shown.add_column(say("similarity"), overflow="fold")
+    shown.add_column(say("lat, lon"), no_wrap=True)
+    shown.add_column(say("provenance"), overflow="fold", max_width=14)
+    shown.add_column(say("path"), min_width=18, overflow="fold")
+    for hit in hits:
+        issue = "" if hit.position_issue is None else f"({issue_said(hit.position_issue)})"
+        shown.add_row(
+            str(hit.photo_id),
+            f"{hit.similarity:.3f}",
+            "" if hit.lat is None or hit.lon is None else f"{hit.lat:.6f}\n{hit.lon:.6f}",
+            f"{hit.provenance or ''}\n{issue}".strip(),
+            PathShown(hit.path or ""),
+        )
+    return shown
+
+
+def _state_line(generation: int | None, seq: int, ms: float) -> str:
+    if generation is None:
+        return say("no generation yet, seq {seq}, {ms:.0f} ms", seq=seq, ms=ms)
+    return say("generation {generation}, seq {seq}, {ms:.0f} ms", generation=generation, seq=seq, ms=ms)
 
 
 def _circle(text: str | None) -> Near | None:
@@ -90,17 +126,3 @@ def _circle(text: str | None) -> Near | None:
     except ValueError:
         fail(say("--near wants LAT,LON,METRES, not {text!r}", text=text))
     return Near(lat, lon, radius_m)
-
-
-def _hits_table(title: str, hits: Sequence[Hit]) -> Table:
-    shown = Table(say("photo"), say("similarity"), "lat", "lon", say("provenance"), say("path"), title=title)
-    for hit in hits:
-        shown.add_row(
-            str(hit.photo_id),
-            f"{hit.similarity:.3f}",
-            "" if hit.lat is None else f"{hit.lat:.6f}",
-            "" if hit.lon is None else f"{hit.lon:.6f}",
-            (hit.provenance or "") + ("" if hit.position_issue is None else f" ({issue_said(hit.position_issue)})"),
-            escape(hit.path or ""),
-        )
-    return shown

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from producer_client import Pending, Refused
-from producer_client.contract import Message
-from worker.words import say, why
+from producer_client.bulk import BULK_IN_FLIGHT, BULK_SIZE
+from producer_client.contract import Code, Message
+from producer_client.errors import short
+from worker.words import in_language, say, told
 
-#: Exit codes beside 0: the request failed, the settings are wrong, the model is missing, a check of `doctor` failed,
-#: a worker or a beat ended without a signal that asked it to.
-FAILED, BAD_SETTINGS, NO_MODEL, UNWELL, ENDED = 1, 2, 3, 4, 5
+#: Exit codes beside 0: the request failed, settings or arguments are wrong, the model is missing, a check of `doctor`
+#: failed, a worker or a beat ended without a signal that asked it to, `up` runs in this folder already, Ctrl-C.
+FAILED, BAD_SETTINGS, NO_MODEL, UNWELL, ENDED, RUNS_ALREADY, INTERRUPTED = 1, 2, 3, 4, 5, 6, 130
 
-#: `sightline up` runs in this folder already.
-RUNS_ALREADY = 6
+#: Refused photos of one command that are shown; --json has all.
+SHOWN = 100
 
 AsJson = Annotated[bool, typer.Option("--json", help=say("Print one JSON object instead of a table."))]
 UpdateRows = Annotated[
@@ -41,6 +49,28 @@ out = Console()
 err = Console(stderr=True)
 
 
+class PathShown:
+    """A path in a table: where there is no room for all of it, its end. The file's own name is always whole."""
+
+    def __init__(self, path: str) -> None:
+        self._path = short(path)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(min(cell_len(self._path), 12), cell_len(self._path))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text(_end_of(self._path, options.max_width), overflow="fold")
+
+
+def _end_of(path: str, width: int) -> str:
+    folders = path.split("/")
+    for left_out in range(1, len(folders)):
+        if cell_len(path) <= width:
+            break
+        path = "/".join(["…", *folders[left_out:]])
+    return path
+
+
 def show(
     as_json: bool, value: Message | dict[str, Any], table: Callable[[], None], *, refused: Sequence[object] = ()
 ) -> None:
@@ -57,12 +87,20 @@ def show(
 
 def print_refused(refused: Sequence[Refused]) -> None:
     """A table of what was refused and why, where anything was."""
-    if refused:
-        shown = Table(say("photo"), say("code"), say("why"), title=say("refused: {count}", count=len(refused)))
-        for outcome in refused:
-            words = f"{why(outcome.code)}{outcome.message}"
-            shown.add_row(escape(outcome.ref), f"[red]{outcome.code}[/]", escape(words))
-        out.print(shown)
+    if not refused:
+        return
+    shown = Table(title=say("refused: {count}", count=len(refused)), show_lines=True)
+    shown.add_column(say("photo"), min_width=20, overflow="fold")
+    shown.add_column(say("code"), overflow="fold")
+    shown.add_column(say("why"), overflow="fold")
+    for outcome in refused[:SHOWN]:
+        words = told(outcome.code, named_shortly(outcome.message, outcome.ref))
+        shown.add_row(PathShown(in_language(outcome.ref)), f"[red]{outcome.code}[/]", escape(words))
+    out.print(shown)
+    if len(refused) > SHOWN:
+        for line in count_lines(outcome.code for outcome in refused):
+            out.print(line, highlight=False)
+        out.print(say("not all are shown; --json has all of them"))
 
 
 def print_pending(pending: Sequence[Pending]) -> None:
@@ -70,10 +108,63 @@ def print_pending(pending: Sequence[Pending]) -> None:
     if pending:
         count = len(pending)
         out.print(say("[yellow]{count} on their way[/]: sent and not answered; they may still be taken", count=count))
-        out.print(escape(pending[0].message))
+        out.print(escape(in_language(pending[0].message)))
 
 
-def fail(message: str, code: int = FAILED) -> NoReturn:
-    """End the command with a sentence and an exit code."""
-    err.print(f"[bold red]sightline:[/] {escape(message)}", highlight=False)
-    raise SystemExit(code)
+def count_lines(codes: Iterable[str]) -> Iterator[str]:
+    for code, count in Counter(codes).most_common():
+        yield f"{code}: {count}"
+
+
+def named_shortly(message: str, path: str) -> str:
+    """A sentence in whose table the path stands beside it: there the file's name is enough."""
+    for spelling in {path, os.path.realpath(path)} if "/" in path and "\0" not in path else ():
+        message = message.replace(spelling, f"…/{path.rpartition('/')[2]}")
+    return message
+
+
+@contextmanager
+def told_when_stopped(total: int) -> Iterator[Callable[[int, int], None]]:
+    """Ctrl-C while photos are added says what is stored and what goes on. Yields what is to hear of the progress."""
+    answered = 0
+
+    def hear(done: int, _: int) -> None:
+        nonlocal answered
+        answered = done
+
+    try:
+        yield hear
+    except KeyboardInterrupt:
+        fail(
+            say(
+                "stopped: {answered} of {total} photos are answered for. Up to {sent} more are with the workers, who "
+                "go on with them; the others were not sent. The same command again adds the rest, and those that are "
+                "stored cost hardly any time.",
+                answered=answered,
+                total=total,
+                sent=min(total - answered, BULK_IN_FLIGHT * BULK_SIZE),
+            ),
+            INTERRUPTED,
+            code=Code.TIMED_OUT,
+        )
+
+
+@contextmanager
+def goes_on(sentence: str) -> Iterator[None]:
+    """Around what goes on when it is waited for no longer: Ctrl-C says so."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        fail(sentence, INTERRUPTED, code=Code.TIMED_OUT)
+
+
+def fail(
+    message: str, exit_code: int = FAILED, *, code: Code = Code.BAD_REQUEST, english: str | None = None
+) -> NoReturn:
+    """End the command with a sentence and an exit code. Programs get the code and the sentence, in English where it is
+    known."""
+    if "--json" in sys.argv:
+        error = {"code": code, "message": short(message if english is None else english)}
+        sys.stdout.write(json.dumps({"error": error}, ensure_ascii=False) + "\n")
+    err.print(f"[bold red]sightline:[/] {escape(in_language(short(message)))}", highlight=False)
+    raise SystemExit(exit_code)

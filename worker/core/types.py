@@ -295,6 +295,17 @@ class Missing:
 
 
 @dataclass(frozen=True, slots=True)
+class NotTaken:
+    """A photo that is refused, or whose file is not as it was. code: why. since: ISO 8601, UTC; None of a file."""
+
+    photo_id: int
+    code: str
+    message: str
+    path: str
+    since: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Counts:
     photos: int
     with_coordinates: int

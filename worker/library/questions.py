@@ -105,7 +105,7 @@ class Questions:
             neighbours=settings.locate_neighbours,
         )
         hits, seen, looks = self._witness_hits(query, rule, request.near, self._copies(content, own_id))
-        found = answer(hits, rule, index_count=seen.count, looks=looks)
+        found = answer(hits, rule, index_count=seen.count, looks=looks, everywhere=request.near is None)
         log.info(
             "photo located" if found.located else "photo not located",
             extra={"reason": found.reason, "seq": seen.seq},

@@ -8,10 +8,11 @@ Otherwise the answer is an abstention that says why.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from producer_client.contract import Answer, Hit, Point, Reason
+from producer_client.contract import Answer, Hit, Point, PositionIssue, Provenance, Reason
 from worker.core.geo import distance_m, weighted_centre
 from worker.place.pictures import Look, is_copy
 
@@ -82,25 +83,32 @@ class Picture:
         self.agrees = self.agrees and all(_apart_m(w, self.best) <= rule.agree_m for w in witnesses)
 
 
-def answer(hits: Sequence[Hit], rule: Rule, *, index_count: int, looks: Looks | None = None) -> Answer:
+def answer(
+    hits: Sequence[Hit], rule: Rule, *, index_count: int, looks: Looks | None = None, everywhere: bool = True
+) -> Answer:
     """hits: of any provenance, in any order. index_count: photos that could have been found. looks: of photos that are
-    not among these, only those with the same bytes are known for copies."""
+    not among these, only those with the same bytes are known for copies. everywhere: whether the hits are all there are
+    but for copies of the photo itself, and not of one circle."""
     # Equally similar photos come in the order of the index, which a rebuild may change; the answer must not.
     hits = sorted(hits, key=lambda hit: (-hit.similarity, hit.photo_id))
     if index_count == 0:
         return _abstain(Reason.EMPTY_INDEX, "no photo is in the index yet", [])
-    if not hits or hits[0].similarity < rule.threshold:
-        best = f"the most similar photo has {hits[0].similarity:.2f}" if hits else "there is none to compare with"
+    if not hits:
+        only = "nothing is known but the photo itself and copies of it, which are no evidence"
+        none_near = "nothing is known in this circle, but for copies of the photo itself if any, which are no evidence"
+        return _abstain(Reason.NOTHING_SIMILAR, only if everywhere else none_near, [])
+    if hits[0].similarity < rule.threshold:
         return _abstain(
             Reason.NOTHING_SIMILAR,
-            f"nothing known looks like it: {best}, {rule.threshold:.2f} is asked",
+            f"nothing known looks like it: the most similar photo has {hits[0].similarity:.2f}, "
+            f"{rule.threshold:.2f} is asked",
             hits[: rule.neighbours],
         )
     pictures = _pictures(hits, rule, looks or {})
     if not pictures or pictures[0].best.hit.similarity < rule.threshold:
         return _abstain(
             Reason.NO_TRUSTED_EVIDENCE,
-            "similar photos are known, but none with coordinates to trust (derived and fallback ones are no evidence)",
+            f"similar photos are known, but none with coordinates to trust ({_untrusted(hits, rule)})",
             hits[: rule.neighbours],
         )
     speaking, uncounted = [picture for picture in pictures if picture.agrees], _uncounted(pictures)
@@ -185,17 +193,41 @@ def _located(agreeing: Sequence[Picture], share: float, uncounted: str) -> Answe
     )
 
 
+def _untrusted(hits: Sequence[Hit], rule: Rule) -> str:
+    """What makes similar photos no evidence, and of how many."""
+    whys = [_why_untrusted(hit) for hit in hits if hit.similarity >= rule.threshold]
+    return "; ".join(f"{why}: {count}" for why, count in Counter(whys).most_common())
+
+
+def _why_untrusted(hit: Hit) -> str:
+    match hit.position_issue:
+        case PositionIssue.FILE_GONE:
+            return "the file is gone"
+        case PositionIssue.FILE_CHANGED:
+            return "the file has changed since it was embedded"
+        case PositionIssue.TOO_COARSE:
+            return "the camera states too large an error"
+        case PositionIssue.DEFAULT_POINT:
+            return "exactly 0, 0"
+    if hit.lat is None or hit.provenance is None:
+        return "without coordinates"
+    return "derived by a detector" if hit.provenance is Provenance.DERIVED else "a fallback, not a place"
+
+
 def _uncounted(pictures: Sequence[Picture]) -> str:
     """Which photos were found and do not count, as the end of a sentence; empty where there are none."""
     copies = [w.hit.photo_id for picture in pictures if picture.agrees for w in picture.witnesses[1:]]
     torn = [w.hit.photo_id for picture in pictures if not picture.agrees for w in picture.witnesses]
-    said = [f"{what}: {_named(ids)}" for what, ids in (("copies", copies), ("copies in different places", torn)) if ids]
+    said = [f"copies: {_named(copies)}"] if copies else []
+    said += [f"copies in different places: {_named(torn)}"] if torn else []
     return f" (not counted, {'; '.join(said)})" if said else ""
 
 
 def _named(ids: Sequence[int]) -> str:
-    more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
-    return f"photo{'s' if len(ids) > 1 else ''} {', '.join(map(str, ids[:NAMED]))}{more}"
+    first = ", ".join(map(str, ids[:NAMED]))
+    if len(ids) == 1:
+        return f"photo {first}"
+    return f"photos {first}" if len(ids) <= NAMED else f"photos {first} and {len(ids) - NAMED} more"
 
 
 def _abstain(reason: Reason, message: str, evidence: Sequence[Hit]) -> Answer:

@@ -59,12 +59,13 @@ class Runs:
             )
 
     def finish(self, run_id: int, *, summary: Mapping[str, Any] | None, error: str | None) -> None:
+        ended = {"state": "failed"} if error else {"state": "done", "phase": "done", "done": rebuilds.c.total}
         with self._database.begin() as connection:
             connection.execute(
                 update(rebuilds)
                 .where(rebuilds.c.run_id == run_id)
                 .values(
-                    state="failed" if error else "done",
+                    **ended,
                     summary=None if summary is None else dict(summary),
                     error=error,
                     finished_at=func.now(),

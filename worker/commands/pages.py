@@ -1,0 +1,70 @@
+"""Help pages and usage errors: what typer says by itself, in the language that is set. Knows no command."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer.rich_utils as shown
+from typer.core import TyperCommand, TyperGroup
+
+from producer_client.language import to_say
+from worker.words import in_language, say
+
+if TYPE_CHECKING:
+    from typer.exceptions import TyperException
+
+#: What typer calls kinds of values, in words. A switch needs none, and a choice names its words.
+KINDS = {
+    "<bool>": "",
+    "<str>": to_say("<text>"),
+    "<int>": to_say("<whole number>"),
+    "<int range>": to_say("<whole number>"),
+    "<list[str]>": to_say("<text>"),
+    "<list[int]>": to_say("<whole numbers>"),
+    "<float>": to_say("<number>"),
+    "<Path>": to_say("<path>"),
+    "<list[Path]>": to_say("<paths>"),
+}
+
+
+def speak() -> None:
+    """Before the first page: titles, and what stands beside an option."""
+    shown.ARGUMENTS_PANEL_TITLE = say("Arguments")
+    shown.OPTIONS_PANEL_TITLE = say("Options")
+    shown.COMMANDS_PANEL_TITLE = say("Commands")
+    shown.DEFAULT_STRING = say("[default: {}]")
+    required = say("required")
+    shown.REQUIRED_LONG_STRING = f"[{required}]"
+
+
+def usage_fault(exc: TyperException) -> str:
+    """What is wrong with a call, and how to see what is right."""
+    fault = in_language(exc.format_message()).removesuffix(".")
+    ctx = getattr(exc, "ctx", None)
+    return fault if ctx is None else say("{fault}. See `{command} --help`.", fault=fault, command=ctx.command_path)
+
+
+class _InWords:
+    """Of a command or a group of them: the usage line, and the kinds of values."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]  # of the class beside it
+        for param in params:
+            if param.name == "help":
+                param.help, param.metavar = say("Show this message and exit."), ""
+            elif param.param_type_name == "argument" or param.metavar is None:
+                kind = KINDS.get(kind := param.display_type(ctx), kind)
+                param.display_type_rich = lambda ctx, kind=kind: say(kind) if kind else ""
+        return params
+
+    def format_usage(self, ctx: Any, formatter: Any) -> None:
+        pieces = self.collect_usage_pieces(ctx)  # type: ignore[attr-defined]  # of the class beside it
+        formatter.write_usage(ctx.command_path, " ".join(pieces), prefix=say("Usage: "))
+
+
+class Command(_InWords, TyperCommand):
+    pass
+
+
+class Group(_InWords, TyperGroup):
+    pass

@@ -1,0 +1,119 @@
+"""Photos of the table that were not taken, and those whose file has changed or gone: who, why, since when."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+
+from producer_client import Code, NewPhoto, Pending, Photo, Refused
+from producer_client.contract import PositionIssue, Stored
+from worker.commands.connections import open_client, open_store
+from worker.commands.positions import issue_said
+from worker.commands.terminal import (
+    AsJson,
+    PathShown,
+    TimeoutS,
+    count_lines,
+    fail,
+    named_shortly,
+    out,
+    print_pending,
+    print_refused,
+    show,
+    told_when_stopped,
+)
+from worker.progress import both, progress_bar
+from worker.settings import load as load_settings
+from worker.words import say, told
+
+if TYPE_CHECKING:
+    from worker.core.types import NotTaken
+
+#: Codes of photos that were taken, and whose file is not as it was since.
+OF_FILES = (PositionIssue.FILE_CHANGED.value, PositionIssue.FILE_GONE.value)
+
+
+def refused(
+    photo_ids: Annotated[
+        list[int] | None,
+        typer.Argument(metavar=say("PHOTO_IDS"), help=say("Only these, by their ids in the photos table.")),
+    ] = None,
+    code: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar=say("<code>"), help=say("Only those of this code, as not_found or file_gone; repeatable.")
+        ),
+    ] = None,
+    retry: Annotated[bool, typer.Option("--retry", help=say("Try them again now, quarantined ones too."))] = False,
+    limit: Annotated[int, typer.Option(min=0, help=say("Photos to show at the most; 0 shows all."))] = 50,
+    as_json: AsJson = False,
+    timeout: TimeoutS = 300.0,
+) -> None:
+    """List photos that were refused, and those whose file has changed or is gone, with the reason.
+
+    What callers added without a row in the photos table was refused in their reply alone, and is not here.
+    """
+    known = {*Code, *OF_FILES}
+    if unknown := [name for name in code or () if name not in known]:
+        fail(say("{code} is no code; they are {codes}", code=unknown[0], codes=", ".join(sorted(known))))
+    settings = load_settings()
+    with open_store(settings) as store:
+        found = store.attempts.not_taken(photo_ids or None, code or None)
+    outcomes = []
+    if retry and found:
+        new = [NewPhoto(ref=f"photo {photo.photo_id}", photo=Photo(photo_id=photo.photo_id)) for photo in found]
+        with (
+            open_client(settings) as client,
+            told_when_stopped(len(new)) as hear,
+            progress_bar(say("trying again")) as progress,
+        ):
+            outcomes = client.add_many(new, timeout_s=timeout, progress=both(progress, hear))
+    stored = [outcome for outcome in outcomes if isinstance(outcome, Stored)]
+    again = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
+    pending = [outcome for outcome in outcomes if isinstance(outcome, Pending)]
+
+    def table() -> None:
+        if not found:
+            out.print(say("no photo is refused, and no file has changed or gone"))
+        elif retry:
+            print_refused(again)
+            out.print(say("[green]{stored} stored[/], {refused} refused", stored=len(stored), refused=len(again)))
+            print_pending(pending)
+        else:
+            shown = found if limit == 0 else found[:limit]
+            out.print(refused_table(shown))
+            for line in count_lines(photo.code for photo in found):
+                out.print(line, highlight=False)
+            if len(shown) < len(found):
+                out.print(say("and {count} more; --limit 0 shows all of them", count=len(found) - len(shown)))
+
+    facts = {
+        "photos": [asdict(photo) for photo in found],
+        "outcomes": [outcome.to_wire() for outcome in outcomes],
+    }
+    show(as_json, facts, table, refused=[*again, *pending])
+
+
+def refused_table(photos: Sequence[NotTaken]) -> Table:
+    shown = Table(show_lines=True)
+    shown.add_column(say("photo"), min_width=24, overflow="fold")
+    shown.add_column(say("code"), overflow="fold")
+    shown.add_column(say("why"), overflow="fold")
+    shown.add_column(say("since"), overflow="fold", max_width=10)
+    for photo in photos:
+        of_file = photo.code in OF_FILES
+        why = (
+            issue_said(PositionIssue(photo.code))
+            if of_file
+            else told(Code(photo.code), named_shortly(photo.message, photo.path))
+        )
+        day, _, hour = (photo.since or "").partition("T")
+        name = Group(str(photo.photo_id), PathShown(photo.path))
+        shown.add_row(name, f"[red]{photo.code}[/]", escape(why), f"{day}\n{hour[:5]}".strip())
+    return shown
