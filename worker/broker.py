@@ -148,7 +148,6 @@ class Taking:
     def _check(self: Any, raw: Any) -> None:
         """Raises where kombu could not make a message of it."""
         message = self.Message(_mapping("an item", raw), channel=self)
-        _mapping("headers", message.headers)
         _text("delivery_tag", message.delivery_tag)
         for part in ("exchange", "routing_key"):
             _text(part, _mapping("delivery_info", message.delivery_info)[part])

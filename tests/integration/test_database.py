@@ -134,6 +134,7 @@ def read_only(settings: Settings, make_store: Callable[..., PostgresStore]) -> P
 
 def test_every_question_is_answered_by_a_database_that_only_reads(
     settings: Settings,
+    store: PostgresStore,
     library: Library,
     make_library: Callable[..., Library],
     read_only: PostgresStore,
@@ -142,10 +143,12 @@ def test_every_question_is_answered_by_a_database_that_only_reads(
     photos = [NewPhoto(str(s.path), Photo(path=str(s.path)), s.lat, s.lon, Provenance.SURVEYED) for s in scenes[:3]]
     library.photos.add_many(photos)
     library.rebuilding.rebuild()
+    store.models.serving(library.model_key)
     reader = make_library(store=read_only)
     path = str(scenes[3].path)
 
     assert read_only.models.serving(library.model_key) == library.model_key
+    assert read_only.models.serving("another@1") == library.model_key
     assert len(reader.questions.search(contract.Search(photo=Photo(path=path), threshold=-1.0)).hits) == 3
     assert reader.questions.locate(contract.Locate(photo=Photo(path=path))).answer is not None
     assert reader.statistics.stats(rss_mb=0.0, next_model_key=None).indexed == 3
@@ -153,7 +156,7 @@ def test_every_question_is_answered_by_a_database_that_only_reads(
     asked = settings.model_copy(update={"database_url": read_only.settings.database_url})
     assert "revision" in doctor.database(asked)
     assert "3 photos" in doctor.index(asked)
-    with pytest.raises(Transient, match="read-only") as caught:
+    with pytest.raises(Transient, match="read-only at the moment") as caught:
         reader.photos.remove_many([1])
     assert caught.value.code is Code.UNAVAILABLE
 

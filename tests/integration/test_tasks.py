@@ -18,7 +18,7 @@ from celery.exceptions import Retry
 from producer_client.contract import AddReply, Code, TaskName
 from worker.app import BulkCapped, create_app
 from worker.core.request import Request, current
-from worker.errors import Permanent, Transient
+from worker.errors import Permanent, Transient, Unprepared
 from worker.runtime import Runtime
 from worker.settings import Settings
 
@@ -219,6 +219,19 @@ def test_a_question_that_came_back_is_tried_where_nothing_can_be_counted_and_a_w
         found.pop_request()
 
     assert (library.calls, len(again)) == (tried, 1 - tried)
+
+
+def test_what_waits_for_a_person_is_told_to_who_asks_at_once_and_goes_round_for_writes(run: Run) -> None:
+    lacking = Unprepared("there is no column lat")
+
+    asked = Failing(lacking)
+    told = run(TaskName.SEARCH, SEARCH, asked)
+    written = Failing(lacking, lacking, lacking, lacking)
+    stored = run(TaskName.ADD_TO_INDEX, ADD, written)
+
+    assert told["error"]["code"] == Code.NOT_READY
+    assert asked.calls == 1
+    assert (stored["ok"], written.calls) == (True, 5)
 
 
 def test_running_out_of_memory_is_answered_and_not_handed_out_for_ever(run: Run) -> None:
