@@ -235,10 +235,9 @@ def test_an_ordinary_user_has_servers_of_their_own_beside_roots(servers: Embedde
     home = house.parent / "home"
     home.mkdir()
     os.chown(home, user, user)
-    taken = urlsplit(servers.broker_url).port or 0
 
     def live() -> Any:
-        with EmbeddedServers(home / "data", port=taken) as own:
+        with EmbeddedServers(home / "data") as own:
             return answers(own), said_by_valkey(urlsplit(own.broker_url).port or 0, "PING"), str(socket_folder(own))
 
     assert as_user(user, live) == [True, ["-NOAUTH"], str(home / "data" / "postgres")]

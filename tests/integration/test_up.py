@@ -488,7 +488,7 @@ def test_root_does_not_take_a_folder_in_which_another_user_runs_it(folder: Folde
 
 @pytest.mark.parametrize(
     ("variable", "command", "scheme"),
-    [("SIGHTLINE_BROKER_URL", "stats", "redis"), ("SIGHTLINE_DATABASE_URL", "generations", "postgresql")],
+    [("SIGHTLINE_BROKER_URL", "stats", "redis"), ("SIGHTLINE_DATABASE_URL", "generations", "postgresql+psycopg2")],
 )
 def test_where_one_was_killed_other_commands_say_that_none_runs(
     folder: Folder, variable: str, command: str, scheme: str

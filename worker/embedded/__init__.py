@@ -42,8 +42,7 @@ class EmbeddedServers:
         self.database_url = ""
 
     def __enter__(self) -> Self:
-        if lacking := embedded_lacks():
-            raise Permanent(Code.NOT_READY, f"this machine has no servers of its own to start: {lacking}")
+        _see_that_they_are_installed()
         try:
             self._dir = _real(self._dir)
             close_data_dir(self._dir)
@@ -123,8 +122,9 @@ class EmbeddedServers:
 def end_left(data_dir: Path) -> list[str]:
     """End the servers of this folder that outlived who started them; returns their names, none where none did.
 
-    Raises RuntimeError where who started them lives, and where one does not end.
+    Raises RuntimeError where who started them lives, and where one does not end, and Permanent as entering does.
     """
+    _see_that_they_are_installed()
     folder = data_dir.absolute()
     try:
         folder = _real(folder)
@@ -170,6 +170,11 @@ def new_cluster(data_dir: Path) -> Iterator[str]:
                 yield url
     except OSError as exc:
         raise RuntimeError(_unusable(folder, exc)) from exc
+
+
+def _see_that_they_are_installed() -> None:
+    if lacking := embedded_lacks():
+        raise Permanent(Code.NOT_READY, f"this machine has no servers of its own to start: {lacking}")
 
 
 def _real(folder: Path) -> Path:
