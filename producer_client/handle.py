@@ -85,15 +85,11 @@ class Handle(Generic[T]):
         return self._awaited().__await__()
 
     async def _awaited(self) -> T:
+        # Or the thread, and with it the end of the program, would go on waiting for what its caller has given up.
         left = threading.Event()
-
-        def given_up() -> bool:
-            # Or the end of the program would wait for this thread as long as its caller meant to.
-            return left.is_set() or not threading.main_thread().is_alive()
-
         try:
             return await asyncio.get_running_loop().run_in_executor(
-                _waiters.pool, lambda: self._wait(self._timeout_s, given_up)
+                _waiters.pool, lambda: self._wait(self._timeout_s, left.is_set)
             )
         finally:
             left.set()

@@ -147,7 +147,7 @@ right(0)
 
 def test_handles_that_nobody_waits_for_leave_nothing_and_the_program_ends_silently(redis_url: str) -> None:
     program = """
-import asyncio, gc, threading, time
+import asyncio, gc, threading
 from tests.forked import client
 handles = [client.submit_embed_text(str(number)) for number in range(20)]
 assert threading.enumerate() == [threading.main_thread()]
