@@ -48,7 +48,7 @@ NAMES = {
     "cuda", "exact", "ivf", "hnsw", "float32", "int8", "packaged", "efficientnet", "lite0", "torch", "JPEG", "PNG",
     "WEBP", "HEIF", "TIFF", "GIF", "AVIF", "JXL", "XL", "lat", "lon", "file", "photo", "text", "vector", "photos",
     "location_method", "method", "embeddings", "pkl", "manifest", "csv", "serve", "index", "true", "false", "redis",
-    "Errno", "x", "address", "metadata", "json", "LAT", "LON", "fallback", "ID_",
+    "Errno", "x", "address", "metadata", "json", "LAT", "LON", "fallback", "ID_", "ID", "d", "tsv",
 }  # fmt: skip
 COMMANDS = [
     (command.callback.__name__ if command.callback else "").replace("_", "-") for command in cli.registered_commands
