@@ -33,7 +33,7 @@ def read(path: Path) -> dict[str, str]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     # Not by its path: opened as text, a carriage return would come back as a newline. And a $ is a $.
-    found = dotenv_values(stream=io.StringIO(text, newline=""), interpolate=False)
+    found = dotenv_values(stream=io.StringIO(text), interpolate=False)
     return {name: value for name, value in found.items() if value is not None}
 
 
