@@ -147,7 +147,7 @@ def test_a_file_that_is_no_whole_backup_changes_nothing(
     dump = tmp_path / "copy.dump"
     if broken == "half":
         done("backup", str(dump), data=folder)
-        dump.write_bytes(dump.read_bytes()[:-2000])
+        dump.write_bytes(dump.read_bytes()[:-100])  # what it says of itself is whole
     elif broken == "other":
         dump.write_text("photos")
 

@@ -48,7 +48,7 @@ def backup(
             with EmbeddedServers(settings.data_dir, with_valkey=False) as servers:
                 _write(servers.database_url, file)
         with err.status(say("looking whether it can be read")):
-            dumps.look_into(file)
+            dumps.look_into(file, lambda: None, whole=True)
     told: dict[str, Any] = {"file": str(file), "bytes": file.stat().st_size, "took_s": time.monotonic() - started}
     words = say("[green]written[/] {file}, {mb:.1f} MB", file=escape(str(file)), mb=told["bytes"] / MB)
     show(as_json, told, lambda: out.print(words, soft_wrap=True))
@@ -70,7 +70,7 @@ def restore(
 
     started = time.monotonic()
     with _in_words():
-        dumps.look_into(file)
+        dumps.look_into(file, lambda: None)
         there = (settings.data_dir / "postgres").exists()
         if there and not replace:
             raise Permanent(

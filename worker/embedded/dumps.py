@@ -26,9 +26,9 @@ def dump(url: str, file: Path, tell: Tell) -> None:
         _run("pg_dump", "--format=custom", "--no-owner", f"--file={new}", f"--dbname={_plain(url)}", tell=tell)
 
 
-def look_into(file: Path) -> None:
-    """Raises RuntimeError for what is no dump of ours."""
-    _run("pg_restore", "--list", str(file), tell=lambda: None)
+def look_into(file: Path, tell: Tell, *, whole: bool = False) -> None:
+    """Raises RuntimeError for what is no dump of ours. whole: all of it is read."""
+    _run("pg_restore", "--file=/dev/null" if whole else "--list", str(file), tell=tell)
 
 
 def restore(file: Path, url: str, tell: Tell) -> None:
