@@ -123,6 +123,12 @@ def database(settings: Settings) -> str:
     return say("answers, at revision {there}", there=there)
 
 
+def photos_table(settings: Settings) -> str:
+    with open_store(settings) as store:
+        store.rows.table  # noqa: B018  # its columns are looked at
+    return say("{table} has what is needed", table=settings.photos_table)
+
+
 def model(settings: Settings) -> str:
     from worker.encoder.load import weights_at_hand
     from worker.runtime import load
@@ -262,6 +268,7 @@ def _checks() -> Iterator[tuple[str, Callable[[Settings], str]]]:
     yield to_say("keys"), keys
     yield to_say("queues"), queues
     yield to_say("database"), database
+    yield to_say("photos table"), photos_table
     yield to_say("model"), model
     yield to_say("index"), index
     yield to_say("pictures"), pictures

@@ -71,6 +71,7 @@ def migrate(as_json: AsJson = False) -> None:
             photos_table=settings.photos_table,
             columns=settings.photos_columns,
         )
+        store.rows.table  # noqa: B018  # looked at now, not by the first photo
     show(
         as_json,
         {"revision": revision},

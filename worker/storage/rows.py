@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -33,13 +34,15 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import JSON, JSONB
+from sqlalchemy.exc import SAWarning
 
 from producer_client.contract import Provenance
 from worker.core.position import Known, is_same, may_replace
 from worker.core.types import NewEntry, PhotoRow, RowChange
 from worker.errors import Unprepared
-from worker.settings import PHOTO_COLUMNS, Settings
+from worker.settings import Settings
 from worker.storage.database import Database
+from worker.storage.fitting import columns_of, misfit
 
 #: Locks of (this space, hash of a path): the same new path in two messages makes one row.
 PATH_LOCKS = 5_361_903
@@ -120,7 +123,7 @@ class Rows:
     def table(self) -> Table:
         """The table or view as it is there, column types and all; columns by our names for them.
 
-        Raises Unprepared where it is absent or lacks a column.
+        Raises Unprepared with what to do where it is absent, or a column is, or is of another type.
         """
         schema, _, name = self._settings.photos_table.rpartition(".")
         theirs = self._settings.photos_columns
@@ -131,7 +134,10 @@ class Rows:
             own = column["name"]
             column["key"] = ours.get(own) or (f"{own} of the backend" if own in theirs else own)
 
-        with self._database.guard(), self._database.engine.connect() as connection:
+        named = self._settings.photos_table
+        with self._database.guard(), self._database.engine.connect() as connection, warnings.catch_warnings():
+            # Of types that SQLAlchemy does not know, as PostGIS's: no column of ours is of one.
+            warnings.simplefilter("ignore", SAWarning)
             table = Table(
                 name,
                 MetaData(),
@@ -139,13 +145,9 @@ class Rows:
                 autoload_with=connection,
                 listeners=[("column_reflect", rename)],
             )
-        lacking = [theirs.get(column, column) for column in PHOTO_COLUMNS if column not in table.c]
-        if lacking:
-            raise Unprepared(
-                f"table {self._settings.photos_table} lacks {', '.join(lacking)}; Sightline needs "
-                f"{', '.join(PHOTO_COLUMNS)}. Say in SIGHTLINE_PHOTOS_COLUMNS what the table calls them, or make a "
-                "view that has them",
-            )
+            why = misfit(named, columns_of(connection, named), theirs)
+        if why is not None:
+            raise Unprepared(why)
         return table
 
     @property

@@ -1,0 +1,150 @@
+"""Whether a backend's table can be used as it is, and if not, SQL of a view that can. Knows column types, no rows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from sqlalchemy import Connection, text
+from sqlalchemy.dialects.postgresql.base import PGDialect
+
+from producer_client.fields import ADDRESS, LAT, LON, METHOD, PATH
+from worker.settings import PHOTO_COLUMNS
+
+#: What each column must be, and in words. Of others any type will do.
+WHOLE = re.compile(r"smallint|integer|bigint")
+NUMBER = re.compile(r"smallint|integer|bigint|real|double precision|numeric.*")
+TEXT = re.compile(r"text|citext|character.*|json|jsonb")
+WANTED = {
+    "id": (WHOLE, "a whole number (bigint)"),
+    "file_path": (re.compile(r"text|citext|character.*"), "text"),
+    "lat": (NUMBER, "a number (double precision)"),
+    "lon": (NUMBER, "a number (double precision)"),
+    "address_data": (TEXT, "jsonb, json or text"),
+}
+#: Other names that columns have in backends.
+ALSO = {"file_path": PATH, "lat": LAT, "lon": LON, "address_data": ADDRESS, "location_method": METHOD}
+#: A decimal number as text, with a comma or a point.
+DECIMAL = r"^\s*[+-]?\d+([.,]\d+)?\s*$"
+#: Of the column that a table with other keys is given.
+OWN_ID = "sightline_id"
+
+
+class Column(NamedTuple):
+    name: str
+    type: str  #: as Postgres writes it
+
+
+def columns_of(connection: Connection, table: str) -> list[Column]:
+    """Columns of a table or view, `schema.name` or `name`, in their order."""
+    query = text(
+        "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "
+        "WHERE attrelid = to_regclass(:table) AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
+    )
+    return [Column(*row) for row in connection.execute(query, {"table": _quoted(table)})]
+
+
+def misfit(table: str, columns: Sequence[Column], theirs: Mapping[str, str]) -> str | None:
+    """Why the table cannot be used, and SQL that helps; None where it fits. theirs: its names for our columns."""
+    there = {column.name: column.type for column in columns}
+    names = {ours: theirs.get(ours, ours) for ours in PHOTO_COLUMNS}
+    lacking = [ours for ours, name in names.items() if name not in there]
+    odd = [ours for ours, (fine, _) in WANTED.items() if ours not in lacking and not fine.fullmatch(there[names[ours]])]
+    if not lacking and not odd:
+        return None
+    said = [f"column {names[o]} of {table} is {there[names[o]]}, and must be {WANTED[o][1]}" for o in odd]
+    if lacking:
+        said.append(f"table {table} lacks {', '.join(names[ours] for ours in lacking)}")
+    renamed = dict(_renamed(lacking, there, set(names.values())))
+    if renamed and len(renamed) == len(lacking) and not odd:
+        return f"{'; '.join(said)}. Set {_setting({**theirs, **renamed})}"
+    return f"{'; '.join(said)}. {_remedy(table, there, names | renamed, odd, theirs)}"
+
+
+# ---------------------------------------------------------------------------------------------- below
+
+
+def _renamed(lacking: Sequence[str], there: Mapping[str, str], taken: set[str]) -> Iterator[tuple[str, str]]:
+    """Columns that are there under another name: filePath, latitude."""
+    for ours in lacking:
+        for name in there:
+            plain = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+            if name not in taken and (plain == ours or plain in ALSO.get(ours, ())):
+                yield ours, name
+                break
+
+
+def _remedy(
+    table: str, there: Mapping[str, str], names: Mapping[str, str], odd: Sequence[str], theirs: Mapping[str, str]
+) -> str:
+    if names["file_path"] not in there:
+        needed = ", ".join(PHOTO_COLUMNS)
+        return f"Sightline needs {needed}. Make a view that has them, and name it in SIGHTLINE_PHOTOS_TABLE"
+    statements: list[str] = []
+    keyed = "id" in odd or names["id"] not in there
+    if keyed:
+        statements.append(
+            f"ALTER TABLE {_quoted(table)} ADD COLUMN {OWN_ID} bigint GENERATED ALWAYS AS IDENTITY UNIQUE;"
+        )
+        if odd in (["id"], []) and all(name in there for ours, name in names.items() if ours != "id"):
+            others = {ours: name for ours, name in names.items() if ours in theirs or name != ours}
+            return f"{_code(statements)}\nand set {_setting({**others, 'id': OWN_ID})}"
+    selected = [
+        f"{_selected(ours, OWN_ID if keyed and ours == 'id' else names[ours], there, odd)} AS {ours}"
+        for ours in PHOTO_COLUMNS
+    ]
+    view = f"{table}_for_sightline"
+    statements.append(f"CREATE VIEW {_quoted(view)} AS SELECT {', '.join(selected)} FROM {_quoted(table)};")
+    unset = ", and unset SIGHTLINE_PHOTOS_COLUMNS" if theirs else ""
+    return (
+        f"{_code(statements)}\nand set SIGHTLINE_PHOTOS_TABLE={view}{unset}. "
+        "Photos that have rows are added by their photo_id; rows of new ones you insert"
+    )
+
+
+def _selected(ours: str, name: str, there: Mapping[str, str], odd: Sequence[str]) -> str:
+    """One column of the view."""
+    column = _quote(name)
+    if ours in ("lat", "lon"):
+        if name not in there:
+            return _of_point(ours, there)
+        if ours in odd and TEXT.fullmatch(there[name]):
+            number = f"replace(trim({column}::text), ',', '.')::double precision"
+            return f"CASE WHEN {column}::text ~ '{DECIMAL}' THEN {number} END"
+        return "NULL::double precision" if ours in odd else column
+    if ours == "id" or (name in there and ours not in odd):
+        return column
+    if name in there:
+        return f"to_jsonb({column})" if ours == "address_data" else f"{column}::text"
+    return {"address_data": "NULL::jsonb", "created_at": "NULL::timestamptz"}.get(ours, "NULL::text")
+
+
+def _of_point(ours: str, there: Mapping[str, str]) -> str:
+    """Of Postgres' point (x is the longitude), or of PostGIS."""
+    for name, kind in there.items():
+        if kind == "point":
+            return f"{_quote(name)}[{int(ours == 'lat')}]"
+        if kind.partition("(")[0] in ("geography", "geometry"):
+            return f"ST_{'Y' if ours == 'lat' else 'X'}({_quote(name)}::geometry)"
+    return "NULL::double precision"
+
+
+def _code(statements: Sequence[str]) -> str:
+    return "Run\n" + "\n".join(f"  {statement}" for statement in statements)
+
+
+def _setting(theirs: Mapping[str, str]) -> str:
+    pairs = ",".join(f"{ours}={name}" for ours, name in theirs.items() if ours != name)
+    return f"SIGHTLINE_PHOTOS_COLUMNS={pairs}"
+
+
+def _quoted(table: str) -> str:
+    return ".".join(map(_quote, table.split(".")))
+
+
+def _quote(name: str) -> str:
+    return str(_PREPARER.quote(name))
+
+
+_PREPARER = PGDialect().identifier_preparer  # type: ignore[no-untyped-call]  # SQLAlchemy has no types for it
