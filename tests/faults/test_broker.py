@@ -262,6 +262,8 @@ def test_an_odd_task_is_answered_and_forgotten(
 
 def test_what_another_client_broadcasts_does_nothing(sturdy: Stack, server: redis.Redis, client: Sightline) -> None:
     app = Celery(broker=sturdy.settings.broker_url, set_as_current=False)
+    # One that knows our prefix, as an operator's `celery inspect` would.
+    app.conf.broker_transport_options = {"global_keyprefix": PREFIX}
     try:
         app.control.shutdown()
         app.control.cancel_consumer(QUEUE)
