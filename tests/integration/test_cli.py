@@ -263,7 +263,19 @@ def test_doctor_finds_a_healthy_stack_healthy(stack: Stack, client: Any) -> None
 
     assert {name: check["ok"] for name, check in checks.items()} == dict.fromkeys(checks, True)
     assert set(checks) == {
-        *("broker", "keys", "queues", "database", "model", "index", "pictures", "photo folders", "photos", "workers")
+        *(
+            "broker",
+            "keys",
+            "queues",
+            "database",
+            "photos table",
+            "model",
+            "index",
+            "pictures",
+            "photo folders",
+            "photos",
+            "workers",
+        )
     }
     assert checks["model"]["message"].endswith("on cpu by torch-float32")
     assert checks["model"]["backends"] == []
