@@ -13,7 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace as changed
 
-from producer_client.contract import Answer, Hit, Provenance, Reason
+from producer_client.contract import Answer, Hit, PositionIssue, Provenance, Reason
 from worker.core.geo import distance_m
 from worker.core.types import TOO_PLAIN
 from worker.core.vectors import Vector
@@ -113,6 +113,28 @@ def test_trusted_photos_below_the_threshold_are_no_evidence() -> None:
     found = ask(hit(1, 0.9, provenance=Provenance.DERIVED), hit(2, 0.74), hit(3, 0.74))
 
     assert found.reason is Reason.NO_TRUSTED_EVIDENCE
+
+
+def test_where_only_copies_of_the_photo_are_known_that_is_what_is_said() -> None:
+    everywhere = answer([], RULE, index_count=3)
+    in_a_circle = answer([], RULE, index_count=3, everywhere=False)
+
+    assert everywhere.reason is in_a_circle.reason is Reason.NOTHING_SIMILAR
+    assert everywhere.message.startswith("nothing is known but the photo itself and copies of it")
+    assert in_a_circle.message.startswith("nothing is known in this circle")
+
+
+def test_what_makes_each_similar_photo_no_evidence_is_said() -> None:
+    issues = (PositionIssue.FILE_GONE, PositionIssue.FILE_GONE, PositionIssue.FILE_CHANGED, PositionIssue.TOO_COARSE)
+    hits = [changed(hit(n, provenance=Provenance.FALLBACK), position_issue=issue) for n, issue in enumerate(issues)]
+
+    gone = answer(hits[:2], RULE, index_count=2)
+    mixed = answer([*hits, hit(9, provenance=Provenance.DERIVED)], RULE, index_count=5)
+
+    assert gone.message.endswith("(the file is gone: 2)")
+    for said in ("the file is gone: 2", "has changed since it was embedded: 1", "too large an error: 1", "detector: 1"):
+        assert said in mixed.message
+    assert "fallback" not in mixed.message
 
 
 def test_one_photo_alone_has_nobody_to_agree_with() -> None:

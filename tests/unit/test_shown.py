@@ -141,11 +141,12 @@ def test_a_path_loses_its_folders_first_and_never_its_name(path: str, width: int
 
 
 def test_a_path_of_a_hundred_thousand_characters_is_a_few_lines() -> None:
-    page = io.StringIO()
-    Console(file=page, width=30).print(PathShown("/" + "x" * 100_000 + "/end.jpg"))
+    for path in ("/" + "x" * 100_000 + "/end.jpg", "/a/" + "x" * 100_000 + "end.jpg"):
+        page = io.StringIO()
+        Console(file=page, width=30).print(PathShown(path))
 
-    assert len(page.getvalue()) < 400
-    assert page.getvalue().rstrip().endswith("end.jpg")
+        assert len(page.getvalue()) < 400
+        assert page.getvalue().replace("\n", "").rstrip().endswith("end.jpg")
 
 
 @LANGUAGES

@@ -257,3 +257,15 @@ def test_the_json_has_the_guides_fields_and_every_source() -> None:
         ("clip_similarity", "found"),
         ("enhanced_detector", "not_asked"),
     ]
+
+
+def test_the_card_has_the_error_that_the_camera_states() -> None:
+    coarse = Finding("exif_gps", Status.FOUND, 1.0, 2.0, details={"position_error_m": 65_000.0})
+    exact = Finding("exif_gps", Status.FOUND, 1.0, 2.0, details={"position_error_m": None})
+
+    def card(finding: Finding, language: Language) -> str:
+        return Chain([Source("exif_gps", lambda path: finding, priority=1)]).locate(PHOTO).card(language)
+
+    assert card(coarse, Language.EN).count("Error, as the camera states it: 65000 m") == 2
+    assert "65000 м" in card(coarse, Language.RU)
+    assert "Error" not in card(exact, Language.EN)
