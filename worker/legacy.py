@@ -11,6 +11,7 @@ import io
 import math
 import pickle
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Never
 
@@ -22,6 +23,7 @@ from producer_client.contract import Code, Embedded, EmbedItem, NewPhoto, Photo,
 from producer_client.fields import LAT, LON, METHOD, take
 from worker.core.vectors import Vector, unit_rows
 from worker.errors import Permanent
+from worker.prefixes import Prefixes
 from worker.spelling import on_disk
 from worker.survey import LegacyPhoto, Report
 
@@ -41,10 +43,14 @@ class NotThatPickle(Permanent):
 
 
 def read_pickle(
-    path: Path, provenance_of: Callable[[str | None], Provenance], *, root: Path = Path("/")
+    path: Path,
+    provenance_of: Callable[[str | None], Provenance],
+    *,
+    root: Path = Path("/"),
+    prefixes: Mapping[str, str] | None = None,
 ) -> list[LegacyPhoto]:
     """Entries of the guide's `embeddings.pkl`. provenance_of: what a method's name means. root: where relative paths
-    start.
+    start. prefixes: of paths that another machine wrote, see worker.prefixes.
 
     Raises NotThatPickle naming what it refuses, and OSError for a file that cannot be read.
     """
@@ -64,8 +70,9 @@ def read_pickle(
             f"{path} has {len(paths)} paths, {len(vectors)} embeddings and {len(metadata)} metadata: matched by "
             "position, which of them belong together cannot be known"
         )
+    here = Prefixes(prefixes or {}).here
     return [
-        _photo(number, on_disk(str(root / str(name))), facts, vector, provenance_of)
+        replace(_photo(number, on_disk(str(root / here(str(name)))), facts, vector, provenance_of), written=str(name))
         for number, (name, facts, vector) in enumerate(zip(paths, metadata, vectors, strict=True))
     ]
 

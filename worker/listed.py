@@ -36,8 +36,10 @@ def written(value: Any) -> str:
     if isinstance(value, dict):
         named = {str(key): str(item) for key, item in value.items()}
         plain = ",".join(f"{key}={item}" for key, item in named.items())
-        readable = all("=" not in key for key in named) and pairs(plain) == named
-        return plain if readable else json.dumps(named, ensure_ascii=False)
+        with suppress(ValueError):  # a name with a comma may be no pair
+            if all("=" not in key for key in named) and pairs(plain) == named:
+                return plain
+        return json.dumps(named, ensure_ascii=False)
     return str(value)
 
 

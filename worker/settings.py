@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from producer_client import contract
 from producer_client.addresses import checked, checked_redis
 from producer_client.contract import Code, Provenance
-from worker import listed, upenv
+from worker import listed, prefixes, upenv
 from worker.errors import Permanent
 from worker.spelling import on_disk
 
@@ -33,11 +33,11 @@ IN_MEMORY = ("memory", "cache+memory")
 #: Around the generated table in a page.
 TABLE_BEGINS, TABLE_ENDS = "<!-- settings begin -->", "<!-- settings end -->"
 
-
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(listed.parts)]
 Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(listed.parts)]
 ProvenanceOf = Annotated[dict[str, Provenance], NoDecode, BeforeValidator(listed.pairs)]
 ColumnOf = Annotated[dict[str, str], NoDecode, BeforeValidator(listed.pairs)]
+FolderOf = Annotated[dict[str, str], NoDecode, BeforeValidator(prefixes.read)]
 
 
 class Settings(BaseSettings):
@@ -132,6 +132,9 @@ class Settings(BaseSettings):
     # -- photos
     photo_roots: Paths = ()
     """Folders that `path` may point into, after links are followed. Empty allows no path at all."""
+    path_prefixes: FolderOf = Field(default={})
+    """Folders of other machines that paths of the table begin with, and which they are here, as `old=new` pairs:
+    `C:\\photos=/photos,/srv/old=/photos`. Rows stay as they are."""
     url_hosts: Names = ()
     """Hosts (or s3/gs buckets) that `url` may name. Empty turns URLs off."""
     url_schemes: Names = ("https",)

@@ -5,7 +5,7 @@ Nothing here changes anything. It knows neither SQL nor files: who asks says wha
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -18,6 +18,7 @@ from worker.core.ports import Rows
 from worker.core.vectors import Vector
 from worker.errors import WorkerError
 from worker.points import COMPARED, MANY, SharedPoint, compare
+from worker.prefixes import Prefixes
 
 #: Metres beyond which two positions of one file contradict each other.
 CONFLICT_M = 200.0
@@ -38,6 +39,17 @@ class LegacyPhoto:
     provenance: Provenance
     metadata: dict[str, Any]
     vector: Vector | None = None
+    written: str = ""  #: as the pickle names it, where `path` is what that means here
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixUse:
+    """What a prefix of paths from another machine holds for."""
+
+    old: str
+    new: str
+    photos: int
+    with_file: int
 
 
 @dataclass(slots=True)
@@ -54,6 +66,7 @@ class Report:
     trusted: int = 0
     with_file: int = 0  #: of those with coordinates
     unreadable: list[Refused] = field(default_factory=list)  #: only where files are opened, see `unreadable`
+    prefixes: list[PrefixUse] = field(default_factory=list)  #: in the order in which they are given
 
     def at_points(self, *, default: bool) -> set[int]:
         """Photos at points that many share: at those that all facts call a default, or at all others."""
@@ -128,6 +141,19 @@ def compare_points(
             changed_at=lambda number: changed_at(paths[number]),
             vectors=vectors,
         )
+
+
+def uses(pairs: Mapping[str, str], photos: Sequence[LegacyPhoto], missing: Collection[int]) -> list[PrefixUse]:
+    """Of each `old: new` pair the photos that it holds for. missing: numbers of those without a file."""
+    prefixes = Prefixes(pairs)
+    without = set(missing)
+    found = Counter[str]()
+    there = Counter[str]()
+    for photo in photos:
+        if (old := prefixes.of(photo.written or photo.path)) is not None:
+            found[old] += 1
+            there[old] += photo.number not in without
+    return [PrefixUse(old, new, found[old], there[old]) for old, new in pairs.items()]
 
 
 def unreadable(

@@ -6,6 +6,7 @@ import csv
 import json
 import logging
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ import pytest
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from PIL import Image
-from sqlalchemy import JSON, ForeignKey, String
+from sqlalchemy import JSON, ForeignKey, String, create_engine, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from demo.scenes import write_scenes
@@ -242,6 +243,45 @@ def test_a_backend_moves_in_an_afternoon(
         f"Координаты: {result.best.lat:.6f}, {result.best.lon:.6f}",
     ):
         assert words_of_the_guide in shown
+
+
+def test_rows_and_pickles_of_another_machine_are_looked_at_by_prefix_and_say_what_the_workers_need(
+    backend: Backend, tmp_path: Path
+) -> None:
+    database = create_engine(backend.stack.settings.database_url)
+    there = str(backend.unseen[0].relative_to(backend.photos)).replace("/", "\\")
+    rows = [{"path": f"C:\\old\\{name}"} for name in (there, "absent.jpg")]
+    pickled = tmp_path / "embeddings.pkl"
+    old = {"paths": [row["path"] for row in rows], "metadata": [{}, {}], "embeddings": [[1.0, 0.0], [0.0, 1.0]]}
+    pickled.write_bytes(pickle.dumps(old))
+    options = ("--path-prefix", f"c:\\OLD={backend.photos}", "--path-prefix", "/none=/here", "--json")
+    with database.begin() as connection:
+        connection.execute(text("INSERT INTO photos (file_path) VALUES (:path)"), rows)
+    try:
+        looked = command(backend, "backfill", "--dry-run", *options[:-1])
+        report = json.loads(command(backend, "backfill", "--dry-run", *options).stdout)["report"]
+        told = command(backend, "backfill", *options)
+        dry = json.loads(command(backend, "import-legacy", str(pickled), "--dry-run", *options).stdout)
+        told_too = command(backend, "import-legacy", str(pickled), *options)
+        wrong = command(backend, "backfill", "--path-prefix", "C:\\old")
+    finally:
+        with database.begin() as connection:
+            left = connection.scalars(text("DELETE FROM photos WHERE file_path LIKE 'C:%' RETURNING file_path")).all()
+        database.dispose()
+
+    uses = [
+        {"old": "c:\\OLD", "new": str(backend.photos), "photos": 2, "with_file": 1},
+        {"old": "/none", "new": "/here", "photos": 0, "with_file": 0},
+    ]
+    assert f"c:\\OLD is {backend.photos} here; photos: 2, with a file: 1" in looked.stdout
+    assert "/none: no path begins with it" in looked.stdout
+    assert report["prefixes"] == dry["report"]["prefixes"] == uses
+    assert (dry["to_import"], len(dry["missing_files"])) == (1, 1)
+    for refused in (told, told_too):
+        assert refused.returncode != 0
+        assert "SIGHTLINE_PATH_PREFIXES=" in json.loads(refused.stdout)["error"]["message"]
+    assert sorted(left) == sorted(row["path"] for row in rows)
+    assert "is not OLD=NEW" in wrong.stderr
 
 
 def test_a_place_that_is_known_by_a_default_point_alone_gives_no_coordinates(backend: Backend) -> None:

@@ -21,7 +21,7 @@ from producer_client.contract import Code, Embedded, EmbedItem, NewPhoto, Proven
 from worker.core.vectors import Vectors, unit_rows
 from worker.legacy import NotThatPickle, read_pickle, reusable_vectors, same_model, to_add
 from worker.settings import Settings
-from worker.survey import LegacyPhoto, Report, examine
+from worker.survey import LegacyPhoto, PrefixUse, Report, examine, uses
 
 PROVENANCE = Settings().provenance_of
 
@@ -62,6 +62,25 @@ def test_a_file_that_the_pickle_names_in_another_form_of_unicode_is_named_as_the
 
     assert [photo.path for photo in photos] == [*(str(tmp_path / name) for name in on_disk[:2]), paths[2]]
     assert [photo.path for photo in below] == [photo.path for photo in photos]
+
+
+def test_paths_of_another_machine_are_read_below_the_folder_that_they_are_here(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
+    photo = tmp_path / "2024" / "1.jpg"
+    photo.parent.mkdir()
+    photo.touch()
+    names = ["C:\\photos\\2024\\1.jpg", "/srv/old/2.jpg", "3.jpg"]
+    pairs = {"c:\\photos": str(tmp_path), "/srv/old": "/gone", "/none": "/here"}
+
+    photos = read_pickle(write(as_the_guide() | {"paths": names}), PROVENANCE, root=tmp_path, prefixes=pairs)
+
+    assert [photo.path for photo in photos] == [str(photo), "/gone/2.jpg", str(tmp_path / "3.jpg")]
+    assert uses(pairs, photos, missing=[1, 2]) == [
+        PrefixUse("c:\\photos", str(tmp_path), photos=1, with_file=1),
+        PrefixUse("/srv/old", "/gone", photos=1, with_file=0),
+        PrefixUse("/none", "/here", photos=0, with_file=0),
+    ]
 
 
 @pytest.mark.parametrize("protocol", range(6))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,8 +16,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from producer_client import NewPhoto, Pending, Photo, Provenance, Refused
+from worker import listed
 from worker.commands.connections import open_client, open_store
-from worker.commands.reports import named_lines, point_lines, report_table
+from worker.commands.reports import named_lines, point_lines, prefix_lines, report_table
 from worker.commands.terminal import (
     AsJson,
     PathShown,
@@ -42,6 +44,14 @@ if TYPE_CHECKING:
     from worker.survey import LegacyPhoto, Report
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help=say("Look and report; change nothing."))]
+PathPrefix = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--path-prefix",
+        metavar=say("OLD=NEW"),
+        help=say("Folder of another machine that paths begin with, and which it is here. As often as needed."),
+    ),
+]
 
 
 def import_legacy(
@@ -55,6 +65,7 @@ def import_legacy(
         ),
     ] = None,
     update_rows: UpdateRows = None,
+    path_prefix: PathPrefix = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
     timeout: TimeoutS = 300.0,
@@ -69,14 +80,16 @@ def import_legacy(
     """
     from worker.legacy import read_pickle, reusable_vectors, to_add
     from worker.storage.source import PhotoFiles, is_file
-    from worker.survey import compare_points, examine
+    from worker.survey import compare_points, examine, uses
 
-    settings = load_settings()
+    settings, extra = _with_prefixes(load_settings(), path_prefix)
+    pairs = settings.path_prefixes
     try:
-        photos = read_pickle(file, settings.provenance_of, root=root.resolve())
+        photos = read_pickle(file, settings.provenance_of, root=root.resolve(), prefixes=pairs)
     except (OSError, Permanent) as exc:
         fail(str(exc))
     report = examine(photos, lambda path: is_file(Path(path)))
+    report.prefixes = uses(pairs, photos, report.missing)
     old = {photo.number: photo.vector for photo in photos if photo.vector is not None}
     compare_points(
         report,
@@ -97,6 +110,8 @@ def import_legacy(
     pending: list[Pending] = []
     if not dry_run and new:
         with open_client(settings) as client, open_store(settings) as store, progress_bar(say("importing")) as progress:
+            if extra and store.rows.named([photo.written for photo in photos if photo.written != photo.path]):
+                fail(_not_told(settings))
             vectors, model_key = reusable_vectors(photos, new, client, written_at=file.stat().st_mtime)
             store.vectors.keep(vectors, model_key)
             reused = len(vectors)
@@ -108,7 +123,11 @@ def import_legacy(
 
     def table() -> None:
         out.print(report_table(str(file), report))
-        for line in [*named_lines(report, photos), *point_lines(report, trust=trust is not None)]:
+        for line in [
+            *prefix_lines(report),
+            *named_lines(report, photos),
+            *point_lines(report, trust=trust is not None),
+        ]:
             out.print(line, highlight=False, soft_wrap=True)
         print_refused([Refused(photos[int(r.ref)].path, r.code, r.message) for r in refused])
         if dry_run:
@@ -141,21 +160,29 @@ def import_legacy(
     show(as_json, facts, table, refused=[*refused, *pending])
 
 
-def backfill(dry_run: DryRun = False, as_json: AsJson = False, timeout: TimeoutS = 300.0) -> None:
+def backfill(
+    path_prefix: PathPrefix = None, dry_run: DryRun = False, as_json: AsJson = False, timeout: TimeoutS = 300.0
+) -> None:
     """Index the photos of an existing table (SIGHTLINE_PHOTOS_TABLE) where they are.
 
     Photos that are indexed are passed over, so a run that was broken off goes on where it ended.
+
+    Where rows name files as another machine had them, try --path-prefix with --dry-run. The workers read these files,
+    now and later, so they are told by SIGHTLINE_PATH_PREFIXES.
     """
     from worker.storage.source import PhotoFiles
-    from worker.survey import compare_points, examine, rows_of_table, unreadable
+    from worker.survey import compare_points, examine, rows_of_table, unreadable, uses
 
-    settings = load_settings()
+    settings, extra = _with_prefixes(load_settings(), path_prefix)
+    if extra and not dry_run:
+        fail(_not_told(settings))
     source = PhotoFiles(settings)
     with open_client(settings) as client, open_store(settings) as store:
         stats = client.stats()
         with progress_bar(say("looking")) as progress:
             photos = rows_of_table(store.rows, progress, stats.photos)
             report = examine(photos, source.is_there)
+            report.prefixes = uses(settings.path_prefixes, photos, report.missing)
 
         def look_at_points() -> None:
             def vectors(ids: Sequence[int]) -> dict[int, Vector]:
@@ -170,7 +197,7 @@ def backfill(dry_run: DryRun = False, as_json: AsJson = False, timeout: TimeoutS
                 report.unreadable = unreadable(photos, report.missing, read, progress, threads=settings.decoders)
         if not as_json:
             out.print(report_table(settings.photos_table, report, opened=dry_run))
-            for line in named_lines(report, photos):
+            for line in [*prefix_lines(report), *named_lines(report, photos)]:
                 out.print(line, highlight=False, soft_wrap=True)
         todo = store.vectors.missing_count(stats.model_key)
         stored = 0
@@ -204,6 +231,32 @@ def backfill(dry_run: DryRun = False, as_json: AsJson = False, timeout: TimeoutS
         "pending": [outcome.to_wire() for outcome in pending],
     }
     show(as_json, facts, table, refused=[*refused, *pending])
+
+
+def _with_prefixes(settings: Settings, given: Sequence[str] | None) -> tuple[Settings, bool]:
+    """The settings with these prefixes, and whether any is new in them."""
+    from worker import prefixes
+
+    pairs = dict(settings.path_prefixes)
+    for each in given or ():
+        old, _, new = each.partition("=")
+        try:
+            pairs |= prefixes.checked({old: new})
+        except ValueError as exc:
+            fail(str(exc))
+    return settings.model_copy(update={"path_prefixes": pairs}), pairs != settings.path_prefixes
+
+
+def _not_told(settings: Settings) -> str:
+    """Workers read the files of rows later, too."""
+    setting = f"SIGHTLINE_PATH_PREFIXES={shlex.quote(listed.written(settings.path_prefixes))}"
+    return say(
+        "Rows of {table} name files as another machine had them, and the workers read these by their own settings. Set "
+        "{setting} for this command and for every worker, start the workers again, and leave --path-prefix away. "
+        "Nothing was changed.",
+        table=settings.photos_table,
+        setting=setting,
+    )
 
 
 def _as_entry(item: NewPhoto, source: PhotoFiles) -> NewEntry:

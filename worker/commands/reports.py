@@ -36,6 +36,21 @@ def report_table(title: str, report: Report, *, opened: bool = False) -> Table:
     return shown
 
 
+def prefix_lines(report: Report) -> Iterator[str]:
+    """What became of paths of other machines."""
+    for use in report.prefixes:
+        if use.photos:
+            yield say(
+                "{old} is {new} here; photos: {count}, with a file: {there}",
+                old=escape(use.old),
+                new=escape(use.new),
+                count=use.photos,
+                there=use.with_file,
+            )
+        else:
+            yield say("[yellow]{old}: no path begins with it[/]", old=escape(use.old))
+
+
 def named_lines(report: Report, photos: Sequence[LegacyPhoto]) -> Iterator[str]:
     """The first of those that something is wrong with, by name."""
     paths = {photo.number: photo.path for photo in photos}

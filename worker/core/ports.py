@@ -109,6 +109,8 @@ class Rows(Protocol):
 
     def changes(self, new: Sequence[NewEntry]) -> list[RowChange]: ...
 
+    def named(self, paths: Collection[str]) -> set[str]: ...
+
 
 class Entries(Protocol):
     """What the index knows of each photo."""

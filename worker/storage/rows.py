@@ -117,6 +117,12 @@ class Rows:
         with self._database.begin() as connection:
             return [path for row in connection.execute(query) if (path := self._photo_row(row).path)]
 
+    def named(self, paths: Collection[str]) -> set[str]:
+        """Those of some paths that rows have, as they are written."""
+        p = self.table
+        with self._database.begin() as connection:
+            return set(connection.scalars(select(p.c.file_path).where(p.c.file_path.in_(paths))))
+
     # ---------------------------------------------------------------------- for the neighbours in this folder
 
     @cached_property

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
-import socket
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -15,8 +13,10 @@ from producer_client.contract import Code, Photo
 from worker.core.types import INLINE, FileFacts, UnknownFile
 from worker.errors import PhotoRefusal, Transient
 from worker.extras import cloud_lacks
+from worker.prefixes import Prefixes, is_windows
 from worker.settings import Settings
 from worker.spelling import composed, forms, on_disk
+from worker.storage.web import checked_client, is_private
 
 T = TypeVar("T")
 #: Schemes that this page can read at all; the settings say which of them are allowed.
@@ -43,6 +43,7 @@ class PhotoFiles:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._prefixes = Prefixes(settings.path_prefixes)
         self._real_roots = tuple(Path(os.path.realpath(root)) for root in settings.photo_roots)
         #: Each by its own name and by that which it leads to.
         self._roots = tuple(dict.fromkeys([*settings.photo_roots, *self._real_roots]))
@@ -111,6 +112,7 @@ class PhotoFiles:
                     if Path(name).is_relative_to(beginning):
                         below = Path(name).relative_to(beginning)
                         names |= dict.fromkeys([str(root / below), str(below)])
+        names |= dict.fromkeys([other for name in tuple(names) for other in self._prefixes.elsewhere(name)])
         # Another form of the name may be another file.
         others = [form for name in (path, *names) for form in forms(name) if form == name or self._is(form, real)]
         return (*dict.fromkeys(name for name in (kept, *others) if name != real or name == kept), real)
@@ -128,6 +130,14 @@ class PhotoFiles:
         if given.startswith(INLINE):
             raise PhotoRefusal(Code.NOT_FOUND, "the photo came as inline bytes, which are not kept")
         path = self._absolute(given)
+        if self._prefixes.of(given) is not None:
+            given = f"{given} (here {path})"
+        elif is_windows(given) and not os.path.lexists(path):
+            raise PhotoRefusal(
+                Code.NOT_FOUND,
+                f"{given} is a path of Windows: say in SIGHTLINE_PATH_PREFIXES which folder it is here, "
+                "as C:\\photos=/photos",
+            )
         try:
             real = Path(os.path.realpath(path, strict=True))
         except OSError as exc:
@@ -160,8 +170,9 @@ class PhotoFiles:
         return Path(self._name(given))
 
     def _name(self, given: str) -> str:
-        """As the disk spells it. A relative path is looked for under each root: some backends store only the part
-        below."""
+        """As this machine has it and the disk spells it. A relative path is looked for under each root: some backends
+        store only the part below."""
+        given = self._prefixes.here(given)
         if given.startswith("/"):
             return on_disk(given)
         below = [on_disk(f"{root}/{given}") for root in self._settings.photo_roots] or [given]
@@ -185,7 +196,7 @@ class PhotoFiles:
         folders = [absolute.parent]
         if absolute.is_symlink():
             folders.append(Path(os.path.realpath(absolute)).parent)
-        return _Place(tuple(folders), anywhere=not Path(given).is_absolute())
+        return _Place(tuple(folders), anywhere=not self._prefixes.here(given).startswith("/"))
 
     def _unmounted(self, place: _Place) -> UnknownFile | None:
         """Unless every root in which a file of this place may lie is there with something in it, and so is what is left
@@ -228,7 +239,7 @@ class PhotoFiles:
             return self._file(unquote(parts.path))
         if host not in self._settings.url_hosts:
             raise PhotoRefusal(Code.URL_NOT_ALLOWED, f"host {host!r} is not allowed (SIGHTLINE_URL_HOSTS)")
-        if scheme in ("http", "https") and not self._settings.url_private and _is_private_literal(host):
+        if scheme in ("http", "https") and not self._settings.url_private and is_private(host):
             raise PhotoRefusal(Code.URL_NOT_ALLOWED, f"{host} is a private address (SIGHTLINE_URL_PRIVATE)")
         return self._checked(self._read_url(url, scheme), url)
 
@@ -273,7 +284,7 @@ class PhotoFiles:
         import aiohttp
 
         return {
-            "get_client": _client_for(private=self._settings.url_private),
+            "get_client": checked_client(private=self._settings.url_private),
             "client_kwargs": {"timeout": aiohttp.ClientTimeout(total=self._settings.url_timeout_s)},
             "allow_redirects": False,
         }
@@ -301,47 +312,3 @@ def _holds_something(folder: Path, *, folders_count: bool = False) -> bool:
             for entry in found
             if not entry.name.startswith(".") and entry.name != "lost+found"
         )
-
-
-def _is_private_literal(host: str) -> bool:
-    try:
-        return not ipaddress.ip_address(host).is_global
-    except ValueError:
-        return False
-
-
-def _client_for(*, private: bool) -> Callable[..., Any]:
-    """An aiohttp session that connects only to the addresses it has checked, and follows no redirect."""
-    import aiohttp
-    from aiohttp.resolver import ThreadedResolver
-
-    class CheckedResolver(ThreadedResolver):  # type: ignore[misc]  # aiohttp is imported late, so untyped
-        """Checks the addresses that are then connected to: a name cannot change its mind in between."""
-
-        async def resolve(self, host: str, port: int = 0, family: Any = socket.AF_INET) -> Any:
-            found = await super().resolve(host, port, family)
-            if not private:
-                for answer in found:
-                    if not ipaddress.ip_address(answer["host"]).is_global:
-                        # Not an OSError, which aiohttp would make a failed connection of.
-                        raise PhotoRefusal(
-                            Code.URL_NOT_ALLOWED,
-                            f"{host} is at the private address {answer['host']} (SIGHTLINE_URL_PRIVATE)",
-                        )
-            return found
-
-    async def check_status(response: aiohttp.ClientResponse) -> None:
-        """What the server will say again is a refusal; the rest (5xx, too many requests) fsspec raises."""
-        if 300 <= response.status < 400:
-            raise PhotoRefusal(
-                Code.URL_NOT_ALLOWED, f"{response.url} redirects (status {response.status}), which is not followed"
-            )
-        if 400 <= response.status < 500 and response.status not in (408, 425, 429):
-            raise PhotoRefusal(Code.NOT_FOUND, f"{response.url} was answered with status {response.status}")
-
-    async def get_client(**kwargs: Any) -> aiohttp.ClientSession:
-        kwargs.pop("loop", None)
-        connector = aiohttp.TCPConnector(resolver=CheckedResolver())
-        return aiohttp.ClientSession(connector=connector, raise_for_status=check_status, **kwargs)
-
-    return get_client
