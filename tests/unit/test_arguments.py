@@ -414,6 +414,7 @@ def test_a_sentence_says_what_is_wrong_with_the_value(client: Sightline) -> None
     assert why(lat=math.nan) == "lat must be a number, not nan"
     assert "whole number, not a UUID" in why(photo_id=ID)
     assert "view" in why(photo_id=ID)
+    assert why(metadata=_itself) == "metadata is nested too deep, or in itself"
     assert why(path=5) == "path must be a path as text or Path, not 5"
     assert why(content="/a.jpg").endswith("not text; a path is given as path=")
     assert "await file.read()" in why(content=Upload())
