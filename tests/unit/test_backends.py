@@ -197,7 +197,8 @@ def test_doctor_shows_the_table_that_a_worker_has_chosen_from(tmp_path: Path) ->
     Console(file=shown, width=200).print(doctor.backends_table(rows))
     for row in rows:
         (line,) = [line for line in shown.getvalue().splitlines() if row.backend in line]
-        assert (row.why or "ok") in line
+        assert ("no" if row.why else "ok") in line.split()
+    assert list(doctor.backend_lines(rows)) == [f"{row.backend}: {row.why}" for row in rows if row.why]
 
 
 @pytest.mark.usefixtures("loads")
