@@ -8,13 +8,14 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import text
 
-from producer_client.contract import Locate, NewPhoto, Photo, Search, Stored
+from producer_client.contract import Code, Locate, NewPhoto, Photo, Provenance, Search, Stored
 from tests.conftest import Scene
-from worker.core.types import PhotoRow
-from worker.errors import Unprepared
+from worker.core.types import NewEntry, PhotoRow
+from worker.errors import Permanent, Unprepared
 from worker.library import Library
 from worker.settings import Settings
 from worker.storage.fitting import Column, misfit
+from worker.storage.rows import Place
 from worker.storage.store import PostgresStore
 
 COMMON = "address_data jsonb, location_method text, created_at timestamptz DEFAULT now()"
@@ -45,6 +46,19 @@ TABLES = {
         "55.5",
         "13.25",
     ),
+    "a point": (
+        f"id bigserial PRIMARY KEY, file_path text, location point, {COMMON}",
+        "lacks lat, lon",
+        "55.5",
+        "13.25",
+    ),
+    "partitions with a uuid key": (
+        "id uuid DEFAULT gen_random_uuid(), file_path text, lat float8, lon float8, address_data jsonb, "
+        "location_method text, created_at timestamptz DEFAULT now()) PARTITION BY RANGE (created_at",
+        "column id of {table} is uuid",
+        "55.5",
+        "13.25",
+    ),
     "nothing but files": (
         "id serial PRIMARY KEY, file_path text, lat text, lon text",
         "lacks address_data",
@@ -58,7 +72,7 @@ def sql_and_settings(sentence: str) -> tuple[list[str], dict[str, object]]:
     """What a reader of the sentence would do."""
     statements = re.findall(r"^  (.*;)$", sentence, re.MULTILINE)
     changed: dict[str, object] = {}
-    if found := re.search(r"SIGHTLINE_PHOTOS_TABLE=(\w+)", sentence):
+    if found := re.search(r"SIGHTLINE_PHOTOS_TABLE=(\w+(?:\.\w+)?)", sentence):
         changed["photos_table"] = found[1]
     if found := re.search(r"SIGHTLINE_PHOTOS_COLUMNS=([\w=,]+)", sentence):
         changed["photos_columns"] = dict(pair.split("=") for pair in found[1].split(","))
@@ -79,9 +93,14 @@ def test_the_sql_that_is_shown_makes_a_table_that_works(
     names = {"file": "file_path", "lat": "lat", "lon": "lon"}
     if kind == "camels":
         names = {"file": '"filePath"', "lat": "latitude", "lon": "lng"}
+    values = ":file, :lat, :lon"
+    if kind == "a point":
+        names, values = {"file": "file_path", "point": "location"}, ":file, point(:lon, :lat)"
     with engine.begin() as connection:
         connection.execute(text(f"CREATE TABLE {table} ({columns})"))
-        insert = text(f"INSERT INTO {table} ({', '.join(names.values())}) VALUES (:file, :lat, :lon)")
+        if "PARTITION" in columns:
+            connection.execute(text(f"CREATE TABLE {table}_1 PARTITION OF {table} DEFAULT"))
+        insert = text(f"INSERT INTO {table} ({', '.join(names.values())}) VALUES ({values})")
         for scene in scenes[:2]:
             connection.execute(insert, {"file": str(scene.path), "lat": lat, "lon": lon})
         if "text" in kind:
@@ -154,3 +173,124 @@ def test_a_table_that_fits_is_used_as_it_is(lat: str, address: str, key: str) ->
 
     theirs = {"id": "ID", "file_path": "file", "created_at": "order"}
     assert misfit("photos", [Column(*pair) for pair in zip(names, types, strict=True)], theirs) is None
+
+
+NEW = NewEntry(
+    ref="new",
+    photo_id=None,
+    path="/new.jpg",
+    spellings=("/new.jpg",),
+    content_sha256="",
+    vector=None,
+    given=(55.5, 13.25, Provenance.SURVEYED),
+    exif=None,
+    address={"city": "Malmö"},
+    metadata=None,
+)
+
+
+@pytest.fixture
+def opened(settings: Settings, make_store: Callable[..., PostgresStore]) -> Callable[..., PostgresStore]:
+    """A store over a table or view of these columns."""
+
+    def made(statement: str, **changed: object) -> PostgresStore:
+        table = f"{settings.photos_table}_theirs"
+        store = make_store(**{"photos_table": table, **changed})
+        with store.database.engine.begin() as connection:
+            for part in statement.format(table=table).split(";"):
+                connection.execute(text(part))
+        return store
+
+    return made
+
+
+def written(store: PostgresStore) -> Place:
+    with store.database.begin() as connection:
+        return store.rows.write(connection, [NEW])["new"]
+
+
+def test_domains_count_as_the_type_that_they_are_made_of(opened: Callable[..., PostgresStore]) -> None:
+    store = opened(
+        "CREATE DOMAIN {table}_number AS float8; CREATE DOMAIN {table}_degrees AS {table}_number CHECK (value < 181);"
+        f"CREATE TABLE {{table}} (id bigserial, file_path text, lat {{table}}_degrees, lon {{table}}_degrees, {COMMON})"
+    )
+
+    photo_id = written(store).photo_id
+
+    (row,) = store.rows.get([photo_id]).values()
+    assert (row.lat, row.lon) == (55.5, 13.25)
+
+
+@pytest.mark.parametrize(
+    "created_at",
+    ["text", "bigint DEFAULT 17", "bigint GENERATED ALWAYS AS (id) STORED", "date", "timestamp", "boolean"],
+)
+def test_a_row_is_made_whatever_its_time_is_kept_as(opened: Callable[..., PostgresStore], created_at: str) -> None:
+    store = opened(
+        "CREATE TABLE {table} (id bigserial, file_path text, lat numeric, lon numeric, address_data text, "
+        f"location_method text, created_at {created_at})"
+    )
+
+    assert written(store).path == "/new.jpg"
+
+
+def test_coordinates_that_a_table_makes_itself_are_read_and_never_called_a_lack_of_the_database(
+    opened: Callable[..., PostgresStore],
+) -> None:
+    store = opened(
+        "CREATE TABLE {table} (id bigserial, file_path text, place point, "
+        "lat float8 GENERATED ALWAYS AS (place[1]) STORED, lon float8 GENERATED ALWAYS AS (place[0]) STORED, "
+        f"{COMMON}); INSERT INTO {{table}} (file_path, place) VALUES ('/a.jpg', point(13.25, 55.5))"
+    )
+
+    (row,) = store.rows.after(-1, 9)
+    with pytest.raises(Permanent) as caught:
+        written(store)
+
+    assert (row.lat, row.lon) == (55.5, 13.25)
+    assert caught.value.code is Code.ROW_REJECTED
+    assert 'column "lat"' in caught.value.message
+    assert "send its photo_id" in caught.value.message
+
+
+def test_names_that_sql_keeps_for_itself_are_names_of_columns_too(opened: Callable[..., PostgresStore]) -> None:
+    store = opened(
+        f'CREATE TABLE {{table}} (id bigserial, "user" text, "select" float8, "Order" float8, {COMMON})',
+        photos_columns={"file_path": "user", "lat": "select", "lon": "Order"},
+    )
+
+    photo_id = written(store).photo_id
+
+    (row,) = store.rows.get([photo_id]).values()
+    assert (row.path, row.lat, row.lon) == ("/new.jpg", 55.5, 13.25)
+
+
+def test_a_view_of_other_keys_is_not_told_to_take_a_column(opened: Callable[..., PostgresStore]) -> None:
+    store = opened(
+        f"CREATE TABLE {{table}}_below (id uuid, file_path text, lat float8, lon float8, {COMMON});"
+        "CREATE VIEW {table} AS SELECT * FROM {table}_below"
+    )
+
+    with pytest.raises(Unprepared, match="is a view, so give the table below it a column sightline_id") as caught:
+        store.rows.after(-1, 1)
+
+    assert not sql_and_settings(caught.value.message)[0]
+
+
+def test_names_that_are_set_and_not_needed_are_said_to_be_unset() -> None:
+    names = ("id", "file_path", "lat", "lon", "address_data", "location_method", "created_at")
+    types = ("bigint", "text", "real", "real", "jsonb", "text", "date")
+    columns = [Column(*pair) for pair in zip(names, types, strict=True)]
+
+    why = misfit("photos", columns, {"lat": "latitude"})
+    other = misfit("photos", [c if c.name != "id" else Column("id", "uuid") for c in columns], {"id": "sightline_id"})
+
+    assert why == "table photos lacks latitude. Unset SIGHTLINE_PHOTOS_COLUMNS"
+    assert other is not None
+    assert "ADD COLUMN sightline_id" in other
+
+
+def test_coordinates_that_no_cast_is_known_for_are_to_be_written_into_the_view() -> None:
+    columns = [Column("id", "bigint"), Column("file_path", "text"), Column("coordinates", "real[]")]
+
+    assert "Where it has NULL::double precision, write what" in str(misfit("photos", columns, {}))

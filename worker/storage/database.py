@@ -22,8 +22,9 @@ log = logging.getLogger(__name__)
 
 #: What is wrong with the row and not with the database, by SQLSTATE or class of it: data, constraints, what triggers
 #: and what they call raise, what a view with a check does not let through, a text that is too long for an index; and
-#: object_not_in_prerequisite_state and feature_not_supported: a view, or a column of one, that takes no rows.
-OF_THE_ROW = ("22", "23", "27", "2F", "38", "39", "44", "54", "P0", "55000", "0A000")
+#: object_not_in_prerequisite_state and feature_not_supported: a view, or a column of one, that takes no rows; and
+#: generated_always: a column that the table makes of others.
+OF_THE_ROW = ("22", "23", "27", "2F", "38", "39", "44", "54", "P0", "55000", "0A000", "428C9")
 #: What only a person can put right, by SQLSTATE or class of it, and what that person does.
 BY_A_PERSON = {
     "42703": "Put the column back, or say in SIGHTLINE_PHOTOS_COLUMNS what the table calls it, as lat=latitude, and "

@@ -27,8 +27,12 @@ WANTED = {
 ALSO = {"file_path": PATH, "lat": LAT, "lon": LON, "address_data": ADDRESS, "location_method": METHOD}
 #: A decimal number as text, with a comma or a point.
 DECIMAL = r"^\s*[+-]?\d+([.,]\d+)?\s*$"
+NO_NUMBER = "NULL::double precision"
+IDENTITY = "bigint GENERATED ALWAYS AS IDENTITY UNIQUE"
 #: Of the column that a table with other keys is given.
 OWN_ID = "sightline_id"
+#: What relations are, see `kind_of`; others than these two take no column.
+PLAIN, PARTITIONED = "r", "p"
 
 
 class Column(NamedTuple):
@@ -37,15 +41,26 @@ class Column(NamedTuple):
 
 
 def columns_of(connection: Connection, table: str) -> list[Column]:
-    """Columns of a table or view, `schema.name` or `name`, in their order."""
+    """Columns of a table or view, `schema.name` or `name`, in their order; of a domain the type that it is made of."""
     query = text(
-        "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "
-        "WHERE attrelid = to_regclass(:table) AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
+        "WITH RECURSIVE meant AS ("
+        "SELECT attnum, attname, atttypid AS type, atttypmod AS modifier FROM pg_attribute "
+        "WHERE attrelid = to_regclass(:table) AND attnum > 0 AND NOT attisdropped "
+        "UNION ALL SELECT attnum, attname, typbasetype, typtypmod FROM meant JOIN pg_type ON oid = type "
+        "WHERE typtype = 'd') "
+        "SELECT attname, format_type(type, modifier) FROM meant JOIN pg_type ON oid = type "
+        "WHERE typtype <> 'd' ORDER BY attnum"
     )
     return [Column(*row) for row in connection.execute(query, {"table": _quoted(table)})]
 
 
-def misfit(table: str, columns: Sequence[Column], theirs: Mapping[str, str]) -> str | None:
+def kind_of(connection: Connection, table: str) -> str:
+    """What it is in pg_class.relkind: `r` a table, `p` one of partitions, `v` a view."""
+    query = text("SELECT relkind FROM pg_class WHERE oid = to_regclass(:table)")
+    return connection.scalar(query, {"table": _quoted(table)}) or PLAIN
+
+
+def misfit(table: str, columns: Sequence[Column], theirs: Mapping[str, str], kind: str = PLAIN) -> str | None:
     """Why the table cannot be used, and SQL that helps; None where it fits. theirs: its names for our columns."""
     there = {column.name: column.type for column in columns}
     names = {ours: theirs.get(ours, ours) for ours in PHOTO_COLUMNS}
@@ -58,8 +73,8 @@ def misfit(table: str, columns: Sequence[Column], theirs: Mapping[str, str]) -> 
         said.append(f"table {table} lacks {', '.join(names[ours] for ours in lacking)}")
     renamed = dict(_renamed(lacking, there, set(names.values())))
     if renamed and len(renamed) == len(lacking) and not odd:
-        return f"{'; '.join(said)}. Set {_setting({**theirs, **renamed})}"
-    return f"{'; '.join(said)}. {_remedy(table, there, names | renamed, odd, theirs)}"
+        return f"{'; '.join(said)}. {_first_up(_setting({**theirs, **renamed}))}"
+    return f"{'; '.join(said)}. {_remedy(table, there, names | renamed, odd, theirs, kind)}"
 
 
 # ---------------------------------------------------------------------------------------------- below
@@ -70,36 +85,53 @@ def _renamed(lacking: Sequence[str], there: Mapping[str, str], taken: set[str]) 
     for ours in lacking:
         for name in there:
             plain = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+            if ours == "id" and not WHOLE.fullmatch(there[name]):
+                continue
             if name not in taken and (plain == ours or plain in ALSO.get(ours, ())):
                 yield ours, name
                 break
 
 
 def _remedy(
-    table: str, there: Mapping[str, str], names: Mapping[str, str], odd: Sequence[str], theirs: Mapping[str, str]
+    table: str,
+    there: Mapping[str, str],
+    names: Mapping[str, str],
+    odd: Sequence[str],
+    theirs: Mapping[str, str],
+    kind: str,
 ) -> str:
     if names["file_path"] not in there:
         needed = ", ".join(PHOTO_COLUMNS)
         return f"Sightline needs {needed}. Make a view that has them, and name it in SIGHTLINE_PHOTOS_TABLE"
     statements: list[str] = []
     keyed = "id" in odd or names["id"] not in there
-    if keyed:
-        statements.append(
-            f"ALTER TABLE {_quoted(table)} ADD COLUMN {OWN_ID} bigint GENERATED ALWAYS AS IDENTITY UNIQUE;"
+    if keyed and kind not in (PLAIN, PARTITIONED):
+        return (
+            f"It is a view, so give the table below it a column {OWN_ID} (ALTER TABLE ... ADD COLUMN {OWN_ID} "
+            f"{IDENTITY}), take that into the view, and set SIGHTLINE_PHOTOS_COLUMNS=id={OWN_ID}"
         )
+    if keyed:
+        # Partitions took no identity before Postgres 17, and no UNIQUE without what they are divided by.
+        added = IDENTITY if kind == PLAIN else "bigserial"
+        statements.append(f"ALTER TABLE {_quoted(table)} ADD COLUMN {OWN_ID} {added};")
+        if kind == PARTITIONED:
+            statements.append(f"CREATE INDEX ON {_quoted(table)} ({OWN_ID});")
         if odd in (["id"], []) and all(name in there for ours, name in names.items() if ours != "id"):
             others = {ours: name for ours, name in names.items() if ours in theirs or name != ours}
-            return f"{_code(statements)}\nand set {_setting({**others, 'id': OWN_ID})}"
+            return f"{_code(statements)}\nand {_setting({**others, 'id': OWN_ID})}"
     selected = [
         f"{_selected(ours, OWN_ID if keyed and ours == 'id' else names[ours], there, odd)} AS {ours}"
         for ours in PHOTO_COLUMNS
     ]
     view = f"{table}_for_sightline"
     statements.append(f"CREATE VIEW {_quoted(view)} AS SELECT {', '.join(selected)} FROM {_quoted(table)};")
+    unknown = (
+        " Where it has NULL::double precision, write what the coordinates are." if NO_NUMBER in statements[-1] else ""
+    )
     unset = ", and unset SIGHTLINE_PHOTOS_COLUMNS" if theirs else ""
     return (
         f"{_code(statements)}\nand set SIGHTLINE_PHOTOS_TABLE={view}{unset}. "
-        "Photos that have rows are added by their photo_id; rows of new ones you insert"
+        f"Photos that have rows are added by their photo_id; rows of new ones you insert.{unknown}"
     )
 
 
@@ -112,7 +144,7 @@ def _selected(ours: str, name: str, there: Mapping[str, str], odd: Sequence[str]
         if ours in odd and TEXT.fullmatch(there[name]):
             number = f"replace(trim({column}::text), ',', '.')::double precision"
             return f"CASE WHEN {column}::text ~ '{DECIMAL}' THEN {number} END"
-        return "NULL::double precision" if ours in odd else column
+        return NO_NUMBER if ours in odd else column
     if ours == "id" or (name in there and ours not in odd):
         return column
     if name in there:
@@ -127,7 +159,7 @@ def _of_point(ours: str, there: Mapping[str, str]) -> str:
             return f"{_quote(name)}[{int(ours == 'lat')}]"
         if kind.partition("(")[0] in ("geography", "geometry"):
             return f"ST_{'Y' if ours == 'lat' else 'X'}({_quote(name)}::geometry)"
-    return "NULL::double precision"
+    return NO_NUMBER
 
 
 def _code(statements: Sequence[str]) -> str:
@@ -136,7 +168,11 @@ def _code(statements: Sequence[str]) -> str:
 
 def _setting(theirs: Mapping[str, str]) -> str:
     pairs = ",".join(f"{ours}={name}" for ours, name in theirs.items() if ours != name)
-    return f"SIGHTLINE_PHOTOS_COLUMNS={pairs}"
+    return f"set SIGHTLINE_PHOTOS_COLUMNS={pairs}" if pairs else "unset SIGHTLINE_PHOTOS_COLUMNS"
+
+
+def _first_up(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
 
 
 def _quoted(table: str) -> str:

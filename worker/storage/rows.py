@@ -18,10 +18,13 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Date,
+    DateTime,
     Double,
     MetaData,
     Row,
     Select,
+    String,
     Table,
     Text,
     and_,
@@ -42,10 +45,12 @@ from worker.core.types import NewEntry, PhotoRow, RowChange
 from worker.errors import Unprepared
 from worker.settings import Settings
 from worker.storage.database import Database
-from worker.storage.fitting import columns_of, misfit
+from worker.storage.fitting import columns_of, kind_of, misfit
 
 #: Locks of (this space, hash of a path): the same new path in two messages makes one row.
 PATH_LOCKS = 5_361_903
+#: Types that take the time of day without a cast.
+TIMES = (Date, DateTime, String)
 #: Columns that messages have something to say to.
 GIVEN = ("lat", "lon", "location_method", "address_data")
 
@@ -151,7 +156,7 @@ class Rows:
                 autoload_with=connection,
                 listeners=[("column_reflect", rename)],
             )
-            why = misfit(named, columns_of(connection, named), theirs)
+            why = misfit(named, columns_of(connection, named), theirs, kind_of(connection, named))
         if why is not None:
             raise Unprepared(why)
         return table
@@ -215,9 +220,7 @@ class Rows:
                 made_of_file = item.given is None and item.exif is not None
                 if item.given is None and item.exif is not None:
                     given |= _columns((*item.exif, Provenance.EXIF_GPS))
-                photo_id = connection.scalar(
-                    insert(p).values(file_path=path, created_at=func.now(), **given).returning(p.c.id)
-                )
+                photo_id = connection.scalar(insert(p).values(file_path=path, **self._now(), **given).returning(p.c.id))
                 known[path] = photo_id
             elif self.may_write(item):
                 self._update(connection, photo_id, item)
@@ -298,6 +301,11 @@ class Rows:
         if item.address is not None:
             values["address_data"] = self._as_column(item.address)
         return values
+
+    def _now(self) -> dict[str, Any]:
+        """When a row is made, where its column is of a kind that a time goes into; else by the column's own default."""
+        column = self.table.c.created_at
+        return {"created_at": func.now()} if isinstance(column.type, TIMES) and column.computed is None else {}
 
     def _as_column(self, address: dict[str, Any]) -> Any:
         as_json = isinstance(self.table.c.address_data.type, JSON | JSONB)
