@@ -38,12 +38,13 @@ METHODS = [("build/**", "ignore"), ("**.py", "python")]
 SPEAKERS = {
     "BadRequest", "PhotoRefused", "TryAgain", "TimedOut", "Refused", "failed", "Permanent", "PhotoRefusal", "Stale",
     "EncoderUnavailable", "BadGeneration", "BadVector", "NotThatPickle", "Transient", "ValueError", "RuntimeError",
-    "UnknownFile", "Unreachable", "_refuse", "_abstain", "Answer",
+    "UnknownFile", "Unprepared", "Unreachable", "_refuse", "_abstain", "Answer",
 }  # fmt: skip
 #: Functions and variables whose texts are such sentences, or parts of them.
 NAMED_SENTENCES = {
     "_sentence", "_judge", "_uncounted", "_untrusted", "_why_untrusted", "_named", "why", "message", "only",
-    "none_near", "too_deep", "wanted", "_SAID", "_HUNG_UP", "_NO_HOST", "_SILENT", "_REFUSED",
+    "none_near", "too_deep", "wanted", "remedy", "WANTED", "BY_A_PERSON", "_SAID", "_HUNG_UP",
+    "_NO_HOST", "_SILENT", "_REFUSED",
 }  # fmt: skip
 #: Such sentences of other packages, and of the operating system.
 OTHERS = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ from worker.settings import Settings
 if TYPE_CHECKING:
     from worker.index.folder import GenerationFolder
     from worker.storage.store import PostgresStore
+
+log = logging.getLogger(__name__)
 
 
 class Runtime:
@@ -74,6 +77,12 @@ class Runtime:
         # What numpy and FAISS multiply for one search is small, and their BLAS's helpers wait for the next one by
         # spinning: a search every 20 ms kept a core busy that the model wants (OpenBLAS in numpy 2.4).
         threadpool_limits(1, user_api="blas")
+        assert self._store is not None
+        try:
+            self._store.rows.table  # noqa: B018  # looked at now, not by the first message
+        except Transient as exc:
+            # Somebody may put it right meanwhile: every answer says the same until then.
+            log.warning("photos table: %s", exc.message)
         for library in libraries:
             if follow:
                 library.questions.follow()

@@ -26,18 +26,21 @@ log = logging.getLogger(__name__)
 #: generated_always: a column that the table makes of others.
 OF_THE_ROW = ("22", "23", "27", "2F", "38", "39", "44", "54", "P0", "55000", "0A000", "428C9")
 #: What only a person can put right, by SQLSTATE or class of it, and what that person does.
-BY_A_PERSON = {
-    "42703": "Put the column back, or say in SIGHTLINE_PHOTOS_COLUMNS what the table calls it, as lat=latitude, and "
-    "start the workers again.",
-    "42P01": "Run `sightline migrate`, or set SIGHTLINE_PHOTOS_TABLE to what the table of photos is called.",
-    "3F000": "Run `sightline migrate`, or set SIGHTLINE_DB_SCHEMA to the schema of Sightline's tables.",
-    "42804": "Make a view whose columns have the types that Sightline needs, and name it in SIGHTLINE_PHOTOS_TABLE.",
-    "42883": "Make a view whose columns have the types that Sightline needs, and name it in SIGHTLINE_PHOTOS_TABLE.",
-    "42501": "Grant the right to the role of SIGHTLINE_DATABASE_URL.",
-    "XX": "That is an error of Postgres itself: see its log.",
-    "42": "Run `sightline migrate`; `sightline doctor` tells more.",
-    "3": "Run `sightline migrate`; `sightline doctor` tells more.",
-}
+BY_A_PERSON = (
+    (
+        "42703",
+        "Put the column back, or say in SIGHTLINE_PHOTOS_COLUMNS what the table calls it, as lat=latitude, and "
+        "start the workers again.",
+    ),
+    ("42P01", "Run `sightline migrate`, or set SIGHTLINE_PHOTOS_TABLE to what the table of photos is called."),
+    ("3F000", "Run `sightline migrate`, or set SIGHTLINE_DB_SCHEMA to the schema of Sightline's tables."),
+    ("42804", "Make a view whose columns have the types that Sightline needs, and name it in SIGHTLINE_PHOTOS_TABLE."),
+    ("42883", "Make a view whose columns have the types that Sightline needs, and name it in SIGHTLINE_PHOTOS_TABLE."),
+    ("42501", "Grant the right to the role of SIGHTLINE_DATABASE_URL."),
+    ("XX", "That is an error of Postgres itself: see its log."),
+    ("42", "Run `sightline migrate`; `sightline doctor` tells more."),
+    ("3", "Run `sightline migrate`; `sightline doctor` tells more."),
+)
 #: data_exception.
 DATA = "22000"
 #: read_only_sql_transaction: a standby, default_transaction_read_only, a full disk at some hosts.
@@ -88,7 +91,8 @@ class Database:
         except PoolTimeout as exc:
             raise Transient(Code.UNAVAILABLE, f"Postgres: {first_line(exc)}") from exc
         except NoSuchTableError as exc:
-            raise Unprepared(f"there is no table {exc}. {BY_A_PERSON['42P01']}") from exc
+            remedy = dict(BY_A_PERSON)["42P01"]
+            raise Unprepared(f"there is no table {exc}. {remedy}") from exc
         except DBAPIError as exc:
             state = getattr(exc.orig, "pgcode", None) or ""
             if not state and not isinstance(exc, OperationalError | InterfaceError):
@@ -109,7 +113,7 @@ class Database:
                 f"Postgres is read-only at the moment and takes no writes ({why}): a standby, or "
                 "default_transaction_read_only is on",
             )
-        for beginning, remedy in BY_A_PERSON.items():
+        for beginning, remedy in BY_A_PERSON:
             if state.startswith(beginning):
                 return Unprepared(f"the database is not ready: {why}. {remedy}")
         # Without a state: what the driver says of a connection. Else connection, rollback, resources, lock, shutdown.

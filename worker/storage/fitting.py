@@ -16,18 +16,18 @@ from worker.settings import PHOTO_COLUMNS
 WHOLE = re.compile(r"smallint|integer|bigint")
 NUMBER = re.compile(r"smallint|integer|bigint|real|double precision|numeric.*")
 TEXT = re.compile(r"text|citext|character.*|json|jsonb")
-WANTED = {
-    "id": (WHOLE, "a whole number (bigint)"),
-    "file_path": (re.compile(r"text|citext|character.*"), "text"),
-    "lat": (NUMBER, "a number (double precision)"),
-    "lon": (NUMBER, "a number (double precision)"),
-    "address_data": (TEXT, "jsonb, json or text"),
-}
+WANTED = (
+    ("id", WHOLE, "a whole number (bigint)"),
+    ("file_path", re.compile(r"text|citext|character.*"), "text"),
+    ("lat", NUMBER, "a number (double precision)"),
+    ("lon", NUMBER, "a number (double precision)"),
+    ("address_data", TEXT, "jsonb, json or text"),
+)
 #: Other names that columns have in backends.
 ALSO = {"file_path": PATH, "lat": LAT, "lon": LON, "address_data": ADDRESS, "location_method": METHOD}
 #: A decimal number as text, with a comma or a point.
 DECIMAL = r"^\s*[+-]?\d+([.,]\d+)?\s*$"
-NO_NUMBER = "NULL::double precision"
+NO_NUMBER = "NULL::float8"
 IDENTITY = "bigint GENERATED ALWAYS AS IDENTITY UNIQUE"
 #: Of the column that a table with other keys is given.
 OWN_ID = "sightline_id"
@@ -65,16 +65,31 @@ def misfit(table: str, columns: Sequence[Column], theirs: Mapping[str, str], kin
     there = {column.name: column.type for column in columns}
     names = {ours: theirs.get(ours, ours) for ours in PHOTO_COLUMNS}
     lacking = [ours for ours, name in names.items() if name not in there]
-    odd = [ours for ours, (fine, _) in WANTED.items() if ours not in lacking and not fine.fullmatch(there[names[ours]])]
+    odd: list[str] = []
+    said: list[str] = []
+    for ours, fine, wanted in WANTED:
+        name = names[ours]
+        if ours not in lacking and not fine.fullmatch(there[name]):
+            odd.append(ours)
+            why = f"column {name} of {table} is {there[name]}, and must be {wanted}"
+            said.append(why)
     if not lacking and not odd:
         return None
-    said = [f"column {names[o]} of {table} is {there[names[o]]}, and must be {WANTED[o][1]}" for o in odd]
     if lacking:
-        said.append(f"table {table} lacks {', '.join(names[ours] for ours in lacking)}")
+        columns_lacking = ", ".join(names[ours] for ours in lacking)
+        why = f"table {table} lacks {columns_lacking}"
+        said.insert(0, why)
+    faults = "; ".join(said)
     renamed = dict(_renamed(lacking, there, set(names.values())))
     if renamed and len(renamed) == len(lacking) and not odd:
-        return f"{'; '.join(said)}. {_first_up(_setting({**theirs, **renamed}))}"
-    return f"{'; '.join(said)}. {_remedy(table, there, names | renamed, odd, theirs, kind)}"
+        pairs = _pairs({**theirs, **renamed})
+        remedy = "unset SIGHTLINE_PHOTOS_COLUMNS"
+        if pairs:
+            remedy = f"set SIGHTLINE_PHOTOS_COLUMNS={pairs}"
+    else:
+        remedy = _remedy(table, there, names | renamed, odd, theirs, kind)
+    why = f"the photos table cannot be used: {faults}. To do: {remedy}"
+    return why
 
 
 # ---------------------------------------------------------------------------------------------- below
@@ -102,14 +117,16 @@ def _remedy(
 ) -> str:
     if names["file_path"] not in there:
         needed = ", ".join(PHOTO_COLUMNS)
-        return f"Sightline needs {needed}. Make a view that has them, and name it in SIGHTLINE_PHOTOS_TABLE"
+        remedy = f"make a view that has {needed}, and name it in SIGHTLINE_PHOTOS_TABLE"
+        return remedy
     statements: list[str] = []
     keyed = "id" in odd or names["id"] not in there
     if keyed and kind not in (PLAIN, PARTITIONED):
-        return (
-            f"It is a view, so give the table below it a column {OWN_ID} (ALTER TABLE ... ADD COLUMN {OWN_ID} "
+        remedy = (
+            f"it is a view, so give the table below it a column {OWN_ID} (ALTER TABLE ... ADD COLUMN {OWN_ID} "
             f"{IDENTITY}), take that into the view, and set SIGHTLINE_PHOTOS_COLUMNS=id={OWN_ID}"
         )
+        return remedy
     if keyed:
         # Partitions took no identity before Postgres 17, and no UNIQUE without what they are divided by.
         added = IDENTITY if kind == PLAIN else "bigserial"
@@ -118,21 +135,28 @@ def _remedy(
             statements.append(f"CREATE INDEX ON {_quoted(table)} ({OWN_ID});")
         if odd in (["id"], []) and all(name in there for ours, name in names.items() if ours != "id"):
             others = {ours: name for ours, name in names.items() if ours in theirs or name != ours}
-            return f"{_code(statements)}\nand {_setting({**others, 'id': OWN_ID})}"
+            pairs = _pairs({**others, "id": OWN_ID})
+            remedy = f"run\n{_code(statements)}\nand set SIGHTLINE_PHOTOS_COLUMNS={pairs}"
+            return remedy
     selected = [
-        f"{_selected(ours, OWN_ID if keyed and ours == 'id' else names[ours], there, odd)} AS {ours}"
+        _as(_selected(ours, OWN_ID if keyed and ours == "id" else names[ours], there, odd), ours)
         for ours in PHOTO_COLUMNS
     ]
     view = f"{table}_for_sightline"
     statements.append(f"CREATE VIEW {_quoted(view)} AS SELECT {', '.join(selected)} FROM {_quoted(table)};")
-    unknown = (
-        " Where it has NULL::double precision, write what the coordinates are." if NO_NUMBER in statements[-1] else ""
+    settings = f"SIGHTLINE_PHOTOS_TABLE={view}"
+    if theirs:
+        settings += " SIGHTLINE_PHOTOS_COLUMNS="
+    remedy = (
+        f"run\n{_code(statements)}\nand set {settings}. "
+        "Where it has NULL, write what you have. Photos that have rows are added by their photo_id, rows of new ones "
+        "you insert"
     )
-    unset = ", and unset SIGHTLINE_PHOTOS_COLUMNS" if theirs else ""
-    return (
-        f"{_code(statements)}\nand set SIGHTLINE_PHOTOS_TABLE={view}{unset}. "
-        f"Photos that have rows are added by their photo_id; rows of new ones you insert.{unknown}"
-    )
+    return remedy
+
+
+def _as(expression: str, name: str) -> str:
+    return expression if expression == name else f"{expression} AS {name}"
 
 
 def _selected(ours: str, name: str, there: Mapping[str, str], odd: Sequence[str]) -> str:
@@ -142,8 +166,8 @@ def _selected(ours: str, name: str, there: Mapping[str, str], odd: Sequence[str]
         if name not in there:
             return _of_point(ours, there)
         if ours in odd and TEXT.fullmatch(there[name]):
-            number = f"replace(trim({column}::text), ',', '.')::double precision"
-            return f"CASE WHEN {column}::text ~ '{DECIMAL}' THEN {number} END"
+            written = f"{column}::text" if "json" in there[name] else column
+            return f"CASE WHEN {written} ~ '{DECIMAL}' THEN replace({written}, ',', '.')::float8 END"
         return NO_NUMBER if ours in odd else column
     if ours == "id" or (name in there and ours not in odd):
         return column
@@ -163,16 +187,11 @@ def _of_point(ours: str, there: Mapping[str, str]) -> str:
 
 
 def _code(statements: Sequence[str]) -> str:
-    return "Run\n" + "\n".join(f"  {statement}" for statement in statements)
+    return "\n".join(f"  {statement}" for statement in statements)
 
 
-def _setting(theirs: Mapping[str, str]) -> str:
-    pairs = ",".join(f"{ours}={name}" for ours, name in theirs.items() if ours != name)
-    return f"set SIGHTLINE_PHOTOS_COLUMNS={pairs}" if pairs else "unset SIGHTLINE_PHOTOS_COLUMNS"
-
-
-def _first_up(sentence: str) -> str:
-    return sentence[:1].upper() + sentence[1:]
+def _pairs(theirs: Mapping[str, str]) -> str:
+    return ",".join(f"{ours}={name}" for ours, name in theirs.items() if ours != name)
 
 
 def _quoted(table: str) -> str:
