@@ -142,3 +142,19 @@ def test_a_path_of_windows_without_a_prefix_is_told_what_to_set(here: Path) -> N
         PhotoFiles(Settings(photo_roots=(here,))).fetch(Photo(path="C:\\old\\2024\\a.jpg"))
 
     assert caught.value.code is Code.NOT_FOUND
+
+
+def test_a_file_of_another_machine_that_has_gone_is_gone_although_another_root_is_empty(
+    here: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    files = PhotoFiles(Settings(photo_roots=(here, tmp_path / "empty"), path_prefixes={"C:\\old": str(here)}))
+
+    assert files.facts(["C:\\old\\2024\\gone.jpg"]) == [None]
+
+
+def test_a_name_that_would_be_another_file_is_no_name_of_this_one() -> None:
+    prefixes = Prefixes({"/old": "/new", "/old/a": "/x"})
+
+    assert list(prefixes.elsewhere("/new/b/1.jpg")) == ["/old/b/1.jpg"]
+    assert list(prefixes.elsewhere("/new/a/1.jpg")) == []
