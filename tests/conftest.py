@@ -183,9 +183,9 @@ def library(make_library: Callable[..., Library]) -> Library:
     return make_library()
 
 
-@pytest.fixture(scope="session")
-def stack(photo_root: Path) -> Iterator[Stack]:
-    """Servers, a worker, the index process and the beat, as `sightline up` starts them."""
+@contextmanager
+def whole_stack(photo_root: Path) -> Iterator[Stack]:
+    """Servers, a worker, the index process and the beat, as `sightline up` starts them, without a photo yet."""
     with server_dir() as data_dir:
         settings = Settings(
             data_dir=data_dir, photo_roots=(photo_root,), encoder=ENCODER, backend=REFERENCE, tick_every_s=2.0
@@ -194,6 +194,13 @@ def stack(photo_root: Path) -> Iterator[Stack]:
             running.start_all()
             running.wait_ready()
             yield running
+
+
+@pytest.fixture(scope="session")
+def stack(photo_root: Path) -> Iterator[Stack]:
+    """One for all tests that bear each other's photos."""
+    with whole_stack(photo_root) as running:
+        yield running
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -80,6 +81,9 @@ def _options(
 def main() -> None:
     """Entry point: every expected error is a sentence and an exit code, never a traceback."""
     speak()
+    # What a command has to say it says itself; Python would print the log's warnings between its lines, and beside its
+    # JSON. Workers and beat write theirs (worker.logs).
+    logging.getLogger().addHandler(logging.NullHandler())
     try:
         sys.exit(cli(prog_name="sightline", standalone_mode=False) or 0)
     except (SightlineError, WorkerError) as exc:

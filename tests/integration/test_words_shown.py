@@ -18,7 +18,7 @@ from sqlalchemy import create_engine, text
 
 from producer_client import Sightline
 from producer_client.contract import Code, PositionIssue, Provenance, Reason
-from tests.conftest import Scene, until
+from tests.conftest import Scene, until, whole_stack
 from worker.cli import cli
 from worker.settings import Settings
 from worker.stack import Stack
@@ -84,6 +84,13 @@ def latin_words(said: str, own: set[str]) -> set[str]:
 
 
 @pytest.fixture(scope="module")
+def stack(photo_root: Path) -> Iterator[Stack]:
+    """One of its own: what other tests have refused has sentences that are cut, or are another language's."""
+    with whole_stack(photo_root) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
 def photos(stack: Stack, photo_root: Path, scenes: list[Scene]) -> Path:
     """A folder with a photo, and files that are none; and rows of the table whose files are gone."""
     folder = photo_root / "слова" / "a long name for a folder of holidays in the mountains"
@@ -95,6 +102,11 @@ def photos(stack: Stack, photo_root: Path, scenes: list[Scene]) -> Path:
     with engine.begin() as connection:
         insert = text("INSERT INTO photos (file_path, lat, lon, location_method) VALUES (:p, 1.25, 2.5, 'manual')")
         connection.execute(insert, [{"p": str(folder / f"gone {n}.jpg")} for n in range(6)])
+        # Postgres takes it, Python's reader does not.
+        connection.execute(
+            text("INSERT INTO photos (file_path, address_data) VALUES (:p, CAST(:deep AS jsonb))"),
+            {"p": str(folder / "deep.jpg"), "deep": "[" * 3000 + "]" * 3000},
+        )
     engine.dispose()
     return folder
 
