@@ -11,8 +11,9 @@ import os
 import socket
 from typing import Any
 
-from celery import Celery
-from celery.beat import ScheduleEntry, Scheduler, SchedulingError
+from celery import Celery, platforms
+from celery.apps.beat import Beat
+from celery.beat import ScheduleEntry, Scheduler, SchedulingError, Service
 from celery.signals import worker_shutting_down
 
 from worker.app import ROLES
@@ -55,12 +56,27 @@ def run_worker(app: Celery, *, role: str, queues: str, concurrency: int, log_lev
     return asked
 
 
-def run_beat(app: Celery, *, log_level: str) -> None:
-    """Raises SystemExit when a signal asks it to; returns when it has ended by itself."""
+class Stoppable(Beat):
+    """Celery's beat swallows the SystemExit of its own handler, and whoever called it cannot tell (5.7)."""
+
+    asked = False
+
+    def install_sync_handler(self, service: Service) -> None:
+        def stop(*_: object) -> None:
+            self.asked = True
+            raise SystemExit
+
+        platforms.signals.update(SIGTERM=stop, SIGINT=stop)
+
+
+def run_beat(app: Celery, *, log_level: str) -> bool:
+    """Returns when the beat has ended: whether a signal asked for that. One before its loop raises SystemExit."""
+    beat = Stoppable(app=app, loglevel=log_level)
     try:
-        app.Beat(loglevel=log_level).run()
+        beat.run()
     except Exception:  # others' code: Celery's beat, which raises what it likes; the process ends with a code
         log.exception("the beat has ended")
+    return beat.asked
 
 
 def _level(name: str) -> int:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,9 +24,10 @@ from tests.faults.conftest import PATIENCE_S, Gate, until
 from worker.children import Process
 from worker.commands import doctor
 from worker.commands.terminal import ENDED
-from worker.embedded import EmbeddedServers
+from worker.embedded import VALKEY, EmbeddedServers
 from worker.errors import Permanent
 from worker.parking import Parking
+from worker.settings import Settings
 from worker.stack import Stack
 
 QUEUE = "interactive"
@@ -346,3 +349,54 @@ def test_an_end_that_nobody_asked_for_has_a_code_of_its_own(command: list[str], 
 
     assert ended.returncode == ENDED
     assert "has ended by itself" in ended.stderr
+
+
+@pytest.fixture
+def own_redis() -> Iterator[EmbeddedServers]:
+    """One that may be stopped."""
+    with server_dir() as folder, EmbeddedServers(folder, with_postgres=False) as servers:
+        yield servers
+
+
+@pytest.fixture
+def beat(own_redis: EmbeddedServers, tmp_path: Path) -> Iterator[Process]:
+    """One that has knocked."""
+    settings = Settings(broker_url=own_redis.broker_url, data_dir=tmp_path, tick_every_s=0.5)
+    process = Process(settings, "beat", log=tmp_path / "beat.log")
+    try:
+        with redis.Redis.from_url(own_redis.broker_url) as server:
+            until(lambda: server.llen(PREFIX + "index") > 0, "the beat knocks")
+        yield process
+    finally:
+        process.kill()
+
+
+def stop(servers: EmbeddedServers) -> None:
+    with redis.Redis.from_url(servers.broker_url) as server:
+        server.shutdown(nosave=True)
+    until(lambda: servers.ended(VALKEY) is not None, "Redis has ended")
+
+
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("away", [False, True], ids=["", "while Redis is away"])
+def test_a_beat_that_is_asked_to_stop_ends_with_code_0(
+    asked: signal.Signals, away: bool, own_redis: EmbeddedServers, beat: Process
+) -> None:
+    if away:
+        stop(own_redis)
+        until(says(beat, "nothing was sent"), "the beat has met it")
+    os.kill(beat.pid, asked)
+    beat.wait()
+
+    assert beat.exit_code == 0
+    assert "by itself" not in log_of(beat)
+
+
+def test_a_beat_knocks_again_when_redis_is_back(own_redis: EmbeddedServers, beat: Process) -> None:
+    stop(own_redis)
+    until(says(beat, "nothing was sent"), "the beat has met it")
+    own_redis.start_again(VALKEY)
+
+    with redis.Redis.from_url(own_redis.broker_url) as server:
+        server.delete(PREFIX + "index")
+        until(lambda: server.llen(PREFIX + "index") > 0, "the beat knocks")

@@ -55,8 +55,9 @@ def beat() -> None:
     from worker.running import run_beat
 
     settings = load_settings()
-    run_beat(create_app(settings), log_level=settings.log_level)
-    fail(say("the beat has ended by itself; its log says why"), ENDED)
+    asked = run_beat(create_app(settings), log_level=settings.log_level)
+    if not asked:
+        fail(say("the beat has ended by itself; its log says why"), ENDED)
 
 
 def migrate(as_json: AsJson = False) -> None:
