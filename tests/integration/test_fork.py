@@ -12,7 +12,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx2
@@ -38,12 +38,40 @@ def running(log: Path, *command: str, redis_url: str) -> Iterator[subprocess.Pop
             env={**os.environ, "FORKED_REDIS": redis_url, "C_FORCE_ROOT": "1"},
             stdout=out,
             stderr=out,
+            start_new_session=True,
         )
     try:
         yield process
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(PATIENCE_S)
+        try:
+            process.send_signal(signal.SIGTERM)
+            process.wait(PATIENCE_S)
+        finally:
+            kill_all(process)
+
+
+def kill_all(process: subprocess.Popen[bytes]) -> None:
+    """It and its children, of which some may hang; it has a session of its own."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def finished(*command: str, redis_url: str, patience_s: float = PATIENCE_S) -> tuple[int, str]:
+    """The exit code and all that was said. No child outlives it."""
+    with subprocess.Popen(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env={**os.environ, "FORKED_REDIS": redis_url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    ) as process:
+        try:
+            said, _ = process.communicate(timeout=patience_s)
+            return process.returncode, said.decode()
+        finally:
+            kill_all(process)
 
 
 @pytest.fixture(scope="module")
@@ -59,15 +87,8 @@ def run(redis_url: str) -> Callable[..., None]:
     """Run one of `tests.forked` to its end."""
 
     def done(*what: str) -> None:
-        said = subprocess.run(
-            [sys.executable, "-m", "tests.forked", *what],
-            cwd=ROOT,
-            env={**os.environ, "FORKED_REDIS": redis_url},
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S * 2,
-        )
-        assert said.returncode == 0, said.stdout + said.stderr
+        code, said = finished("-m", "tests.forked", *what, redis_url=redis_url, patience_s=PATIENCE_S * 2)
+        assert code == 0, said
 
     return done
 
@@ -136,13 +157,8 @@ after = {one["id"] for one in client._line().replies._store.client.client_list()
 assert before <= after, "its connections were ended"
 right(0)
 """
-    subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env={**os.environ, "FORKED_REDIS": redis_url},
-        check=True,
-        timeout=PATIENCE_S,
-    )
+    code, said = finished("-c", program, redis_url=redis_url)
+    assert code == 0, said
 
 
 def test_handles_that_nobody_waits_for_leave_nothing_and_the_program_ends_silently(redis_url: str) -> None:
@@ -167,16 +183,7 @@ asyncio.run(give_up())
 assert client._line().replies.wait("nobody", 0.1) is None
 """
     start = time.monotonic()
-    said = subprocess.run(
-        [sys.executable, "-W", "error", "-X", "dev", "-c", program],
-        cwd=ROOT,
-        env={**os.environ, "FORKED_REDIS": redis_url},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-    )
-
-    assert (said.returncode, said.stdout, said.stderr) == (0, "", "")
+    assert finished("-W", "error", "-X", "dev", "-c", program, redis_url=redis_url) == (0, "")
     assert time.monotonic() - start < 15, "it ended before the patience of the one that was awaited"
     with redis.Redis.from_url(redis_url) as connection:
         replies = connection.keys("sightline:celery-task-meta-*")
