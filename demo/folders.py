@@ -163,6 +163,9 @@ def _from_files(folder: Path, remarks: list[str], progress: Callable[[int, int],
 
 def _position(path: Path) -> tuple[float, float] | None:
     """By the header alone, where the format has one that is quick to read."""
+    if not path.is_file():
+        # A pipe would be waited for, and a link to nothing is no photo either.
+        return None
     try:
         if path.suffix.lower() == ".jxl":
             return decode(path.read_bytes(), side=32, max_megapixels=100).gps

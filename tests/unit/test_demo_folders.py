@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -150,3 +151,14 @@ def test_a_large_folder_is_said_to_be_asked_in_part(tmp_path: Path) -> None:
 
     assert len(found.cases) <= MOST
     assert found.remarks[0].startswith(f"2000 photos have a position; the demo takes {MOST} of them")
+
+
+def test_a_pipe_that_is_called_like_a_photo_is_not_waited_for(tmp_path: Path) -> None:
+    photo(tmp_path / "1.jpg", 1)
+    photo(tmp_path / "2.jpg", 2)
+    os.mkfifo(tmp_path / "3.jpg")
+
+    found = read(tmp_path)
+
+    assert len(found.cases) == 2
+    assert found.remarks == ["photos without a position in their EXIF or XMP: 1 of 3"]
