@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from worker import holding
-from worker.embedded.private import UMASK, opened_to_append
+from worker.private import UMASK, opened_to_append
 from worker.settings import Settings
 from worker.words import say
 

@@ -18,6 +18,7 @@ from typing import IO
 
 import msgspec
 
+from worker import private
 from worker.words import say
 
 LOCK, NOTE = "up.lock", "up.json"
@@ -110,11 +111,7 @@ class Hold:
         self._run = Run(
             Started("up", os.getpid(), born(os.getpid())), since, broker, ready, tuple(processes), tuple(servers)
         )
-        new = self.folder / f"{NOTE}.new"
-        new.unlink(missing_ok=True)
-        new.touch(mode=0o600)
-        new.write_bytes(msgspec.json.encode(self._run))
-        new.replace(self.folder / NOTE)
+        private.replace(self.folder / NOTE, msgspec.json.encode(self._run))
 
     def release(self) -> None:
         if self._lock is not None:

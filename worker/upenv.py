@@ -13,17 +13,15 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
+from worker import private
+
 NAME = "up.env"
 
 
 def write(path: Path, values: Mapping[str, str]) -> None:
     """Replace the file by one that only its owner may read: the address of a database may have a password in it."""
     text = "".join(f"{name}={_quoted(value)}\n" for name, value in values.items())
-    new = path.with_suffix(".new")
-    new.unlink(missing_ok=True)
-    new.touch(mode=0o600, exist_ok=False)
-    new.write_bytes(os.fsencode(text))
-    new.replace(path)
+    private.replace(path, os.fsencode(text))
 
 
 def read(path: Path) -> dict[str, str]:

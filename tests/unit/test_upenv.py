@@ -82,8 +82,8 @@ def test_a_shell_reads_it_too(tmp_path: Path, name: str) -> None:
 def test_an_old_note_is_replaced_whole_and_never_readable_by_others(tmp_path: Path) -> None:
     path = tmp_path / upenv.NAME
     path.write_text("SIGHTLINE_DATABASE_URL='x'\n")
-    path.with_suffix(".new").write_text("left by one that was killed")
-    path.with_suffix(".new").chmod(0o644)
+    path.with_name("up.env.new").write_text("left by one that was killed")
+    path.with_name("up.env.new").chmod(0o644)
 
     upenv.write(path, {"SIGHTLINE_ENCODER": "e"})
 

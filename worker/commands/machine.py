@@ -19,6 +19,7 @@ from worker import upenv
 from worker.commands.connections import open_store
 from worker.commands.terminal import BAD_SETTINGS, FAILED, NO_MODEL, RUNS_ALREADY, AsJson, err, fail, out, show
 from worker.holding import Hold, Run, RunsAlready, unusable, who_runs
+from worker.private import UMASK
 from worker.settings import Settings
 from worker.settings import load as load_settings
 from worker.signals import raise_on_signals
@@ -49,7 +50,7 @@ def up(detach: Detach = False, verbose: Verbose = False) -> None:
     """
     settings = load_settings(note=False)
     # Nobody else on this machine is to read what is kept, nor what the logs say.
-    os.umask(0o077)
+    os.umask(UMASK)
     raise_on_signals()
     with _in_sentences():
         if detach:

@@ -14,10 +14,11 @@ from typing import IO, Self
 
 from producer_client.contract import Code
 from worker.embedded.postgres import Postgres
-from worker.embedded.private import close_data_dir, opened_to_append
+from worker.embedded.private import close_data_dir
 from worker.embedded.valkey import Valkey
 from worker.errors import Permanent
 from worker.extras import embedded_lacks
+from worker.private import opened_to_append
 from worker.words import say
 
 POSTGRES, VALKEY = "Postgres", "Valkey"
@@ -157,9 +158,8 @@ def new_cluster(data_dir: Path) -> Iterator[str]:
 
     Raises RuntimeError where the servers of the folder run, or this one does not start.
     """
+    _see_that_they_are_installed()
     folder = data_dir.absolute()
-    if lacking := embedded_lacks():
-        raise Permanent(Code.NOT_READY, f"this machine has no servers of its own to start: {lacking}")
     try:
         folder = _real(folder)
         close_data_dir(folder)

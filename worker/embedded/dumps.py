@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from worker.embedded.postgres import environment, program
-from worker.embedded.private import UMASK
+from worker.private import UMASK
 from worker.words import say
 
 #: Is called while a program works, several times a second.

@@ -36,11 +36,15 @@ def choose(wanted: int, folder: Path) -> tuple[int, int | None]:
         last = int(path.read_text())
         if 0 < last < 65536 and _not_free(last) is None:
             return last, None
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     path.write_text(f"{port}\n")
     return port, last
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _not_free(port: int) -> str | None:

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from worker.embedded.private import UMASK, Account, account_for, opened_to_append, remove_socket_folder, socket_folder
+from worker.embedded.private import Account, account_for, remove_socket_folder, socket_folder
 from worker.embedded.processes import end, last_words, living_in, wait_for_nobody_in
+from worker.private import UMASK, opened_to_append
 from worker.words import say
 
 if TYPE_CHECKING:

@@ -13,12 +13,10 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
+from worker.private import UMASK
 from worker.words import say
 
-#: For whatever a server or a process of `sightline up` makes: nothing for group and others.
-UMASK = 0o077
 #: What root's Postgres runs as, which itself refuses to be root.
 ACCOUNT = "sightline-db"
 #: By the part of the name before a dot: what only we make in a data folder, and what others may call something so, too.
@@ -101,11 +99,6 @@ def socket_folder(folder: Path, name: str, account: Account) -> Path:
             os.chown(made, account.uid, account.gid)
             return made
     raise RuntimeError(say("no folder with a path that is short enough for a socket: set TMPDIR to one"))
-
-
-def opened_to_append(log: Path) -> IO[bytes]:
-    """A log that a process of ours writes to, made so that others do not read it."""
-    return os.fdopen(os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), "ab")
 
 
 def remove_socket_folder(made: Path, folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import signal
 import socket
@@ -12,8 +11,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from worker.embedded.private import UMASK
+from worker.embedded.port import free_port
 from worker.embedded.processes import end, last_words, living_in
+from worker.private import UMASK, replace
 from worker.words import say
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Valkey:
 
         self._folder.mkdir(mode=0o700, exist_ok=True)
         self.end_left()
-        port = self.port = wanted_port or _free_port()
+        port = self.port = wanted_port or free_port()
         password = self._password()
         options = {
             "port": port,
@@ -95,11 +95,7 @@ class Valkey:
                 path.chmod(0o600)
                 return password
         password = secrets.token_urlsafe(24)
-        new = path.with_suffix(".new")
-        new.unlink(missing_ok=True)
-        with os.fdopen(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-            file.write(password + "\n")
-        new.replace(path)
+        replace(path, f"{password}\n".encode())
         return password
 
     def _wait(self, port: int, password: str) -> None:
@@ -114,9 +110,3 @@ class Valkey:
                     return
             time.sleep(0.02)
         raise RuntimeError(say("Valkey did not start on port {port}: {words}", port=port, words=last_words(self._log)))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
