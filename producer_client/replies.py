@@ -88,7 +88,7 @@ class Replies:
         try:
             bell.subscribe(channel)
             yield bell
-            bell.unsubscribe(channel)  # type: ignore[no-untyped-call]
+            bell.unsubscribe(channel)  # type: ignore[no-untyped-call]  # redis has no types for it
         except BaseException:
             # Whatever it is in the middle of, the next one could not trust it.
             bell.close()

@@ -118,14 +118,12 @@ class Taking:
         """Put what was taken and noted nowhere back to where it lay, as the next to be taken."""
         taken = self.in_hand.taken
         if taken is not None:
-            with self.plain() as client:
-                client.rpush(taken.key, taken.item)
+            self.plain().rpush(taken.key, taken.item)
             self.in_hand.taken = None
             log.warning("a message is back in its queue", extra={"queue": taken.key})
 
     def park(self: Any, taken: Taken, why: str) -> None:
-        with self.plain() as client:
-            parked = Parking(client, prefix=self.global_keyprefix).park(taken.key, taken.item, why)
+        parked = Parking(self.plain(), prefix=self.global_keyprefix).park(taken.key, taken.item, why)
         log.error("parked: `sightline parked` shows it", extra={"parked": parked.id, "queue": taken.key, "why": why})
 
     def unreadable_note(self: Any, entry: bytes) -> str | None:
@@ -152,10 +150,9 @@ class Taking:
         for part in ("exchange", "routing_key"):
             _text(part, _mapping("delivery_info", message.delivery_info)[part])
 
-    @contextmanager
-    def plain(self: Any) -> Iterator[redis.Redis]:
+    def plain(self: Any) -> redis.Redis:
         """A client that takes names as they are; kombu's own puts the prefix before some of them."""
-        yield redis.Redis(connection_pool=self.pool)
+        return redis.Redis(connection_pool=self.pool)
 
 
 class Channel(Taking, by_kombu.Channel):  # type: ignore[misc]  # kombu has no types
@@ -235,8 +232,7 @@ def parking(settings: Settings) -> Iterator[Parking]:
     with Connection(settings.broker_url, transport_options=options, connect_timeout=5) as connection:
         try:
             channel: Any = connection.ensure_connection(max_retries=1, timeout=5).default_channel
-            with channel.plain() as client:
-                yield Parking(client, prefix=settings.key_prefix)
+            yield Parking(channel.plain(), prefix=settings.key_prefix)
         except (kombu.exceptions.OperationalError, *SERVER_ERRORS) as exc:
             raise Transient(Code.UNAVAILABLE, f"{connection.as_uri()}: {exc}") from exc
 

@@ -6,8 +6,9 @@ Knows no command.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import TypeVar
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,6 +20,7 @@ from producer_client.errors import short
 from worker.core.ports import StoredVectors
 from worker.words import in_language, say
 
+T = TypeVar("T")
 #: Called with (done, in all).
 Told = Callable[[int, int], None]
 
@@ -37,6 +39,21 @@ def progress_bar(what: str, console: Console | None = None) -> Iterator[Told]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def parted(outcomes: Iterable[T | Refused | Pending]) -> tuple[list[T], list[Refused], list[Pending]]:
+    """What went well, the refusals, and what was not answered."""
+    well: list[T] = []
+    refused: list[Refused] = []
+    pending: list[Pending] = []
+    for outcome in outcomes:
+        if isinstance(outcome, Refused):
+            refused.append(outcome)
+        elif isinstance(outcome, Pending):
+            pending.append(outcome)
+        else:
+            well.append(outcome)
+    return well, refused, pending
 
 
 def both(*told: Told) -> Told:
@@ -156,10 +173,10 @@ def _send_pages(
             def further(now: int, _: int, before: int = done) -> None:
                 progress(before + now, todo)
 
-            outcomes = send(page, further)
-            refused += [outcome for outcome in outcomes if isinstance(outcome, Refused)]
-            pending += [outcome for outcome in outcomes if isinstance(outcome, Pending)]
-            well += sum(not isinstance(outcome, (Refused, Pending)) for outcome in outcomes)
+            done_now, refused_now, pending_now = parted(send(page, further))
+            well += len(done_now)
+            refused += refused_now
+            pending += pending_now
     return well, refused, pending
 
 

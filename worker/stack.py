@@ -8,9 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Self
 
-from kombu.utils.url import maybe_sanitize_url
-
 from producer_client import Sightline, TimedOut, TryAgain
+from producer_client.reach import shown
 from worker import embedded, holding, signals
 from worker.children import Process, how_it_ended
 from worker.embedded import EmbeddedServers, port
@@ -67,7 +66,7 @@ class Stack:
     @property
     def broker(self) -> str:
         """The address of the broker, without its password."""
-        return maybe_sanitize_url(self.settings.broker_url)
+        return shown(self.settings.broker_url)
 
     def __enter__(self) -> Self:
         self._hold.take()
@@ -194,16 +193,10 @@ class Stack:
         )
 
     def _migrate(self) -> None:
-        from worker.storage.migrate import migrate
         from worker.storage.store import PostgresStore
 
-        with closing(PostgresStore(self.settings)) as store, store.database.guard():
-            migrate(
-                store.database.engine,
-                schema=self.settings.db_schema,
-                photos_table=self.settings.photos_table,
-                columns=self.settings.photos_columns,
-            )
+        with closing(PostgresStore(self.settings)) as store:
+            store.migrate()
             store.rows.table  # noqa: B018  # a table that is of no use is said before anything starts
 
 

@@ -80,7 +80,8 @@ def restore(
         with new_cluster(settings.data_dir) as url, err.status(say("restoring")) as status:
             dumps.restore(file, url, lambda: status.update(_since(say("restoring"), started)))
             status.update(say("bringing it to this release's schema"))
-            revision = _migrated(settings.model_copy(update={"database_url": url}))
+            with open_store(settings.model_copy(update={"database_url": url})) as store:
+                revision = store.migrate()
     told = {"file": str(file), "revision": revision, "replaced": there, "took_s": time.monotonic() - started}
     words = say(
         "[green]restored[/] {file}, at revision {revision}. Start `sightline up`, then `sightline rebuild`: until its "
@@ -131,18 +132,6 @@ def _write(url: str, file: Path) -> None:
 
 def _since(doing: str, started: float) -> str:
     return say("{doing}, {seconds:.0f} s", doing=doing, seconds=time.monotonic() - started)
-
-
-def _migrated(settings: Settings) -> str:
-    from worker.storage.migrate import migrate
-
-    with open_store(settings) as store, store.database.guard():
-        return migrate(
-            store.database.engine,
-            schema=settings.db_schema,
-            photos_table=settings.photos_table,
-            columns=settings.photos_columns,
-        )
 
 
 @contextmanager

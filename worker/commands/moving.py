@@ -32,7 +32,7 @@ from worker.commands.terminal import (
     told_when_stopped,
 )
 from worker.errors import Permanent
-from worker.progress import both, embed_missing, progress_bar, statistics_lines
+from worker.progress import both, embed_missing, parted, progress_bar, statistics_lines
 from worker.settings import Settings
 from worker.settings import load as load_settings
 from worker.words import say
@@ -117,9 +117,9 @@ def import_legacy(
             reused = len(vectors)
             with told_when_stopped(len(new)) as told:
                 outcomes = client.add_many(new, timeout_s=timeout, progress=both(progress, told))
-        refused += [outcome for outcome in outcomes if isinstance(outcome, Refused)]
-        pending = [outcome for outcome in outcomes if isinstance(outcome, Pending)]
-        stored = sum(not isinstance(outcome, (Refused, Pending)) for outcome in outcomes)
+        imported, refused_now, pending = parted(outcomes)
+        refused += refused_now
+        stored = len(imported)
 
     def table() -> None:
         out.print(report_table(str(file), report))

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from producer_client import EmbedItem, NewPhoto, Pending, Photo, Provenance, Refused
-from producer_client.contract import Embedded, Purged, Removed, Stored
+from producer_client.contract import Purged, Removed, Stored
 from producer_client.errors import short
 from worker.commands.connections import open_client, open_store
 from worker.commands.positions import position_lines
@@ -30,7 +30,7 @@ from worker.commands.terminal import (
     told_when_stopped,
 )
 from worker.manifest import LeftOut, Note, NotRead, new_photos
-from worker.progress import both, embed_missing, look_at_pictures, progress_bar
+from worker.progress import both, embed_missing, look_at_pictures, parted, progress_bar
 from worker.settings import load as load_settings
 from worker.words import in_language, say
 
@@ -86,9 +86,7 @@ def add(
             progress_bar(say("adding")) as progress,
         ):
             outcomes += client.add_many(new, timeout_s=timeout, progress=both(progress, told))
-    stored = [outcome for outcome in outcomes if isinstance(outcome, Stored)]
-    refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
-    pending = [outcome for outcome in outcomes if isinstance(outcome, Pending)]
+    stored, refused, pending = parted(outcomes)
 
     def table() -> None:
         print_refused(refused)
@@ -147,10 +145,9 @@ def embed(
         items = [EmbedItem(ref=str(path), photo=Photo(path=str(path.resolve()))) for path in photos or ()]
         with open_client(load_settings()) as client, progress_bar(say("embedding")) as progress:
             outcomes = client.embed_many(items, return_vectors=True, timeout_s=timeout, progress=progress)
-        refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
-        pending = [outcome for outcome in outcomes if isinstance(outcome, Pending)]
-        stored, seen = len(outcomes) - len(refused) - len(pending), 0
-        facts = {"embedded": [outcome.to_wire() for outcome in outcomes if isinstance(outcome, Embedded)]}
+        embedded, refused, pending = parted(outcomes)
+        stored, seen = len(embedded), 0
+        facts = {"embedded": [outcome.to_wire() for outcome in embedded]}
         lines = []
 
     def table() -> None:

@@ -28,7 +28,7 @@ from worker.commands.terminal import (
     show,
     told_when_stopped,
 )
-from worker.progress import both, progress_bar
+from worker.progress import both, parted, progress_bar
 from worker.settings import load as load_settings
 from worker.words import say, told
 
@@ -65,7 +65,7 @@ def refused(
     settings = load_settings()
     with open_store(settings) as store:
         found = store.attempts.not_taken(photo_ids or None, code or None)
-    outcomes = []
+    outcomes: list[Stored | Refused | Pending] = []
     if retry and found:
         new = [NewPhoto(ref=f"photo {photo.photo_id}", photo=Photo(photo_id=photo.photo_id)) for photo in found]
         with (
@@ -74,9 +74,7 @@ def refused(
             progress_bar(say("trying again")) as progress,
         ):
             outcomes = client.add_many(new, timeout_s=timeout, progress=both(progress, hear))
-    stored = [outcome for outcome in outcomes if isinstance(outcome, Stored)]
-    again = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
-    pending = [outcome for outcome in outcomes if isinstance(outcome, Pending)]
+    stored, again, pending = parted(outcomes)
 
     def table() -> None:
         if not found:

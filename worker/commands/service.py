@@ -62,16 +62,8 @@ def beat() -> None:
 
 def migrate(as_json: AsJson = False) -> None:
     """Bring the database to this release's schema."""
-    from worker.storage.migrate import migrate as run
-
-    settings = load_settings()
-    with open_store(settings) as store, store.database.guard():
-        revision = run(
-            store.database.engine,
-            schema=settings.db_schema,
-            photos_table=settings.photos_table,
-            columns=settings.photos_columns,
-        )
+    with open_store(load_settings()) as store:
+        revision = store.migrate()
         store.rows.table  # noqa: B018  # looked at now, not by the first photo
     show(
         as_json,

@@ -31,5 +31,17 @@ class PostgresStore:
         self.models = Models(self.database, self.vectors)
         self.runs = Runs(self.database, settings)
 
+    def migrate(self) -> str:
+        """Bring the database to this release's schema; returns the revision reached."""
+        from worker.storage.migrate import migrate  # alembic, which nothing else needs
+
+        with self.database.guard():
+            return migrate(
+                self.database.engine,
+                schema=self.settings.db_schema,
+                photos_table=self.settings.photos_table,
+                columns=self.settings.photos_columns,
+            )
+
     def close(self) -> None:
         self.database.close()
