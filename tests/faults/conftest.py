@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -72,8 +73,8 @@ def gate(scenes: list[Scene]) -> Iterator[Gate]:
     gate.close()
 
 
-@pytest.fixture
-def frail(photo_root: Path) -> Iterator[Stack]:
+@contextmanager
+def hasty_stack(photo_root: Path, **more: Any) -> Iterator[Stack]:
     """Servers alone, with settings under which a dead worker's messages come back within seconds."""
     with server_dir() as data_dir:
         settings = Settings(
@@ -86,28 +87,23 @@ def frail(photo_root: Path) -> Iterator[Stack]:
             url_hosts=("127.0.0.1",),
             url_schemes=("http",),
             url_private=True,
+            **more,
         )
         with Stack(settings, log_dir=data_dir / "logs", port=0) as running:
             yield running
+
+
+@pytest.fixture
+def frail(photo_root: Path) -> Iterator[Stack]:
+    """For a test that ends processes of it."""
+    with hasty_stack(photo_root) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
 def sturdy(photo_root: Path) -> Iterator[Stack]:
     """Both workers and the beat, started once: no test that uses them may end one of them."""
-    with server_dir() as data_dir:
-        settings = Settings(
-            data_dir=data_dir,
-            photo_roots=(photo_root,),
-            encoder=ENCODER,
-            concurrency=2,
-            visibility_timeout_s=5,
-            retry_pause_s=0.2,
-            tick_every_s=0.5,
-            url_hosts=("127.0.0.1",),
-            url_schemes=("http",),
-            url_private=True,
-        )
-        with Stack(settings, log_dir=data_dir / "logs", port=0) as running:
-            running.start_all()
-            running.wait_ready()
-            yield running
+    with hasty_stack(photo_root, tick_every_s=0.5) as running:
+        running.start_all()
+        running.wait_ready()
+        yield running

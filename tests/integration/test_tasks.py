@@ -47,10 +47,16 @@ AWAY = Transient(Code.UNAVAILABLE, "Postgres: no route to host")
 Run = Callable[[TaskName, dict[str, Any], Failing], dict[str, Any]]
 
 
+def in_memory(**settings: Any) -> Celery:
+    """The app with its tasks, without a broker."""
+    app = create_app(Settings(broker_url="memory://", result_backend="cache+memory://", **settings))
+    app.loader.import_default_modules()
+    return app
+
+
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
-    app: Celery = create_app(Settings(broker_url="memory://", result_backend="cache+memory://", retry_pause_s=0.001))
-    app.loader.import_default_modules()
+    app = in_memory(retry_pause_s=0.001)
 
     def apply(name: TaskName, wire: dict[str, Any], library: Failing) -> dict[str, Any]:
         monkeypatch.setattr(Runtime, "library", library)
@@ -72,8 +78,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
 def test_a_task_says_who_waits_for_it_and_how_long(
     monkeypatch: pytest.MonkeyPatch, routing_key: str, expires_s: float | None, urgent: bool, gives_up: bool
 ) -> None:
-    app: Celery = create_app(Settings(broker_url="memory://", result_backend="cache+memory://"))
-    app.loader.import_default_modules()
+    app = in_memory()
     seen: list[Request] = []
 
     class Library:
@@ -147,8 +152,7 @@ def test_an_unexpected_error_is_a_code_and_a_sentence_without_a_traceback(run: R
 
 def test_a_write_that_failed_for_days_is_still_tried(run: Run) -> None:
     """The pause doubles: its formula must not overflow after a night of tries."""
-    app = create_app(Settings(broker_url="memory://", result_backend="cache+memory://", retry_pause_s=1.0))
-    app.loader.import_default_modules()
+    app = in_memory(retry_pause_s=1.0)
     task: Any = app.tasks[TaskName.ADD_TO_INDEX.value]
     task.push_request(retries=5000, id="x", called_directly=False, is_eager=False, args=(ADD,), kwargs={})
     try:
@@ -163,8 +167,7 @@ def test_a_write_that_failed_for_days_is_still_tried(run: Run) -> None:
 def test_a_message_that_has_killed_its_worker_too_often_is_answered(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     library = Failing()
     library.came_back_too_often = lambda task_id: True  # type: ignore[attr-defined]
-    app = create_app(Settings(broker_url="memory://", result_backend="cache+memory://"))
-    app.loader.import_default_modules()
+    app = in_memory()
     monkeypatch.setattr(Runtime, "library", library)
     task = app.tasks[TaskName.ADD_TO_INDEX.value]
     task.push_request(id="x", delivery_info={"redelivered": True})
@@ -181,8 +184,7 @@ def test_a_message_that_its_living_worker_has_begun_before_has_not_killed_it(mon
     """Redis hands it out again when connections were lost."""
     library = Failing()
     library.came_back_too_often = lambda task_id: True  # type: ignore[attr-defined]
-    app = create_app(Settings(broker_url="memory://", result_backend="cache+memory://"))
-    app.loader.import_default_modules()
+    app = in_memory()
     monkeypatch.setattr(Runtime, "library", library)
     task = app.tasks[TaskName.ADD_TO_INDEX.value]
     for redelivered in (False, True):
@@ -206,8 +208,7 @@ def test_a_question_that_came_back_is_tried_where_nothing_can_be_counted_and_a_w
 
     library = Failing()
     library.came_back_too_often = count  # type: ignore[attr-defined]
-    app = create_app(Settings(broker_url="memory://", result_backend="cache+memory://"))
-    app.loader.import_default_modules()
+    app = in_memory()
     monkeypatch.setattr(Runtime, "library", library)
     found: Any = app.tasks[task.value]
     again: list[Transient] = []
