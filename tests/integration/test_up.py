@@ -307,6 +307,8 @@ def test_who_is_impatient_ends_it_at_once_and_leaves_no_server(folder: Folder) -
         worker = folder.process("worker")
         # As one that does not end in time.
         os.kill(worker.pid, signal.SIGSTOP)
+        # Or a SIGTERM would be taken before it, as the lower number of the two, and end the worker.
+        until(lambda: psutil.Process(worker.pid).status() == psutil.STATUS_STOPPED, PATIENCE_S)
 
         up.send_signal(signal.SIGINT)
         until(lambda: not folder.process("beat").lives if folder.run else True, PATIENCE_S)
