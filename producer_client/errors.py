@@ -15,12 +15,15 @@ import re
 from producer_client.words import Code
 
 #: Characters of one word in a sentence, and of all of it. What callers send may have a hundred thousand.
-LONGEST_WORD, LONGEST_SENTENCE = 200, 1000
+LONGEST_WORD, LONGEST_SENTENCE, LONGEST_TO_PASTE = 200, 1000, 6000
 
 
 def short(sentence: str) -> str:
-    """The sentence with what it echoes cut. Of a long path the end stays, where the file's name is."""
-    if len(sentence) <= LONGEST_WORD:
+    """The sentence with what it echoes cut. Of a long path the end stays, where the file's name is.
+
+    What is to be pasted, SQL or a command on lines of its own that begin with two blanks, is of no use in parts.
+    """
+    if len(sentence) <= LONGEST_WORD or ("\n  " in sentence and len(sentence) <= LONGEST_TO_PASTE):
         return sentence
     sentence = re.sub(
         rf"\S{{{LONGEST_WORD + 1},}}", lambda word: f"{word[0][:60]}…{word[0][61 - LONGEST_WORD :]}", sentence

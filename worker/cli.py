@@ -16,7 +16,7 @@ from typer.exceptions import Abort, TyperException
 from producer_client import SightlineError
 from worker.commands import doctor, index, keeping, machine, moving, parked, photos, questions, refused, service
 from worker.commands.pages import Command, Group, speak, usage_fault
-from worker.commands.terminal import BAD_SETTINGS, FAILED, INTERRUPTED, fail
+from worker.commands.terminal import BAD_SETTINGS, FAILED, INTERRUPTED, fail, with_code
 from worker.errors import WorkerError
 from worker.settings import PREFIX
 from worker.words import in_language, say, told
@@ -87,7 +87,7 @@ def main() -> None:
     try:
         sys.exit(cli(prog_name="sightline", standalone_mode=False) or 0)
     except (SightlineError, WorkerError) as exc:
-        fail(f"{told(exc.code, exc.message)} [{exc.code}]", code=exc.code, english=exc.message)
+        fail(with_code(told(exc.code, exc.message), exc.code), code=exc.code, english=exc.message)
     except ValidationError as exc:
         wrong = "; ".join(
             f"{PREFIX}{'_'.join(map(str, e['loc'])).upper()}: {in_language(e['msg'])}" for e in exc.errors()

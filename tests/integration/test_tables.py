@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import re
+import subprocess
 from collections.abc import Callable
 
 import pytest
+from rich.console import Console
 from sqlalchemy import text
 
 from producer_client.contract import Code, Locate, NewPhoto, Photo, Provenance, Search, Stored
 from tests.conftest import Scene
+from worker import listed
+from worker.commands import terminal
 from worker.core.types import NewEntry, PhotoRow
 from worker.errors import Permanent, Unprepared
 from worker.library import Library
@@ -326,3 +331,45 @@ def test_a_worker_says_at_its_start_that_the_table_is_of_no_use(
 
     (line,) = [record.getMessage() for record in caplog.records if "photos table" in record.getMessage()]
     assert "ADD COLUMN sightline_id" in line
+
+
+WORST = [
+    Column("id", "uuid"), Column("file_path", "text"), Column("lat", "character varying(20)"),
+    Column("lon", "character varying(20)"), Column("address_data", "bytea"), Column("location_method", "text"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("language", ["en", "ru"])
+def test_sql_for_a_table_with_many_faults_is_shown_whole_and_on_unbroken_lines(
+    language: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIGHTLINE_LANG", language)
+    monkeypatch.setattr(terminal, "err", Console(file=(page := io.StringIO()), width=60))
+    why = str(misfit("gallery.photos_of_our_customers", WORST, {}))
+
+    with pytest.raises(SystemExit):
+        terminal.fail(told(Code.NOT_READY, Unprepared(why).message))
+
+    shown = page.getvalue()
+    assert sql_and_settings(shown)[0] == sql_and_settings(why)[0]
+    assert len(sql_and_settings(shown)[0]) == 2
+    assert max(len(line) for line in shown.splitlines() if not line.startswith("  ")) <= 60
+    first = {"en": "the photos table cannot be used", "ru": "таблица фото не подходит"}
+    assert first[language] in shown
+
+
+@pytest.mark.parametrize("theirs", ["my lat", "lat's", "lat,deg", "широта"])
+def test_a_setting_that_is_shown_can_be_pasted_into_a_shell(theirs: str) -> None:
+    columns = [Column(name, kind) for name, kind in (("id", "uuid"), ("file_path", "text"), (theirs, "real"))]
+    columns += [Column(name, "text") for name in ("lon_", "address_data", "location_method", "created_at")]
+
+    why = str(misfit("photos", columns, {"lat": theirs, "lon": "lon_", "created_at": "created_at"}))
+    only_key = str(
+        misfit("photos", [*columns[:3], Column("lon_", "real"), *columns[4:]], {"lat": theirs, "lon": "lon_"})
+    )
+
+    (setting,) = re.findall(r"and set (SIGHTLINE_PHOTOS_COLUMNS=.*)\Z", only_key)
+    read = subprocess.run(["sh", "-c", f"export {setting}; printenv SIGHTLINE_PHOTOS_COLUMNS"], capture_output=True)
+    named = listed.pairs(read.stdout.decode().rstrip("\n"))
+    assert named == {"lat": theirs, "lon": "lon_", "id": "sightline_id"}
+    assert "set SIGHTLINE_PHOTOS_TABLE=photos_for_sightline SIGHTLINE_PHOTOS_COLUMNS=" in why

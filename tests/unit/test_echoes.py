@@ -58,3 +58,11 @@ def test_a_ref_stays_whole_however_long_it_is() -> None:
     assert isinstance(refused, Refused)
     assert refused.ref == LONG
     assert len(refused.message) < 1000
+
+
+def test_what_is_to_be_pasted_stays_whole() -> None:
+    statement = f"  CREATE VIEW photos_for_sightline AS SELECT {', '.join(['lat::float8 AS lat'] * 100)};"
+    words = f"the table cannot be used. To do: run\n{statement}\nand start the workers again"
+
+    assert short(words) == words
+    assert len(short(words * 100)) == LONGEST_SENTENCE

@@ -20,7 +20,7 @@ from worker.commands.photos import checked_lines
 from worker.commands.questions import hits_table
 from worker.commands.refused import refused_table
 from worker.commands.reports import named_lines, point_lines, report_table
-from worker.commands.terminal import PathShown, fail, print_refused
+from worker.commands.terminal import PathShown, fail, print_refused, with_code
 from worker.core.types import NotTaken, PublishedGeneration
 from worker.encoder.choice import Measured
 from worker.library.checking import Checked
@@ -238,3 +238,15 @@ def test_an_error_is_json_with_its_letters_where_a_program_asks(
     error = json.loads(said.out)["error"]
     assert (error["code"], len(error["message"])) == ("not_found", len("нет фото ") + 200)
     assert "нет фото" in said.err
+
+
+@pytest.mark.parametrize(
+    ("sentence", "shown"),
+    [
+        ("no such file", "no such file [not_ready]"),
+        ("no backup\n  pg_restore: error: x\n  y", "no backup [not_ready]\n  pg_restore: error: x\n  y"),
+        ("run\n  ALTER TABLE x;\nand again", "run\n  ALTER TABLE x;\nand again [not_ready]"),
+    ],
+)
+def test_a_code_stands_at_the_end_of_our_own_sentence(sentence: str, shown: str) -> None:
+    assert with_code(sentence, Code.NOT_READY) == shown

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -166,5 +167,14 @@ def fail(
     if "--json" in sys.argv:
         error = {"code": code, "message": short(message if english is None else english)}
         sys.stdout.write(json.dumps({"error": error}, ensure_ascii=False) + "\n")
-    err.print(f"[bold red]sightline:[/] {escape(in_language(short(message)))}", highlight=False)
+    said = f"[bold red]sightline:[/] {escape(in_language(short(message)))}"
+    for line in said.splitlines():
+        # What begins so is to be pasted, or another program's words: no edge of a terminal breaks it.
+        err.print(line, highlight=False, soft_wrap=line.startswith("  "))
     raise SystemExit(exit_code)
+
+
+def with_code(sentence: str, code: Code) -> str:
+    """The sentence with its code, which stands before what another program has said, on the lines below."""
+    own, *below = re.split(r"(?=(?:\n  .*)+\Z)", sentence, maxsplit=1)
+    return f"{own} [{code}]{''.join(below)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
 from producer_client.fields import ADDRESS, LAT, LON, METHOD, PATH
+from worker import listed
 from worker.settings import PHOTO_COLUMNS
 
 #: What each column must be, and in words. Of others any type will do.
@@ -144,7 +146,7 @@ def _remedy(
     ]
     view = f"{table}_for_sightline"
     statements.append(f"CREATE VIEW {_quoted(view)} AS SELECT {', '.join(selected)} FROM {_quoted(table)};")
-    settings = f"SIGHTLINE_PHOTOS_TABLE={view}"
+    settings = f"SIGHTLINE_PHOTOS_TABLE={shlex.quote(view)}"
     if theirs:
         settings += " SIGHTLINE_PHOTOS_COLUMNS="
     remedy = (
@@ -191,7 +193,9 @@ def _code(statements: Sequence[str]) -> str:
 
 
 def _pairs(theirs: Mapping[str, str]) -> str:
-    return ",".join(f"{ours}={name}" for ours, name in theirs.items() if ours != name)
+    """As a shell takes it; nothing where nothing has another name."""
+    renamed = {ours: name for ours, name in theirs.items() if ours != name}
+    return shlex.quote(listed.written(renamed)) if renamed else ""
 
 
 def _quoted(table: str) -> str:
