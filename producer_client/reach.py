@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from kombu.exceptions import OperationalError
 from kombu.utils.url import maybe_sanitize_url
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from producer_client.errors import Unreachable
 from producer_client.words import Code
@@ -29,6 +29,11 @@ _SAID: tuple[tuple[str, str], ...] = (
     ),
     (r"max number of clients", "it has as many clients as it takes (maxclients): close some, or raise its limit"),
     (r"loading the dataset|busyloading", "it is starting and still reads its data: send it again in a moment"),
+    (
+        r"wrongtype|wrong kind of value",
+        "something else lies under a name of ours: see what another program keeps there, or take another "
+        "SIGHTLINE_KEY_PREFIX (clients: key_prefix=)",
+    ),
     (r"misconf", "it cannot write to its disk and takes no writes until it can: look at its log"),
     (r"\boom\b|maxmemory", "its memory is full (maxmemory): give it more, or see what fills it"),
     (r"db index is out of range|invalid db index", "it has no database of that number: it stands at the address's end"),
@@ -86,6 +91,9 @@ def why(exc: BaseException, *, tls: bool = False) -> str:
         r"timeout|timed out|unreachable|no route", said
     ):
         return f"{_SILENT} A Redis without TLS is silent to rediss://, too" if tls else _SILENT
+    answered = next((one for one in chain if isinstance(one, ResponseError)), None)
+    if answered is not None:
+        return f"it answers: {answered}"
     return f"{exc or type(exc).__name__}. {_SILENT}"
 
 

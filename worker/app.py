@@ -16,6 +16,7 @@ from producer_client.celery_app import PinnedCelery
 from producer_client.contract import Queue, TaskName
 from worker import logs
 from worker.broker import InHand, give_back_at_last
+from worker.outage import Outage
 from worker.runtime import Runtime
 from worker.settings import Settings
 
@@ -85,6 +86,7 @@ def create_app(settings: Settings) -> Celery:
             # Seconds until a bulk thread that has become free is given work.
             "polling_interval": 0.05,
             "in_hand": InHand(),
+            "outage": Outage(settings.broker_url),
         },
         result_backend_transport_options={
             "global_keyprefix": settings.key_prefix,
@@ -102,7 +104,6 @@ def create_app(settings: Settings) -> Celery:
         worker_cancel_long_running_tasks_on_connection_loss=False,
         # A broker that is away is waited for, at start and later.
         broker_connection_retry_on_startup=True,
-        broker_connection_max_retries=None,
         # A prefork process told to stop gives its task this long (commands/service.py); threads always end theirs.
         worker_soft_shutdown_timeout=20.0,
         # A child that loads a model needs longer than the default 4 s before it counts as dead.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,21 +22,23 @@ import kombu
 import redis
 from celery.app.amqp import AMQP
 from celery.backends.redis import RedisBackend
+from celery.exceptions import CPendingDeprecationWarning
 from celery.worker.consumer import Consumer
+from celery.worker.state import maybe_shutdown
 from kombu.transport import redis as by_kombu
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 
 from producer_client.contract import Code
 from producer_client.language import to_say
+from producer_client.reach import why
 from worker.errors import Transient
+from worker.outage import PAUSE_S, Outage
 from worker.parking import FROM_NO_QUEUE, Parking
 from worker.settings import Settings
 
 log = logging.getLogger(__name__)
 
-#: Seconds before a server is tried again that answered with an error: a replica is a primary again, or memory is free.
-PAUSE_S = 1.0
 #: Bytes of the largest item that is read; larger ones are parked as they are. The client refuses long before.
 LARGEST_ITEM = 64 << 20
 #: What kombu's JSON and base64, and our own checks, raise for an item that is no message.
@@ -82,6 +85,8 @@ class Taking:
     QoS = QoS
     #: A transport option, so that it outlives the channel. Who takes nothing needs none.
     in_hand: InHand
+    #: A transport option, too.
+    outage: Outage
     #: What was taken last, whatever became of it.
     last: Taken
 
@@ -100,6 +105,7 @@ class Taking:
             self._in_poll = None
             self._flush_brpop_reauth()
         if not reply:
+            self.outage.over()
             raise Empty
         key, item = bytes_to_str(reply[0]), reply[1]
         self.last = self.in_hand.taken = Taken(self.global_keyprefix + key, item)
@@ -112,6 +118,8 @@ class Taking:
             self.in_hand.taken = None
         else:
             self.connection._deliver(raw, queue)
+        # One that is full gives items away, and takes neither the note nor the item back.
+        self.outage.over()
         return True
 
     def give_back(self: Any) -> None:
@@ -156,11 +164,11 @@ class Taking:
 
 
 class Channel(Taking, by_kombu.Channel):  # type: ignore[misc]  # kombu has no types
-    from_transport_options = (*by_kombu.Channel.from_transport_options, "in_hand")
+    from_transport_options = (*by_kombu.Channel.from_transport_options, "in_hand", "outage")
 
 
 class SentinelChannel(Taking, by_kombu.SentinelChannel):  # type: ignore[misc]  # kombu has no types
-    from_transport_options = (*by_kombu.SentinelChannel.from_transport_options, "in_hand")
+    from_transport_options = (*by_kombu.SentinelChannel.from_transport_options, "in_hand", "outage")
 
 
 class Transport(by_kombu.Transport):
@@ -195,9 +203,9 @@ class Replies(RedisBackend):
         self.connection_errors = (*self.connection_errors, redis.exceptions.RedisError)
 
     def on_connection_error(self, max_retries: int | None, exc: Exception, intervals: Any, retries: int) -> Any:
-        pause_s = float(next(intervals))
-        log.warning("a reply waits for Redis", extra={"why": exc, "pause_s": pause_s})
-        return pause_s
+        if not retries:
+            log.warning("a reply waits for Redis", extra={"redis": self.as_uri(), "why": why(exc)})
+        return float(next(intervals))
 
 
 def give_back_at_last(app: Any) -> None:
@@ -268,17 +276,30 @@ class OutlivingConsumer(Consumer):
         message.channel.park(message.channel.last, f"unknown task {exc}")
         super().on_unknown_task(body, message, exc)
 
+    def ensure_connected(self, conn: kombu.Connection) -> kombu.Connection:
+        return self._outage.connect(conn, callback=maybe_shutdown)
+
     def on_connection_error_before_connected(self, exc: Exception) -> None:
         self._wait(exc)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        super().on_connection_error_after_connected(exc)
-        if not isinstance(exc, OSError | redis.exceptions.ConnectionError):
+        with warnings.catch_warnings():
+            # That tasks in hand go on is what we chose (worker.app).
+            warnings.simplefilter("ignore", CPendingDeprecationWarning)
+            super().on_connection_error_after_connected(exc)
+        if isinstance(exc, OSError | redis.exceptions.ConnectionError):
+            self._outage.lost(exc)
+        else:
             # The server is there and would answer the same at once.
             self._wait(exc)
 
+    @property
+    def _outage(self) -> Outage:
+        outage: Outage = self.app.conf.broker_transport_options["outage"]
+        return outage
+
     def _wait(self, exc: Exception) -> None:
-        log.error("Redis does not serve, the worker waits", extra={"why": exc, "pause_s": PAUSE_S})
+        self._outage.met(exc)
         time.sleep(PAUSE_S)
 
     def _park(self, message: Any, why: str) -> None:

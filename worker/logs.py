@@ -37,6 +37,9 @@ def configure(level: str) -> None:
     # At INFO they tell every request, every CPU feature that is tried, and celery every reply in full.
     for chatty in ("httpx", "httpcore", "urllib3", "alembic", "kombu", "faiss.loader", "celery.app.trace"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    # Of every connection that is lost and made again; worker.outage says it once.
+    logging.getLogger("celery.worker.consumer.connection").setLevel(logging.WARNING)
+    logging.getLogger("celery.worker.consumer.consumer").setLevel(logging.ERROR)
 
 
 def ms_since(started: float) -> float:

@@ -15,21 +15,33 @@ from celery import Celery, platforms
 from celery.apps.beat import Beat
 from celery.beat import ScheduleEntry, Scheduler, SchedulingError, Service
 from celery.signals import worker_shutting_down
+from kombu import Connection
 
 from worker.app import ROLES
+from worker.outage import Outage
 
 log = logging.getLogger(__name__)
 
 
 class Knocking(Scheduler):
-    """Sends what is due, and says in one line why it could not: Celery's own prints where it was called from, twice a
-    minute while Redis is away."""
+    """Sends what is due. A knock that Redis does not take is nothing: the next one will be, and once is said why.
+    Celery's own prints where it was called from, twice a minute while Redis is away."""
 
     def apply_entry(self, entry: ScheduleEntry, producer: Any = None) -> None:
         try:
             self.apply_async(entry, producer=producer, advance=False)
         except SchedulingError as exc:
-            log.warning("nothing was sent, the next knock will be", extra={"entry": entry.name, "why": exc})
+            self._outage.met(exc)
+        else:
+            self._outage.over()
+
+    def _ensure_connected(self) -> Connection:
+        return self._outage.connect(self.connection)
+
+    @property
+    def _outage(self) -> Outage:
+        outage: Outage = self.app.conf.broker_transport_options["outage"]
+        return outage
 
 
 def run_worker(app: Celery, *, role: str, queues: str, concurrency: int, log_level: str) -> bool:

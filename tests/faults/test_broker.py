@@ -6,9 +6,11 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -66,6 +68,12 @@ def says(process: Process, words: str) -> Callable[[], bool]:
     return lambda: len(re.findall(words, log_of(process))) > before
 
 
+def above_ordinary(log: str) -> list[str]:
+    """Level, logger and constant text of each line that is a warning or worse, and whatever has no level."""
+    lines = [line for line in log.splitlines() if not re.match(r"\S+ INFO |$", line)]
+    return [re.sub(r"^\S+Z | \w+=.*", "", line) for line in lines]
+
+
 def all_work(stack: Stack, client: Sightline) -> None:
     """The beat knocks, the index process hears it, the worker answers."""
     ticked = says(stack.processes[1], "task done task=sightline.tick")
@@ -87,7 +95,7 @@ def test_both_workers_and_the_beat_outlive_a_redis_that_is_a_replica_for_a_while
             server.config_set("masterauth", theirs.password or "")
             second.replicaof("127.0.0.1", ours.port)
             until(lambda: second.info("replication").get("master_link_status") == "up", "the other has a copy")
-            met = [says(process, "read only replica|instance state changed") for process in sturdy.processes]
+            met = [says(process, "it is a replica") for process in sturdy.processes]
 
             second.replicaof("NO", "ONE")
             server.replicaof("127.0.0.1", theirs.port)
@@ -105,7 +113,7 @@ def test_both_workers_and_the_beat_outlive_a_redis_that_is_a_replica_for_a_while
 @pytest.mark.parametrize(
     ("change", "met", "back", "words"),
     [
-        (("REPLICAOF", "127.0.0.1", "1"), "read only replica", ("REPLICAOF", "NO", "ONE"), "it is a replica"),
+        (("REPLICAOF", "127.0.0.1", "1"), "it is a replica", ("REPLICAOF", "NO", "ONE"), "it is a replica"),
         (("CONFIG", "SET", "maxmemory", "1"), "maxmemory", ("CONFIG", "SET", "maxmemory", "0"), "memory is full"),
     ],
     ids=["a replica", "full"],
@@ -127,7 +135,8 @@ def test_a_request_in_hand_when_redis_takes_no_writes_is_answered_when_it_does(
     commands: Any = server.execute_command
     commands(*change)
     done = says(sturdy.processes[0], "task done task=sightline.add_to_index")
-    refused = says(sturdy.processes[0], met)
+    refused = says(sturdy.processes[0], f"a reply waits for Redis .*{met}")
+    before = log_of(sturdy.processes[0]).count("a reply waits")
     gate.open.set()
     until(done, "it is carried out")
     until(refused, "the worker has met it")
@@ -137,6 +146,7 @@ def test_a_request_in_hand_when_redis_takes_no_writes_is_answered_when_it_does(
 
     assert isinstance(handle.wait(), Stored)
     all_work(sturdy, client)
+    assert log_of(sturdy.processes[0]).count("a reply waits") == before + 1
     assert told.value.code == Code.UNAVAILABLE
     assert words in told.value.message
 
@@ -146,8 +156,8 @@ def test_workers_outlive_cut_connections_and_a_password_that_they_do_not_know(
 ) -> None:
     known = urlsplit(sturdy.settings.broker_url).password or ""
     server.config_set("requirepass", "another")
-    cut = says(sturdy.processes[0], "Authentication|invalid username-password|NOAUTH|WRONGPASS")
-    ended = says(sturdy.processes[2], "Authentication|invalid username-password|NOAUTH|WRONGPASS")
+    cut = says(sturdy.processes[0], "does not take this user or password")
+    ended = says(sturdy.processes[2], "does not take this user or password")
     server.client_kill_filter(_type="normal", skipme=True)
     server.client_kill_filter(_type="pubsub", skipme=True)
     until(cut, "the worker is refused")
@@ -155,6 +165,18 @@ def test_workers_outlive_cut_connections_and_a_password_that_they_do_not_know(
     server.config_set("requirepass", known)
 
     all_work(sturdy, client)
+
+
+def test_a_connection_that_can_be_made_again_at_once_is_one_line(
+    sturdy: Stack, server: redis.Redis, client: Sightline
+) -> None:
+    all_work(sturdy, client)
+    before = len(log_of(sturdy.processes[0]))
+    again = says(sturdy.processes[0], "Redis serves again")
+    server.client_kill_filter(_type="normal", skipme=True)
+    until(again, "it is connected again")
+
+    assert above_ordinary(log_of(sturdy.processes[0])[before:]) == ["WARNING worker.outage Redis serves again"]
 
 
 def test_a_message_that_comes_back_because_connections_were_cut_is_not_taken_for_one_that_kills_its_worker(
@@ -177,7 +199,7 @@ def test_a_message_that_comes_back_because_connections_were_cut_is_not_taken_for
 def test_a_worker_waits_while_a_stranger_has_something_else_under_the_name_of_its_queue(
     sturdy: Stack, server: redis.Redis, client: Sightline
 ) -> None:
-    met = says(sturdy.processes[0], "wrong kind of value")
+    met = says(sturdy.processes[0], "under a name of ours")
     server.set(PREFIX + QUEUE, "mine")
     until(met, "the worker has met it")
     server.delete(PREFIX + QUEUE)
@@ -358,17 +380,29 @@ def own_redis() -> Iterator[EmbeddedServers]:
         yield servers
 
 
-@pytest.fixture
-def beat(own_redis: EmbeddedServers, tmp_path: Path) -> Iterator[Process]:
-    """One that has knocked."""
-    settings = Settings(broker_url=own_redis.broker_url, data_dir=tmp_path, tick_every_s=0.5)
-    process = Process(settings, "beat", log=tmp_path / "beat.log")
+@contextmanager
+def run_beside(servers: EmbeddedServers, folder: Path, *command: str) -> Iterator[Process]:
+    process = Process(
+        Settings(broker_url=servers.broker_url, data_dir=folder, tick_every_s=0.5), *command, log=folder / "log"
+    )
     try:
-        with redis.Redis.from_url(own_redis.broker_url) as server:
-            until(lambda: server.llen(PREFIX + "index") > 0, "the beat knocks")
         yield process
     finally:
         process.kill()
+
+
+@pytest.fixture
+def beat(own_redis: EmbeddedServers, tmp_path: Path) -> Iterator[Process]:
+    """One that has knocked."""
+    with run_beside(own_redis, tmp_path, "beat") as process:
+        until_knocked(own_redis)
+        yield process
+
+
+def until_knocked(servers: EmbeddedServers) -> None:
+    with redis.Redis.from_url(servers.broker_url) as server:
+        server.delete(PREFIX + "index")
+        until(lambda: server.llen(PREFIX + "index") > 0, "the beat knocks")
 
 
 def stop(servers: EmbeddedServers) -> None:
@@ -384,7 +418,7 @@ def test_a_beat_that_is_asked_to_stop_ends_with_code_0(
 ) -> None:
     if away:
         stop(own_redis)
-        until(says(beat, "nothing was sent"), "the beat has met it")
+        until(says(beat, "Redis cannot be used"), "the beat has met it")
     os.kill(beat.pid, asked)
     beat.wait()
 
@@ -392,11 +426,44 @@ def test_a_beat_that_is_asked_to_stop_ends_with_code_0(
     assert "by itself" not in log_of(beat)
 
 
-def test_a_beat_knocks_again_when_redis_is_back(own_redis: EmbeddedServers, beat: Process) -> None:
+def test_a_beat_that_starts_before_its_redis_knocks_when_there_is_one(
+    own_redis: EmbeddedServers, tmp_path: Path
+) -> None:
     stop(own_redis)
-    until(says(beat, "nothing was sent"), "the beat has met it")
-    own_redis.start_again(VALKEY)
+    with run_beside(own_redis, tmp_path, "beat") as beat:
+        until(lambda: "nothing listens there" in log_of(beat), "the beat has met it")
+        own_redis.start_again(VALKEY)
+        until_knocked(own_redis)
 
-    with redis.Redis.from_url(own_redis.broker_url) as server:
-        server.delete(PREFIX + "index")
-        until(lambda: server.llen(PREFIX + "index") > 0, "the beat knocks")
+
+@pytest.mark.parametrize(
+    ("command", "works"), [(("worker", "--role", "index"), " ready"), (("beat",), "beat: Starting")], ids=str
+)
+def test_a_redis_that_is_gone_is_said_once_and_that_it_is_back(
+    command: tuple[str, ...], works: str, own_redis: EmbeddedServers, tmp_path: Path
+) -> None:
+    address = urlsplit(own_redis.broker_url)
+    with run_beside(own_redis, tmp_path, *command) as process:
+        until(lambda: works in log_of(process), "it works")
+        if command == ("beat",):
+            until_knocked(own_redis)
+        before = len(log_of(process))
+        stop(own_redis)
+        until(lambda: "nothing listens there" in log_of(process), "it has met it")
+        with socket.create_server(("127.0.0.1", address.port or 0)) as nothing:
+            nothing.settimeout(PATIENCE_S)
+            for _ in range(4):
+                nothing.accept()[0].close()
+        back = says(process, "Redis serves again")
+        own_redis.start_again(VALKEY)
+        until(back, "it has met that it is back")
+        said = log_of(process)[before:]
+
+    reasons = re.findall(r"Redis cannot be used.* why=(.*)", said)
+    assert len(reasons) == len(set(reasons))
+    *met, over = above_ordinary(said)
+    assert met == ["ERROR worker.outage Redis cannot be used, it is tried every second until it can"] * len(reasons)
+    assert over == "WARNING worker.outage Redis serves again"
+    assert f"redis=redis://:**@127.0.0.1:{address.port}/5" in said
+    assert "Connected to" not in said
+    assert (address.password or "-") not in said

@@ -185,7 +185,9 @@ def test_as_many_clients_as_it_takes(url: str, valkey: redis.Redis, ask: Callabl
     [
         (redis.exceptions.BusyLoadingError("Redis is loading the dataset in memory"), "starting"),
         (redis.exceptions.ResponseError("MISCONF Redis is configured to save RDB snapshots"), "disk"),
-        (redis.exceptions.ConnectionError("something new"), "something new"),
+        (redis.exceptions.ConnectionError("something new"), "something new. nothing answers there in time"),
+        (redis.exceptions.ResponseError("WRONGTYPE Operation against a key"), "under a name of ours"),
+        (redis.exceptions.ResponseError("ERR something new"), "it answers: ERR something new"),
     ],
 )
 def test_states_that_are_not_brought_about_here(error: Exception, words: str) -> None:
