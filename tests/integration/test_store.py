@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, select, text
 
 from producer_client.contract import Code, Near, Provenance
 from worker.core.types import START, Built, FileFacts, FileState, Filter, Mark, NewEntry, Published
@@ -22,6 +22,7 @@ from worker.storage import inlining
 from worker.storage.migrate import migrate
 from worker.storage.snapshot import PostgresSnapshot
 from worker.storage.store import PostgresStore
+from worker.storage.tables import serving
 
 KEY = "test-model@1"
 DIM = 8
@@ -774,6 +775,18 @@ def test_a_model_does_not_serve_while_a_photo_lacks_its_vector(store: PostgresSt
     store.entries.put_many([entry("a", photo_id=written.entry.photo_id)], "next@1", filling=True)
     assert store.models.switch("next@1") is True
     assert store.models.serving(KEY) == "next@1"
+
+
+def test_who_looks_which_model_serves_writes_nothing_once_it_is_noted(store: PostgresStore) -> None:
+    def noted() -> datetime | None:
+        with store.database.begin() as connection:
+            return connection.scalar(select(serving.c.since))
+
+    store.models.serving(KEY)
+    before = noted()
+    store.models.serving(KEY)
+
+    assert noted() == before
 
 
 def test_photos_that_lack_a_vector_are_shared_out_without_those_refused(store: PostgresStore) -> None:
