@@ -36,7 +36,8 @@ CALLS = {"say": None, "to_say": None}
 METHODS = [("build/**", "ignore"), ("**.py", "python")]
 #: What takes sentences in English that people may read in another language: errors, refusals, answers.
 SPEAKERS = {
-    "BadRequest", "PhotoRefused", "TryAgain", "TimedOut", "Refused", "failed", "Permanent", "PhotoRefusal", "Stale",
+    "BadRequest", "Declined", "PhotoRefused", "TryAgain", "TimedOut", "Refused", "failed", "Permanent", "PhotoRefusal",
+    "Stale",
     "EncoderUnavailable", "BadGeneration", "BadVector", "NotThatPickle", "Transient", "ValueError", "RuntimeError",
     "UnknownFile", "Unprepared", "Unreachable", "_refuse", "_abstain", "Answer",
 }  # fmt: skip
@@ -58,6 +59,8 @@ OTHERS = (
     "Option {option} requires an argument.",
     "Option {option} does not take a value.",
     "Invalid value for {name}: {fault}",
+    "path {path} does not exist.",
+    "path {path} is not readable.",
     "Value error, {fault}",
     "{value} is not one of {values}.",
     "Input should be a valid integer, unable to parse string as an integer",

@@ -2,6 +2,7 @@
 
 SightlineError            .code, .message
 ├── BadRequest            the message itself is wrong: fix the call
+│   └── Declined          a worker says so: it was sent
 ├── PhotoRefused          this photo cannot be taken: .ref says which
 ├── TryAgain              the service could not now: send it again later
 │   └── Unreachable       nothing was heard of it: its Redis is away, or does not let us in
@@ -44,6 +45,10 @@ class SightlineError(Exception):
 
 
 class BadRequest(SightlineError):
+    pass
+
+
+class Declined(BadRequest):
     pass
 
 

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 from celery.exceptions import TaskRevokedError
 
 from producer_client import contract
-from producer_client.errors import BadRequest, SightlineError, TimedOut, TryAgain
+from producer_client.errors import Declined, SightlineError, TimedOut, TryAgain
 from producer_client.forks import tell_children
 from producer_client.replies import Replies, Reply
 from producer_client.words import RETRYABLE, Code
@@ -45,7 +45,7 @@ def read_reply(wire: Any, read: Callable[[Any], T]) -> T:
         failure = contract.Failure.from_wire(wire["error"])
         if failure.code in RETRYABLE:
             raise TryAgain(failure.code, failure.message, failure.seq)
-        raise BadRequest(failure.code, failure.message)
+        raise Declined(failure.code, failure.message)
     return read(wire["reply"])
 
 

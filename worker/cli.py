@@ -13,7 +13,7 @@ import typer
 from pydantic import ValidationError
 from typer.exceptions import Abort, TyperException
 
-from producer_client import SightlineError
+from producer_client import Code, SightlineError
 from worker.commands import doctor, index, keeping, machine, moving, parked, photos, questions, refused, service
 from worker.commands.pages import Command, Group, speak, usage_fault
 from worker.commands.terminal import BAD_SETTINGS, FAILED, INTERRUPTED, fail, with_code
@@ -96,7 +96,7 @@ def main() -> None:
     except TyperException as exc:
         if "NoArgsIsHelp" in type(exc).__name__:
             sys.exit(2)
-        fail(usage_fault(exc), exc.exit_code)
+        fail(usage_fault(exc), exc.exit_code, code=getattr(exc, "code", Code.BAD_REQUEST))
     except (Abort, KeyboardInterrupt):
         fail(say("stopped"), INTERRUPTED)
     except BrokenPipeError:

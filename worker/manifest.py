@@ -123,11 +123,7 @@ def new_photos(
     their neighbours come. A photo that is named again is passed over, or refused where it comes with coordinates.
     Raises ValueError with a sentence, OSError for a manifest that cannot be read.
     """
-    if (lat is None) != (lon is None):
-        raise ValueError(say("give both --lat and --lon, or neither"))
     given = [Path(on_disk(str(named))) for named in given]
-    if lat is not None and (len(given) != 1 or given[0].is_dir()):
-        raise ValueError(say("--lat and --lon are for a single photo; use a manifest.csv for many"))
     paths: set[str | None] = set()
     refs: set[str] = set()
     for path in given:

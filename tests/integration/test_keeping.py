@@ -182,6 +182,8 @@ def test_nothing_to_back_up_and_nowhere_to_write_are_sentences(kept: tuple[Path,
 def test_who_has_a_database_of_their_own_is_told_its_command(tmp_path: Path, command: str, program: str) -> None:
     url = "postgresql://me:secret@db.example:5433/photos"
 
+    (tmp_path / "x").touch()
+
     code, message = refusal(command, str(tmp_path / "x"), data=tmp_path, SIGHTLINE_DATABASE_URL=url)
 
     assert code == "bad_request"

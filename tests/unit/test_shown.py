@@ -6,6 +6,7 @@ import io
 import json
 import re
 import unicodedata
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from producer_client import Provenance, Refused
 from producer_client.contract import Code, Hit, PositionIssue, RebuildReply, RebuildRun, StatsReply
+from worker.cli import cli, main
 from worker.commands import terminal
 from worker.commands.doctor import backend_lines, backends_table, checks_table
 from worker.commands.index import generations_table, stats_table
@@ -29,6 +31,7 @@ from worker.progress import progress_bar, rebuild_lines
 from worker.settings import Settings
 from worker.survey import LegacyPhoto, Report
 
+ROOT = Path(__file__).parents[2]
 MODEL = "open_clip/ViT-B-32/openai@0123456789abcdef"
 
 
@@ -250,3 +253,97 @@ def test_an_error_is_json_with_its_letters_where_a_program_asks(
 )
 def test_a_code_stands_at_the_end_of_our_own_sentence(sentence: str, shown: str) -> None:
     assert with_code(sentence, Code.NOT_READY) == shown
+
+
+# ---------------------------------------------------------------------------------------------- words of a command
+
+#: What is wrong in the words of a command, and what is said of it.
+MISUSED = {
+    "search": "one of photo, text, vector",
+    "search x --text y": "got photo and text",
+    "search --text=": "text is empty",
+    "search x --top-k 0": "--top-k",
+    "search x --near x": "--near wants LAT,LON,METRES",
+    "search x --near 91,0,1": "latitude runs from -90 to 90",
+    "search x --near nan,0,1": "near.lat",
+    "search x --near 1,2,-3": "radius_m",
+    "search x --threshold 5": "--threshold",
+    "search x --timeout -1": "--timeout",
+    "search --photo-id -1": "--photo-id",
+    "locate": "PHOTO",
+    "locate x --near 1": "--near wants LAT,LON,METRES",
+    "locate x --timeout nan": "--timeout",
+    "rebuild --timeout nan": "--timeout",
+    "stats --timeout 1e12": "--timeout",
+    "embed": "give photo files, or --missing",
+    "embed --missing x": "give photo files, or --missing",
+    "embed --missing --timeout -1": "--timeout",
+    "parked --drop": "together with ids",
+    "parked x": "together with ids",
+    "parked --drop --requeue x": "give one of them",
+    "add": "PHOTOS",
+    "add README.md --lat 1": "give both --lat and --lon",
+    "add README.md --lat 100 --lon 1": "--lat",
+    "add README.md --lat 1 --lon inf": "--lon",
+    "add README.md CHANGELOG.md --lat 1 --lon 1": "for a single photo",
+    "add tests --lat 1 --lon 1": "for a single photo",
+    "add none.csv --lat 1 --lon 1": "for a single photo",
+    "add none.csv": "none.csv",
+    "add README.md --provenance seen": "--provenance",
+    "refused --code bogus": "bogus is no code",
+    "refused --limit -1": "--limit",
+    "refused -- -1": "PHOTO_IDS",
+    "purge": "PHOTO_IDS",
+    "purge -- -1": "PHOTO_IDS",
+    "purge 9223372036854775808": "PHOTO_IDS",
+    "remove x": "PHOTO_IDS",
+    "remove -- -1": "PHOTO_IDS",
+    "backfill --dry-run --path-prefix nonsense": "is not OLD=NEW",
+    "backfill --path-prefix /a=/b": "leave --path-prefix away",
+    "import-legacy none.pkl": "none.pkl",
+    "import-legacy README.md --path-prefix nonsense": "is not OLD=NEW",
+    "import-legacy README.md --trust seen": "--trust",
+    "restore none.dump": "none.dump",
+    "backup": "FILE",
+    "rollback 0": "NUMBER",
+    "rollback x": "NUMBER",
+    "generations x": "x",
+    "worker --role x": "--role is one of serve, index",
+    "worker --queues bulk,bulks": "not bulks",
+    "beat x": "x",
+    "migrate x": "x",
+    "doctor x": "x",
+    "up x": "x",
+    "down x": "x",
+}
+
+
+@pytest.fixture
+def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What asks for a server ends with another code."""
+    monkeypatch.setenv("SIGHTLINE_BROKER_URL", "redis://127.0.0.1:1/5")
+    monkeypatch.setenv("SIGHTLINE_DATABASE_URL", "postgresql://postgres@127.0.0.1:1/x")
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.usefixtures("nothing_runs")
+@pytest.mark.parametrize("words", MISUSED)
+def test_what_is_wrong_in_the_words_of_a_command_is_told_with_the_code_of_wrong_arguments(
+    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["sightline", *words.split(" ")])
+
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    said = capsys.readouterr()
+    sentence = " ".join(said.err.split())
+    assert (ended.value.code, said.out) == (2, ""), sentence
+    assert MISUSED[words] in sentence
+    assert f"See `sightline {words.split()[0]} --help`." in sentence
+
+
+def test_the_words_of_every_command_are_tried() -> None:
+    names = [(command.callback.__name__ if command.callback else "") for command in cli.registered_commands]
+
+    assert {words.split()[0] for words in MISUSED} == {name.replace("_", "-") for name in names}

@@ -55,7 +55,9 @@ def backup(
 
 
 def restore(
-    file: Annotated[Path, typer.Argument(metavar=say("FILE"), help=say("What `sightline backup` has written."))],
+    file: Annotated[
+        Path, typer.Argument(metavar=say("FILE"), exists=True, help=say("What `sightline backup` has written."))
+    ],
     replace: Annotated[
         bool, typer.Option("--replace", help=say("Also where there is a database, whose place it takes."))
     ] = False,

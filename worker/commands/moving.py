@@ -21,6 +21,7 @@ from worker.commands.connections import open_client, open_store
 from worker.commands.reports import named_lines, point_lines, prefix_lines, report_table
 from worker.commands.terminal import (
     AsJson,
+    Misused,
     PathShown,
     TimeoutS,
     UpdateRows,
@@ -35,7 +36,7 @@ from worker.errors import Permanent
 from worker.progress import both, embed_missing, parted, progress_bar, statistics_lines
 from worker.settings import Settings
 from worker.settings import load as load_settings
-from worker.words import say
+from worker.words import in_language, say
 
 if TYPE_CHECKING:
     from worker.core.types import NewEntry, RowChange
@@ -55,7 +56,9 @@ PathPrefix = Annotated[
 
 
 def import_legacy(
-    file: Annotated[Path, typer.Argument(metavar=say("FILE"), help=say("embeddings.pkl of the system before."))],
+    file: Annotated[
+        Path, typer.Argument(metavar=say("FILE"), exists=True, help=say("embeddings.pkl of the system before."))
+    ],
     root: Annotated[Path, typer.Option(help=say("Folder that relative paths in it start from."))] = Path(),
     trust: Annotated[
         Provenance | None,
@@ -111,7 +114,7 @@ def import_legacy(
     if not dry_run and new:
         with open_client(settings) as client, open_store(settings) as store, progress_bar(say("importing")) as progress:
             if extra and store.rows.named([photo.written for photo in photos if photo.written != photo.path]):
-                fail(_not_told(settings))
+                raise Misused(_not_told(settings))
             vectors, model_key = reusable_vectors(photos, new, client, written_at=file.stat().st_mtime)
             store.vectors.keep(vectors, model_key)
             reused = len(vectors)
@@ -175,7 +178,7 @@ def backfill(
 
     settings, extra = _with_prefixes(load_settings(), path_prefix)
     if extra and not dry_run:
-        fail(_not_told(settings))
+        raise Misused(_not_told(settings))
     source = PhotoFiles(settings)
     with open_client(settings) as client, open_store(settings) as store:
         stats = client.stats()
@@ -243,7 +246,7 @@ def _with_prefixes(settings: Settings, given: Sequence[str] | None) -> tuple[Set
         try:
             pairs |= prefixes.checked({old: new})
         except ValueError as exc:
-            fail(str(exc))
+            raise Misused(in_language(str(exc))) from exc
     return settings.model_copy(update={"path_prefixes": pairs}), pairs != settings.path_prefixes
 
 

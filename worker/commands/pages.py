@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import typer.rich_utils as shown
 from typer.core import TyperCommand, TyperGroup
 
+from producer_client.errors import BadRequest, Declined
 from producer_client.language import to_say
+from worker.commands.terminal import Misused
 from worker.words import in_language, say
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ KINDS = {
     "<str>": to_say("<text>"),
     "<int>": to_say("<whole number>"),
     "<int range>": to_say("<whole number>"),
+    "<float range>": to_say("<number>"),
     "<list[str]>": to_say("<text>"),
     "<list[int]>": to_say("<whole numbers>"),
     "<float>": to_say("<number>"),
@@ -63,7 +66,20 @@ class _InWords:
 
 
 class Command(_InWords, TyperCommand):
-    pass
+    def invoke(self, ctx: Any) -> Any:
+        """What the command, or the client before it sends anything, finds wrong in its words is a fault of usage, as
+        what typer finds."""
+        try:
+            return super().invoke(ctx)
+        except Misused as exc:
+            exc.ctx = ctx
+            raise
+        except Declined:
+            raise
+        except BadRequest as exc:
+            fault = Misused(exc.message, exc.code)
+            fault.ctx = ctx
+            raise fault from exc
 
 
 class Group(_InWords, TyperGroup):

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from worker.broker import parking
-from worker.commands.terminal import AsJson, fail, out, show
+from worker.commands.terminal import AsJson, Misused, fail, out, show
 from worker.parking import Parked
 from worker.settings import load as load_settings
 from worker.words import in_language, say
@@ -33,9 +33,9 @@ def parked(
 ) -> None:
     """Show what lay in the queues and could not be read, and put it back or drop it."""
     if requeue and drop:
-        fail(say("--requeue puts back what --drop forgets: give one of them"))
+        raise Misused(say("--requeue puts back what --drop forgets: give one of them"))
     if bool(ids) != (requeue or drop):
-        fail(say("give --requeue or --drop together with ids, or `all`"))
+        raise Misused(say("give --requeue or --drop together with ids, or `all`"))
     with parking(load_settings()) as kept:
         there = kept.all()
         chosen = [one.id for one in there if not ids or ALL in ids or one.id in ids]

@@ -20,6 +20,8 @@ from worker.commands.connections import open_client, open_store
 from worker.commands.positions import position_lines
 from worker.commands.terminal import (
     AsJson,
+    Misused,
+    PhotoIds,
     TimeoutS,
     UpdateRows,
     fail,
@@ -29,7 +31,7 @@ from worker.commands.terminal import (
     show,
     told_when_stopped,
 )
-from worker.manifest import LeftOut, Note, NotRead, new_photos
+from worker.manifest import MANIFESTS, LeftOut, Note, NotRead, new_photos
 from worker.progress import both, embed_missing, look_at_pictures, parted, progress_bar
 from worker.settings import load as load_settings
 from worker.words import in_language, say
@@ -47,8 +49,12 @@ def add(
             metavar=say("PHOTOS"), help=say("Files, folders, or a manifest (.csv, .tsv) with file, lat, lon.")
         ),
     ],
-    lat: Annotated[float | None, typer.Option(help=say("Latitude of a single photo, degrees."))] = None,
-    lon: Annotated[float | None, typer.Option(help=say("Longitude of a single photo, degrees."))] = None,
+    lat: Annotated[
+        float | None, typer.Option(min=-90, max=90, help=say("Latitude of a single photo, degrees."))
+    ] = None,
+    lon: Annotated[
+        float | None, typer.Option(min=-180, max=180, help=say("Longitude of a single photo, degrees."))
+    ] = None,
     provenance: Annotated[
         Provenance,
         typer.Option(
@@ -67,8 +73,14 @@ def add(
 
     A photo without a row in the photos table gets one. Rows that are there stay as they are without --update-rows.
     """
+    if (lat is None) != (lon is None):
+        raise Misused(say("give both --lat and --lon, or neither"))
+    if lat is not None and (len(photos) != 1 or photos[0].is_dir() or photos[0].suffix.lower() in MANIFESTS):
+        raise Misused(say("--lat and --lon are for a single photo; use a manifest.csv for many"))
     try:
         items = list(new_photos(photos, lat, lon, provenance, everything=everything))
+    except FileNotFoundError as exc:
+        raise Misused(in_language(str(exc))) from exc
     except (OSError, ValueError) as exc:
         fail(str(exc))
     left_out = [item for item in items if isinstance(item, LeftOut)]
@@ -124,7 +136,7 @@ def embed(
     from worker.storage.source import PhotoFiles
 
     if missing == bool(photos):
-        fail(say("give photo files, or --missing"))
+        raise Misused(say("give photo files, or --missing"))
     if missing:
         settings = load_settings()
         with open_client(settings) as client, open_store(settings) as store:
@@ -201,9 +213,7 @@ def checked_lines(checked: Checked) -> list[str]:
 
 
 def remove(
-    photo_ids: Annotated[
-        list[int], typer.Argument(metavar=say("PHOTO_IDS"), help=say("Ids of rows of the photos table."))
-    ],
+    photo_ids: PhotoIds,
     as_json: AsJson = False,
     timeout: TimeoutS = 60.0,
 ) -> None:
@@ -228,9 +238,7 @@ def remove(
 
 
 def purge(
-    photo_ids: Annotated[
-        list[int], typer.Argument(metavar=say("PHOTO_IDS"), help=say("Ids of rows of the photos table."))
-    ],
+    photo_ids: PhotoIds,
     as_json: AsJson = False,
     timeout: TimeoutS = 60.0,
 ) -> None:

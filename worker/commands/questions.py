@@ -11,10 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from producer_client import Near
-from producer_client.contract import DEFAULT_THRESHOLD, Hit
+from producer_client.contract import DEFAULT_THRESHOLD, MAX_TOP_K, Hit
 from worker.commands.connections import open_client
 from worker.commands.positions import issue_said
-from worker.commands.terminal import AsJson, PathShown, TimeoutS, fail, out, show
+from worker.commands.terminal import HIGHEST_ID, AsJson, Misused, PathShown, TimeoutS, out, show
 from worker.settings import load as load_settings
 from worker.words import in_language, say
 
@@ -22,9 +22,13 @@ from worker.words import in_language, say
 def search(
     photo: Annotated[Path | None, typer.Argument(metavar=say("PHOTO"), help=say("A photo file."))] = None,
     text: Annotated[str | None, typer.Option(help=say("Words instead of a photo."))] = None,
-    photo_id: Annotated[int | None, typer.Option(help=say("A known photo instead of a file."))] = None,
-    top_k: Annotated[int, typer.Option(help=say("Photos to show at the most."))] = 5,
-    threshold: Annotated[float | None, typer.Option(help=say("Least cosine similarity; 0.75 unless given."))] = None,
+    photo_id: Annotated[
+        int | None, typer.Option(min=0, max=HIGHEST_ID, help=say("A known photo instead of a file."))
+    ] = None,
+    top_k: Annotated[int, typer.Option(min=1, max=MAX_TOP_K, help=say("Photos to show at the most."))] = 5,
+    threshold: Annotated[
+        float | None, typer.Option(min=-1, max=1, help=say("Least cosine similarity; 0.75 unless given."))
+    ] = None,
     near: Annotated[str | None, typer.Option(help=say("LAT,LON,METRES: only photos in this circle."))] = None,
     as_json: AsJson = False,
     timeout: TimeoutS = 60.0,
@@ -124,5 +128,5 @@ def _circle(text: str | None) -> Near | None:
     try:
         lat, lon, radius_m = map(float, text.split(","))
     except ValueError:
-        fail(say("--near wants LAT,LON,METRES, not {text!r}", text=text))
+        raise Misused(say("--near wants LAT,LON,METRES, not {text!r}", text=text)) from None
     return Near(lat, lon, radius_m)

@@ -16,11 +16,12 @@ from producer_client.contract import PositionIssue, Stored
 from worker.commands.connections import open_client, open_store
 from worker.commands.positions import issue_said
 from worker.commands.terminal import (
+    HIGHEST_ID,
     AsJson,
+    Misused,
     PathShown,
     TimeoutS,
     count_lines,
-    fail,
     named_shortly,
     out,
     print_pending,
@@ -42,7 +43,12 @@ OF_FILES = (PositionIssue.FILE_CHANGED.value, PositionIssue.FILE_GONE.value)
 def refused(
     photo_ids: Annotated[
         list[int] | None,
-        typer.Argument(metavar=say("PHOTO_IDS"), help=say("Only these, by their ids in the photos table.")),
+        typer.Argument(
+            metavar=say("PHOTO_IDS"),
+            min=0,
+            max=HIGHEST_ID,
+            help=say("Only these, by their ids in the photos table."),
+        ),
     ] = None,
     code: Annotated[
         list[str] | None,
@@ -61,7 +67,7 @@ def refused(
     """
     known = {*Code, *OF_FILES}
     if unknown := [name for name in code or () if name not in known]:
-        fail(say("{code} is no code; they are {codes}", code=unknown[0], codes=", ".join(sorted(known))))
+        raise Misused(say("{code} is no code; they are {codes}", code=unknown[0], codes=", ".join(sorted(known))))
     settings = load_settings()
     with open_store(settings) as store:
         found = store.attempts.not_taken(photo_ids or None, code or None)

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from producer_client.words import Queue
 from worker.commands.connections import open_store
-from worker.commands.terminal import BAD_SETTINGS, ENDED, NO_MODEL, AsJson, fail, out, show
+from worker.commands.terminal import ENDED, NO_MODEL, AsJson, Misused, fail, out, show
 from worker.errors import EncoderUnavailable, Permanent
 from worker.settings import load as load_settings
 from worker.words import say
@@ -24,9 +25,13 @@ def worker(
     from worker.running import run_worker
     from worker.storage.objects import ObjectFolder
 
-    settings = load_settings()
     if role not in ROLES:
-        fail(say("--role is one of {roles}", roles=", ".join(ROLES)), BAD_SETTINGS)
+        raise Misused(say("--role is one of {roles}", roles=", ".join(ROLES)))
+    if unknown := set(filter(None, queues.split(","))) - set(Queue):
+        raise Misused(
+            say("--queues is of {queues}, not {unknown}", queues=", ".join(Queue), unknown=", ".join(sorted(unknown)))
+        )
+    settings = load_settings()
     if settings.index_url:
         # Otherwise the first rebuild, or the first generation to fetch, would be the one to find out.
         ObjectFolder(settings.index_url).check()

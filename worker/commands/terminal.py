@@ -18,8 +18,10 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
+from typer.exceptions import TyperException
 
 from producer_client import Pending, Refused
+from producer_client.arguments import LONGEST_WAIT_S
 from producer_client.bulk import BULK_IN_FLIGHT, BULK_SIZE
 from producer_client.contract import Code, Message
 from producer_client.errors import short
@@ -31,6 +33,9 @@ FAILED, BAD_SETTINGS, NO_MODEL, UNWELL, ENDED, RUNS_ALREADY, INTERRUPTED = 1, 2,
 
 #: Refused photos of one command that are shown; --json has all.
 SHOWN = 100
+
+#: Of a row of the photos table.
+HIGHEST_ID = 2**63 - 1
 
 AsJson = Annotated[bool, typer.Option("--json", help=say("Print one JSON object instead of a table."))]
 UpdateRows = Annotated[
@@ -44,10 +49,28 @@ UpdateRows = Annotated[
         show_default=False,
     ),
 ]
-TimeoutS = Annotated[float, typer.Option("--timeout", help=say("Seconds to wait for a reply."))]
+TimeoutS = Annotated[
+    float, typer.Option("--timeout", min=0, max=LONGEST_WAIT_S, help=say("Seconds to wait for a reply."))
+]
+PhotoIds = Annotated[
+    list[int],
+    typer.Argument(metavar=say("PHOTO_IDS"), min=0, max=HIGHEST_ID, help=say("Ids of rows of the photos table.")),
+]
 
 out = Console()
 err = Console(stderr=True)
+
+
+class Misused(TyperException):
+    """What is wrong in the words of a command, in the language that is set: a sentence with its code, the exit code of
+    wrong arguments, and, from `pages.Command`, whose help says what is right."""
+
+    exit_code = BAD_SETTINGS
+
+    def __init__(self, message: str, code: Code = Code.BAD_REQUEST) -> None:
+        super().__init__(message)
+        self.code = code
+        self.ctx: typer.Context | None = None
 
 
 class PathShown:
