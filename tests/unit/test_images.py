@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import logging
+import re
 import struct
 import time
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from tests.exif import Tag, exif, position
 from worker.core.types import Decoded
 from worker.encoder import images, jxl
 from worker.errors import PhotoRefusal
+from worker.words import in_language
 
 SIDE = 224
 Colour = tuple[int, int, int]
@@ -1020,3 +1023,43 @@ def test_bytes_that_belong_nowhere_do_not_break_the_look_for_the_end(place: int,
     whole = jpeg(progressive=True)[:-2]
 
     outcome(whole[:place] + some + whole[place + len(some) :])
+
+
+# ------------------------------------------------------------------------------------- what is said of a damaged photo
+
+
+def damaged(kind: str) -> Iterator[bytes]:
+    """Cut off, and with a hole, at many places."""
+    good = GOOD[kind]()
+    for length in range(40, len(good), max(1, len(good) // 40)):
+        yield good[:length]
+        yield good[:length] + bytes(len(good) // 4) + good[length + len(good) // 4 :]
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_of_a_damaged_photo_our_own_sentence_is_said_in_both_languages_and_the_librarys_words_go_to_the_log(
+    kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, images.__name__)
+    said: dict[Code, set[str]] = {}
+    for content in damaged(kind):
+        try:
+            decode(content)
+        except PhotoRefusal as exc:
+            said.setdefault(exc.code, set()).add(exc.message)
+
+    sentences = said[Code.DAMAGED_IMAGE]
+    assert {sentence.removeprefix("the photo cannot be decoded: its file ") for sentence in sentences} <= {
+        "breaks off. Copy it again from where it came from",
+        "is damaged. Copy it again from where it came from",
+    }
+    monkeypatch.setenv("SIGHTLINE_LANG", "ru")
+    for sentence in sentences:
+        assert not re.search("[a-z]", in_language(sentence))
+    assert all("\n" not in str(vars(record)["why"]) for record in caplog.records)
+    assert caplog.records
+
+
+@pytest.mark.parametrize("kind", sorted(set(GOOD) - {"tiff", "lzw tiff", "jpeg tiff"}))  # as RAW files begin
+def test_a_photo_of_which_its_beginning_alone_is_there_is_damaged_and_not_called_no_photo(kind: str) -> None:
+    assert outcome(GOOD[kind]()[:40]) is Code.DAMAGED_IMAGE

@@ -9,6 +9,8 @@ whatever it does not like is Pillow's to judge. docs/benchmarks.md has the figur
 from __future__ import annotations
 
 import io
+import logging
+import re
 import warnings
 
 import numpy as np
@@ -17,6 +19,7 @@ import simplejpeg
 from PIL import AvifImagePlugin, ExifTags, Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from producer_client.contract import Code
+from producer_client.errors import short
 from producer_client.positions import BROKEN, of_image
 from worker.core.types import Decoded, Pixels
 from worker.encoder.jxl import Header, header_of, is_jxl, is_of_jpeg, opened
@@ -48,12 +51,22 @@ _UPRIGHT = {
 #: TIFF's tag NewSubfileType, and what it says of a smaller version of another picture in the file.
 _SUBFILE_TYPE, _REDUCED = 254, 1
 _PILLOW = r"PIL\."
+#: How files of these formats begin that Pillow does not know for theirs once they are damaged. Not TIFFs: so begin RAW
+#: files of cameras.
+_BEGINNING = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n|GIF8|RIFF.{4}WEBP|.{4}ftyp(avi[fs]|hei[cfmsx]|hev[cmsx]|mif1|msf1)", re.DOTALL
+)
+#: What libraries say of a file that ends before its picture does.
+_CUT_SHORT = ("truncated", "premature end", "breaks off")
 
 pillow_heif.register_heif_opener()
 # As many photos are decoded at a time as the settings say; none of them takes all cores for itself.
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 # Pillow only warns between its limit and twice that. The check of `decode` is stricter and comes before decoding.
 Image.MAX_IMAGE_PIXELS = None
+
+
+log = logging.getLogger(__name__)
 
 
 def decode(content: bytes, *, side: int, max_megapixels: float) -> Decoded:
@@ -80,9 +93,11 @@ def _decode(content: bytes, *, side: int, max_megapixels: float) -> Decoded:
     try:
         image = Image.open(io.BytesIO(content), formats=_BY_PILLOW) if header is None else opened(content)
     except UnidentifiedImageError as exc:
+        if _BEGINNING.match(content):
+            raise _damaged(exc) from exc
         raise PhotoRefusal(Code.NOT_AN_IMAGE, f"not a photo in one of the formats {', '.join(FORMATS)}") from exc
     except BROKEN as exc:
-        raise PhotoRefusal(Code.DAMAGED_IMAGE, f"the header cannot be read: {exc}") from exc
+        raise _damaged(exc) from exc
     with image:
         _check_raw(image)
         _check_size(image.size, max_megapixels)
@@ -98,10 +113,25 @@ def _decode(content: bytes, *, side: int, max_megapixels: float) -> Decoded:
                 turn = None  # its decoder has; the EXIF of what was made of a JPEG says it once more
             small = _rgb(_reduced(image if pixels is None else Image.fromarray(pixels), KEEP_FACTOR * side))
         except BROKEN as exc:
-            raise PhotoRefusal(Code.DAMAGED_IMAGE, f"the photo cannot be decoded: {exc}") from exc
+            raise _damaged(exc) from exc
         upright = small if turn is None else small.transpose(turn)
         pixels = np.asarray(upright, dtype=np.uint8)
         return Decoded(pixels=pixels, position=position, picture_hash=picture_hash(upright))
+
+
+def _damaged(exc: BaseException) -> PhotoRefusal:
+    """What a decoder does not like, in a sentence for people. Its own words, which are for those who know the library,
+    go to the log."""
+    words = " ".join(str(exc).split())
+    log.info("a photo cannot be decoded", extra={"error": type(exc).__name__, "why": short(words)})
+    if any(said in words.lower() for said in _CUT_SHORT):
+        return PhotoRefusal(
+            Code.DAMAGED_IMAGE,
+            "the photo cannot be decoded: its file breaks off. Copy it again from where it came from",
+        )
+    return PhotoRefusal(
+        Code.DAMAGED_IMAGE, "the photo cannot be decoded: its file is damaged. Copy it again from where it came from"
+    )
 
 
 def _hush_pillow() -> None:
@@ -150,7 +180,7 @@ def _check_jxl(content: bytes, max_megapixels: float) -> Header:
     """Judge the size before the plugin decodes, which it does as soon as a file is opened."""
     header = header_of(content)
     if header is None:
-        raise PhotoRefusal(Code.DAMAGED_IMAGE, "the header cannot be read")
+        raise _damaged(EOFError("the header of a JPEG XL breaks off"))
     _check_size(header.size, max_megapixels)
     _check_shape(header.size)
     return header
