@@ -39,11 +39,11 @@ SPEAKERS = {
     "BadRequest", "Declined", "PhotoRefused", "TryAgain", "TimedOut", "Refused", "failed", "Permanent", "PhotoRefusal",
     "Stale",
     "EncoderUnavailable", "BadGeneration", "BadVector", "NotThatPickle", "Transient", "ValueError", "RuntimeError",
-    "UnknownFile", "Unprepared", "Unreachable", "_refuse", "_abstain", "Answer",
+    "UnknownFile", "Unprepared", "Unreachable", "_refuse", "_abstain", "Answer", "Note",
 }  # fmt: skip
 #: Functions and variables whose texts are such sentences, or parts of them.
 NAMED_SENTENCES = {
-    "_sentence", "_judge", "_uncounted", "_untrusted", "_why_untrusted", "_named", "why", "message", "only",
+    "_sentence", "_why", "_judge", "_uncounted", "_untrusted", "_why_untrusted", "_named", "why", "message", "only",
     "none_near", "too_deep", "wanted", "remedy", "WANTED", "BY_A_PERSON", "_SAID", "_HUNG_UP",
     "_NO_HOST", "_SILENT", "_REFUSED",
 }  # fmt: skip
@@ -76,6 +76,11 @@ OTHERS = (
     "Unable to parse input string as an integer, exceeded maximum size",
     "[Errno {number}] {fault}: {path}",
     "`sightline {name}` ended with code {code}",
+    "a number",
+    "a whole number",
+    "a list",
+    "an object",
+    "a boolean",
     "none of them",
     "none are set",
     "No such file or directory",

@@ -7,7 +7,7 @@ from typing import Any
 
 from producer_client.contract import Refused
 from producer_client.contract.wire import Outcome
-from producer_client.errors import BadRequest, SightlineError, TimedOut, Unreachable
+from producer_client.errors import BadRequest, SightlineError, TimedOut, Unreachable, quoted
 from producer_client.handle import Handle
 from producer_client.words import Code
 
@@ -43,7 +43,7 @@ def in_bulk(
     """
     twice = _first_twice(item.ref for item in items)
     if twice is not None:
-        raise BadRequest(Code.BAD_REQUEST, f"ref {twice!r} occurs twice: give every photo a ref of its own")
+        raise BadRequest(Code.BAD_REQUEST, f"ref {quoted(twice)} occurs twice: give every photo a ref of its own")
     waiting: list[tuple[Sequence[Any], Handle[list[Any]] | Unreachable | None]] = []
     outcomes: list[Any] = []
 

@@ -13,7 +13,7 @@ from celery.exceptions import ImproperlyConfigured
 
 from producer_client import contract
 from producer_client.addresses import checked_redis
-from producer_client.errors import BadRequest, TryAgain
+from producer_client.errors import BadRequest, TryAgain, quoted
 from producer_client.forks import tell_children
 from producer_client.handle import Handle, read_reply
 from producer_client.line import Line
@@ -50,7 +50,7 @@ class Connection:
         if not isinstance(key_prefix, str) or not re.fullmatch(KEY_PREFIXES, key_prefix):
             raise BadRequest(
                 Code.BAD_REQUEST,
-                f"key_prefix {key_prefix!r}: use letters, digits and _ . : - and end it with one of the latter",
+                f"key_prefix {quoted(key_prefix)}: use letters, digits and _ . : - and end it with one of the latter",
             )
         self.timeout_s = timeout_s
         self._session = Session(session)

@@ -34,6 +34,11 @@ def short(sentence: str) -> str:
     return sentence
 
 
+def quoted(text: str) -> str:
+    """What somebody has written, as a sentence repeats it: a backslash once, and what has no letter by its number."""
+    return f"'{''.join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)}'"
+
+
 class SightlineError(Exception):
     """Base of all. `code` is part of the contract, the sentence is for people."""
 

@@ -23,7 +23,7 @@ from itertools import islice
 from typing import Any, Never
 from uuid import UUID
 
-from producer_client.errors import BadRequest
+from producer_client.errors import BadRequest, quoted
 from producer_client.words import MAX_PHOTOS_PER_MESSAGE, Code
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -189,7 +189,7 @@ def shown(value: object) -> str:
     if isinstance(value, int) and value.bit_length() > 128:
         return f"one of {value.bit_length()} bits"
     if value is None or type(value) in (str, int, float, bool, complex, Decimal, UUID, datetime, date):
-        written = repr(value[: _SHOWN + 1] if isinstance(value, str) else value)
+        written = quoted(value[: _SHOWN + 1]) if isinstance(value, str) else repr(value)
         return written if len(written) <= _SHOWN + 2 else f"{written[:_SHOWN]}…"
     return f"of type {type(value).__name__}"
 

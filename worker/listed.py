@@ -6,6 +6,8 @@ import json
 from contextlib import suppress
 from typing import Any
 
+from producer_client.errors import quoted
+
 
 def parts(value: object) -> object:
     """The tuple of what is written; what is no text as it is."""
@@ -23,7 +25,7 @@ def pairs(value: object) -> object:
         return found
     split = [part.partition("=") for part in value.split(",") if part.strip()]
     if any(not separator for _, separator, _ in split):
-        raise ValueError(f"{value!r} is not a list of name=value pairs")
+        raise ValueError(f"{quoted(value)} is not a list of name=value pairs")
     return {name.strip(): meaning.strip() for name, _, meaning in split}
 
 

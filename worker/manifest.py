@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +13,10 @@ from msgspec.structs import replace
 from producer_client import Code, NewPhoto, Photo, Provenance, Refused
 from producer_client.arguments import read_items
 from producer_client.contract import LOCATION_METHODS
+from producer_client.errors import quoted, short
 from producer_client.fields import LAT, LON, METHOD, PATH
-from producer_client.language import to_say
 from worker.spelling import on_disk
 from worker.spreadsheet import degrees, read_sheet
-from worker.words import say
 
 #: Suffixes that `sightline add FOLDER` takes for photos, by the formats that are read (worker/encoder/images.py); the
 #: content decides in the end.
@@ -69,8 +68,8 @@ NAMES = {
     "coordinate_source": METHOD,
     "place": ("place",),
 }
-#: What its coordinate_source may be.
-SOURCES = {**{p.value: p for p in Provenance}, **LOCATION_METHODS, "landmark": Provenance.SURVEYED}
+#: What its coordinate_source may be beside what backends call it.
+SOURCES = {**{p.value: p for p in Provenance}, "landmark": Provenance.SURVEYED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,19 +114,25 @@ def new_photos(
     provenance: Provenance,
     *,
     everything: bool = False,
+    methods: Mapping[str, Provenance] = LOCATION_METHODS,
 ) -> Iterator[NewPhoto | Refused | LeftOut | NotRead | Note]:
-    """Photos of files, folders and manifests, in their order; lat, lon and provenance are those of a single one.
+    """Photos of files, folders and manifests, in their order; lat and lon are those of a single one. provenance: of
+    these, and of a manifest's coordinates that do not say theirs. methods: what backends call it.
 
     A file that is named itself is taken whatever its name; for folders see `photo_files`.
     A name in a folder that no message can carry is refused, as is a row of a manifest that says nothing sensible, and
     their neighbours come. A photo that is named again is passed over, or refused where it comes with coordinates.
-    Raises ValueError with a sentence, OSError for a manifest that cannot be read.
+    Raises ValueError with a sentence.
     """
     given = [Path(on_disk(str(named))) for named in given]
     paths: set[str | None] = set()
     refs: set[str] = set()
     for path in given:
-        for item in _of(path, lat, lon, provenance, everything=everything):
+        if path.suffix.lower() in MANIFESTS and not path.is_dir():
+            items: Iterator[NewPhoto | Refused | LeftOut | NotRead | Note] = manifest_rows(path, provenance, methods)
+        else:
+            items = _of(path, lat, lon, provenance, everything=everything)
+        for item in items:
             if not isinstance(item, NewPhoto):
                 yield item
             elif item.photo.path not in paths:
@@ -137,41 +142,63 @@ def new_photos(
                 refs.add(named.ref)
                 yield named
             elif item.lat is not None:
-                yield Refused(item.ref, Code.BAD_REQUEST, say("{path} is named twice", path=item.photo.path))
+                again = item.photo.path
+                yield Refused(item.ref, Code.BAD_REQUEST, f"{again} is named twice")
 
 
-def manifest_rows(path: Path) -> Iterator[NewPhoto | Refused | Note]:
-    """Rows of a CSV or TSV with file, lat, lon, coordinate_source, and optionally place, or `NAMES` for them.
+def manifest_rows(
+    path: Path,
+    provenance: Provenance = Provenance.SURVEYED,
+    methods: Mapping[str, Provenance] = LOCATION_METHODS,
+) -> Iterator[NewPhoto | Refused | Note]:
+    """Rows of a CSV or TSV with file, lat, lon, and optionally coordinate_source and place, or `NAMES` for them.
 
-    coordinate_source is a provenance, or what backends call it; rows without lat and lon leave it to what their files
-    say. A row that cannot be read is refused with its line, and the others come. Raises ValueError with a sentence
-    where it is the whole file that cannot be read.
+    coordinate_source is a provenance, or what backends call it (`methods`); coordinates without one are of this
+    `provenance`, and rows without lat and lon leave it to what their files say. A row that cannot be read is refused
+    with its line, and the others come. Raises ValueError with a sentence where it is the whole file that cannot be
+    read.
     """
     sheet = read_sheet(path, lambda name: _column(name) is not None)
     header = [_column(name) for name in sheet.header]
-    where = say("{path}, line {line}", path=path, line=sheet.header_line)
+    line, names = sheet.header_line, short(", ".join(filter(None, sheet.header)))
+    if not names:
+        columns = ", ".join(NEEDED_COLUMNS)
+        raise ValueError(f"{path} is empty; a manifest begins with a line of its columns: {columns}")
     named = list(zip(sheet.header, header, strict=True))
-    if twice := [name for name, column in named if column and header.count(column) > 1]:
-        words = say("{names} are two columns for one thing", names=", ".join(twice))
-        raise ValueError(f"{where}: {words}")
-    if lacking := [name for name in NEEDED_COLUMNS if name not in header]:
+    if twice := ", ".join(name for name, column in named if column and header.count(column) > 1):
+        why = f"{twice} are two columns for one thing"
+        raise ValueError(f"{path}, line {line}: {why}")
+    if lacking := ", ".join(name for name in NEEDED_COLUMNS if name not in header):
         columns = ", ".join(COLUMNS)
-        words = say("{lacking} missing; the columns are {columns}", lacking=", ".join(lacking), columns=columns)
-        raise ValueError(f"{where}: {words}")
-    if sheet.encoding:
-        words = to_say("{path} is no UTF-8 and was read as {encoding}. Where names are wrong, save it as UTF-8")
-        yield Note(say(words, path=path, encoding=sheet.encoding))
-    if unknown := [name for name, column in named if name and not column]:
-        yield Note(say("{where}: columns that are not read: {names}", where=where, names=", ".join(unknown)))
+        why = f"{lacking} missing; the columns there are {names}, those of a manifest {columns}"
+        raise ValueError(f"{path}, line {line}: {why}")
+    if encoding := sheet.encoding:
+        yield Note(f"{path} is no UTF-8 and was read as {encoding}. Where names are wrong, save it as UTF-8")
+    if unknown := ", ".join(name for name, column in named if name and not column):
+        why = f"columns that are not read: {unknown}"
+        yield Note(f"{path}, line {line}: {why}")
+    if "coordinate_source" not in header:
+        yield Note(f"{path} has no column coordinate_source: its coordinates count as {provenance}")
+    meanings = {"": provenance, **SOURCES, **{name.lower(): meaning for name, meaning in methods.items()}, **SOURCES}
+    source = header.index("coordinate_source") if "coordinate_source" in header else None
     seen: dict[str, int] = {}
+    unsaid = 0
+    row = None
     for row in sheet.rows:
         if isinstance(row.fields, str):
-            yield _refused(path, row.line, "", row.fields)
+            why = row.fields
+            yield _refuse(path, row.line, "", why)
         elif any(field.strip() for field in row.fields):  # a spreadsheet's empty line is separators
-            read = _row(path, row.line, header, [field.strip() for field in row.fields])
+            read = _row(path, row.line, sheet.header, [field.strip() for field in row.fields], meanings)
             if isinstance(read, NewPhoto) and (before := seen.setdefault(str(read.photo.path), row.line)) != row.line:
-                read = _refused(path, row.line, read.ref, say("it is the photo of line {line} again", line=before))
+                read = _refuse(path, row.line, read.ref, f"it is the photo of line {before} again")
+            if isinstance(read, NewPhoto) and source is not None:
+                unsaid += read.lat is not None and not row.fields[source].strip()
             yield read
+    if row is None:
+        yield Note(f"{path} has a header and no row below it")
+    if unsaid:
+        yield Note(f"{path}: rows with coordinates and no coordinate_source: {unsaid}; they count as {provenance}")
 
 
 def read_manifest(path: Path) -> Iterator[NewPhoto]:
@@ -198,15 +225,11 @@ def _of(
             yield found
             if isinstance(found, NotRead) and found.path.suffix.lower() in MANIFESTS and found.path.stem == "manifest":
                 command = f"sightline add {shlex.quote(str(found.path))}"
-                words = to_say("{path} lies there and was not read. To take coordinates from it: {command}")
-                yield Note(say(words, path=found.path, command=command))
-    elif path.suffix.lower() in MANIFESTS:
-        yield from manifest_rows(path)
+                yield Note(f"{found.path} lies there and was not read. To take coordinates from it: {command}")
     elif path.suffix.lower() in NO_MANIFESTS:
-        words = say(
-            "a table is read as text alone: save it as CSV in UTF-8, with {columns}", columns=", ".join(COLUMNS)
-        )
-        yield Refused(str(path), Code.NOT_AN_IMAGE, words)
+        columns = ", ".join(COLUMNS)
+        why = f"a table is read as text alone: save it as CSV in UTF-8, with {columns}"
+        yield Refused(str(path), Code.NOT_AN_IMAGE, why)
     else:
         provenance_given = None if lat is None else provenance
         yield NewPhoto(str(path), Photo(path=str(path.resolve())), lat, lon, provenance_given)
@@ -224,27 +247,35 @@ def _column(name: str) -> str | None:
     return next((column for column, names in NAMES.items() if plain in names), None)
 
 
-def _row(path: Path, line: int, header: Sequence[str | None], fields: Sequence[str]) -> NewPhoto | Refused:
-    row = dict(zip(header, fields, strict=False))
+def _row(
+    path: Path, line: int, names: Sequence[str], fields: Sequence[str], meanings: Mapping[str, Provenance]
+) -> NewPhoto | Refused:
+    """names: of the header's columns. meanings: of what may stand under coordinate_source."""
+    row = dict(zip(map(_column, names), fields, strict=False))
     file, lat, lon, source = (row.get(name, "") for name in ("file", "lat", "lon", "coordinate_source"))
-    if len(fields) < len(header) or any(fields[len(header) :]):
-        why = say("{there} fields, the header has {columns}", there=len(fields), columns=len(header))
-        if len(fields) > len(header):
-            why = say("{why}. Numbers with a decimal comma want a semicolon between the columns, or quotes", why=why)
-        return _refused(path, line, file, why)
+    if lacking := ", ".join(filter(None, names[len(fields) :])):
+        return _refuse(path, line, file, f"the row ends before {lacking}")
+    if any(fields[len(names) :]):
+        return _refuse(
+            path,
+            line,
+            file,
+            f"the row has {len(fields)} fields, the header {len(names)}. Numbers with a decimal comma want a semicolon "
+            "between the columns, or quotes",
+        )
     if not file:
-        return _refused(path, line, file, say("it names no file"))
-    if bool(lat) != bool(lon):
-        why = say("a latitude without a longitude") if lat else say("a longitude without a latitude")
-        return _refused(path, line, file, why, Code.BAD_COORDINATES)
-    if lat and source.lower() not in SOURCES:
-        sources = ", ".join(SOURCES)
-        why = say("coordinate_source {source!r} is none of {sources}", source=source, sources=sources)
-        return _refused(path, line, file, why)
+        return _refuse(path, line, file, "it names no file")
+    if lat and not lon:
+        return _refuse(path, line, file, "a latitude without a longitude", Code.BAD_COORDINATES)
+    if lon and not lat:
+        return _refuse(path, line, file, "a longitude without a latitude", Code.BAD_COORDINATES)
+    if lat and source.lower() not in meanings:
+        known = ", ".join(filter(None, meanings))
+        return _refuse(path, line, file, f"coordinate_source {quoted(source)} is none of {known}")
     place = degrees(lat, "N", "S"), degrees(lon, "E", "W")
     if lat and None in place:
-        why = say("{lat}, {lon} is no place in decimal degrees", lat=repr(lat), lon=repr(lon))
-        return _refused(path, line, file, why, Code.BAD_COORDINATES)
+        why = f"{quoted(lat)}, {quoted(lon)} is no place in decimal degrees"
+        return _refuse(path, line, file, why, Code.BAD_COORDINATES)
     (read,) = read_items(
         NewPhoto,
         [
@@ -253,12 +284,12 @@ def _row(path: Path, line: int, header: Sequence[str | None], fields: Sequence[s
                 photo=Photo(path=_resolved(path.parent, file)),
                 lat=place[0],
                 lon=place[1],
-                provenance=SOURCES[source.lower()] if lat else None,
+                provenance=meanings[source.lower()] if lat else None,
                 metadata={"place": row["place"]} if row.get("place") else None,
             )
         ],
     )
-    return read if isinstance(read, NewPhoto) else _refused(path, line, file, read.message, read.code)
+    return read if isinstance(read, NewPhoto) else _refuse(path, line, file, read.message, read.code)
 
 
 def _resolved(folder: Path, file: str) -> str:
@@ -269,6 +300,5 @@ def _resolved(folder: Path, file: str) -> str:
         return str(folder.absolute() / file)
 
 
-def _refused(path: Path, line: int, file: str, why: str, code: Code = Code.BAD_REQUEST) -> Refused:
-    said = say("{path}, line {line}: {why}", path=path, line=line, why=why)
-    return Refused(file or f"{path}:{line}", code, said)
+def _refuse(path: Path, line: int, file: str, why: str, code: Code = Code.BAD_REQUEST) -> Refused:
+    return Refused(file or f"{path}:{line}", code, f"{path}, line {line}: {why}")

@@ -10,9 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from producer_client.language import to_say
-from worker.words import say
-
 SEPARATORS = (",", ";", "\t", "|")
 #: What begins a file that says its encoding, the longer ones first.
 MARKS = {
@@ -54,15 +51,20 @@ class Sheet:
 def read_sheet(path: Path, known: Callable[[str], bool]) -> Sheet:
     """The rows of a CSV or TSV file. known: whether a column of this name is wanted, by which its separator is found.
 
-    Raises OSError, and ValueError with a sentence for a file that is no text.
+    Raises ValueError with a sentence for a file that cannot be read, or is no text.
     """
-    text, encoding = _text(path, path.read_bytes())
+    try:
+        content = path.read_bytes()
+    except OSError as exc:
+        raise ValueError(f"{path} cannot be opened: {exc.strerror}") from exc
+    text, encoding = _text(path, content)
     lines = list(io.StringIO(text, newline=""))
     separator, first = _separator(lines, known)
     rows = _rows(lines, first, separator)
     for row in rows:
         if isinstance(row.fields, str):
-            raise ValueError(say("{path}, line {line}: {why}", path=path, line=row.line, why=row.fields))
+            line, why = row.line, row.fields
+            raise ValueError(f"{path}, line {line}: {why}")
         if any(field.strip() for field in row.fields):
             return Sheet([field.strip() for field in row.fields], row.line, rows, encoding)
     return Sheet([], 1, rows, encoding)
@@ -91,10 +93,10 @@ def _text(path: Path, content: bytes) -> tuple[str, str | None]:
         try:
             return content.decode(encoding), encoding if encoding == GUESSED else None
         except UnicodeDecodeError as exc:
-            at = exc.object.count(b"\n", 0, exc.start) + 1
-    names = ", ".join(encoding.upper() for encoding in tried)
-    words = to_say("{path}, line {line}: this is no text ({encodings}). Save it as CSV in UTF-8")
-    raise ValueError(say(words, path=path, line=at, encodings=names))
+            line = exc.object.count(b"\n", 0, exc.start) + 1
+    encodings = ", ".join(encoding.upper() for encoding in tried)
+    why = f"this is no text ({encodings}). Save it as CSV in UTF-8"
+    raise ValueError(f"{path}, line {line}: {why}")
 
 
 def _without_mark(content: bytes) -> list[str]:
@@ -131,6 +133,14 @@ def _rows(lines: Sequence[str], first: int, separator: str) -> Iterator[Row]:
                 begins = reader.line_num
             return
         except csv.Error as exc:
-            spans = reader.line_num - begins > 1
-            yield Row(first + begins + 1, say("a quote is opened that is not closed") if spans else str(exc))
+            yield Row(first + begins + 1, _why(exc, spans=reader.line_num - begins > 1))
             first += begins + 1
+
+
+def _why(exc: csv.Error, *, spans: bool) -> str:
+    """What Python's reader has stopped at, which it says in words for programmers."""
+    if spans:
+        return "a quote is opened that is not closed"
+    if "field limit" in str(exc):
+        return f"a field has more than {csv.field_size_limit()} characters"
+    return "behind a closing quote stands something else than the next column"

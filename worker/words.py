@@ -54,7 +54,8 @@ def in_language(message: str, deep: int = 0) -> str:
 
 @cache
 def _sentences(language: Language) -> list[tuple[re.Pattern[str], str]]:
-    """Patterns of the English ones, each with its text in the language; those with most words of their own first."""
+    """Patterns of the English ones, each with its text in the language. First those that end with another sentence, as
+    `{path}, line {line}: {why}` does, which may be any of the rest; of these those with most words of their own."""
     known: dict[str, str] = {}
     for package in (of_client.PACKAGE, PACKAGE):
         # The only way to what a catalogue holds (gettext.GNUTranslations documents how it is filled alone).
@@ -65,7 +66,7 @@ def _sentences(language: Language) -> list[tuple[re.Pattern[str], str]]:
             if isinstance(name, str) and name.startswith(OF_CONTEXT)
         }
     parsed = [(list(string.Formatter().parse(english)), text) for english, text in known.items()]
-    parsed.sort(key=lambda item: -sum(len(words) for words, *_ in item[0]))
+    parsed.sort(key=lambda item: (item[0][-1][:2] != (": ", "why"), -sum(len(words) for words, *_ in item[0])))
     return [(_pattern(parts), text) for parts, text in parsed]
 
 

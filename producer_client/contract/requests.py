@@ -9,7 +9,7 @@ import msgspec
 
 from producer_client.contract.values import Near, Photo, Refused, check_coordinates
 from producer_client.contract.wire import Message, check_json, check_text, read
-from producer_client.errors import BadRequest
+from producer_client.errors import BadRequest, quoted
 from producer_client.words import (
     MAX_HEARD_CHARACTERS,
     MAX_PHOTOS_PER_MESSAGE,
@@ -265,7 +265,7 @@ def _read_items(cls: type[_Item], items: list[Any]) -> list[_Item | Refused]:
         ref = named if isinstance(named, str) and named else f"item {number}"
         try:
             if ref in seen:
-                raise BadRequest(Code.BAD_REQUEST, f"ref {ref!r} occurs twice in one message")
+                raise BadRequest(Code.BAD_REQUEST, f"ref {quoted(ref)} occurs twice in one message")
             outcomes.append(read(cls, wire, ref))
         except BadRequest as exc:
             outcomes.append(Refused(ref=ref, code=exc.code, message=exc.message))

@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
-from producer_client.errors import BadRequest, short
+from producer_client.errors import BadRequest, quoted, short
 from producer_client.words import (
     MAX_JSON_CHARACTERS,
     MAX_JSON_DEPTH,
@@ -190,21 +190,21 @@ def _refusal(cls: type[Message], wire: object, where: str, exc: msgspec.Validati
     known = [*cls.__struct_fields__, *filter(None, [cls.__struct_config__.tag_field])]
     unknown = [name for name in wire if name not in known] if isinstance(wire, dict) else []
     if unknown and not issubclass(cls, Reply):
-        return BadRequest(Code.UNKNOWN_FIELD, f"{where} has no field {unknown[0]!r}; it has {', '.join(known)}")
+        return BadRequest(Code.UNKNOWN_FIELD, f"{where} has no field {quoted(unknown[0])}; it has {', '.join(known)}")
     if isinstance(exc, BadRequest):
         return exc
     located = re.fullmatch(r"(.*) - at `\$([^`]*)`", str(exc), re.DOTALL)
     fault, path = located.groups() if located else (str(exc), "")
     place = where + path
     if found := re.fullmatch("Object contains unknown field `(.*)`", fault, re.DOTALL):
-        return BadRequest(Code.UNKNOWN_FIELD, f"{place} has no field {found[1]!r}")
+        return BadRequest(Code.UNKNOWN_FIELD, f"{place} has no field {quoted(found[1])}")
     return BadRequest(Code.BAD_REQUEST, _sentence(fault, place))
 
 
 def _sentence(fault: str, place: str) -> str:
     """What msgspec says of a value, in our words. Tests hold what it may say; its minor version is pinned."""
     if found := re.fullmatch("Object missing required field `(.*)`", fault):
-        return f"{place} lacks {found[1]!r}"
+        return f"{place} lacks {quoted(found[1])}"
     if found := re.fullmatch("Expected `(.*)`, got `(.*)`", fault):
         wanted = " or ".join(_KINDS.get(kind, kind) for kind in found[1].split(" | "))
         return f"{place} must be {wanted}, not {_KINDS.get(found[2], found[2])}"

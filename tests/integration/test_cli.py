@@ -315,7 +315,7 @@ def test_a_worker_without_its_weights_stops_and_says_how_to_get_them(stack: Stac
     [
         ("name,lat,lon\na.jpg,1,2\n", "line 1: file missing; the columns are file, lat, lon"),
         ("file,place\na.jpg,x\n", "line 1: lat, lon missing"),
-        ("", "line 1: file, lat, lon missing"),
+        ("", "is empty; a manifest begins with a line of its columns: file, lat, lon"),
         ("file;lat\na.jpg;1\n", "line 1: lon missing"),
         (None, "No such file"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from producer_client import Code, NewPhoto, Provenance, Refused
 from worker.manifest import Note, manifest_rows, new_photos
 from worker.spreadsheet import degrees
+from worker.words import in_language
 
 CASES = Path(__file__).parents[2] / "shared" / "cases"
 HEADER = "file,lat,lon,coordinate_source,place\n"
@@ -79,14 +81,15 @@ def test_columns_have_the_names_that_backends_give_them(tmp_path: Path, header: 
 
 
 def test_columns_that_are_not_read_are_said(tmp_path: Path) -> None:
-    _, _, notes = read(table(tmp_path, "file,lat,lon,camera,note\na.jpg,,,X100,\n"))
+    _, _, notes = read(table(tmp_path, "file,lat,lon,coordinate_source,camera,note\na.jpg,,,,X100,\n"))
 
     assert notes == [f"{tmp_path / 'm.csv'}, line 1: columns that are not read: camera, note"]
 
 
 #: A row, what its refusal says, and its code.
 BAD_ROWS = [
-    ("short.jpg,1.5", "2 fields, the header has 5", Code.BAD_REQUEST),
+    ("short.jpg,1.5", "the row ends before lon, coordinate_source, place", Code.BAD_REQUEST),
+    ("one.jpg", "the row ends before lat, lon, coordinate_source, place", Code.BAD_REQUEST),
     ("long.jpg,51,5,2,5,surveyed,", "decimal comma", Code.BAD_REQUEST),
     ("half.jpg,1.5,,surveyed,", "a latitude without a longitude", Code.BAD_COORDINATES),
     ("half.jpg,,1.5,surveyed,", "a longitude without a latitude", Code.BAD_COORDINATES),
@@ -95,15 +98,16 @@ BAD_ROWS = [
     ("dms.jpg,51°30'15\" N,0,surveyed,", "decimal degrees", Code.BAD_COORDINATES),
     ("nan.jpg,nan,0,surveyed,", "decimal degrees", Code.BAD_COORDINATES),
     ("source.jpg,1,2,somebody,", "coordinate_source 'somebody' is none of", Code.BAD_REQUEST),
-    ("source.jpg,1,2,,", "coordinate_source '' is none of", Code.BAD_REQUEST),
+    ("C:\\photos\\a.jpg,1,2,C:\\b,", "coordinate_source 'C:\\b' is none of", Code.BAD_REQUEST),
+    ("slash.jpg,1\\,2,surveyed,", "'1\\', '2' is no place", Code.BAD_COORDINATES),
     (",1,2,surveyed,", "it names no file", Code.BAD_REQUEST),
     ("a\0b.jpg,1,2,surveyed,", "NUL", Code.BAD_REQUEST),
     ("~nobody-of-this-name/a\0.jpg,1,2,surveyed,", "NUL", Code.BAD_REQUEST),
     ('"open.jpg,1,2,surveyed,', "a quote is opened that is not closed", Code.BAD_REQUEST),
-    ('"open"x.jpg,1,2,surveyed,', "expected after", Code.BAD_REQUEST),
+    ('"open"x.jpg,1,2,surveyed,', "behind a closing quote", Code.BAD_REQUEST),
     ("good.jpg,1,2,surveyed,", "it is the photo of line 2 again", Code.BAD_REQUEST),
     ("./x/../good.jpg,,,,", "it is the photo of line 2 again", Code.BAD_REQUEST),
-    ("x" * 140_000 + ",1,2,surveyed,", "field limit", Code.BAD_REQUEST),
+    ("x" * 140_000 + ",1,2,surveyed,", "a field has more than 131072 characters", Code.BAD_REQUEST),
 ]
 
 
@@ -140,9 +144,12 @@ def test_whatever_stands_between_good_rows_takes_none_of_them_along(between: str
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("name,lat,lon\na.jpg,1,2\n", "line 1: file missing; the columns are file, lat, lon"),
+        (
+            "name,lat,lon\na.jpg,1,2\n",
+            "line 1: file missing; the columns there are name, lat, lon, those of a manifest file,",
+        ),
         ("\n\nfile,place\na.jpg,x\n", "line 3: lat, lon missing"),
-        ("", "line 1: file, lat, lon missing"),
+        ("01.jpg,1,2\n02.jpg,3,4\n", "line 1: file, lat, lon missing; the columns there are 01.jpg, 1, 2,"),
         ("file,path,lat,lon\n", "line 1: file, path are two columns for one thing"),
         ("file,lat,Latitude,lon\n", "line 1: lat, Latitude are two columns for one thing"),
         (b"file,lat,lon\na\x98.jpg,1,2\n", "line 2: this is no text (UTF-8, CP1251)"),
@@ -159,6 +166,100 @@ def test_a_file_that_cannot_be_read_at_all_is_a_sentence_with_its_line(
     with pytest.raises(ValueError, match="line") as caught:
         read(path)
     assert f"{path}, {said}" in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "\n \n", "\ufeff", ",,,\n"])
+def test_an_empty_file_is_said_to_be_empty_with_what_belongs_into_it(tmp_path: Path, content: str) -> None:
+    with pytest.raises(ValueError, match=r"m\.csv is empty; .*: file, lat, lon$"):
+        read(table(tmp_path, content))
+
+
+def test_a_header_without_rows_is_said(tmp_path: Path) -> None:
+    assert read(table(tmp_path, HEADER))[2] == [f"{tmp_path / 'm.csv'} has a header and no row below it"]
+    assert read(table(tmp_path, HEADER + GOOD))[2] == []
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_a_manifest_that_cannot_be_read_is_a_sentence_with_its_path_as_it_is(tmp_path: Path, folder: bool) -> None:
+    path = tmp_path / "C:\\photos\\m.csv"
+    if folder:
+        path.mkdir()
+
+    with pytest.raises(ValueError, match="cannot be opened") as caught:
+        read(path)
+    why = "Is a directory" if folder else "No such file or directory"
+    assert str(caught.value) == f"{path} cannot be opened: {why}"
+
+
+# ------------------------------------------------------------------------------- how coordinates came to be
+
+
+@pytest.mark.parametrize("provenance", Provenance)
+def test_coordinates_that_do_not_say_how_they_came_to_be_are_what_the_call_says_and_that_is_told_before_the_rows(
+    tmp_path: Path, provenance: Provenance
+) -> None:
+    path = table(tmp_path, "file,lat,lon\na.jpg,1,2\nb.jpg,,\n")
+
+    note, first, second = manifest_rows(path, provenance)
+
+    assert note == Note(f"{path} has no column coordinate_source: its coordinates count as {provenance}")
+    assert isinstance(first, NewPhoto)
+    assert isinstance(second, NewPhoto)
+    assert (first.provenance, second.provenance) == (provenance, None)
+
+
+def test_a_row_that_says_how_its_coordinates_came_to_be_is_heard_and_the_others_are_counted(tmp_path: Path) -> None:
+    path = table(tmp_path, HEADER + "a.jpg,1,2,derived,\nb.jpg,1,2,,\nc.jpg,1,2, ,\nd.jpg,,,,\nb.jpg,3,4,,\n")
+
+    rows = list(manifest_rows(path, Provenance.CONFIRMED))
+
+    taken = [row for row in rows if isinstance(row, NewPhoto)]
+    assert [row.provenance for row in taken] == [Provenance.DERIVED, Provenance.CONFIRMED, Provenance.CONFIRMED, None]
+    assert rows[-1] == Note(f"{path}: rows with coordinates and no coordinate_source: 2; they count as confirmed")
+
+
+def test_what_a_backend_calls_its_coordinates_holds_in_a_manifest_too(tmp_path: Path) -> None:
+    path = table(tmp_path, HEADER + "a.jpg,1,2,Drone,\nb.jpg,1,2,manual,\nc.jpg,1,2,Landmark,\n")
+
+    first, second, third = manifest_rows(path, methods={"drone": Provenance.EXIF_GPS})
+
+    assert isinstance(first, NewPhoto)
+    assert first.provenance is Provenance.EXIF_GPS
+    assert isinstance(second, Refused), "a method of the defaults, which the setting has replaced"
+    assert "drone" in second.message
+    assert isinstance(third, NewPhoto)
+
+
+def test_what_is_said_of_a_manifest_is_english_in_code_and_russian_to_who_reads_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of latitude 95 a half came in English: its sentence stood in another one that was Russian already."""
+    monkeypatch.setenv("SIGHTLINE_LANG", "ru")
+    rows = "\n".join(row for row, *_ in BAD_ROWS)
+    first, second = (
+        table(tmp_path, f"{HEADER}{GOOD}{rows}\nno.jpg,1,2,,\n"),
+        table(tmp_path, "file,lat,lon,x\n", "x.csv"),
+    )
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "manifest.csv").touch()
+
+    _, refused, notes = read(first)
+    said = [*(row.message for row in refused), *notes, *read(second)[2]]
+    said += [item.words for item in added(tmp_path / "a") if isinstance(item, Note)]
+    for content in ("", "x,lat,lon\n", "file,file,lat,lon\n"):
+        with pytest.raises(ValueError, match="csv") as caught:
+            read(table(tmp_path, content))
+        said.append(str(caught.value))
+    with pytest.raises(ValueError, match="csv") as caught:
+        read(tmp_path / "nothing.csv")
+    said.append(str(caught.value))
+
+    assert len(said) == len(BAD_ROWS) + 9
+    for sentence in said:
+        assert not re.search("[а-я]", sentence)
+        assert not re.search(
+            r"\b(is|line|the|row|latitude|from|of|no|with|not)\b", in_language(sentence.replace(str(tmp_path), ""))
+        )
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "sub/a.jpg", "{root}/a.jpg", "~/a.jpg", "./a.jpg"])
@@ -251,7 +352,7 @@ def test_a_table_that_is_no_text_says_what_to_save_it_as(tmp_path: Path, name: s
 
 @pytest.mark.parametrize(
     ("name", "line", "said"),
-    [("m5_short_row.csv", 3, "1 fields"), ("m6_half.csv", 2, "a latitude without a longitude")],
+    [("m5_short_row.csv", 3, "the row ends before "), ("m6_half.csv", 2, "a latitude without a longitude")],
 )
 def test_the_cases_that_failed(name: str, line: int, said: str) -> None:
     if not CASES.exists():

@@ -46,7 +46,10 @@ def add(
     photos: Annotated[
         list[Path],
         typer.Argument(
-            metavar=say("PHOTOS"), help=say("Files, folders, or a manifest (.csv, .tsv) with file, lat, lon.")
+            metavar=say("PHOTOS"),
+            help=say(
+                "Files, folders, or a manifest (.csv, .tsv) with file, lat, lon, and maybe coordinate_source and place."
+            ),
         ),
     ],
     lat: Annotated[
@@ -59,7 +62,10 @@ def add(
         Provenance,
         typer.Option(
             metavar=say("<word>"),
-            help=say("How given coordinates came to be: exif_gps, surveyed, confirmed, derived or fallback."),
+            help=say(
+                "How coordinates of --lat and --lon came to be, and those of a manifest that does not say it: "
+                "exif_gps, surveyed, confirmed, derived or fallback."
+            ),
         ),
     ] = Provenance.SURVEYED,
     update_rows: UpdateRows = None,
@@ -77,23 +83,24 @@ def add(
         raise Misused(say("give both --lat and --lon, or neither"))
     if lat is not None and (len(photos) != 1 or photos[0].is_dir() or photos[0].suffix.lower() in MANIFESTS):
         raise Misused(say("--lat and --lon are for a single photo; use a manifest.csv for many"))
+    settings = load_settings()
     try:
-        items = list(new_photos(photos, lat, lon, provenance, everything=everything))
-    except FileNotFoundError as exc:
-        raise Misused(in_language(str(exc))) from exc
-    except (OSError, ValueError) as exc:
+        items = list(new_photos(photos, lat, lon, provenance, everything=everything, methods=settings.location_methods))
+    except ValueError as exc:
+        if isinstance(exc.__cause__, FileNotFoundError):
+            raise Misused(in_language(str(exc))) from exc
         fail(str(exc))
     left_out = [item for item in items if isinstance(item, LeftOut)]
     not_read = Counter(item.path.suffix.lower() for item in items if isinstance(item, NotRead))
     notes = [item.words for item in items if isinstance(item, Note)]
-    passed_over = [*_passed_over(left_out, not_read), *notes]
+    passed_over = [*_passed_over(left_out, not_read), *map(in_language, notes)]
     if len(left_out) + not_read.total() + len(notes) == len(items):
-        fail(". ".join([say("no photo there"), *passed_over]))
+        fail("; ".join([say("no photo there"), *passed_over]))
     outcomes: list[Stored | Refused | Pending] = [item for item in items if isinstance(item, Refused)]
     new = [replace(item, update_row=update_rows) for item in items if isinstance(item, NewPhoto)]
     if new:
         with (
-            open_client(load_settings()) as client,
+            open_client(settings) as client,
             told_when_stopped(len(new)) as told,
             progress_bar(say("adding")) as progress,
         ):

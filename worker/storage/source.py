@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from producer_client.contract import Code, Photo
+from producer_client.errors import quoted
 from worker.core.types import INLINE, FileFacts, UnknownFile
 from worker.errors import PhotoRefusal, Transient
 from worker.extras import cloud_lacks
@@ -145,7 +146,7 @@ class PhotoFiles:
             self._check_root(Path(os.path.realpath(path)), given)
             raise PhotoRefusal(Code.NOT_FOUND, f"{given} cannot be reached on the worker: {exc.strerror}") from exc
         except ValueError as exc:
-            raise PhotoRefusal(Code.NOT_FOUND, f"{given!r} is not a path: {exc}") from exc  # %00 in a file:// URL
+            raise PhotoRefusal(Code.NOT_FOUND, f"{quoted(given)} is not a path: {exc}") from exc  # %00 in a file:// URL
         self._check_root(real, given)
         try:
             # O_NONBLOCK: opening a FIFO must not wait for a writer. O_NOFOLLOW: a link put there since is not followed,
@@ -229,16 +230,16 @@ class PhotoFiles:
             host = (parts.hostname or "").lower()
             scheme = parts.scheme.lower()
         except ValueError as exc:
-            raise PhotoRefusal(Code.URL_NOT_ALLOWED, f"{url!r:.200} is not a URL: {exc}") from exc
+            raise PhotoRefusal(Code.URL_NOT_ALLOWED, f"{quoted(url):.200} is not a URL: {exc}") from exc
         if scheme not in SCHEMES or scheme not in self._settings.url_schemes:
             allowed = ", ".join(self._settings.url_schemes)
             raise PhotoRefusal(
-                Code.URL_NOT_ALLOWED, f"scheme {scheme!r} is not allowed ({allowed}; SIGHTLINE_URL_SCHEMES)"
+                Code.URL_NOT_ALLOWED, f"scheme {quoted(scheme)} is not allowed ({allowed}; SIGHTLINE_URL_SCHEMES)"
             )
         if scheme == "file":
             return self._file(unquote(parts.path))
         if host not in self._settings.url_hosts:
-            raise PhotoRefusal(Code.URL_NOT_ALLOWED, f"host {host!r} is not allowed (SIGHTLINE_URL_HOSTS)")
+            raise PhotoRefusal(Code.URL_NOT_ALLOWED, f"host {quoted(host)} is not allowed (SIGHTLINE_URL_HOSTS)")
         if scheme in ("http", "https") and not self._settings.url_private and is_private(host):
             raise PhotoRefusal(Code.URL_NOT_ALLOWED, f"{host} is a private address (SIGHTLINE_URL_PRIVATE)")
         return self._checked(self._read_url(url, scheme), url)
@@ -271,7 +272,7 @@ class PhotoFiles:
         except PermissionError as exc:
             raise PhotoRefusal(Code.NOT_FOUND, f"{url} may not be read: {exc}") from exc
         except ValueError as exc:
-            raise PhotoRefusal(Code.URL_NOT_ALLOWED, f"{url!r:.200} cannot be asked for: {exc}") from exc
+            raise PhotoRefusal(Code.URL_NOT_ALLOWED, f"{quoted(url):.200} cannot be asked for: {exc}") from exc
         except Exception as exc:  # others' code: drivers of URLs, which raise what five libraries do; tried again
             raise Transient(Code.UNAVAILABLE, f"{url} did not answer: {str(exc) or type(exc).__name__}") from exc
         finally:
