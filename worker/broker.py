@@ -25,6 +25,7 @@ from celery.backends.redis import RedisBackend
 from celery.exceptions import CPendingDeprecationWarning
 from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
+from kombu.exceptions import ContentDisallowed
 from kombu.transport import redis as by_kombu
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
@@ -32,10 +33,12 @@ from kombu.utils.json import loads
 from producer_client.contract import Code
 from producer_client.language import to_say
 from producer_client.reach import why
+from worker import unfit
 from worker.errors import Transient
 from worker.outage import PAUSE_S, Outage
 from worker.parking import FROM_NO_QUEUE, Parking
 from worker.settings import Settings
+from worker.unfit import Fault
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +75,8 @@ class QoS(by_kombu.QoS):
     def restore_by_tag(self: Any, tag: Any, client: Any = None, leftmost: bool = False) -> None:
         with self.channel.conn_or_acquire(client) as client:
             entry = client.hget(self.unacked_key, tag)
-            if entry is not None and (why := self.channel.unreadable_note(entry)):
-                self.channel.park(Taken(FROM_NO_QUEUE, entry), why)
+            if entry is not None and (exc := self.channel.unreadable_note(entry)):
+                self.channel.park(Taken(FROM_NO_QUEUE, entry), unfit.bad_note(), exc)
                 self._remove_from_indices(tag).execute()
                 return
         super().restore_by_tag(tag, client, leftmost)
@@ -114,7 +117,7 @@ class Taking:
         try:
             raw = self._read(item)
         except UNREADABLE as exc:
-            self.park(self.last, f"no message: {exc}")
+            self.park(self.last, unfit.no_message(item, LARGEST_ITEM), exc)
             self.in_hand.taken = None
         else:
             self.connection._deliver(raw, queue)
@@ -130,18 +133,19 @@ class Taking:
             self.in_hand.taken = None
             log.warning("a message is back in its queue", extra={"queue": taken.key})
 
-    def park(self: Any, taken: Taken, why: str) -> None:
-        parked = Parking(self.plain(), prefix=self.global_keyprefix).park(taken.key, taken.item, why)
-        log.error("parked: `sightline parked` shows it", extra={"parked": parked.id, "queue": taken.key, "why": why})
+    def park(self: Any, taken: Taken, fault: Fault, exc: BaseException) -> None:
+        parked = Parking(self.plain(), prefix=self.global_keyprefix).park(taken.key, taken.item, fault)
+        facts = {"parked": parked.id, "queue": taken.key, "code": fault.code, "why": ascii(exc)}
+        log.error("parked: `sightline parked` shows it", extra=facts)
 
-    def unreadable_note(self: Any, entry: bytes) -> str | None:
+    def unreadable_note(self: Any, entry: bytes) -> BaseException | None:
         """Why what is noted of an unacknowledged message cannot be handed out again; None where it can."""
         try:
             raw, exchange, routing_key = loads(bytes_to_str(entry))
             self._check(raw)
             _text("exchange", exchange), _text("routing key", routing_key)
         except UNREADABLE as exc:
-            return f"no note of an unacknowledged message: {exc}"
+            return exc
         return None
 
     def _read(self: Any, item: bytes) -> dict[str, Any]:
@@ -258,22 +262,23 @@ class OutlivingConsumer(Consumer):
                 raise
             except Exception as exc:  # others' code: Celery on a strange message, which raises what it likes; parked
                 log.exception("a message that Celery cannot handle")
-                return self._park(message, f"{type(exc).__name__}: {exc}")
+                return self._park(message, unfit.bad_task(), exc)
 
         return on_task_received
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        self._park(message, f"cannot be decoded: {exc}")
+        self._park(message, unfit.unknown_content(), exc)
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
-        self._park(message, "names no task")
+        self._park(message, unfit.no_task(), LookupError("task"))
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
-        self._park(message, f"no valid task: {exc}")
+        self._park(message, unfit.unknown_content() if isinstance(exc, ContentDisallowed) else unfit.bad_task(), exc)
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
         """Whoever waits for the reply is told as Celery tells it."""
-        message.channel.park(message.channel.last, f"unknown task {exc}")
+        (task,) = exc.args
+        message.channel.park(message.channel.last, unfit.no_task() if task is None else unfit.unknown_task(task), exc)
         super().on_unknown_task(body, message, exc)
 
     def ensure_connected(self, conn: kombu.Connection) -> kombu.Connection:
@@ -302,11 +307,11 @@ class OutlivingConsumer(Consumer):
         self._outage.met(exc)
         time.sleep(PAUSE_S)
 
-    def _park(self, message: Any, why: str) -> None:
+    def _park(self, message: Any, fault: Fault, exc: Exception) -> None:
         if message.acknowledged:
-            log.error("answered, and then: %s", why)
+            log.error("answered, and then: %s", ascii(exc))
             return
-        message.channel.park(message.channel.last, why)
+        message.channel.park(message.channel.last, fault, exc)
         message.reject()
 
 

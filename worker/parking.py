@@ -6,12 +6,19 @@ Knows a Redis client and the names of keys, not what a message is.
 from __future__ import annotations
 
 import base64
+import binascii
+import hashlib
 import json
 import secrets
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
+
+import msgspec
+
+from worker.unfit import Fault, bad_entry
 
 #: The key of the list, after the prefix of all our keys.
 KEY = "parked"
@@ -23,17 +30,29 @@ FROM_NO_QUEUE = ""
 
 @dataclass(frozen=True)
 class Parked:
-    """One item: `item` is what lay there, byte by byte, in base64. key: the whole name of the list that it lay in."""
+    """One item: `item` is what lay there, byte by byte, in base64. key: the whole name of the list that it lay in.
+    at: empty where nobody knows it."""
 
     id: str
     at: str
     key: str
+    code: str
     why: str
     item: str
 
     @property
     def content(self) -> bytes:
         return base64.b64decode(self.item)
+
+    @classmethod
+    def read(cls, entry: bytes) -> Parked:
+        """As it lies in the list. One that is not of ours is an item itself."""
+        with suppress(msgspec.MsgspecError, binascii.Error):
+            parked = msgspec.json.decode(entry, type=cls)
+            base64.b64decode(parked.item, validate=True)
+            return parked
+        odd = bad_entry()
+        return cls(hashlib.sha256(entry).hexdigest()[:8], "", FROM_NO_QUEUE, odd.code, odd.why, _base64(entry))
 
 
 class Parking:
@@ -43,10 +62,10 @@ class Parking:
         self._client = client
         self._key = prefix + KEY
 
-    def park(self, key: str, item: bytes, why: str) -> Parked:
+    def park(self, key: str, item: bytes, fault: Fault) -> Parked:
         """Keep an item of the list `key`. Whoever took it from there forgets it only afterwards."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        parked = Parked(secrets.token_hex(4), now, key, why, base64.b64encode(item).decode())
+        parked = Parked(secrets.token_hex(4), now, key, fault.code, fault.why, _base64(item))
         with self._client.pipeline() as pipe:
             pipe.lpush(self._key, json.dumps(asdict(parked)))
             pipe.ltrim(self._key, 0, MOST - 1)
@@ -58,7 +77,7 @@ class Parking:
 
     def all(self) -> list[Parked]:
         """The newest first."""
-        return [Parked(**json.loads(entry)) for entry in self._client.lrange(self._key, 0, -1)]
+        return [Parked.read(entry) for entry in self._client.lrange(self._key, 0, -1)]
 
     def drop(self, ids: Collection[str]) -> list[str]:
         """Forget these for good; returns those that were there."""
@@ -72,7 +91,7 @@ class Parking:
     def _end(self, ids: Collection[str], *, requeue: bool) -> list[str]:
         ended = []
         for entry in self._client.lrange(self._key, 0, -1):
-            parked = Parked(**json.loads(entry))
+            parked = Parked.read(entry)
             if parked.id in ids and not (requeue and parked.key == FROM_NO_QUEUE):
                 with self._client.pipeline() as pipe:
                     if requeue:
@@ -81,3 +100,7 @@ class Parking:
                     pipe.execute()
                 ended.append(parked.id)
         return ended
+
+
+def _base64(item: bytes) -> str:
+    return base64.b64encode(item).decode()

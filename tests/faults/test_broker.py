@@ -31,6 +31,7 @@ from worker.errors import Permanent
 from worker.parking import Parking
 from worker.settings import Settings
 from worker.stack import Stack
+from worker.unfit import Unfit, bad_task
 
 QUEUE = "interactive"
 PREFIX = DEFAULT_KEY_PREFIX
@@ -260,16 +261,31 @@ STRANGE = {
 }
 
 
-@pytest.mark.parametrize("strange", STRANGE.values(), ids=STRANGE.keys())
+#: What these are parked as; all others have arguments, headers or callbacks that Celery cannot call.
+PARKED_AS = {
+    "no JSON": Unfit.NO_JSON,
+    "an unknown task": Unfit.UNKNOWN_TASK,
+    "no task at all": Unfit.NO_TASK,
+    "a pickle": Unfit.UNKNOWN_CONTENT,
+    "an unknown kind of content": Unfit.UNKNOWN_CONTENT,
+    "a body that is no JSON": Unfit.UNKNOWN_CONTENT,
+    "a body that is no text": Unfit.UNKNOWN_CONTENT,
+    "an unknown compression": Unfit.UNKNOWN_CONTENT,
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
 def test_what_is_no_task_is_parked_and_the_worker_goes_on(
-    strange: bytes, sturdy: Stack, server: redis.Redis, client: Sightline, parking: Parking
+    name: str, sturdy: Stack, server: redis.Redis, client: Sightline, parking: Parking
 ) -> None:
+    strange = STRANGE[name]
     server.lpush(PREFIX + QUEUE, strange)
     until(lambda: parking.count() == 1, "it is parked")
 
     client.stats()
     (parked,) = parking.all()
     assert (parked.content, parked.key) == (strange, PREFIX + QUEUE)
+    assert parked.code == PARKED_AS.get(name, Unfit.BAD_TASK)
     assert server.hget(PREFIX + "unacked", "strange") is None
 
 
@@ -314,7 +330,7 @@ def test_what_is_parked_is_named_by_doctor_and_put_back_or_dropped_by_command(
     sturdy: Stack, parking: Parking, client: Sightline
 ) -> None:
     sent = item([[contract.Stats().to_wire()], {}, {}], id="late")
-    good, bad = parking.park(PREFIX + QUEUE, sent, "as if"), parking.park(PREFIX + QUEUE, b"\xff", "as if")
+    good, bad = parking.park(PREFIX + QUEUE, sent, bad_task()), parking.park(PREFIX + QUEUE, b"\xff", bad_task())
 
     with pytest.raises(Permanent, match=r"2 .*sightline parked"):
         doctor.queues(sturdy.settings)

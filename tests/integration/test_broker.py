@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -19,12 +20,14 @@ from redis._parsers import BaseParser
 
 from producer_client.contract import Code, TaskName
 from tests.conftest import server_dir, until
+from worker import unfit
 from worker.app import create_app
-from worker.broker import Channel, SentinelTransport, Taken, Transport
+from worker.broker import LARGEST_ITEM, Channel, SentinelTransport, Taken, Transport
 from worker.embedded import EmbeddedServers
 from worker.errors import Transient
 from worker.parking import MOST, Parking
 from worker.settings import Settings
+from worker.unfit import Unfit
 
 QUEUE = "interactive"
 
@@ -156,6 +159,9 @@ UNREADABLE = {
 }
 
 
+NO_JSON = [UNREADABLE[name] for name in ("no JSON", "no text", "nothing", "deeper than a parser goes")]
+
+
 @pytest.mark.parametrize("item", UNREADABLE.values(), ids=UNREADABLE.keys())
 def test_an_item_that_is_no_message_is_parked_with_its_reason_and_the_next_one_is_taken(
     item: bytes, queue: str, server: redis.Redis, taker: Taker, parking: Parking
@@ -166,8 +172,10 @@ def test_an_item_that_is_no_message_is_parked_with_its_reason_and_the_next_one_i
     taker.until(lambda: len(taker.taken) == 1)
 
     (parked,) = parking.all()
+    expected = unfit.no_message(item, LARGEST_ITEM)
     assert (parked.content, parked.key) == (item, queue)
-    assert parked.why
+    assert (parked.code, parked.why) == (expected.code, expected.why)
+    assert parked.code == (Unfit.NO_JSON if item in NO_JSON else Unfit.NO_MESSAGE)
     assert server.llen(queue) == 0
     assert taker.taken[0].headers["task"] == "sightline.stats"
 
@@ -180,7 +188,9 @@ def test_a_larger_item_than_any_message_is_parked_unread(
 
     taker.until(lambda: parking.count() == 1)
 
-    assert "at most" in parking.all()[0].why
+    (parked,) = parking.all()
+    assert parked.code == Unfit.TOO_LARGE
+    assert "1,000 at most" in parked.why
     assert taker.taken == []
 
 
@@ -212,6 +222,34 @@ def test_a_message_that_cannot_be_noted_when_it_is_taken_is_back_in_its_queue_af
     taker.until(lambda: len(taker.taken) == 1)
 
     assert server.hlen(prefix + "unacked") == 1
+
+
+def test_redis_serves_again_when_a_message_is_noted_and_not_when_one_is_only_taken(
+    app: Celery,
+    queue: str,
+    server: redis.Redis,
+    taker: Taker,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    popped = Transport.Channel._read
+
+    def read(channel: Channel, item: bytes) -> Any:
+        server.config_set("maxmemory", 1)
+        return popped(channel, item)
+
+    app.conf.broker_transport_options["outage"].met(redis.ResponseError("OOM command not allowed"))
+    monkeypatch.setattr(Channel, "_read", read)
+    server.lpush(queue, json.dumps(message()))
+
+    with pytest.raises(redis.ResponseError):
+        taker.until(lambda: False)
+    assert "Redis serves again" not in caplog.messages
+    monkeypatch.undo()
+    server.config_set("maxmemory", 0)
+    taker.until(lambda: len(taker.taken) == 1)
+
+    assert "Redis serves again" in caplog.messages
 
 
 @pytest.mark.parametrize("away", [False, True])
@@ -262,13 +300,14 @@ def test_a_note_that_cannot_be_read_is_parked_and_holds_no_other_back(
     taker.until(lambda: len(taker.taken) == 1)
 
     assert {parked.content for parked in parking.all()} == {b"hello", b"[1, 2]", b'[{}, "", "interactive"]'}
+    assert {parked.code for parked in parking.all()} == {Unfit.BAD_NOTE}
     assert parking.requeue([parked.id for parked in parking.all()]) == [], "there is no queue to go back to"
     assert set(server.zrange(prefix + "unacked_index", 0, -1)) == {b"tag"}
     assert taker.taken[0].headers["redelivered"]
 
 
 def test_what_is_parked_is_dropped_or_put_back_by_its_id(queue: str, server: redis.Redis, parking: Parking) -> None:
-    first, second, third = (parking.park(queue, item, "why") for item in (b"1", b"\xff", b"3"))
+    first, second, third = (parking.park(queue, item, unfit.bad_task()) for item in (b"1", b"\xff", b"3"))
 
     assert parking.requeue([second.id, "none"]) == [second.id]
     assert parking.drop([first.id]) == [first.id]
@@ -277,9 +316,29 @@ def test_what_is_parked_is_dropped_or_put_back_by_its_id(queue: str, server: red
     assert server.lrange(queue, 0, -1) == [b"\xff"]
 
 
+def test_what_others_have_written_into_the_list_of_what_is_parked_is_shown_and_dropped_with_the_rest(
+    prefix: str, queue: str, server: redis.Redis, parking: Parking
+) -> None:
+    ours = parking.park(queue, b"1", unfit.bad_task())
+    not_base64 = json.dumps({**asdict(ours), "item": "A"}).encode()
+    entries = [b"hello", b"7", b"\xff\x00", b'{"id": "1"}', not_base64]
+    for entry in entries:
+        server.rpush(prefix + "parked", entry)
+
+    first, *odd = parking.all()
+    ids = [parked.id for parked in odd]
+
+    assert first == ours
+    assert [(parked.content, parked.code) for parked in odd] == [(entry, Unfit.BAD_ENTRY) for entry in entries]
+    assert len({ours.id, *ids}) == 6
+    assert parking.requeue(ids) == [], "there is no queue to go back to"
+    assert parking.drop([*ids, ours.id]) == [ours.id, *ids]
+    assert parking.count() == 0
+
+
 def test_of_what_is_parked_the_newest_are_kept(queue: str, parking: Parking) -> None:
     for number in range(MOST + 2):
-        parking.park(queue, str(number).encode(), "why")
+        parking.park(queue, str(number).encode(), unfit.bad_task())
 
     assert parking.count() == MOST
     assert parking.all()[-1].content == b"2"

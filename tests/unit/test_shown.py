@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import re
@@ -14,8 +15,9 @@ from rich.console import Console
 
 from producer_client import Provenance, Refused
 from producer_client.contract import Code, Hit, PositionIssue, RebuildReply, RebuildRun, StatsReply
+from worker import unfit
 from worker.cli import cli, main
-from worker.commands import terminal
+from worker.commands import parked, terminal
 from worker.commands.doctor import backend_lines, backends_table, checks_table
 from worker.commands.index import generations_table, stats_table
 from worker.commands.photos import checked_lines
@@ -26,10 +28,13 @@ from worker.commands.terminal import PathShown, fail, print_refused, with_code
 from worker.core.types import NotTaken, PublishedGeneration
 from worker.encoder.choice import Measured
 from worker.library.checking import Checked
+from worker.parking import Parked
 from worker.points import SharedPoint
 from worker.progress import progress_bar, rebuild_lines
 from worker.settings import Settings
 from worker.survey import LegacyPhoto, Report
+from worker.unfit import Unfit
+from worker.words import in_language
 
 ROOT = Path(__file__).parents[2]
 MODEL = "open_clip/ViT-B-32/openai@0123456789abcdef"
@@ -347,3 +352,44 @@ def test_the_words_of_every_command_are_tried() -> None:
     names = [(command.callback.__name__ if command.callback else "") for command in cli.registered_commands]
 
     assert {words.split()[0] for words in MISUSED} == {name.replace("_", "-") for name in names}
+
+
+# ------------------------------------------------------------------------------------------------ what is parked
+
+
+@LANGUAGES
+@pytest.mark.parametrize("width", [60, 80])
+def test_what_is_parked_is_shown_with_its_reason_and_nothing_that_steers_a_terminal(
+    language: str, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIGHTLINE_LANG", language)
+    monkeypatch.setattr(parked, "out", Console(file=(page := io.StringIO()), width=width))
+    items = [b"\x00\x1b[31m\xff \xd0\xb6 [red]", b"[" * 10_000, json.dumps({"body": 1}).encode(), b""]
+    faults = [unfit.no_message(item, 5_000) for item in items]
+    faults += [unfit.unknown_content(), unfit.no_task(), unfit.unknown_task("a\x1b[31mb"), unfit.bad_task()]
+    faults += [unfit.bad_note(), unfit.bad_entry()]
+    parked.print_parked([
+        Parked(
+            f"0123456{number}",
+            "" if fault.code == Unfit.BAD_ENTRY else "2026-11-28T08:12:33+00:00",
+            "" if fault.code in (Unfit.BAD_NOTE, Unfit.BAD_ENTRY) else "sightline:interactive",
+            fault.code,
+            fault.why,
+            base64.b64encode(items[number % len(items)]).decode(),
+        )
+        for number, fault in enumerate(faults)
+    ])  # fmt: skip
+
+    said = page.getvalue()
+    lines = said.splitlines()
+    assert {fault.code for fault in faults} == set(Unfit)
+    assert all(line.isprintable() and len(line) <= width for line in lines)
+    assert said.count("├") == len(faults) - 1, "a line between rows"
+    for shown in (r"\x00\x1b[31m\xff ж [red]", r"a\x1b[31mb"):
+        assert shown in cells(lines, 1)
+    for shown in ("01234567", "sightline:interactive", "2026-11-28", "08:12:33 UTC"):
+        assert shown in cells(lines, 0)
+    first = "это не JSON" if language == "ru" else "it is no JSON"
+    assert first in cells(lines, 1)
+    untranslated = [fault.why for fault in faults if in_language(fault.why) == fault.why]
+    assert len(untranslated) == (0 if language == "ru" else len(faults))

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from worker.broker import parking
-from worker.commands.terminal import AsJson, Misused, fail, out, show
+from worker.commands.terminal import AsJson, Misused, fail, out, printable, show
 from worker.parking import Parked
 from worker.settings import load as load_settings
 from worker.words import in_language, say
@@ -40,7 +40,7 @@ def parked(
         there = kept.all()
         chosen = [one.id for one in there if not ids or ALL in ids or one.id in ids]
         if not (requeue or drop):
-            show(as_json, {"parked": [asdict(one) for one in there]}, lambda: _print(there))
+            show(as_json, {"parked": [asdict(one) for one in there]}, lambda: print_parked(there))
             return
         if unknown := sorted(set(ids or ()) - {ALL, *chosen}):
             fail(say("nothing is parked by {ids}", ids=", ".join(unknown)))
@@ -61,16 +61,26 @@ def _told(ended: Collection[str], *, requeue: bool) -> str:
     return say("dropped: {count}", count=len(ended))
 
 
-def _print(there: Sequence[Parked]) -> None:
+def print_parked(there: Sequence[Parked]) -> None:
     if not there:
         out.print(say("nothing is parked"))
         return
-    shown = Table(say("parked"), say("of"), say("why"), title=say("could not be read: {count}", count=len(there)))
+    shown = Table(title=say("could not be read: {count}", count=len(there)), show_lines=True)
+    shown.add_column(say("parked"), overflow="fold")
+    shown.add_column(say("why"), overflow="fold")
     for one in there:
         day, _, hour = one.at.removesuffix("+00:00").partition("T")
-        item = one.content.decode(errors="replace")
-        cut = item if len(item) <= SHOWN else item[:SHOWN] + "…"
+        when = f"{day}\n{hour} UTC" if one.at else ""
+        place = one.key or say("without a queue")
+        what = "\n".join(filter(None, (one.id, place, when)))
         shown.add_row(
-            f"{one.id}\n{day}\n{hour} UTC", escape(one.key), f"{escape(in_language(one.why))}\n[dim]{escape(cut)}[/]"
+            escape(printable(what)),
+            f"{escape(printable(in_language(one.why)))}\n[dim]{escape(_beginning(one.content))}[/]",
         )
     out.print(shown)
+    out.print(say("`sightline parked ID --requeue` puts one back, --drop forgets it; `all` stands for all of them"))
+
+
+def _beginning(content: bytes) -> str:
+    item = printable(content.decode(errors="backslashreplace"))
+    return item if len(item) <= SHOWN else item[:SHOWN] + "…"

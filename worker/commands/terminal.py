@@ -197,6 +197,11 @@ def fail(
     raise SystemExit(exit_code)
 
 
+def printable(text: str) -> str:
+    """What others have written, for a terminal: of what would steer it, how it is written in Python."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
 def with_code(sentence: str, code: Code) -> str:
     """The sentence with its code, which stands before what another program has said, on the lines below."""
     own, *below = re.split(r"(?=(?:\n  .*)+\Z)", sentence, maxsplit=1)
