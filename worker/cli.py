@@ -18,6 +18,7 @@ from worker.commands import doctor, index, keeping, machine, moving, parked, pho
 from worker.commands.pages import Command, Group, speak, usage_fault
 from worker.commands.terminal import BAD_SETTINGS, FAILED, INTERRUPTED, fail, with_code
 from worker.errors import WorkerError
+from worker.invalid import fault
 from worker.settings import PREFIX
 from worker.words import in_language, say, told
 
@@ -89,8 +90,10 @@ def main() -> None:
     except (SightlineError, WorkerError) as exc:
         fail(with_code(told(exc.code, exc.message), exc.code), code=exc.code, english=exc.message)
     except ValidationError as exc:
+        faults = [(": ".join(map(str, error["loc"][1:])), error) for error in exc.errors()]
         wrong = "; ".join(
-            f"{PREFIX}{'_'.join(map(str, e['loc'])).upper()}: {in_language(e['msg'])}" for e in exc.errors()
+            f"{PREFIX}{str(error['loc'][0]).upper()}{within and f' ({within})'}: {in_language(fault(error))}"
+            for within, error in faults
         )
         fail(say("the settings are wrong: {wrong}", wrong=wrong), BAD_SETTINGS)
     except TyperException as exc:

@@ -346,6 +346,7 @@ def test_what_is_wrong_in_the_words_of_a_command_is_told_with_the_code_of_wrong_
     assert (ended.value.code, said.out) == (2, ""), sentence
     assert MISUSED[words] in sentence
     assert f"See `sightline {words.split()[0]} --help`." in sentence
+    assert not re.search("Input should|Value error", sentence)
 
 
 def test_the_words_of_every_command_are_tried() -> None:

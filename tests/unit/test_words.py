@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from babel.messages import Catalog, Message
 from babel.messages.pofile import read_po
+from pydantic import ValidationError
 from rich.text import Text
 
 import translation
@@ -18,6 +19,8 @@ from producer_client.contract import Answer, Code, Reason, StatsReply
 from producer_client.language import Language, explained
 from worker.cli import cli
 from worker.commands.index import FIGURES
+from worker.invalid import fault
+from worker.settings import Settings
 from worker.words import CODE, SENTENCE, in_language, say, told
 
 
@@ -163,8 +166,10 @@ SENTENCES = {
     "2 trusted photos agree within 11 m (not counted, copies: photo 5; copies in different places: photos 6, 7)": (
         "надёжные фото сходятся в пределах 11 м: 2 (не считаются: копии: фото 5; копии в разных местах: фото 6, 7)"
     ),
-    "Invalid value for 'NUMBER': Input should be a valid integer, unable to parse string as an integer": (
-        "'NUMBER': нужно целое число"
+    "Invalid value for 'NUMBER': it must be a whole number, not 'x'": "'NUMBER': нужно целое число, а не 'x'",
+    "lat must be a number, not nan": "lat: нужно число, а не nan",
+    "m.csv, line 3: latitude 95, longitude 3: latitude runs from -90 to 90 and longitude from -180 to 180 degrees": (
+        "m.csv, строка 3: широта 95, долгота 3: широта бывает от -90 до 90, а долгота от -180 до 180 градусов"
     ),
     "photo 81 has no file_path": "у фото 81 нет file_path",
     "photo 81": "фото 81",
@@ -183,6 +188,56 @@ def test_a_sentence_that_was_made_in_english_is_known_again_with_its_values(
     monkeypatch.setenv("SIGHTLINE_LANG", "en")
     assert in_language(english) == english
     assert told(Code.NOT_FOUND, english) == english
+
+
+#: Values that are wrong for some settings.
+WRONG = ("x", "", "-1", "1.5", "5", "1e400", "nan", "9" * 5000, "a b", "a=b", "a\0b", "http://x:secret@y", "é")
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_whatever_is_wrong_with_a_setting_is_said_in_our_words_and_in_russian(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIGHTLINE_LANG", "ru")
+    for value in WRONG:
+        try:
+            Settings.model_validate({name: value})
+        except ValidationError as exc:
+            for error in exc.errors():
+                said = fault(error)
+                assert not re.search("Input should|Value error|should match|[Uu]nable to", said)
+                assert "secret" not in said or not name.endswith(("_url", "_backend"))
+                assert len(said) < 1000
+                # What a validator of ours repeats may be anything.
+                assert re.search("[а-я]", in_language(said)), said
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["int_from_float", "int_type", "float_type", "finite_number", "bool_type", "greater_than", "less_than", "missing"],
+)
+def test_a_fault_that_no_setting_has_yet_is_said_in_our_words_too(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIGHTLINE_LANG", "ru")
+    said = fault({"type": kind, "loc": ("x",), "msg": "Input should be X", "input": "a\\b", "ctx": {"gt": 1, "lt": 1}})
+
+    assert "X" not in said
+    assert kind == "missing" or said.endswith(", not 'a\\b'")
+    assert re.search("[а-я]", in_language(said))
+
+
+def test_every_setting_that_has_a_form_says_which() -> None:
+    formed = [
+        name
+        for name, field in Settings.model_fields.items()
+        if any(getattr(of, "pattern", None) is not None for of in field.metadata)
+    ]
+    assert len(formed) >= 4
+    for name in formed:
+        with pytest.raises(ValidationError) as caught:
+            Settings.model_validate({name: " ?"})
+        (error,) = caught.value.errors()
+        assert fault(error).startswith("it must be "), name
+        assert fault(error).endswith(", not ' ?'")
 
 
 def test_what_nobody_has_put_into_the_language_comes_after_what_its_code_means(monkeypatch: pytest.MonkeyPatch) -> None:

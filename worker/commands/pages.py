@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import typer.rich_utils as shown
+from pydantic import ValidationError
 from typer.core import TyperCommand, TyperGroup
 
 from producer_client.errors import BadRequest, Declined
 from producer_client.language import to_say
 from worker.commands.terminal import Misused
+from worker.invalid import fault
 from worker.words import in_language, say
 
 if TYPE_CHECKING:
@@ -42,9 +44,11 @@ def speak() -> None:
 
 def usage_fault(exc: TyperException) -> str:
     """What is wrong with a call, and how to see what is right."""
-    fault = in_language(exc.format_message()).removesuffix(".")
+    if isinstance(exc.__cause__, ValidationError):
+        exc.message = fault(exc.__cause__.errors()[0])
+    wrong = in_language(exc.format_message()).removesuffix(".")
     ctx = getattr(exc, "ctx", None)
-    return fault if ctx is None else say("{fault}. See `{command} --help`.", fault=fault, command=ctx.command_path)
+    return wrong if ctx is None else say("{fault}. See `{command} --help`.", fault=wrong, command=ctx.command_path)
 
 
 class _InWords:
