@@ -161,10 +161,10 @@ class Reason(_Growing):
 
 
 class PositionFrom(_Growing):
-    """Where the position of a stored photo comes from."""
+    """Who has said the position of a photo that holds, whenever that was."""
 
-    GIVEN = "given"  #: the call, or its manifest
-    ROW = "row"  #: the backend's table
+    GIVEN = "given"  #: a call, this one or an earlier one, or its manifest
+    ROW = "row"  #: the backend, in its own table
     EXIF = "exif"
     XMP = "xmp"  #: the packet inside the file
     XMP_SIDECAR = "xmp_sidecar"  #: photo.jpg.xmp or photo.xmp beside it

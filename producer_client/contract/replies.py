@@ -104,6 +104,7 @@ class Hit(Reply, frozen=True):
     content_sha256: str = ""
     position_error_m: float | None = None  #: metres, as the camera states it
     position_issue: PositionIssue | None = None  #: why its position is no evidence, whatever its provenance was
+    position_from: PositionFrom | None = None  #: who has said its position; None of one that an earlier release stored
 
 
 class SearchReply(Reply, frozen=True):

@@ -465,6 +465,37 @@ def test_files_that_are_gone_or_changed_are_not_counted_as_valid(
     assert (all_there, store.entries.counts(library.model_key).valid_files) == (5, 3)
 
 
+def test_it_is_told_since_when_a_file_has_changed_or_is_gone(
+    library: Library, store: PostgresStore, settings: Settings, street: tuple[Scene, list[Path]]
+) -> None:
+    _, (gone, changed, back, *_) = street
+    content = back.read_bytes()
+    gone.unlink()
+    changed.write_bytes(b"another picture")
+    back.unlink()
+
+    def since() -> dict[str, str | None]:
+        checked(store, settings)
+        return {f"{Path(photo.path).name} {photo.code}": photo.since for photo in store.attempts.not_taken()}
+
+    first = since()
+    again = since()
+    changed.unlink()
+    back.write_bytes(content)
+    later = since()
+    back.unlink()
+    at_last = since()
+
+    assert sorted(first) == [f"{changed.name} file_changed", f"{gone.name} file_gone", f"{back.name} file_gone"]
+    assert all(at is not None and at.endswith("+00:00") for at in first.values())
+    assert again == first, "the first time that it was seen, not the last"
+    assert sorted(later) == [f"{changed.name} file_gone", f"{gone.name} file_gone"]
+    of_gone, of_changed, of_back = f"{gone.name} file_gone", f"{changed.name} file_gone", f"{back.name} file_gone"
+    assert later[of_gone] == first[of_gone]
+    assert (later[of_changed] or "") > (first[f"{changed.name} file_changed"] or "")
+    assert (at_last[of_back] or "") > (first[of_back] or ""), "it was back in between"
+
+
 def test_a_file_that_was_refused_and_is_back_as_it_was_is_refused_no_longer(
     library: Library, store: PostgresStore, settings: Settings, street: tuple[Scene, list[Path]]
 ) -> None:

@@ -95,6 +95,89 @@ def test_zero_zero_is_never_evidence_whichever_way_it_came(
         assert list(methods) == ["exif", "manual", "surveyed", "surveyed", "confirmed"], "the row is the backend's"
 
 
+#: What is said of one photo, one after the other; and who has said the position that holds in the end.
+FROM = PositionFrom
+SAID: dict[str, tuple[str, list[str], PositionFrom | None]] = {
+    "nobody": ("", ["plain"], None),
+    "the file": ("exif", ["plain", "plain"], FROM.EXIF),
+    "a sidecar": ("sidecar", ["plain", "rebuild", "plain"], FROM.XMP_SIDECAR),
+    "the file, a caller less": ("exif", ["plain", "derived"], FROM.EXIF),
+    "a sidecar, a caller less": ("sidecar", ["plain", "derived", "rebuild"], FROM.XMP_SIDECAR),
+    "a caller": ("exif", ["surveyed", "plain"], FROM.GIVEN),
+    "a caller of a photo that says nothing": ("", ["surveyed", "rebuild", "plain"], FROM.GIVEN),
+    "a caller, then another less": ("", ["surveyed", "derived", "plain"], FROM.GIVEN),
+    "the row": ("", ["row", "plain", "plain"], FROM.ROW),
+    "the row, by a rebuild": ("", ["row", "rebuild"], FROM.ROW),
+    "the row, the file no more than that": ("exif", ["row", "plain"], FROM.ROW),
+    "a caller beside the row": ("", ["row", "surveyed", "plain", "rebuild"], FROM.GIVEN),
+    "a caller beside the row that is emptied": ("", ["row", "surveyed", "no row", "rebuild", "plain"], FROM.GIVEN),
+    "a caller who writes the row": ("", ["row", "written", "plain", "rebuild"], FROM.GIVEN),
+    "the row that has changed since": ("", ["row", "surveyed", "other row", "plain"], FROM.ROW),
+    "the row that has changed since, by a rebuild": ("", ["row", "surveyed", "other row", "rebuild"], FROM.ROW),
+    "the row that takes over a caller's word": ("", ["row", "surveyed", "same row", "plain"], FROM.ROW),
+    "the row that was made of a caller's word": ("", ["surveyed", "other row", "rebuild", "plain"], FROM.ROW),
+    "the row that was made of the file": ("exif", ["plain", "other row", "rebuild"], FROM.ROW),
+    "a caller, until it is emptied": ("", ["surveyed", "no row", "rebuild"], None),
+    "nobody after a purge": ("", ["surveyed", "no row", "purge", "plain"], None),
+}
+
+
+@pytest.mark.parametrize("case", SAID)
+def test_who_has_said_a_position_is_told_by_the_reply_and_by_what_is_found(
+    case: str, library: Library, store: PostgresStore, settings: Settings, scenes: list[Scene], folder: Path
+) -> None:
+    file, steps, origin = SAID[case]
+    path = copied(scenes[0], folder / "a.jpg", at_place(scenes[0]) if file == "exif" else None)
+    if file == "sidecar":
+        (folder / "a.xmp").write_bytes(at("56,9.072N"))
+    row = {"p": str(path)}
+    into = f"INSERT INTO {settings.photos_table} (file_path, lat, lon, location_method)"
+    statements = {
+        "row": f"{into} VALUES (:p, 3, 4, 'manual')",
+        "other row": f"UPDATE {settings.photos_table} SET lat = 5, lon = 6, location_method = 'manual'",
+        "same row": f"UPDATE {settings.photos_table} SET lat = 1, lon = 2, location_method = 'surveyed'",
+        "no row": f"UPDATE {settings.photos_table} SET lat = NULL, lon = NULL",
+    }
+    given = {"lat": 1.0, "lon": 2.0, "provenance": Provenance.SURVEYED}
+    last: Stored | None = None
+    for step in steps:
+        match step:
+            case "plain":
+                last = add(library, path)
+            case "surveyed":
+                last = add(library, path, **given)
+            case "written":
+                last = add(library, path, **given, update_row=True)
+            case "derived":
+                last = add(library, path, **(given | {"lat": 7.0, "provenance": Provenance.DERIVED}))
+            case "rebuild":
+                library.rebuilding.rebuild()
+            case "purge":
+                library.photos.purge_many([1])
+            case _:
+                with store.database.engine.begin() as connection:
+                    connection.execute(text(statements[step]), row)
+
+    (hit,) = library.questions.search(Search(photo=Photo(path=str(scenes[1].path)), threshold=-1.0)).hits
+
+    assert hit.position_from == origin
+    assert (hit.lat is None) == (origin is None)
+    if steps[-1] not in ("rebuild", "no row"):
+        assert last is not None
+        assert last.position_from == origin
+
+
+def test_who_has_said_it_stands_beside_the_evidence(library: Library, scenes: list[Scene]) -> None:
+    query, known = held_back(scenes)
+    stored(library, [new(scene) for scene in known])
+    stored(library, [NewPhoto("again", Photo(path=str(known[0].path)))])
+
+    evidence = located(library, query).evidence
+
+    assert evidence
+    assert {hit.position_from for hit in evidence} == {FROM.GIVEN}
+
+
 def error(metres: int) -> Tag:
     return Tag(31, 5, ((metres, 1),))
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import pytest
 
-from producer_client.contract import Code, Refused
+from producer_client.contract import Code
 from worker.core.ports import Attempts
-from worker.core.types import Missing
+from worker.core.types import Missing, Refusal
 from worker.errors import Permanent, Transient
 from worker.library.quarantine import Quarantine
 from worker.storage.store import PostgresStore
+
+KEY = "model@1"
 
 
 class InMemory:
@@ -30,10 +32,10 @@ class InMemory:
         for photo_id in photo_ids:
             del self.tries[photo_id]
 
-    def refuse(self, photo_id: int, code: Code, message: str) -> None:
-        self.refused[photo_id] = (code, message)
-        if code is not Code.QUARANTINED:
-            del self.tries[photo_id]
+    def refuse(self, refused: Sequence[Refusal], model_key: str) -> None:
+        for one in refused:
+            assert one.photo_id is not None
+            self.refused[one.photo_id] = (one.code, one.message)
 
     def count_delivery(self, task_id: str) -> int:
         self._deliveries[task_id] += 1
@@ -58,8 +60,8 @@ def test_a_message_is_left_alone_from_its_last_allowed_delivery_on(attempts: Att
 def test_a_photo_that_took_its_worker_down_too_often_is_refused_by_name(attempts: Attempts) -> None:
     quarantine = Quarantine(attempts, after=3)
 
-    assert quarantine.refusal(Missing(7, "/photos/7.jpg", attempts=2)) is None
-    refusal = quarantine.refusal(Missing(7, "/photos/7.jpg", attempts=3))
+    assert quarantine.refusal(Missing(7, "/photos/7.jpg", attempts=2), KEY) is None
+    refusal = quarantine.refusal(Missing(7, "/photos/7.jpg", attempts=3), KEY)
 
     assert refusal is not None
     assert (refusal.ref, refusal.code) == ("7", Code.QUARANTINED)
@@ -86,15 +88,3 @@ def test_a_try_is_taken_back_only_where_it_was_nobodys_fault(error: Exception, l
         work()
 
     assert attempts.tries == left
-
-
-def test_a_refusal_is_remembered_with_its_reason_and_ends_the_tries() -> None:
-    attempts = InMemory()
-    quarantine = Quarantine(attempts, after=3)
-
-    with quarantine.trying([1, 2]):
-        pass
-    quarantine.refuse(1, Refused("1", Code.DAMAGED_IMAGE, "ends early"))
-
-    assert attempts.refused == {1: (Code.DAMAGED_IMAGE, "ends early")}
-    assert attempts.tries == {2: 1}

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Connection, select, text
 
 from producer_client.contract import Code, Near, Provenance
-from worker.core.types import START, Built, FileFacts, FileState, Filter, Mark, NewEntry, Published
+from worker.core.types import START, Built, FileFacts, FileState, Filter, Mark, NewEntry, Published, Refusal
 from worker.core.vectors import Vector, unit_rows
 from worker.errors import Permanent, Transient, Unprepared
 from worker.settings import Settings
@@ -791,7 +791,7 @@ def test_who_looks_which_model_serves_writes_nothing_once_it_is_noted(store: Pos
 
 def test_photos_that_lack_a_vector_are_shared_out_without_those_refused(store: PostgresStore) -> None:
     ids = [store.entries.put_many([entry(f"p{i}")], KEY)[0].entry.photo_id for i in range(6)]
-    store.attempts.refuse(ids[0], Code.NOT_FOUND, "gone")
+    store.attempts.refuse([Refusal(ids[0], (), Code.NOT_FOUND, "gone")], "next@1")
 
     shares = [
         [photo.photo_id for photo in store.vectors.missing("next@1", after_id=-1, limit=10, share=(slot, 3))]
@@ -1015,7 +1015,7 @@ def test_migrating_twice_and_at_once_is_one_migration(settings: Settings) -> Non
     for thread in threads:
         thread.join()
 
-    assert reached == ["0010"] * 3
+    assert reached == ["0011"] * 3
     for store in stores:
         store.close()
 

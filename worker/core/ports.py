@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from producer_client.contract import Code, Photo, RebuildRun
+from producer_client.contract import Photo, RebuildRun
 from worker.core.types import (
     Built,
     Changes,
@@ -28,6 +28,7 @@ from worker.core.types import (
     PhotoRow,
     Pixels,
     PublishedGeneration,
+    Refusal,
     RowChange,
     UnknownFile,
     Written,
@@ -185,7 +186,7 @@ class Attempts(Protocol):
 
     def end(self, photo_ids: Collection[int]) -> None: ...
 
-    def refuse(self, photo_id: int, code: Code, message: str) -> None: ...
+    def refuse(self, refused: Sequence[Refusal], model_key: str) -> None: ...
 
     def count_delivery(self, task_id: str) -> int: ...
 

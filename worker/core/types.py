@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from producer_client.contract import Near, PositionIssue, Provenance
+from producer_client.contract import Code, Near, PositionFrom, PositionIssue, Provenance
 from producer_client.positions import Position, Reading
 from worker.core.vectors import Ids, Vector, Vectors
 
@@ -100,6 +100,7 @@ class Entry:
     position_error_m: float | None = None
     picture_hash: bytes | None = None
     file_state: FileState | None = None
+    position_from: PositionFrom | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +109,10 @@ class NewEntry:
 
     `photo_id` None finds the row of one of `spellings` (the last one is the same for all of them), or makes one with
     `path`. `vector` None when (content, model key) is stored already, `picture_hash` None when it is, or is not known.
-    `given` is what the message says, `exif` what the file or its sidecar says; see worker.core.position for what holds.
-    `exif_error_m` is the error that it states, in metres; it holds for a row that has the same point from the same
-    camera, too. A new row is made of them; `update_row` says whether one that is there is written, too, None that the
-    settings do. `file` is how the file was, where it is one on disk.
+    `given` is what the message says, `exif` what the file or its sidecar says, `exif_from` which of them; see
+    worker.core.position for what holds. `exif_error_m` is the error that it states, in metres; it holds for a row that
+    has the same point from the same camera, too. A new row is made of them; `update_row` says whether one that is there
+    is written, too, None that the settings do. `file` is how the file was, where it is one on disk.
     """
 
     ref: str
@@ -125,6 +126,7 @@ class NewEntry:
     address: dict[str, Any] | None
     metadata: dict[str, Any] | None
     exif_error_m: float | None = None
+    exif_from: PositionFrom | None = None
     file: FileFacts | None = None
     update_row: bool | None = None
     picture_hash: bytes | None = None
@@ -295,8 +297,19 @@ class Missing:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a photo could not be taken. photo_id None: the photo whose row has one of `spellings`, where one has."""
+
+    photo_id: int | None
+    spellings: tuple[str, ...]
+    code: Code
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class NotTaken:
-    """A photo that is refused, or whose file is not as it was. code: why. since: ISO 8601, UTC; None of a file."""
+    """A photo that is refused, or whose file is not as it was. code: why. since: ISO 8601, UTC, when
+    that was seen first; None of a file of which an earlier release had seen it."""
 
     photo_id: int
     code: str

@@ -52,6 +52,7 @@ class Library:
             source=source,
             entries=store.entries,
             vectors=store.vectors,
+            attempts=store.attempts,
             published=store.generations,
             agree_m=settings.locate_agree_m,
         )

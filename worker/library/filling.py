@@ -53,7 +53,7 @@ class Filling:
 
     def some(self, photos: list[Missing], *, filling: bool) -> Iterable[Stored | Refused]:
         """Embed a group of `apart`; one outcome for each photo, by its id as the ref."""
-        left_alone = self._quarantine.refusal(photos[0])
+        left_alone = self._quarantine.refusal(photos[0], self._model_key)
         if left_alone is not None:
             return [left_alone]
         ids = [photo.photo_id for photo in photos]
@@ -61,9 +61,6 @@ class Filling:
             reply = self._photos.add_many(
                 [NewPhoto(ref=str(i), photo=Photo(photo_id=i)) for i in ids], revive=False, filling=filling
             )
-        for outcome in reply.outcomes:
-            if isinstance(outcome, Refused):
-                self._quarantine.refuse(int(outcome.ref), outcome)
         return reply.outcomes
 
 

@@ -14,9 +14,8 @@ from producer_client import contract
 from producer_client.contract import Code, NewPhoto, Provenance, Refused
 from producer_client.errors import BadRequest
 from producer_client.positions import Position
-from worker.core.geo import same_point
-from worker.core.ports import Encoder, Entries, PhotoSource, PublishedGenerations, StoredVectors
-from worker.core.types import INLINE, NewEntry, Written
+from worker.core.ports import Attempts, Encoder, Entries, PhotoSource, PublishedGenerations, StoredVectors
+from worker.core.types import INLINE, NewEntry, Refusal, Written
 from worker.embedding import Embedding, Fetched
 from worker.errors import Permanent
 from worker.logs import ms_since
@@ -38,6 +37,7 @@ class Photos:
         source: PhotoSource,
         entries: Entries,
         vectors: StoredVectors,
+        attempts: Attempts,
         published: PublishedGenerations,
         agree_m: float,
     ) -> None:
@@ -48,6 +48,7 @@ class Photos:
         self._source = source
         self._entries = entries
         self._vectors = vectors
+        self._attempts = attempts
         self._published = published
 
     def embed_many(
@@ -98,6 +99,7 @@ class Photos:
         rows = [self._new_entry(new[ref], f) for ref, f in fetched.items()]
         stored, rejected = self._put(rows, fetched, revive, filling)
         refused |= rejected
+        self._note([(new[ref].photo, outcome) for ref, outcome in refused.items()])
         log.info(
             "photos added",
             extra={"stored": len(stored), "refused": len(refused), "took_ms": ms_since(started)},
@@ -157,6 +159,7 @@ class Photos:
             given=given,
             exif=None if said is None else (said.lat, said.lon),
             exif_error_m=None if said is None else said.error_m,
+            exif_from=None if said is None else said.origin,
             file=f.file,
             address=item.address,
             metadata=item.metadata,
@@ -184,21 +187,25 @@ class Photos:
                 stored |= one
                 refused |= none
             return stored, refused
-        given = {row.ref: row.given for row in rows}
-        return {w.ref: self._stored(w, given[w.ref], fetched[w.ref]) for w in written}, {}
+        return {w.ref: self._stored(w, fetched[w.ref]) for w in written}, {}
 
-    def _stored(self, written: Written, given: tuple[float, float, Provenance] | None, f: Fetched) -> contract.Stored:
+    def _note(self, refused: Sequence[tuple[contract.Photo, Refused]]) -> None:
+        """Remember what is refused of photos in the backend's table, whoever has asked for them."""
+        noted = []
+        for photo, outcome in refused:
+            path = photo.path or photo.url
+            # Of a wrong id the caller is to hear, and it says nothing of the photo that has it.
+            if outcome.code is not Code.ROW_MISMATCH and (photo.photo_id is not None or path is not None):
+                spellings = () if path is None or photo.photo_id is not None else self._source.spellings(path)
+                noted.append(Refusal(photo.photo_id, spellings, outcome.code, outcome.message))
+        if noted:
+            self._attempts.refuse(noted, self._encoder.model_key)
+
+    def _stored(self, written: Written, f: Fetched) -> contract.Stored:
         entry = written.entry
         provenance, issue = counts_as(entry, agree_m=self._agree_m)
-        origin: contract.PositionFrom | None = None
         if entry.lat is None or entry.lon is None:
             issue = f.position if isinstance(f.position, contract.PositionIssue) else contract.PositionIssue.ABSENT
-        elif given is not None and same_point(given[:2], (entry.lat, entry.lon)):
-            origin = contract.PositionFrom.GIVEN
-        elif isinstance(f.position, Position) and same_point((f.position.lat, f.position.lon), (entry.lat, entry.lon)):
-            origin = f.position.origin
-        else:
-            origin = contract.PositionFrom.ROW
         return contract.Stored(
             ref=written.ref,
             photo_id=entry.photo_id,
@@ -208,7 +215,7 @@ class Photos:
             lon=entry.lon,
             provenance=provenance,
             embedded=f.fresh,
-            position_from=origin,
+            position_from=entry.position_from,
             position_issue=issue,
             position_error_m=entry.position_error_m,
         )

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 
 from producer_client.contract import Code, Refused
 from worker.core.ports import Attempts
-from worker.core.types import Missing
+from worker.core.types import Missing, Refusal
 from worker.errors import Transient
 
 
@@ -25,12 +25,12 @@ class Quarantine:
         """Whether a message that was handed out again has taken its worker down too often to be tried once more."""
         return self._attempts.count_delivery(task_id) >= self._after
 
-    def refusal(self, photo: Missing) -> Refused | None:
-        """Why this photo is not tried again; None for one that may be."""
+    def refusal(self, photo: Missing, model_key: str) -> Refused | None:
+        """Why this photo is not tried again by a model, which is remembered; None for one that may be."""
         if photo.attempts < self._after:
             return None
         message = f"{photo.path} took its worker down {photo.attempts} times; add it by hand to try again"
-        self._attempts.refuse(photo.photo_id, Code.QUARANTINED, message)
+        self._attempts.refuse([Refusal(photo.photo_id, (), Code.QUARANTINED, message)], model_key)
         return Refused(str(photo.photo_id), Code.QUARANTINED, message)
 
     @contextmanager
@@ -44,7 +44,3 @@ class Quarantine:
             with suppress(Transient):
                 self._attempts.end(photo_ids)
             raise
-
-    def refuse(self, photo_id: int, refused: Refused) -> None:
-        """Remember why a photo could not be taken; its try is over."""
-        self._attempts.refuse(photo_id, refused.code, refused.message)

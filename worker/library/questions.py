@@ -243,6 +243,7 @@ class Questions:
             content_sha256=entry.content_sha256,
             position_error_m=entry.position_error_m,
             position_issue=issue,
+            position_from=entry.position_from,
         )
 
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
-from sqlalchemy import case, delete, exists, func, literal, null, select, text, union_all
+from sqlalchemy import case, delete, exists, func, literal, or_, select, text, union_all
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from producer_client.contract import Code
-from worker.core.types import NotTaken
-from worker.storage.database import Database, iso
+from worker.core.types import NotTaken, Refusal
+from worker.storage.database import Database, hold, iso
 from worker.storage.rows import Rows
 from worker.storage.tables import attempts, deliveries, entries, refusals
+from worker.storage.vectors import Vectors
 
 
 class Attempts:
     """See worker.core.ports.Attempts."""
 
-    def __init__(self, database: Database, rows: Rows) -> None:
+    def __init__(self, database: Database, rows: Rows, vectors: Vectors) -> None:
         self._database = database
         self._rows = rows
+        self._vectors = vectors
 
     def begin(self, photo_ids: Collection[int]) -> None:
         """Count a try before it is made: a photo that takes the process down is found out by its count."""
@@ -36,18 +38,41 @@ class Attempts:
         with self._database.begin() as connection:
             connection.execute(delete(attempts).where(attempts.c.photo_id.in_(photo_ids)))
 
-    def refuse(self, photo_id: int, code: Code, message: str) -> None:
-        """Remember why a photo could not be taken, and since when for this reason; the attempt is over."""
+    def refuse(self, refused: Sequence[Refusal], model_key: str) -> None:
+        """Remember why photos could not be taken, and since when for this reason; these attempts are over.
+
+        Of photos that have a row: others have nothing to be listed by. Not of one that is in the index by this model
+        as its file was, whatever a caller has tried since, nor of one that was removed.
+        """
+        p = self._rows.table
         with self._database.begin() as connection:
-            row = {"code": code.value, "message": message}
-            since = case((refusals.c.code == code.value, refusals.c.at), else_=func.now())
-            connection.execute(
-                upsert(refusals)
-                .values(photo_id=photo_id, **row, at=func.now())
-                .on_conflict_do_update(index_elements=["photo_id"], set_={**row, "at": since})
+            known = self._rows.ids_by_path(
+                connection, {path for one in refused if one.photo_id is None for path in one.spellings}
             )
-            if code is not Code.QUARANTINED:
-                connection.execute(delete(attempts).where(attempts.c.photo_id == photo_id))
+            newest: dict[int, Refusal] = {}
+            for one in refused:
+                photo_id = one.photo_id
+                if photo_id is None:
+                    photo_id = next((known[path] for path in one.spellings if path in known), None)
+                if photo_id is not None:
+                    newest[photo_id] = one
+            hold(connection, newest)
+            for photo_id, one in newest.items():
+                row = {"code": one.code.value, "message": one.message}
+                lacks = or_(entries.c.photo_id.is_(None), self._vectors.is_stale(model_key, changed_too=True))
+                of_photo = (
+                    select(p.c.id, *(literal(value) for value in row.values()), func.now())
+                    .join_from(p, entries, entries.c.photo_id == p.c.id, isouter=True)
+                    .where(p.c.id == photo_id, lacks)
+                )
+                since = case((refusals.c.code == one.code.value, refusals.c.at), else_=func.now())
+                connection.execute(
+                    upsert(refusals)
+                    .from_select(["photo_id", *row, "at"], of_photo)
+                    .on_conflict_do_update(index_elements=["photo_id"], set_={**row, "at": since})
+                )
+            ended = [photo_id for photo_id, one in newest.items() if one.code is not Code.QUARANTINED]
+            connection.execute(delete(attempts).where(attempts.c.photo_id.in_(ended)))
 
     def not_taken(
         self, photo_ids: Collection[int] | None = None, codes: Collection[str] | None = None
@@ -61,13 +86,13 @@ class Attempts:
             refusals.c.message,
             func.coalesce(p.c.file_path, "").label("path"),
             refusals.c.at.label("since"),
-        ).join_from(refusals, p, p.c.id == refusals.c.photo_id, isouter=True)
+        ).join_from(refusals, p, p.c.id == refusals.c.photo_id)
         of_files = select(
             entries.c.photo_id,
             func.concat("file_", entries.c.file_state).label("code"),
             literal("").label("message"),
             func.coalesce(entries.c.path, "").label("path"),
-            null().label("since"),
+            entries.c.file_state_at.label("since"),
         ).where(
             ~entries.c.removed,
             entries.c.file_state.is_not(None),

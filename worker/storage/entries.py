@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 from sqlalchemy import (
     Connection,
-    Integer,
     Row,
     Select,
     and_,
     case,
-    cast,
     delete,
     exists,
     func,
@@ -23,14 +21,13 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from producer_client.contract import Code, Provenance
+from producer_client.contract import Code, PositionFrom, Provenance
 from worker.core.types import Counts, Entry, FileState, Filter, NewEntry, Written
 from worker.core.vectors import Ids, Vector, from_bytes
 from worker.errors import Transient
-from worker.storage.database import Database
+from worker.storage.database import Database, hold
 from worker.storage.filters import has_metadata, is_within
 from worker.storage.following import news
 from worker.storage.log import ChangeLog
@@ -38,9 +35,6 @@ from worker.storage.rows import NO_ROW, Place, Rows, Said
 from worker.storage.settling import FORGOTTEN, is_former_reading, of_file, settled
 from worker.storage.tables import attempts, changes, embeddings, entries, pictures, purges, refusals, serving
 from worker.storage.vectors import forget_contents, keep_hash, keep_vector
-
-#: Locks of (this space, photo id): what holds of a photo's position is decided by one writer at a time.
-ENTRY_LOCKS = 5_361_904
 
 
 class Entries:
@@ -62,9 +56,7 @@ class Entries:
         with self._database.begin() as connection:
             rows = self._rows.write(connection, new)
             photo_ids = sorted({place.photo_id for place in rows.values()})
-            # In one order, as all writers: no deadlock.
-            keys = func.unnest(cast([photo_id % 2**31 for photo_id in photo_ids], ARRAY(Integer))).column_valued()
-            connection.execute(select(func.pg_advisory_xact_lock(ENTRY_LOCKS, keys)))
+            hold(connection, photo_ids)
             before = self._told(connection, photo_ids) if filling else {}
             said = self._rows.said(connection, photo_ids)
             for item in sorted(new, key=lambda item: rows[item.ref].photo_id):
@@ -129,6 +121,7 @@ class Entries:
                     lon=None,
                     provenance=None,
                     from_exif=False,
+                    position_from=None,
                     position_error_m=None,
                     metadata=None,
                     row_point=None,
@@ -138,6 +131,7 @@ class Entries:
                     file_size=None,
                     file_mtime_ns=None,
                     file_state=None,
+                    file_state_at=None,
                     updated_at=func.now(),
                 )
             )
@@ -207,6 +201,8 @@ class Entries:
             changed = [photo_id for change in news(self._rows) for photo_id in connection.scalars(change)]
             if changed:
                 self._log.append(connection, changed)
+            p = self._rows.table
+            connection.execute(delete(refusals).where(~exists().where(p.c.id == refusals.c.photo_id)))
         return len(changed)
 
     def counts(self, model_key: str) -> Counts:
@@ -234,7 +230,10 @@ class Entries:
             .label("valid_files"),
             indexed.scalar_subquery().label("indexed"),
             select(func.count()).select_from(entries).where(entries.c.removed).scalar_subquery().label("removed"),
-            select(func.count()).select_from(refusals).scalar_subquery().label("refused"),
+            select(func.count())
+            .select_from(refusals.join(p, p.c.id == refusals.c.photo_id))
+            .scalar_subquery()
+            .label("refused"),
             select(func.count()).where(purges.c.erased_at.is_(None)).scalar_subquery().label("purges_pending"),
             func.coalesce(select(func.max(changes.c.seq)).scalar_subquery(), 0).label("seq"),
             *(
@@ -290,6 +289,7 @@ class Entries:
             "file_size": None if item.file is None else item.file.size,
             "file_mtime_ns": None if item.file is None else item.file.mtime_ns,
             "file_state": None,
+            "file_state_at": None,
             "removed": False,
             "updated_at": func.now(),
         }
@@ -332,4 +332,5 @@ class Entries:
             metadata=row.metadata,
             position_error_m=row.position_error_m,
             file_state=None if row.file_state is None else FileState(row.file_state),
+            position_from=None if row.position_from is None else PositionFrom(row.position_from),
         )

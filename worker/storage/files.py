@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import BigInteger, DateTime, Text, and_, cast, delete, exists, func, select, update
+from sqlalchemy import BigInteger, DateTime, Text, and_, case, cast, delete, exists, func, null, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from worker.core.types import INLINE, FileFacts, FileState, KnownFile
@@ -79,5 +79,14 @@ class Files:
             connection.execute(
                 update(entries)
                 .where(entries.c.photo_id == seen.c.photo_id, entries.c.updated_at == seen.c.at)
-                .values(file_size=seen.c.size, file_mtime_ns=seen.c.mtime_ns, file_state=seen.c.state)
+                .values(
+                    file_size=seen.c.size,
+                    file_mtime_ns=seen.c.mtime_ns,
+                    file_state=seen.c.state,
+                    file_state_at=case(
+                        (seen.c.state.is_(None), null()),
+                        (seen.c.state == entries.c.file_state, entries.c.file_state_at),
+                        else_=func.now(),
+                    ),
+                )
             )

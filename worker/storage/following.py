@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import and_, case, exists, func, or_, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from producer_client.contract import Provenance
+from producer_client.contract import PositionFrom, Provenance
 from worker.storage.rows import Rows, strength
 from worker.storage.tables import entries
 
@@ -48,6 +48,7 @@ def news(rows: Rows) -> tuple[ReturningUpdate[int], ...]:
             lon=lon,
             provenance=provenance,
             from_exif=False,
+            position_from=PositionFrom.ROW.value,
             # As in _put_entry: the error of a point that is still the camera's.
             position_error_m=case(
                 (
@@ -72,7 +73,15 @@ def news(rows: Rows) -> tuple[ReturningUpdate[int], ...]:
             entries.c.lat.is_not(None),
             rows.has_coordinates.is_not(True),
         )
-        .values(lat=None, lon=None, provenance=None, position_error_m=None, file_point=None, updated_at=func.now())
+        .values(
+            lat=None,
+            lon=None,
+            provenance=None,
+            position_from=None,
+            position_error_m=None,
+            file_point=None,
+            updated_at=func.now(),
+        )
         .returning(entries.c.photo_id)
     )
     deleted = (

@@ -102,7 +102,7 @@ class Rows:
         """What `write` would change of rows that are there, were it asked to; changes nothing."""
         p = self.table
         with self._database.begin() as connection:
-            known = self._ids_by_path(connection, new)
+            known = self.ids_by_path(connection, _spellings(new))
             said = self.said(connection, set(known.values()))
             found = []
             for item in new:
@@ -208,7 +208,7 @@ class Rows:
         p = self.table
         for path in sorted({item.spellings[-1] for item in new if item.photo_id is None}):
             connection.execute(select(func.pg_advisory_xact_lock(PATH_LOCKS, _signed_crc(path))))
-        known = self._ids_by_path(connection, new)
+        known = self.ids_by_path(connection, _spellings(new))
         found: dict[str, Place] = {}
         for item in new:
             photo_id, path, made_of_file = item.photo_id, item.path, False
@@ -239,14 +239,13 @@ class Rows:
             connection.execute(statement)
         return self.said(connection, [photo_id]).get(photo_id, NO_ROW)
 
-    # ---------------------------------------------------------------------------------------- below
-
-    def _ids_by_path(self, connection: Connection, new: Sequence[NewEntry]) -> dict[str, int]:
-        """Rows of the spellings of these photos' paths, the newest of each."""
+    def ids_by_path(self, connection: Connection, paths: Collection[str]) -> dict[str, int]:
+        """Rows of these spellings of paths, the first of each."""
         p = self.table
-        wanted = {spelling for item in new if item.photo_id is None for spelling in item.spellings}
-        query = select(p.c.id, p.c.file_path).where(p.c.file_path.in_(wanted)).order_by(p.c.id.desc())
+        query = select(p.c.id, p.c.file_path).where(p.c.file_path.in_(paths)).order_by(p.c.id.desc())
         return {row.file_path: row.id for row in connection.execute(query)}
+
+    # ---------------------------------------------------------------------------------------- below
 
     def _update(self, connection: Connection, photo_id: int, item: NewEntry) -> None:
         p = self.table
@@ -320,6 +319,10 @@ def strength(provenance: ColumnElement[str]) -> ColumnElement[int]:
 def _columns(position: Known | None) -> dict[str, Any]:
     lat, lon, provenance = position or (None, None, None)
     return {"lat": lat, "lon": lon, "location_method": None if provenance is None else provenance.value}
+
+
+def _spellings(new: Sequence[NewEntry]) -> set[str]:
+    return {spelling for item in new if item.photo_id is None for spelling in item.spellings}
 
 
 def _number(value: float | Decimal | None) -> float | None:

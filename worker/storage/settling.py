@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from producer_client.contract import Provenance
+from producer_client.contract import PositionFrom, Provenance
 from worker.core.geo import same_point
 from worker.core.position import Held, Known, is_same, settle
 from worker.core.types import NewEntry
@@ -62,6 +62,7 @@ def settled(row: Row[Any] | None, said: Said, item: NewEntry, *, made_of_file: b
         "lon": lon,
         "provenance": provenance,
         "from_exif": found.from_exif,
+        "position_from": _origin(row, held, found, item),
         "row_point": found.row_point,
         "file_point": said.point if made_of_file or former or still_of_file else None,
         "position_error_m": error_m if by_camera else None,
@@ -83,6 +84,21 @@ def _held(row: Row[Any] | None) -> Held:
     if row is None or row.lat is None:
         return Held(None)
     return Held((row.lat, row.lon, Provenance(row.provenance)), row.from_exif, row.row_point)
+
+
+def _origin(row: Row[Any] | None, held: Held, found: Held, item: NewEntry) -> PositionFrom | None:
+    """Who has said the position that holds. A row that says what was known already is nobody else's word, as Sightline
+    may have written it, unless a caller's was known and the row has changed since."""
+    if found.position is None:
+        return None
+    if item.given is not None and is_same(found.position, item.given):
+        return PositionFrom.GIVEN
+    if item.exif is not None and is_same(found.position, of_file(item)):
+        return item.exif_from
+    is_news = held.row_point is not None and found.row_point is None
+    if row is not None and is_same(found.position, held.position) and not is_news:
+        return None if row.position_from is None else PositionFrom(row.position_from)
+    return PositionFrom.ROW
 
 
 def _said_by_file(row: Row[Any] | None, item: NewEntry) -> tuple[Known | None, float | None]:

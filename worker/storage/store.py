@@ -26,7 +26,7 @@ class PostgresStore:
         self.vectors = Vectors(self.database, self.rows)
         self.entries = Entries(self.database, self.rows, self.log)
         self.files = Files(self.database)
-        self.attempts = Attempts(self.database, self.rows)
+        self.attempts = Attempts(self.database, self.rows, self.vectors)
         self.generations = Generations(self.database)
         self.models = Models(self.database, self.vectors)
         self.runs = Runs(self.database, settings)

@@ -63,6 +63,8 @@ entries = Table(
     Column("lon", Double),
     Column("provenance", Text),
     Column("from_exif", Boolean, nullable=False),
+    #: A PositionFrom. NULL where there is no position, or of releases before this column.
+    Column("position_from", Text),
     #: Metres, as the camera states it. NULL where nobody does.
     Column("position_error_m", Double),
     Column("metadata", JSONB),
@@ -79,6 +81,8 @@ entries = Table(
     Column("file_mtime_ns", BigInteger),
     #: A FileState; NULL where nothing speaks against the file's being as it was.
     Column("file_state", Text),
+    #: When that was seen first. NULL with a file_state of releases before this column.
+    Column("file_state_at", DateTime(timezone=True)),
     Column("removed", Boolean, nullable=False),
     Column("updated_at", DateTime(timezone=True), nullable=False),
 )

@@ -99,15 +99,19 @@ class Vectors:
         )
         return connection.scalar(query if refused_too else query.where(~self._was_refused)) or 0
 
-    # ---------------------------------------------------------------------------------------- below
-
-    def _is_missing(self, model_key: str, *, changed_too: bool) -> ColumnElement[bool]:
+    def is_stale(self, model_key: str, *, changed_too: bool) -> ColumnElement[bool]:
+        """Whether an indexed photo, beside its row, lacks a vector of this model, or its file moved or changed."""
         embedded = exists().where(
             embeddings.c.content_sha256 == entries.c.content_sha256, embeddings.c.model_key == model_key
         )
         moved = entries.c.path.is_distinct_from(self._rows.table.c.file_path)
         changed = entries.c.file_state.is_not_distinct_from(FileState.CHANGED.value)
-        stale = and_(~entries.c.removed, or_(~embedded, moved, *([changed] if changed_too else [])))
+        return and_(~entries.c.removed, or_(~embedded, moved, *([changed] if changed_too else [])))
+
+    # ---------------------------------------------------------------------------------------- below
+
+    def _is_missing(self, model_key: str, *, changed_too: bool) -> ColumnElement[bool]:
+        stale = self.is_stale(model_key, changed_too=changed_too)
         return or_(and_(entries.c.photo_id.is_(None), self._rows.has_coordinates), stale)
 
     @property
