@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -13,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import create_engine, text
 
-from tests.conftest import processes_of, server_dir
+from tests.conftest import processes_of, server_dir, until
 from tests.integration.test_index import DIM, KEY, live_on, put, vectors
 from tests.integration.test_servers import answers
 from worker import upenv
-from worker.embedded import EmbeddedServers
+from worker.embedded import EmbeddedServers, dumps
+from worker.embedded.postgres import program
 from worker.index.folder import GenerationFolder
 from worker.index.live import FaissLiveIndex
 from worker.settings import Settings
@@ -26,13 +31,22 @@ from worker.storage.migrate import migrate
 from worker.storage.store import PostgresStore
 
 ROOT = Path(__file__).parents[2]
+PATIENCE_S = 60.0
+AS_OF_LATER = (
+    "CREATE SCHEMA sightline CREATE TABLE alembic_version (version_num varchar(32)); "
+    "INSERT INTO sightline.alembic_version VALUES ('9999')"
+)
+
+
+def environment(data: Path, **env: str) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SIGHTLINE_")}
+    return {**inherited, "SIGHTLINE_DATA_DIR": str(data), "COLUMNS": "80", "NO_COLOR": "1", **env}
 
 
 def run(*arguments: str, data: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SIGHTLINE_")}
     return subprocess.run(
         [sys.executable, "-m", "worker.cli", *arguments],
-        env={**inherited, "SIGHTLINE_DATA_DIR": str(data), "COLUMNS": "80", "NO_COLOR": "1", **env},
+        env=environment(data, **env),
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -54,6 +68,11 @@ def refusal(*arguments: str, data: Path, **env: str) -> tuple[str, str]:
     return error["code"], error["message"]
 
 
+def left_beside(data: Path) -> list[str]:
+    """What a restore makes beside the cluster."""
+    return [path.name for path in data.glob("postgres.*") if path.is_dir()]
+
+
 def open_store(data: Path, servers: EmbeddedServers) -> PostgresStore:
     settings = Settings(data_dir=data, database_url=servers.database_url)
     store = PostgresStore(settings)
@@ -70,6 +89,14 @@ def ids(store: PostgresStore) -> set[int]:
 def data() -> Iterator[Path]:
     with server_dir() as folder:
         yield folder / "data"
+
+
+@pytest.fixture(scope="module")
+def whole(kept: tuple[Path, set[int]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A backup of it."""
+    dump = tmp_path_factory.mktemp("whole") / "it's whole.dump"
+    done("backup", str(dump), data=kept[0])
+    return dump
 
 
 @pytest.fixture(scope="module")
@@ -139,32 +166,71 @@ def test_a_backup_of_what_is_down_is_restored_elsewhere(
     assert [path.name for path in tmp_path.iterdir()] == ["copy.dump"]
 
 
-@pytest.mark.parametrize("broken", ["half", "other", "absent"])
+@pytest.mark.parametrize("broken", ["half", "text", "empty", "of another database", "of a later release"])
 def test_a_file_that_is_no_whole_backup_changes_nothing(
-    kept: tuple[Path, set[int]], tmp_path: Path, broken: str
+    kept: tuple[Path, set[int]], whole: Path, tmp_path: Path, broken: str
 ) -> None:
     folder, there = kept
-    dump = tmp_path / "copy.dump"
-    if broken == "half":
-        done("backup", str(dump), data=folder)
-        dump.write_bytes(dump.read_bytes()[:-100])  # what it says of itself is whole
-    elif broken == "other":
-        dump.write_text("photos")
+    dump = tmp_path / "a copy of [it].dump"
+    match broken:
+        case "half":
+            dump.write_bytes(whole.read_bytes()[:-100])  # what it says of itself is whole
+        case "text":
+            dump.write_text("photos")
+        case "empty":
+            dump.touch()
+        case _:
+            schema = "CREATE TABLE theirs (id int)" if "another" in broken else AS_OF_LATER
+            with server_dir() as elsewhere, EmbeddedServers(elsewhere, with_valkey=False) as servers:
+                engine = create_engine(servers.database_url)
+                with engine.begin() as connection:
+                    connection.execute(text(schema))
+                engine.dispose()
+                dumps.dump(servers.database_url, dump, lambda: None)
+    says = {
+        "half": "не удалось восстановить целиком",
+        "text": "не читается как резервная копия",
+        "empty": "не читается как резервная копия",
+        "of another database": "копия другой базы данных",
+        "of a later release": "ревизию базы данных, 9999,",
+    }
 
-    code, message = refusal("restore", str(dump), "--replace", data=folder)
+    shown = run("restore", str(dump), "--replace", "--json", data=folder, SIGHTLINE_LANG="ru")
 
-    assert code == "not_ready"
-    assert "pg_restore: error" in message
-    assert not (folder / "postgres.restored").exists()
+    assert (shown.returncode, json.loads(shown.stdout)["error"]["code"]) == (1, "not_ready")
+    ours, words = re.split(r"\s\[not_ready\]\n", shown.stderr)
+    assert says[broken] in " ".join(ours.split())
+    assert "сервис не готов" not in ours
+    assert words.startswith("  pg_restore сообщает: error: ") == (not broken.startswith("of"))
+    assert left_beside(folder) == []
     with EmbeddedServers(folder, with_valkey=False) as servers:
         store = open_store(folder, servers)
         assert ids(store) == there
         store.close()
 
 
-def test_a_restore_that_is_cut_off_between_two_names_leaves_the_former(kept: tuple[Path, set[int]], data: Path) -> None:
+def test_a_backup_that_fails_leaves_the_one_of_before(tmp_path: Path) -> None:
+    dump = tmp_path / "copy.dump"
+    dump.write_text("the one of before")
+
+    with pytest.raises(RuntimeError, match=r"was not written.*\n  pg_dump says: error: connection to server"):
+        dumps.dump(f"postgresql+psycopg2://postgres@/postgres?host={tmp_path}", dump, lambda: None)
+
+    assert dump.read_text() == "the one of before"
+    assert list(tmp_path.iterdir()) == [dump]
+
+
+def test_a_restore_that_is_cut_off_between_two_names_leaves_the_former(
+    kept: tuple[Path, set[int]], data: Path, tmp_path: Path
+) -> None:
     shutil.copytree(kept[0], data)
     (data / "postgres").rename(data / "postgres.former")
+    dump = tmp_path / "copy.dump"
+
+    # Not to be lost to who believes that there is none.
+    done("backup", str(dump), data=data)
+    (data / "postgres").rename(data / "postgres.former")
+    assert refusal("restore", str(dump), data=data)[0] == "bad_request"
 
     with EmbeddedServers(data, with_valkey=False) as servers:
         assert answers(servers)
@@ -173,20 +239,73 @@ def test_a_restore_that_is_cut_off_between_two_names_leaves_the_former(kept: tup
         store.close()
 
 
+@pytest.mark.parametrize(
+    ("number", "then"),
+    [(signal.SIGINT, "up"), (signal.SIGTERM, "up"), (signal.SIGKILL, "restore"), (signal.SIGKILL, "down")],
+)
+def test_a_restore_that_is_broken_off_leaves_the_former_and_nothing_of_its_own(
+    kept: tuple[Path, set[int]], whole: Path, data: Path, number: signal.Signals, then: str
+) -> None:
+    shutil.copytree(kept[0], data)
+    command = [sys.executable, "-m", "worker.cli", "restore", str(whole), "--replace"]
+    with subprocess.Popen(command, env=environment(data), cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        until(lambda: (data / "postgres.restored" / "postmaster.pid").exists(), PATIENCE_S)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=PATIENCE_S)
+
+    assert "Traceback" not in said
+    if number != signal.SIGKILL:
+        assert process.returncode == 130
+        assert "stopped" in said
+        assert left_beside(data) == processes_of(data) == []
+    match then:
+        case "restore":
+            done("restore", str(whole), "--replace", data=data)
+        case "down":
+            run("down", data=data)
+            assert left_beside(data) == processes_of(data) == []
+    with EmbeddedServers(data, with_valkey=False) as servers:
+        store = open_store(data, servers)
+        assert ids(store) == kept[1]
+        store.close()
+    assert left_beside(data) == processes_of(data) == []
+
+
 def test_nothing_to_back_up_and_nowhere_to_write_are_sentences(kept: tuple[Path, set[int]], tmp_path: Path) -> None:
     assert "has no database to back up" in refusal("backup", str(tmp_path / "x"), data=tmp_path / "none")[1]
     assert "No such file or directory" in refusal("backup", str(tmp_path / "no" / "x"), data=kept[0])[1]
 
 
-@pytest.mark.parametrize(("command", "program"), [("backup", "pg_dump"), ("restore", "pg_restore")])
-def test_who_has_a_database_of_their_own_is_told_its_command(tmp_path: Path, command: str, program: str) -> None:
-    url = "postgresql://me:secret@db.example:5433/photos"
+@pytest.mark.parametrize("command", ["backup", "restore"])
+@pytest.mark.parametrize("language", ["en", "ru"])
+def test_who_has_a_database_of_their_own_is_told_its_command_to_paste(
+    tmp_path: Path, command: str, language: str
+) -> None:
+    url = "postgresql://me:secret@db.example:5433/our%20photos?sslmode=require&password=secret"
 
-    (tmp_path / "x").touch()
+    (tmp_path / "it's a copy").touch()
+    shown = run(
+        command, str(tmp_path / "it's a copy"), data=tmp_path, SIGHTLINE_DATABASE_URL=url, SIGHTLINE_LANG=language
+    ).stderr
 
-    code, message = refusal(command, str(tmp_path / "x"), data=tmp_path, SIGHTLINE_DATABASE_URL=url)
+    (line,) = (line for line in shown.splitlines() if line.startswith("  "))
+    words = shlex.split(line)
+    assert words[0] == {"backup": "pg_dump", "restore": "pg_restore"}[command]
+    assert "--dbname=postgresql://me@db.example:5433/our%20photos?sslmode=require" in words
+    assert any(word.endswith(f"{tmp_path}/it's a copy") for word in words)
+    assert "secret" not in shown
 
-    assert code == "bad_request"
-    assert f"{program} " in message
-    assert "--dbname=postgresql://me@db.example:5433/photos" in message
-    assert "secret" not in message
+
+def test_the_command_that_is_shown_works(tmp_path: Path) -> None:
+    with server_dir() as folder, EmbeddedServers(folder / "our own's + data", with_valkey=False) as servers:
+        store = open_store(folder, servers)
+        there = put(store, "kept", vectors(1, seed=5)[0])[0]
+        dump = str(tmp_path / "it's a copy")
+        for command in ("backup", "restore"):
+            shown = run(command, dump, data=tmp_path, SIGHTLINE_DATABASE_URL=servers.database_url).stderr
+            (line,) = (line for line in shown.splitlines() if line.startswith("  "))
+            path = f"{program('pg_dump').parent}:{os.environ['PATH']}"
+            done = subprocess.run(["sh", "-c", line], env={"PATH": path}, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+        assert ids(store) == {there}
+        store.close()

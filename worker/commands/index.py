@@ -100,8 +100,9 @@ def rollback(
         {"serving": number, "withdrawn": withdrawn},
         lambda: out.print(
             say(
-                "generation [cyan]{number}[/] serves; workers take it over within {seconds:g} s and its reading. "
-                "Withdrawn, and deleted by the next rebuild: {withdrawn}",
+                "generation [cyan]{number}[/] serves. Workers hear of it within {seconds:g} s and search in it once "
+                "they have loaded it, until then in the one before. Withdrawn, and deleted by the next rebuild: "
+                "{withdrawn}",
                 number=number,
                 seconds=settings.max_staleness_s,
                 withdrawn=", ".join(map(str, withdrawn)) or say("none"),

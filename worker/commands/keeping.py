@@ -5,6 +5,7 @@ It is the truth: vectors, photos, provenance. The index is built of it again, an
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,20 +36,21 @@ def backup(
 
     All that cannot be made again is in it but for the photo files and messages on their way.
     """
-    settings = _of_own_servers("pg_dump --format=custom --file=backup.dump --dbname={address}")
-    from worker.embedded import EmbeddedServers, dumps, is_running
+    settings = _of_own_servers("pg_dump", "--format=custom", f"--file={file}")
+    from worker.embedded import EmbeddedServers, has_cluster, is_running
 
     started = time.monotonic()
     with _in_words():
         if is_running(settings.data_dir):
             _write(_running(settings).database_url, file)
-        elif not (settings.data_dir / "postgres").exists():
-            raise RuntimeError(say("{folder} has no database to back up", folder=settings.data_dir))
+        elif not has_cluster(settings.data_dir):
+            raise RuntimeError(
+                f"{settings.data_dir} has no database to back up. Go to where `sightline up` was started, or set "
+                "SIGHTLINE_DATA_DIR to its data folder"
+            )
         else:
             with EmbeddedServers(settings.data_dir, with_valkey=False) as servers:
                 _write(servers.database_url, file)
-        with err.status(say("looking whether it can be read")):
-            dumps.look_into(file, lambda: None, whole=True)
     told: dict[str, Any] = {"file": str(file), "bytes": file.stat().st_size, "took_s": time.monotonic() - started}
     words = say("[green]written[/] {file}, {mb:.1f} MB", file=escape(str(file)), mb=told["bytes"] / MB)
     show(as_json, told, lambda: out.print(words, soft_wrap=True))
@@ -67,17 +69,17 @@ def restore(
 
     The database that is there goes when the new one is complete.
     """
-    settings = _of_own_servers("pg_restore --clean --if-exists --single-transaction --dbname={address} backup.dump")
-    from worker.embedded import dumps, new_cluster
+    settings = _of_own_servers("pg_restore", "--clean", "--if-exists", "--single-transaction", str(file))
+    from worker.embedded import dumps, has_cluster, new_cluster
 
     started = time.monotonic()
     with _in_words():
-        dumps.look_into(file, lambda: None)
-        there = (settings.data_dir / "postgres").exists()
+        dumps.look_into(file, settings.db_schema, lambda: None)
+        there = has_cluster(settings.data_dir)
         if there and not replace:
             raise Permanent(
                 Code.BAD_REQUEST,
-                say("{folder} has a database: --replace puts this one in its place", folder=settings.data_dir),
+                f"{settings.data_dir} has a database: --replace puts this one in its place",
             )
         with new_cluster(settings.data_dir) as url, err.status(say("restoring")) as status:
             dumps.restore(file, url, lambda: status.update(_since(say("restoring"), started)))
@@ -94,18 +96,17 @@ def restore(
     show(as_json, told, lambda: out.print(words, soft_wrap=True))
 
 
-def _of_own_servers(otherwise: str) -> Settings:
+def _of_own_servers(*command: str) -> Settings:
     """The settings as `up` begins from. Raises Permanent with a command where the database is another's to back up."""
     settings = load_settings(note=False)
     if "database_url" in settings.model_fields_set:
         with open_store(settings) as store:
-            address = store.database.address.replace("+psycopg2", "").replace(":***@", "@")
-        command = otherwise.format(address=address)
+            address = store.database.address_without_password
+        to_run = shlex.join([*command, f"--dbname={address}"])
         raise Permanent(
             Code.BAD_REQUEST,
-            say(
-                "SIGHTLINE_DATABASE_URL names a database of your own. Use its backups, or `{command}`", command=command
-            ),
+            f"SIGHTLINE_DATABASE_URL names a database of your own, which is backed up and restored by your own means, "
+            f"or by\n  {to_run}",
         )
     return settings
 
@@ -113,9 +114,7 @@ def _of_own_servers(otherwise: str) -> Settings:
 def _running(settings: Settings) -> Settings:
     noted = load_settings()
     if "database_url" not in noted.model_fields_set:
-        raise RuntimeError(
-            say("the `sightline up` of {folder} is starting or stopping: try again", folder=settings.data_dir)
-        )
+        raise RuntimeError(f"the `sightline up` of {settings.data_dir} is starting or stopping: try again")
     return noted
 
 

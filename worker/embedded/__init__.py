@@ -152,6 +152,11 @@ def is_running(data_dir: Path) -> bool:
     return False
 
 
+def has_cluster(data_dir: Path) -> bool:
+    """Whether the folder has a Postgres, running or not."""
+    return Postgres(data_dir / "postgres").is_made
+
+
 @contextmanager
 def new_cluster(data_dir: Path) -> Iterator[str]:
     """The address of an empty Postgres that takes the place of the folder's own where the block ends well.

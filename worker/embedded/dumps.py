@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,31 +11,62 @@ from pathlib import Path
 
 from worker.embedded.postgres import environment, program
 from worker.private import UMASK
-from worker.words import say
 
 #: Is called while a program works, several times a second.
 Tell = Callable[[], None]
 TELL_EVERY_S = 0.25
 
 
+class Failed(Exception):
+    """What a program says of an error."""
+
+    def __init__(self, program: str, words: str) -> None:
+        super().__init__(words)
+        self.program = program
+
+
 def dump(url: str, file: Path, tell: Tell) -> None:
-    """Replace the file by a dump, whole or not at all; for its owner alone to read.
+    """Replace the file by a dump that has been read again, whole or not at all; for its owner alone to read.
 
     Raises RuntimeError with the program's words, OSError where the file cannot be written.
     """
     with _beside(file) as new:
-        _run("pg_dump", "--format=custom", "--no-owner", f"--file={new}", f"--dbname={_plain(url)}", tell=tell)
+        try:
+            _run("pg_dump", "--format=custom", "--no-owner", f"--file={new}", f"--dbname={_plain(url)}", tell=tell)
+            _run("pg_restore", "--file=/dev/null", str(new), tell=tell)
+        except Failed as exc:
+            raise RuntimeError(
+                f"{file} was not written. Look whether there is room in its folder and what `sightline doctor` says, "
+                f"and try again\n  {exc.program} says: {exc}"
+            ) from exc
 
 
-def look_into(file: Path, tell: Tell, *, whole: bool = False) -> None:
-    """Raises RuntimeError for what is no dump of ours. whole: all of it is read."""
-    _run("pg_restore", "--file=/dev/null" if whole else "--list", str(file), tell=tell)
+def look_into(file: Path, schema: str, tell: Tell) -> None:
+    """Raises RuntimeError for what is no dump of ours."""
+    try:
+        contents = _run("pg_restore", "--list", str(file), tell=tell)
+    except Failed as exc:
+        raise RuntimeError(
+            f"{file} is no backup that can be read. Take a file that `sightline backup` of this release or an earlier "
+            f"one has written, whole\n  {exc.program} says: {exc}"
+        ) from exc
+    if not re.search(rf"^\d+; \d+ \d+ TABLE {re.escape(schema)} alembic_version ", contents, re.MULTILINE):
+        raise RuntimeError(
+            f"{file} is a backup of another database: it has no tables of Sightline in the schema {schema}. Take a "
+            "file that `sightline backup` has written, or set SIGHTLINE_DB_SCHEMA as it was then"
+        )
 
 
 def restore(file: Path, url: str, tell: Tell) -> None:
     """All of the dump, in one transaction, into an empty database. Raises RuntimeError with the program's words."""
     options = ("--no-owner", "--exit-on-error", "--single-transaction")
-    _run("pg_restore", *options, f"--dbname={_plain(url)}", str(file), tell=tell)
+    try:
+        _run("pg_restore", *options, f"--dbname={_plain(url)}", str(file), tell=tell)
+    except Failed as exc:
+        raise RuntimeError(
+            f"{file} could not be restored whole, and what was there before is as it was. Take another backup, or look "
+            f"whether the data folder has room\n  {exc.program} says: {exc}"
+        ) from exc
 
 
 def growing(file: Path) -> Path:
@@ -60,13 +92,14 @@ def _plain(url: str) -> str:
     return url.replace("postgresql+psycopg2://", "postgresql://")
 
 
-def _run(name: str, *arguments: str, tell: Tell) -> None:
+def _run(name: str, *arguments: str, tell: Tell) -> str:
+    """What it writes to its output. Raises Failed with what it says of an error."""
     # A session of its own: Ctrl-C is for us, who end it.
     with subprocess.Popen(
         [str(program(name)), *arguments],
         env=environment(),
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
@@ -76,7 +109,7 @@ def _run(name: str, *arguments: str, tell: Tell) -> None:
         try:
             while True:
                 try:
-                    _, words = process.communicate(timeout=TELL_EVERY_S)
+                    written, words = process.communicate(timeout=TELL_EVERY_S)
                     break
                 except subprocess.TimeoutExpired:
                     tell()
@@ -85,4 +118,6 @@ def _run(name: str, *arguments: str, tell: Tell) -> None:
             raise
     if process.returncode != 0:
         said = [line for line in words.splitlines() if "error" in line] or words.splitlines()
-        raise RuntimeError(" / ".join(said[:3]) or say("{program} failed", program=name))
+        ended = f"nothing, and ended with code {process.returncode}"
+        raise Failed(name, " / ".join(line.removeprefix(f"{name}: ") for line in said[:3]) or ended)
+    return written

@@ -48,6 +48,10 @@ class Postgres:
         self._socket_folder: Path | None = None
 
     @property
+    def is_made(self) -> bool:
+        return self._folder.exists() or self._aside.exists()
+
+    @property
     def url(self) -> str:
         """Its address since the first start."""
         # The port as well, or the environment's PGPORT would be taken.
@@ -79,9 +83,8 @@ class Postgres:
         Until then it lies aside, and where that is cut off between two names `start` takes this one back.
         """
         self._take_back()
-        new = Postgres(self._folder.with_name("postgres.restored"))
-        for left in (new._folder, self._aside):
-            shutil.rmtree(left, ignore_errors=True)
+        new = self._new
+        shutil.rmtree(new._folder, ignore_errors=True)
         try:
             new.start()
             yield new.url
@@ -99,8 +102,15 @@ class Postgres:
     def _aside(self) -> Path:
         return self._folder.with_name("postgres.former")
 
+    @property
+    def _new(self) -> Postgres:
+        return Postgres(self._folder.with_name("postgres.restored"))
+
     def _take_back(self) -> None:
-        if self._aside.exists() and not self._folder.exists():
+        if self._folder.exists():
+            # Its place was taken; only its end was cut off.
+            shutil.rmtree(self._aside, ignore_errors=True)
+        elif self._aside.exists():
             self._aside.rename(self._folder)
 
     def stop(self) -> None:
@@ -125,10 +135,18 @@ class Postgres:
     def end_left(self) -> bool:
         """End a server of this folder that outlived who started it, and what else it left in the way of a new one.
 
+        With it goes what a restore that was killed has begun to make.
+
         Postgres does not start where a lock file names a number that any process has. Those that a killed server left
         behind do after a restart of the machine, and a base backup brings the socket's with it. The lock may go when
         nobody works in the folder: a killed server's children write until they notice.
         """
+        new = self._new
+        restoring = new._folder != self._folder and new._folder.exists()
+        if restoring:
+            # A restore was killed.
+            restoring = new.end_left()
+            shutil.rmtree(new._folder)
         lock = self._folder / "postmaster.pid"
         lines = lock.read_text().splitlines() if lock.exists() else []
         left = living_in(self._folder, lock)
@@ -140,7 +158,7 @@ class Postgres:
             remove_socket_folder(Path(lines[4]), self._folder)
         for path in (lock, *self._folder.glob(".s.PGSQL.*.lock")):
             path.unlink(missing_ok=True)
-        return left is not None
+        return restoring or left is not None
 
     def _make(self, account: Account) -> None:
         """Whole or not at all: what an interrupted initdb leaves looks like a cluster and is none."""

@@ -42,6 +42,8 @@ BY_A_PERSON = (
     ("42", "Run `sightline migrate`; `sightline doctor` tells more."),
     ("3", "Run `sightline migrate`; `sightline doctor` tells more."),
 )
+#: Parameters of an address that are for nobody to see (libpq takes them there, too).
+SECRETS = ("password", "sslpassword")
 #: data_exception.
 DATA = "22000"
 #: Locks of (this space, photo id): what holds of a photo's position is decided by one writer at a time.
@@ -72,8 +74,19 @@ class Database:
 
     @property
     def address(self) -> str:
-        """Its URL as people may see it: without the password."""
-        return self.engine.url.render_as_string(hide_password=True)
+        """Its URL as people may see it: without passwords."""
+        url = self.engine.url
+        hidden = {name: "***" for name in SECRETS if name in url.query}
+        return url.update_query_dict(hidden).render_as_string(hide_password=True)
+
+    @property
+    def address_without_password(self) -> str:
+        """The same for programs of Postgres' own, which ask for the password, or find it in ~/.pgpass."""
+        url = self.engine.url.difference_update_query(SECRETS).set(drivername="postgresql")
+        # `set` takes no None for a password.
+        address, mark, query = url._replace(password=None).render_as_string().partition("?")
+        # libpq reads a plus as a plus, and wants no blanks.
+        return f"{address}{mark}{query.replace('+', '%20')}".replace(" ", "%20")
 
     @contextmanager
     def begin(self, isolation_level: str | None = None) -> Iterator[Connection]:

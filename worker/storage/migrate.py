@@ -10,6 +10,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 
+from worker.errors import Unprepared
 from worker.storage.inlining import move_in
 
 #: Two processes that start together migrate one after the other.
@@ -27,6 +28,7 @@ def migrate(engine: Engine, *, schema: str, photos_table: str, columns: Mapping[
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
         connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
         config = _config()
+        _see_that_it_is_not_later(connection, schema)
         config.attributes.update(connection=connection, schema=schema, photos_table=photos_table, columns=columns or {})
         command.upgrade(config, "head")
         reached = _current(connection, schema) or ""
@@ -38,6 +40,16 @@ def revisions(engine: Engine, *, schema: str) -> tuple[str | None, str | None]:
     """(revision of the database, revision of this release)."""
     with engine.connect() as connection:
         return _current(connection, schema), ScriptDirectory.from_config(_config()).get_current_head()
+
+
+def _see_that_it_is_not_later(connection: Connection, schema: str) -> None:
+    ours = ScriptDirectory.from_config(_config())
+    there = _current(connection, schema)
+    if there is not None and there not in {script.revision for script in ours.walk_revisions()}:
+        raise Unprepared(
+            f"the database is at revision {there}, which a later release has made; this one goes up to "
+            f"{ours.get_current_head()}. Use that release, or a database or a backup of before"
+        )
 
 
 def _config() -> Config:
