@@ -273,7 +273,39 @@ def test_a_restore_that_is_broken_off_leaves_the_former_and_nothing_of_its_own(
 
 def test_nothing_to_back_up_and_nowhere_to_write_are_sentences(kept: tuple[Path, set[int]], tmp_path: Path) -> None:
     assert "has no database to back up" in refusal("backup", str(tmp_path / "x"), data=tmp_path / "none")[1]
-    assert "No such file or directory" in refusal("backup", str(tmp_path / "no" / "x"), data=kept[0])[1]
+
+
+@pytest.mark.parametrize(
+    ("command", "file", "why"),
+    [
+        ("backup", "no/x", "no does not exist; make it first"),
+        ("backup", ".", "is a folder or a device"),
+        ("backup", "/dev/null", "is a folder or a device"),
+        ("restore", ".", "is a folder or a device"),
+        ("restore", "/dev/null", "is a folder or a device"),
+        ("restore", "no/x", "no/x"),
+    ],
+)
+def test_a_name_that_can_be_no_backup_is_told_before_anything_is_done(
+    tmp_path: Path, command: str, file: str, why: str
+) -> None:
+    process = run(command, str(tmp_path / file), data=tmp_path)
+
+    assert process.returncode == 2
+    assert why in " ".join(process.stderr.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_backup_by_the_name_of_a_link_replaces_what_it_leads_to(kept: tuple[Path, set[int]], tmp_path: Path) -> None:
+    (tmp_path / "other disk").mkdir()
+    dump = tmp_path / "other disk" / "copy"
+    (tmp_path / "latest").symlink_to(dump)
+
+    done("backup", str(tmp_path / "latest"), data=kept[0])
+
+    assert (tmp_path / "latest").is_symlink()
+    assert dump.stat().st_size > 1000
+    assert [path.name for path in dump.parent.iterdir()] == ["copy"]
 
 
 @pytest.mark.parametrize("command", ["backup", "restore"])

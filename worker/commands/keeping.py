@@ -17,7 +17,7 @@ from rich.markup import escape
 
 from producer_client.contract import Code
 from worker.commands.connections import open_store
-from worker.commands.terminal import AsJson, err, out, show
+from worker.commands.terminal import AsJson, Misused, err, out, show
 from worker.errors import Permanent
 from worker.settings import Settings
 from worker.settings import load as load_settings
@@ -36,6 +36,10 @@ def backup(
 
     All that cannot be made again is in it but for the photo files and messages on their way.
     """
+    if file.exists() and not file.is_file():
+        raise Misused(say("{file} is a folder or a device; give the name of a file", file=file))
+    if not file.resolve().parent.is_dir():
+        raise Misused(say("the folder {folder} does not exist; make it first", folder=file.resolve().parent))
     settings = _of_own_servers("pg_dump", "--format=custom", f"--file={file}")
     from worker.embedded import EmbeddedServers, has_cluster, is_running
 
@@ -69,6 +73,8 @@ def restore(
 
     The database that is there goes when the new one is complete.
     """
+    if not file.is_file():
+        raise Misused(say("{file} is a folder or a device; give the name of a file", file=file))
     settings = _of_own_servers("pg_restore", "--clean", "--if-exists", "--single-transaction", str(file))
     from worker.embedded import dumps, has_cluster, new_cluster
 

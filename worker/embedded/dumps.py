@@ -30,7 +30,7 @@ def dump(url: str, file: Path, tell: Tell) -> None:
 
     Raises RuntimeError with the program's words, OSError where the file cannot be written.
     """
-    with _beside(file) as new:
+    with _beside(file.resolve()) as new:
         try:
             _run("pg_dump", "--format=custom", "--no-owner", f"--file={new}", f"--dbname={_plain(url)}", tell=tell)
             _run("pg_restore", "--file=/dev/null", str(new), tell=tell)
@@ -71,7 +71,7 @@ def restore(file: Path, url: str, tell: Tell) -> None:
 
 def growing(file: Path) -> Path:
     """Where a dump lies until it is whole."""
-    return file.with_name(f"{file.name}.part")
+    return file.resolve().with_name(f"{file.resolve().name}.part")
 
 
 @contextmanager
