@@ -22,10 +22,10 @@ from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po, write_po
 
 from producer_client.contract import Code, StatsReply
-from producer_client.language import Language
+from producer_client.language import CODE, Language
 from worker.cli import cli
 from worker.commands.index import FIGURES
-from worker.words import CODE, SENTENCE
+from worker.words import SENTENCE
 
 ROOT = Path(__file__).parent
 PACKAGES = ("producer_client", "worker")
@@ -113,8 +113,11 @@ def texts(package: str) -> Catalog:
     for text in sentences(package):
         found.add(text, context=SENTENCE)
     if package == "worker":
-        for text, context in _named_elsewhere():
-            found.add(text, context=context)
+        for text in _named_elsewhere():
+            found.add(text)
+    if package == "producer_client":
+        for code in Code:
+            found.add(code.value, context=CODE)
     return found
 
 
@@ -189,15 +192,13 @@ def _has_words(text: str) -> bool:
     return " " in text.strip() and len(re.findall("[a-z]{2,}", own)) > 0
 
 
-def _named_elsewhere() -> Iterator[tuple[str, str | None]]:
-    """What the command line says by another name: commands by their docstrings, figures by their fields, codes."""
+def _named_elsewhere() -> Iterator[str]:
+    """What the command line says by another name: commands by their docstrings, figures by their fields."""
     for command in cli.registered_commands:
-        yield inspect.cleandoc(getattr(command.callback, "__doc__", None) or ""), None
+        yield inspect.cleandoc(getattr(command.callback, "__doc__", None) or "")
     for field in inspect.signature(StatsReply).parameters:
         if field not in FIGURES:
-            yield field.replace("_", " "), None
-    for code in Code:
-        yield code.value, CODE
+            yield field.replace("_", " ")
 
 
 def catalogue(package: str, language: Language) -> Catalog:

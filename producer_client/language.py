@@ -13,9 +13,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from producer_client.contract import Answer, Reason
+from producer_client.contract import Answer, Code, Reason
 
 PACKAGE = Path(__file__).parent
+#: Under which gettext context a catalogue has what the codes mean.
+CODE = "code"
 
 
 class Language(StrEnum):
@@ -42,6 +44,11 @@ def to_say(english: str) -> str:
 def say(english: str, language: Language | None = None, **fields: Any) -> str:
     """The client's text in the language, the chosen one unless given, its {fields} filled in."""
     return catalogue(PACKAGE, language or Language.chosen()).gettext(english).format(**fields)
+
+
+def meaning(code: Code, language: Language | None = None) -> str:
+    """What a code means, in a few words; in English, whose sentences say it, the code itself."""
+    return catalogue(PACKAGE, language or Language.chosen()).pgettext(CODE, code)
 
 
 REASONS: Mapping[Reason, str] = {

@@ -25,76 +25,26 @@ import inspect
 import logging
 import os
 import time
-import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from producer_client.client import Sightline
 from producer_client.compat import SOURCE, match
-from producer_client.contract import Answer, Code, LocateReply, Provenance, check_coordinates, provenance_of
-from producer_client.errors import BadRequest
+from producer_client.contract import Answer, Code, LocateReply, Provenance, provenance_of
+from producer_client.errors import BadRequest, PhotoRefused, SightlineError
 from producer_client.fields import LAT, LON, METHOD, first
-from producer_client.language import Language, explained, say, to_say
-from producer_client.positions import COARSE_M, Position, at_default_point, of_image
+from producer_client.findings import ChainResult, Finding, Status
+from producer_client.language import explained
+from producer_client.positions import COARSE_M, Position, of_image
+
+__all__ = ["ENOUGH", "Chain", "ChainResult", "Finding", "Source", "Status", "exif_gps", "sightline"]
 
 log = logging.getLogger("CLIP")
 
 #: Confidence at which the next source is not asked any more, as in the guide.
 ENOUGH = 0.75
-#: Columns between the edges of a card.
-CARD_WIDTH = 37
-
-
-class Status(StrEnum):
-    FOUND = "found"
-    NOTHING = "nothing"
-    FAILED = "failed"
-    NOT_ASKED = "not_asked"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one source said. `confidence` is the source's own, None where it has none."""
-
-    source: str
-    status: Status
-    lat: float | None = None
-    lon: float | None = None
-    confidence: float | None = None
-    provenance: Provenance | None = None
-    message: str = ""
-    title: str = ""
-    details: Mapping[str, Any] | None = None
-    took_ms: float = 0.0
-    answer: Answer | None = None  #: Sightline's own, so that a card in any language can say what it means
-
-    def __post_init__(self) -> None:
-        if self.status is Status.FOUND:
-            if self.lat is None or self.lon is None:
-                raise BadRequest(Code.BAD_COORDINATES, f"{self.source} found something without lat and lon")
-            check_coordinates(self.lat, self.lon)
-
-    @property
-    def trusted(self) -> bool:
-        if self.provenance is None or self.lat is None or self.lon is None:
-            return False
-        return self.provenance.trusted and not at_default_point(self.lat, self.lon)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "source": self.source,
-            "status": self.status.value,
-            "latitude": self.lat,
-            "longitude": self.lon,
-            "confidence": self.confidence,
-            "provenance": None if self.provenance is None else self.provenance.value,
-            "message": self.message,
-            "details": None if self.details is None else dict(self.details),
-            "took_ms": self.took_ms,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,47 +57,6 @@ class Source:
     priority: int = 100
     title: str = ""
     enough: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ChainResult:
-    """`best` is the finding to use, None where no source found anything; `findings` holds every source, as asked."""
-
-    best: Finding | None
-    findings: Sequence[Finding]
-
-    def to_json(self) -> dict[str, Any]:
-        """In the form of the guide's result, with all sources beside it."""
-        best = self.best
-        coordinates = None
-        if best is not None:
-            coordinates = {
-                "latitude": best.lat,
-                "longitude": best.lon,
-                "source": best.source,
-                "confidence": best.confidence,
-                "provenance": None if best.provenance is None else best.provenance.value,
-            }
-        return {
-            "success": best is not None,
-            "coordinates": coordinates,
-            "all_sources": [finding.to_json() for finding in self.findings],
-        }
-
-    def card(self, language: Language | None = None) -> str:
-        """The guide's card for people: what each source said, and the result."""
-        language = language or Language.chosen()
-        lines = [say("📊 Results from all sources:", language), ""]
-        for finding in self.findings:
-            if finding.status is Status.NOT_ASKED:
-                continue
-            lines.append("┌" + "─" * CARD_WIDTH + "┐")
-            lines += [_row(text, "│") for text in _said(finding, language)]
-            lines += ["└" + "─" * CARD_WIDTH + "┘", ""]
-        lines.append("╔" + "═" * CARD_WIDTH + "╗")
-        lines += [_row(text, "║") for text in _result(self.best, language)]
-        lines.append("╚" + "═" * CARD_WIDTH + "╝")
-        return "\n".join(lines)
 
 
 class Chain:
@@ -175,7 +84,8 @@ class Chain:
                 continue
             finding = await _ask(source, path)
             findings.append(finding)
-            log.info(
+            log.log(
+                logging.WARNING if finding.status is Status.FAILED else logging.INFO,
                 "CLIP: source %s: %s%s in %.0f ms",
                 finding.source,
                 finding.status.value,
@@ -214,7 +124,9 @@ def exif_gps(*, priority: int = 1) -> Source:
             with images.open(path) as image:
                 said = of_image(image)
         except images.UnidentifiedImageError:
-            return Finding("exif_gps", Status.NOTHING, message="not an image")
+            return Finding("exif_gps", Status.NOTHING, message="not an image", code=Code.NOT_AN_IMAGE)
+        except FileNotFoundError as exc:
+            raise PhotoRefused(Code.NOT_FOUND, f"{path} is not there", path) from exc
         if not isinstance(said, Position):
             return Finding("exif_gps", Status.NOTHING, details={"position_issue": said.value})
         coarse = said.error_m is not None and said.error_m > COARSE_M
@@ -235,6 +147,11 @@ async def _ask(source: Source, path: str) -> Finding:
             if inspect.isawaitable(said):
                 said = await said
         finding = _finding(source, said)
+    except SightlineError as exc:
+        finding = Finding(source.name, Status.FAILED, message=exc.message, code=exc.code)
+    except OSError as exc:
+        # The file, or a service that is away: the sentence says it, and where in the code it was met helps nobody.
+        finding = Finding(source.name, Status.FAILED, message=str(exc))
     except Exception as exc:  # others' code: a detector, which raises what it likes; written down as its finding
         log.warning("CLIP: source %s failed", source.name, exc_info=exc)
         finding = Finding(source.name, Status.FAILED, message=f"{type(exc).__name__}: {exc}")
@@ -264,8 +181,8 @@ def _finding(source: Source, said: Any) -> Finding:
         )
     if isinstance(said, Mapping):
         return _from_mapping(source, said)
-    if isinstance(said, tuple) and len(said) == 2:
-        return Finding(source.name, Status.FOUND, float(said[0]), float(said[1]), provenance=Provenance.DERIVED)
+    if isinstance(said, tuple | list) and len(said) == 2:
+        return _from_mapping(source, {"coordinates": said})
     if not said:
         return Finding(source.name, Status.NOTHING)
     raise TypeError(f"source {source.name} answered with {type(said).__name__}; see producer_client.sources")
@@ -273,10 +190,15 @@ def _finding(source: Source, said: Any) -> Finding:
 
 def _from_mapping(source: Source, said: Mapping[str, Any]) -> Finding:
     inner = said.get("coordinates") or said
+    if isinstance(inner, tuple | list) and len(inner) == 2:
+        inner = {"lat": inner[0], "lon": inner[1]}
+    if not isinstance(inner, Mapping):
+        raise TypeError(f"source {source.name} answered with coordinates as {type(inner).__name__}")
     lat, lon = first(inner, LAT), first(inner, LON)
     if said.get("success") is False or lat is None or lon is None:
         return Finding(source.name, Status.NOTHING, message=str(said.get("message") or said.get("error") or ""))
-    confidence, method = inner.get("confidence"), first(inner, METHOD)
+    # What stands beside the coordinates is said of them, too.
+    confidence, method = (_said_of(inner, said, names) for names in (("confidence",), METHOD))
     return Finding(
         source.name,
         Status.FOUND,
@@ -289,62 +211,6 @@ def _from_mapping(source: Source, said: Mapping[str, Any]) -> Finding:
     )
 
 
-# ----------------------------------------------------------------------------------------------- the card
-
-_STATUSES: Mapping[Status, str] = {
-    Status.FOUND: to_say("✅ Found"),
-    Status.NOTHING: to_say("➖ Nothing found"),
-    Status.FAILED: to_say("❌ Failed"),
-}
-_CONFIDENCE = to_say("Confidence: {share:.0%}")
-
-
-def _said(finding: Finding, language: Language) -> list[str]:
-    message = finding.message if finding.answer is None else explained(finding.answer, language)
-    lines = [finding.title or finding.source, say(_STATUSES[finding.status], language)]
-    matches = (finding.details or {}).get("all_matches")
-    if finding.status is Status.FOUND and matches:
-        lines += [say("A similar building was found", language), f"(similarity: {matches[0]['similarity']:.2f})"]
-    elif message:
-        lines += _wrapped(message)
-    if finding.confidence is not None:
-        lines.append(say(_CONFIDENCE, language, share=finding.confidence))
-    return lines + _error(finding, language)
-
-
-def _result(best: Finding | None, language: Language) -> list[str]:
-    lines = [say("🎯 RESULT:", language)]
-    if best is None:
-        return [*lines, say("No source knows where it was taken", language)]
-    lines.append(say("Source: {name}", language, name=best.source))
-    if best.confidence is not None:
-        lines.append(say(_CONFIDENCE, language, share=best.confidence))
-    lines.append(say("Coordinates: {lat:.6f}, {lon:.6f}", language, lat=best.lat, lon=best.lon))
-    return lines + _error(best, language)
-
-
-def _error(finding: Finding, language: Language) -> list[str]:
-    error_m = (finding.details or {}).get("position_error_m")
-    known = finding.status is Status.FOUND and isinstance(error_m, int | float)
-    return [say("Error, as the camera states it: {error_m:.0f} m", language, error_m=error_m)] if known else []
-
-
-def _wrapped(text: str) -> list[str]:
-    lines = [""]
-    for word in text.split():
-        if lines[-1] and _columns(lines[-1]) + 1 + _columns(word) > CARD_WIDTH - 2:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    return lines
-
-
-def _row(text: str, edge: str) -> str:
-    return f"{edge} {text}{' ' * max(0, CARD_WIDTH - 1 - _columns(text))}{edge}"
-
-
-def _columns(text: str) -> int:
-    """Columns of a terminal: symbols are two wide, and so is what a variation selector makes a symbol."""
-    return sum(
-        0 if unicodedata.combining(c) else 1 if c == "\ufe0f" else 2 if unicodedata.east_asian_width(c) in "WF" else 1
-        for c in text
-    )
+def _said_of(inner: Mapping[str, Any], beside: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+    found = first(inner, names)
+    return first(beside, names) if found is None else found

@@ -18,8 +18,8 @@ from producer_client.contract import Code
 from producer_client.language import Language, catalogue
 
 PACKAGE = Path(__file__).parent
-#: Under which gettext contexts a catalogue has what the codes mean, and sentences that are made elsewhere.
-CODE, SENTENCE = "code", "sentence"
+#: Under which gettext context a catalogue has sentences that are made elsewhere.
+SENTENCE = "sentence"
 #: What a .mo writes between a context and its text.
 OF_CONTEXT = f"{SENTENCE}\x04"
 #: A sentence may hold another one, or several, which may hold others.
@@ -37,7 +37,7 @@ def told(code: Code, message: str) -> str:
     said = in_language(message)
     if said != message or Language.chosen() is Language.EN:
         return said
-    return f"{catalogue(PACKAGE, Language.chosen()).pgettext(CODE, code)}: {message}"
+    return f"{of_client.meaning(code)}: {message}"
 
 
 def in_language(message: str, deep: int = 0) -> str:

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from producer_client.contract import Answer, Hit, Point, Provenance, Reason
-from producer_client.errors import BadRequest
+from producer_client.contract import Answer, Code, Hit, Point, Provenance, Reason
+from producer_client.errors import BadRequest, PhotoRefused, SightlineError, Unreachable
+from producer_client.findings import CARD_WIDTH
 from producer_client.language import Language
 from producer_client.sources import Chain, Finding, Source, Status, exif_gps
 
@@ -106,6 +107,7 @@ def test_zero_degrees_are_coordinates() -> None:
         ({"lat": 91, "lon": 2}, Status.FAILED),
         ({"lat": float("nan"), "lon": 2}, Status.FAILED),
         ("somewhere", Status.FAILED),
+        ({"coordinates": "somewhere"}, Status.FAILED),
         (located(0.9, 0.8), Status.FOUND),
         (Answer(Answer.ABSTAINED, reason=Reason.NOTHING_SIMILAR), Status.NOTHING),
         (Finding("mine", Status.FOUND, 1.0, 2.0), Status.FOUND),
@@ -144,6 +146,68 @@ def test_coroutines_are_sources_too_in_both_ways() -> None:
     for result in (chain.locate(PHOTO), asyncio.run(inside())):
         assert [finding.status for finding in result.findings] == [Status.FOUND, Status.FOUND]
         assert result.findings[0].details == {"lat": 1, "lon": 2, "confidence": 0.9, "path": PHOTO}
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        PhotoRefused(Code.OUTSIDE_ROOTS, "/etc/passwd is outside the allowed folders", "/etc/passwd"),
+        BadRequest(Code.BAD_REQUEST, "top_k 0 is not within 1 and 100"),
+        Unreachable(Code.UNAVAILABLE, "Redis at host:1 cannot be used"),
+        ConnectionRefusedError(111, "Connection refused"),
+    ],
+)
+def test_a_refusal_is_a_line_of_the_log_and_no_traceback(refusal: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    def refuse(path: str) -> None:
+        raise refusal
+
+    with caplog.at_level(logging.INFO, "CLIP"):
+        (finding,) = Chain([Source("clip_similarity", refuse)]).locate(PHOTO).findings
+
+    said = refusal.message if isinstance(refusal, SightlineError) else str(refusal)
+    assert (finding.status, finding.message) == (Status.FAILED, said)
+    assert finding.to_json()["code"] == getattr(refusal, "code", None)
+    (line,) = caplog.records
+    assert (line.levelname, line.exc_info) == ("WARNING", None)
+    assert said in line.getMessage()
+
+
+def test_what_a_detector_raises_keeps_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(path: str) -> None:
+        raise KeyError("weights")
+
+    Chain([Source("detector", broken)]).locate(PHOTO)
+
+    assert any(record.exc_info is not None for record in caplog.records)
+
+
+def test_a_file_that_is_gone_has_its_code_and_no_traceback(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    result = Chain([exif_gps()]).locate(tmp_path / "gone.jpg")
+
+    assert (result.findings[0].status, result.findings[0].code) == (Status.FAILED, Code.NOT_FOUND)
+    assert "gone.jpg is not there" in result.findings[0].message
+    assert all(record.exc_info is None for record in caplog.records)
+
+
+@pytest.mark.parametrize(
+    ("said", "confidence", "provenance"),
+    [
+        ({"coordinates": {"lat": 1, "lon": 2}, "confidence": 0.9}, 0.9, Provenance.DERIVED),
+        ({"coordinates": {"lat": 1, "lon": 2, "confidence": 0.3}, "confidence": 0.9}, 0.3, Provenance.DERIVED),
+        ({"coordinates": {"lat": 1, "lon": 2, "confidence": None}, "confidence": 0.9}, 0.9, Provenance.DERIVED),
+        ({"coordinates": {"lat": 1, "lon": 2}, "provenance": "surveyed"}, None, Provenance.SURVEYED),
+        ({"coordinates": (1, 2), "confidence": 0.9}, 0.9, Provenance.DERIVED),
+        ({"lat": 8, "lon": 9, "coordinates": {"latitude": 1, "longitude": 2}}, None, Provenance.DERIVED),
+        ([1, 2], None, Provenance.DERIVED),
+    ],
+)
+def test_what_stands_beside_the_coordinates_is_said_of_them(
+    said: Any, confidence: float | None, provenance: Provenance
+) -> None:
+    best = Chain([Source("detector", saying(said))]).locate(PHOTO).best
+
+    assert best is not None
+    assert (best.lat, best.lon, best.confidence, best.provenance) == (1.0, 2.0, confidence, provenance)
 
 
 def test_two_sources_of_one_name_are_refused() -> None:
@@ -198,7 +262,8 @@ def statuses_of(photo: Path) -> Status:
 
 
 def test_the_card_of_the_guide() -> None:
-    """The words of the guide's interface, in its order; boxes of one width."""
+    """The lines of the guide's interface, in its order; boxes of one width. What the guide calls accuracy is named for
+    what it is."""
     chain = Chain([Source("clip_similarity", saying(located(0.89, 0.89)), 3, title="🖼️ CLIP Image Similarity")])
 
     card = chain.locate(PHOTO).card(Language.RU)
@@ -208,11 +273,11 @@ def test_the_card_of_the_guide() -> None:
         "🖼️ CLIP Image Similarity",
         "✅ Успешно",
         "Найдено похожее здание",
-        "(similarity: 0.89)",
-        "Точность: 89%",
+        "(сходство: 0.89)",
+        "Доля голосов похожих фото: 89%",
         "🎯 ИТОГОВЫЙ РЕЗУЛЬТАТ:",
         "Источник: clip_similarity",
-        "Точность: 89%",
+        "Доля голосов похожих фото: 89%",
         "Координаты: 55.755800, 37.617600",
     ]
     assert {line[0] + line[-1] for line in card.splitlines() if line and line[0] != "📊"} == {
@@ -235,6 +300,41 @@ def test_the_card_says_in_english_that_nothing_is_known(monkeypatch: pytest.Monk
     assert result.to_json()["success"] is False
 
 
+@pytest.mark.parametrize(
+    ("language", "said"), [(Language.EN, "Confidence, as it says: 89%"), (Language.RU, "Уверенность источника: 89%")]
+)
+def test_the_confidence_of_another_source_is_its_own(language: Language, said: str) -> None:
+    result = Chain([Source("detector", saying({"lat": 1, "lon": 2, "confidence": 0.89}))]).locate(PHOTO)
+
+    assert result.card(language).count(said) == 2
+    assert result.to_json()["coordinates"]["confidence_kind"] is None
+
+
+def test_the_card_says_in_english_what_its_figures_are() -> None:
+    card = Chain([Source("clip_similarity", saying(located(0.89, 1.0)))]).locate(PHOTO).card(Language.EN)
+
+    assert card.count("Share of similar photos' votes: 100%") == 2
+    assert "(similarity: 0.89)" in card
+
+
+def test_a_refusal_is_on_the_card_in_its_language_and_within_its_edges(tmp_path: Path) -> None:
+    path = f"/photos/{'a-long-folder/' * 9}1.jpg"
+
+    def refuse(photo: str) -> None:
+        raise PhotoRefused(Code.OUTSIDE_ROOTS, f"{path} is outside the allowed folders (/photos)", photo)
+
+    (tmp_path / "notes").write_text("no photo")
+    refused, text = Chain([Source("clip", refuse)]).locate(PHOTO), Chain([exif_gps()]).locate(tmp_path / "notes")
+
+    english = [line.strip("│ ") for line in refused.card(Language.EN).splitlines() if line.startswith("│")]
+    assert path in "".join(english)
+    assert max(map(len, refused.card(Language.EN).splitlines())) == CARD_WIDTH + 2
+    assert "файл вне разрешённых папок (outside_roots)" in " ".join(refused.card(Language.RU).replace("│", "").split())
+    assert "outside the allowed" not in refused.card(Language.RU)
+    assert "это не фото (not_an_image)" in text.card(Language.RU)
+    assert "not an image" in text.card(Language.EN)
+
+
 def test_the_json_has_the_guides_fields_and_every_source() -> None:
     chain = Chain(
         [
@@ -251,6 +351,7 @@ def test_the_json_has_the_guides_fields_and_every_source() -> None:
         "longitude": 37.6176,
         "source": "clip_similarity",
         "confidence": 0.89,
+        "confidence_kind": "vote_share",
         "provenance": "derived",
     }
     assert [(source["source"], source["status"]) for source in found["all_sources"]] == [

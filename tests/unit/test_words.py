@@ -16,12 +16,12 @@ from rich.text import Text
 
 import translation
 from producer_client.contract import Answer, Code, Reason, StatsReply
-from producer_client.language import Language, explained
+from producer_client.language import CODE, Language, explained
 from worker.cli import cli
 from worker.commands.index import FIGURES
 from worker.invalid import fault
 from worker.settings import Settings
-from worker.words import CODE, SENTENCE, in_language, say, told
+from worker.words import SENTENCE, in_language, say, told
 
 
 def texts_in_code(package: str) -> set[str]:
@@ -82,7 +82,7 @@ def test_every_text_has_its_russian_and_none_is_left_over(package: str) -> None:
 
     assert texts_in_code(package) == {message.id for message in messages if message.context is None}
     assert {message.id for message in messages if message.context == CODE} == (
-        set(Code) if package == "worker" else set()
+        set(Code) if package == "producer_client" else set()
     )
     assert {message.id for message in messages if message.context == SENTENCE} == translation.sentences(package)
     assert translation.unfinished(written(package)) == []
