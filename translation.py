@@ -28,7 +28,7 @@ from worker.commands.index import FIGURES
 from worker.words import SENTENCE
 
 ROOT = Path(__file__).parent
-PACKAGES = ("producer_client", "worker")
+PACKAGES = ("producer_client", "worker", "demo")
 LANGUAGES = tuple(language for language in Language if language is not Language.EN)
 #: Calls whose first argument is a text.
 CALLS = {"say": None, "to_say": None}

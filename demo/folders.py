@@ -15,12 +15,14 @@ from typing import TypeVar
 
 from PIL import Image
 
+from demo.words import say
 from producer_client import NewPhoto, Photo, Refused
+from producer_client.language import to_say
 from producer_client.positions import BROKEN, Position, of_image
 from worker.core.geo import distance_m
 from worker.encoder.images import FORMATS, decode
 from worker.errors import PhotoRefusal
-from worker.manifest import Note, manifest_rows, photo_files
+from worker.manifest import COLUMNS, Note, manifest_rows, photo_files
 
 T = TypeVar("T")
 #: Photos without a named place belong together when they lie this near to one another.
@@ -71,26 +73,22 @@ class Found:
 def read_folder(folder: Path, progress: Callable[[int, int], None]) -> Found:
     """Raises RuntimeError with a sentence for a folder that gives nothing to ask for."""
     if not folder.is_dir():
-        raise RuntimeError(f"{folder} is not a folder")
+        raise RuntimeError(say("{folder} is not a folder", folder=folder))
     remarks: list[str] = []
     manifest = folder / MANIFEST
     placed = list(_from_manifest(manifest, remarks) if manifest.exists() else _from_files(folder, remarks, progress))
     if not placed:
-        raise RuntimeError(
-            " ".join(
-                [
-                    f"{manifest} gives no photo with lat and lon." if manifest.exists() else _no_position(folder),
-                    *remarks,
-                ]
-            )
-        )
+        nothing = say("{manifest} gives no photo with lat and lon.", manifest=manifest)
+        raise RuntimeError(" ".join([nothing if manifest.exists() else _no_position(folder), *remarks]))
     if len(placed) == 1:
-        raise RuntimeError(f"one photo alone under {folder} has a position: there is nothing to compare it with")
+        words = to_say("one photo alone under {folder} has a position: there is nothing to compare it with")
+        raise RuntimeError(say(words, folder=folder))
     if len(placed) > MOST:
-        remarks.append(
-            f"{len(placed)} photos have a position; the demo takes {MOST} of them, {RUN} at a time from all over the "
-            "folder. `sightline up` and `sightline add` take all"
+        words = to_say(
+            "{count} photos have a position; the demo takes {most} of them, {run} at a time from all over the folder. "
+            "`sightline up` and `sightline add` take all"
         )
+        remarks.append(say(words, count=len(placed), most=MOST, run=RUN))
         placed = runs(placed, MOST, RUN)
     return Found(placed if all(case.place for case in placed) else _by_nearness(placed), remarks)
 
@@ -144,7 +142,7 @@ def _from_manifest(manifest: Path, remarks: list[str]) -> Iterator[Case]:
             place = str((row.metadata or {}).get("place") or Path(row.ref).parent)
             yield Case(row, place, row.lat, row.lon)
     if without:
-        remarks.append(f"rows without lat and lon: {without}")
+        remarks.append(say("rows without lat and lon: {count}", count=without))
 
 
 def _from_files(folder: Path, remarks: list[str], progress: Callable[[int, int], None]) -> Iterator[Case]:
@@ -158,7 +156,8 @@ def _from_files(folder: Path, remarks: list[str], progress: Callable[[int, int],
         else:
             yield Case(NewPhoto(ref=str(path), photo=Photo(path=str(path.resolve()))), "", *gps)
     if without:
-        remarks.append(f"photos without a position in their EXIF or XMP: {without} of {len(files)}")
+        words = to_say("photos without a position in their EXIF or XMP: {count} of {total}")
+        remarks.append(say(words, count=without, total=len(files)))
 
 
 def _position(path: Path) -> tuple[float, float] | None:
@@ -180,10 +179,12 @@ def _position(path: Path) -> tuple[float, float] | None:
 
 def _no_position(folder: Path) -> str:
     if not any(isinstance(path, Path) for path in photo_files(folder)):
-        return f"there is no photo under {folder}"
-    return (
-        f"no photo under {folder} has GPS in its EXIF tags, and there is no {MANIFEST} in it with the columns file, "
-        "place, lat, lon, coordinate_source"
+        return say("there is no photo under {folder}", folder=folder)
+    return say(
+        "no photo under {folder} has GPS in its EXIF tags, and there is no {manifest} in it with the columns {columns}",
+        folder=folder,
+        manifest=MANIFEST,
+        columns=", ".join(COLUMNS),
     )
 
 
@@ -194,7 +195,7 @@ def _by_nearness(placed: Sequence[Case]) -> list[Case]:
         near = [p for p in places if any(distance_m(case.lat, case.lon, o.lat, o.lon) <= SAME_PLACE_M for o in p)]
         places = [p for p in places if p not in near] + [[case, *(other for p in near for other in p)]]
     return [
-        Case(case.item, f"place {number}", case.lat, case.lon)
+        Case(case.item, say("place {number}", number=number), case.lat, case.lon)
         for number, photos in enumerate(places, 1)
         for case in sorted(photos, key=lambda case: case.path)
     ]

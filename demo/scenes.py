@@ -104,7 +104,7 @@ def write_scenes(
         image.save(photo.path, "JPEG", quality=JPEG_QUALITY, exif=_exif(photo.viewpoint))
         if progress is not None:
             progress(done, len(photos))
-    _write_manifest(folder, photos, size)
+    _write_manifest(folder, photos)
     return photos
 
 
@@ -147,10 +147,10 @@ def _degrees_minutes_seconds(degrees: float) -> tuple[float, float, float]:
     return float(minutes // 60), float(minutes % 60), ticks / 10_000
 
 
-def _write_manifest(folder: Path, photos: list[ScenePhoto], size: tuple[int, int]) -> None:
+def _write_manifest(folder: Path, photos: list[ScenePhoto]) -> None:
     with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["file", "place", "lat", "lon", "coordinate_source", "width", "height"])
+        rows.writerow(["file", "place", "lat", "lon", "coordinate_source"])
         for photo in photos:
             view, name = photo.viewpoint, photo.path.relative_to(folder).as_posix()
-            rows.writerow([name, view.place, f"{view.lat:.6f}", f"{view.lon:.6f}", "exif", *size])
+            rows.writerow([name, view.place, f"{view.lat:.6f}", f"{view.lon:.6f}", "exif"])

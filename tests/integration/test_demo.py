@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,17 +18,17 @@ import pytest
 
 from demo.soak import busy_cores, run, wrong_runs
 from tests.conftest import Scene, processes_of, server_dir
+from tests.integration.test_words_shown import latin_words
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 160
 
 
-def run_demo(*arguments: str, data_dir: Path) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
+def run_demo(*arguments: str, data_dir: Path, **env: str) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
     done = subprocess.run(
         [sys.executable, "-m", "demo", "--data-dir", str(data_dir), *arguments],
         cwd=ROOT,
-        # As a newcomer has it: the worker measures what runs its model.
-        env=os.environ | {"SIGHTLINE_BACKEND": "auto"},
+        env=os.environ | {"COLUMNS": "80"} | env,
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,
@@ -38,7 +39,9 @@ def run_demo(*arguments: str, data_dir: Path) -> tuple[subprocess.CompletedProce
 
 def test_the_demo_ends_with_its_json_and_leaves_no_process(scenes: list[Scene]) -> None:
     with server_dir() as folder:
-        done, result = run_demo("--photos", str(scenes[0].path.parents[1]), data_dir=folder / "demo")
+        # As a newcomer has it: the worker measures what runs its model.
+        auto = {"SIGHTLINE_BACKEND": "auto"}
+        done, result = run_demo("--photos", str(scenes[0].path.parents[1]), data_dir=folder / "demo", **auto)
 
         assert list(result) == [
             "encoder",
@@ -140,15 +143,33 @@ def test_photos_of_one_place_are_each_asked_for_without_themselves(scenes: list[
         broken.write_bytes(scenes[0].path.read_bytes()[:3000])
         (photos / "notes.txt").write_text("no photo")
 
-        done, result = run_demo("--photos", str(photos.parent), data_dir=folder / "demo")
+        done, result = run_demo("--photos", str(photos.parent), data_dir=folder / "demo", SIGHTLINE_LANG="ru")
 
     assert result["held_out"] == "photos"
     assert result["added"] == len(here) + 1
     assert result["located"] + result["abstained"] == len(here) + 1
     assert result["located"] >= len(here) - 1
-    said = " ".join(done.stdout.split())
-    assert "nothing of what is said of a place that it has never seen" in said
-    assert "broken.jpg: the photo cannot be decoded" in said
+    said = " ".join(" ".join(done.stdout.splitlines()[:-1]).split())
+    assert "ничего не говорит о том, каким будет ответ о незнакомом месте" in said
+    assert re.search(r"broken.jpg: фото не раскодировать: .*\(damaged_image\)", said)
+    # Beside names.
+    assert latin_words(said.replace(str(folder), ""), {"make", "demo", "ENCODER", "open_clip", "jpg"}) == set()
+
+
+def test_an_encoder_that_there_is_not_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    said = subprocess.run(
+        [sys.executable, "-m", "demo", "--encoder", "bogus", "--data-dir", str(tmp_path / "demo")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
+    )
+
+    assert said.returncode == 1
+    assert "'bogus' is neither open_clip/<model>/<tag or file>" in " ".join(said.stdout.split())
+    assert "packaged/efficientnet-lite0" in " ".join(said.stdout.split())
+    assert not (tmp_path / "demo").exists()
 
 
 def said(**changed: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from demo.folders import HOLD_BACK_EVERY, MOST, MOST_ASKED, RUN, Case, Found, read_folder, runs, split
 from producer_client import NewPhoto, Photo
+from tests.conftest import Scene
 from tests.exif import exif, position
 
 
@@ -151,6 +152,26 @@ def test_a_large_folder_is_said_to_be_asked_in_part(tmp_path: Path) -> None:
 
     assert len(found.cases) <= MOST
     assert found.remarks[0].startswith(f"2000 photos have a position; the demo takes {MOST} of them")
+
+
+def test_what_is_said_of_a_folder_is_in_the_language_that_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIGHTLINE_LANG", "ru")
+    photo(tmp_path / "1.jpg", 1)
+    with pytest.raises(RuntimeError, match="координаты есть только у одного фото"):
+        read(tmp_path)
+    photo(tmp_path / "2.jpg", 1)
+    photo(tmp_path / "nowhere.jpg", None)
+
+    found = read(tmp_path)
+
+    assert found.cases[0].place == "место 1"
+    assert found.remarks == ["фото без координат в EXIF и XMP: 1 из 3"]
+
+
+def test_of_the_drawn_scenes_there_is_nothing_to_remark(scenes: list[Scene]) -> None:
+    assert read(scenes[0].path.parents[1]).remarks == []
 
 
 def test_a_pipe_that_is_called_like_a_photo_is_not_waited_for(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from worker.encoder.base import (
     model_key,
 )
 from worker.encoder.images import decode
-from worker.encoder.load import best_available, choose_device, load_encoder
+from worker.encoder.load import best_available, check_name, choose_device, load_encoder
 from worker.encoder.tower import TorchModel, TorchRun, Tower
 from worker.errors import EncoderUnavailable, Permanent
 
@@ -249,8 +249,21 @@ def test_an_unknown_name_is_refused_with_the_names_that_there_are(name: str) -> 
     assert PACKAGED in message
 
 
-def test_an_unknown_model_is_refused() -> None:
-    assert "list_models" in why_not("open_clip/ViT-Z-99/openai")
+def test_an_unknown_model_is_refused_with_those_that_are_spelt_like_it() -> None:
+    message = why_not("open_clip/ViT-B-33/openai")
+
+    assert "ViT-B-32" in message
+    assert "list_models" in message
+
+
+@pytest.mark.parametrize("name", ["clip", "open_clip/ViT-Z-99/openai", "open_clip/ViT-B-32/no_such_tag"])
+def test_a_name_that_there_is_not_is_known_without_loading_anything(name: str) -> None:
+    with pytest.raises(EncoderUnavailable) as said:
+        check_name(name)
+
+    assert said.value.message == why_not(name)
+    for known in (PACKAGED, "open_clip/ViT-B-32/openai", "open_clip/ViT-B-32/random", f"open_clip/ViT-B-32/{__file__}"):
+        check_name(known)
 
 
 def test_an_unknown_tag_is_refused_with_the_tags_of_the_model() -> None:

@@ -13,8 +13,20 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from producer_client import Provenance, Refused
-from producer_client.contract import Code, Hit, PositionIssue, RebuildReply, RebuildRun, StatsReply
+from demo.folders import Case
+from demo.shown import Asked, asked_table, found_by_words_table, places_table, similar_table
+from producer_client import NewPhoto, Photo, Provenance, Refused
+from producer_client.contract import (
+    Answer,
+    Code,
+    Hit,
+    Point,
+    PositionIssue,
+    Reason,
+    RebuildReply,
+    RebuildRun,
+    StatsReply,
+)
 from worker import unfit
 from worker.cli import cli, main
 from worker.commands import parked, terminal
@@ -394,3 +406,60 @@ def test_what_is_parked_is_shown_with_its_reason_and_nothing_that_steers_a_termi
     assert first in cells(lines, 1)
     untranslated = [fault.why for fault in faults if in_language(fault.why) == fault.why]
     assert len(untranslated) == (0 if language == "ru" else len(faults))
+
+
+# ------------------------------------------------------------------------------------------------------------ the demo
+
+
+def asked(place: str, name: str, answer: Answer, *, unseen: bool = False) -> Asked:
+    photo = NewPhoto(name, Photo(path=f"/photos/{place}/{name}"))
+    return Asked(Case(photo, place, 55.0, 13.0), unseen, answer)
+
+
+@LANGUAGES
+@pytest.mark.parametrize("width", [80, 60])
+def test_the_demo_shows_whole_names_and_its_reasons_in_words(
+    language: str, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIGHTLINE_LANG", language)
+    name = "93341989_396310999_from_the_bridge.jpg"
+    hit = Hit(7, 0.897, f"/photos/rathaus/{name}", 55.0, 13.0, Provenance.SURVEYED)
+    far = Answer(Answer.LOCATED, Point(-55.69846, -113.19511), 12.0, 1.0, evidence=[hit] * 8)
+    abstained = [Answer(Answer.ABSTAINED, reason=reason) for reason in Reason]
+    answers = [asked("rathaus", name, far), *(asked("rathaus", f"{n}.jpg", no) for n, no in enumerate(abstained))]
+    page = io.StringIO()
+    console = Console(file=page, width=width)
+
+    for table in (*asked_table([*answers, asked("bridge", "01.jpg", far, unseen=True)], single=False),):
+        console.print(table)
+    lines = page.getvalue().splitlines()
+
+    assert max(map(len, lines)) <= width
+    assert all(line[-1] in "│┃┓┘┩┤" for line in lines if line[:1] in "│┃┏└┡├")
+    assert "…" not in page.getvalue()
+    assert name in cells(lines, 0).replace(" ", "")
+    assert not any(reason in page.getvalue() for reason in Reason)
+    assert ("too few" in cells(lines, 1), "мало" in cells(lines, 1)) == ((True, False), (False, True))[language == "ru"]
+
+
+def test_a_folder_of_which_nothing_is_located_or_similar_is_told_so() -> None:
+    no = Answer(Answer.ABSTAINED, reason=Reason.NOTHING_SIMILAR)
+
+    by_place = [line for table in places_table([asked("bridge", "1.jpg", no)]) for line in shown(table)]
+
+    assert "none was located" in " ".join(by_place)
+    assert "Nothing in the index looks like /photos/1.jpg" in " ".join(shown(similar_table("/photos/1.jpg", [])))
+    assert "Nothing was found by the words “a tower”" in " ".join(shown(found_by_words_table("a tower", [])))
+
+
+def test_the_demo_names_the_photo_that_it_searched_by_as_it_can_be_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    hit = Hit(7, 0.897, "/photos/2.jpg", 55.0, 13.0, Provenance.SURVEYED)
+
+    def title(path: Path) -> str:
+        return shown(similar_table(str(path), [hit]))[0].strip()
+
+    assert title(tmp_path / "drawn" / "1.jpg") == "Most similar to drawn/1.jpg"
+    assert title(Path("/elsewhere/[1].jpg")) == "Most similar to /elsewhere/[1].jpg"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import pickle
 from collections.abc import Sequence
 from functools import partial
@@ -28,8 +29,7 @@ _PRECISION = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf1
 
 def load(model: str, weights: str, *, sha256: str, device: str, dtype: torch.dtype = torch.float32) -> TorchModel:
     """`model` is an open_clip architecture; `weights` a tag, the path of a checkpoint, or `random`."""
-    if model not in open_clip.list_models():
-        raise EncoderUnavailable(f"open_clip knows no model {model!r}; open_clip.list_models() names them")
+    check_name(model, weights)
     tag = get_pretrained_cfg(model, weights)
     path = None if weights == RANDOM else _checkpoint(model, weights, tag, sha256)
     if path is None:
@@ -83,6 +83,22 @@ def _image_features(clip: Any, photos: torch.Tensor) -> torch.Tensor:
     return features
 
 
+def check_name(model: str, weights: str) -> None:
+    """Raises EncoderUnavailable for what is no model, or neither a tag of it nor a file."""
+    models = open_clip.list_models()
+    if model not in models:
+        like = ", ".join(difflib.get_close_matches(model, models, n=6, cutoff=0.0))
+        raise EncoderUnavailable(
+            f"open_clip knows no model {model!r}. Of {len(models)}, those spelt most like it are {like}; "
+            "open_clip.list_models() has all"
+        )
+    if weights != RANDOM and not is_tag(model, weights) and not Path(weights).is_file():
+        raise EncoderUnavailable(
+            f"{weights!r} is neither a tag of {model} ({', '.join(open_clip.list_pretrained_tags_by_model(model))}) "
+            "nor a checkpoint file"
+        )
+
+
 def is_tag(model: str, tag: str) -> bool:
     """Whether open_clip knows pretrained weights of this name."""
     return bool(get_pretrained_cfg(model, tag))
@@ -105,11 +121,6 @@ def _checkpoint(model: str, weights: str, tag: dict[str, Any], sha256: str) -> P
     if tag:
         return cached_checkpoint(model, weights) or _download(model, weights, tag)
     path = Path(weights)
-    if not path.is_file():
-        raise EncoderUnavailable(
-            f"{weights!r} is neither a tag of {model} ({', '.join(open_clip.list_pretrained_tags_by_model(model))}) "
-            "nor a checkpoint file"
-        )
     if not sha256:
         raise EncoderUnavailable(
             f"set SIGHTLINE_ENCODER_SHA256 to the SHA-256 of {path}, so that another file under this name is noticed"

@@ -175,16 +175,22 @@ def _torch_model(name: str, sha256: str, device: str, backend: str, threads: int
 
     torch.set_num_threads(threads)
     dtype = getattr(torch, backend.partition("-")[2])
-    family, _, rest = name.partition("/")
     if name == PACKAGED:
         from worker.encoder import packaged
 
         return packaged.load(device=device, dtype=dtype)
+    model, weights = _of_open_clip(name)
+    from worker.encoder import clip
+
+    return clip.load(model, weights, sha256=sha256, device=device, dtype=dtype)
+
+
+def _of_open_clip(name: str) -> tuple[str, str]:
+    """(model, tag or file) of a name."""
+    family, _, rest = name.partition("/")
     model, _, weights = rest.partition("/")
     if family == "open_clip" and model and weights:
-        from worker.encoder import clip
-
-        return clip.load(model, weights, sha256=sha256, device=device, dtype=dtype)
+        return model, weights
     raise EncoderUnavailable(f"SIGHTLINE_ENCODER={name!r} is neither open_clip/<model>/<tag or file> nor {PACKAGED}")
 
 
@@ -215,6 +221,15 @@ def choose_device(wanted: str) -> str:
     if wanted == "cuda" and not available:
         raise EncoderUnavailable("SIGHTLINE_DEVICE=cuda, but torch sees no CUDA device; use cpu or auto")
     return "cuda" if available else "cpu"
+
+
+def check_name(name: str) -> None:
+    """Raises EncoderUnavailable, with the names that there are, for one that no encoder has. Loads no weights."""
+    if name != PACKAGED:
+        model, weights = _of_open_clip(name)
+        from worker.encoder import clip
+
+        clip.check_name(model, weights)
 
 
 def weights_at_hand(name: str) -> bool:
