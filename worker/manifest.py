@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from producer_client.arguments import read_items
 from producer_client.contract import LOCATION_METHODS
 from producer_client.errors import quoted, short
 from producer_client.fields import LAT, LON, METHOD, PATH
-from worker.spelling import on_disk
+from worker.spelling import led_to, on_disk
 from worker.spreadsheet import degrees, read_sheet
 
 #: Suffixes that `sightline add FOLDER` takes for photos, by the formats that are read (worker/encoder/images.py); the
@@ -94,14 +95,41 @@ class NotRead:
     path: Path
 
 
-def photo_files(folder: Path, *, everything: bool = False) -> Iterator[Path | LeftOut | NotRead]:
+@dataclass(frozen=True, slots=True)
+class LinkedFolder:
+    """A link to a folder within a folder. It is not followed: it may lead around in a circle."""
+
+    path: Path
+
+
+def photo_files(
+    folder: Path, *, everything: bool = False
+) -> Iterator[Path | LeftOut | NotRead | LinkedFolder | Refused]:
     """The photos below a folder by their suffixes, and what is no photo, in order. What programs put there is left out,
-    unless `everything` is wanted; the folder itself may have any name."""
-    # Synology names the folder of a photo's thumbnails like the photo.
-    for path in sorted(p for p in folder.rglob("*") if not p.is_dir()):
+    unless `everything` is wanted; the folder itself may have any name. A folder that may not be looked into is
+    refused."""
+    closed: dict[Path, str] = {}
+
+    def note(exc: OSError) -> None:
+        closed[Path(exc.filename)] = exc.strerror or ""
+
+    found: set[Path] = set()
+    for inner, folders, files in os.walk(folder, onerror=note):
+        at = Path(inner)
+        found |= {at / name for name in files}
+        found |= {at / name for name in folders if os.path.islink(at / name)}  # noqa: PTH114  # which may raise
+    for path in sorted(found | closed.keys()):
+        # Synology names the folder of a photo's thumbnails like the photo.
         name = None if everything else next(filter(_is_a_programs, path.relative_to(folder).parts), None)
         suffix = path.suffix.lower()
-        if suffix in PHOTO_SUFFIXES:
+        if path in closed:
+            if name is None:
+                why = closed[path]
+                yield Refused(str(path), Code.NOT_FOUND, f"{path} cannot be looked into: {why}")
+        elif os.path.isdir(path):  # noqa: PTH112  # which may raise
+            if name is None:
+                yield LinkedFolder(path)
+        elif suffix in PHOTO_SUFFIXES:
             yield path if name is None else LeftOut(path, name)
         elif name is None and suffix not in SIDECAR_SUFFIXES:
             yield NotRead(path)
@@ -115,9 +143,11 @@ def new_photos(
     *,
     everything: bool = False,
     methods: Mapping[str, Provenance] = LOCATION_METHODS,
-) -> Iterator[NewPhoto | Refused | LeftOut | NotRead | Note]:
+    roots: Sequence[Path] = (),
+) -> Iterator[NewPhoto | Refused | LeftOut | NotRead | LinkedFolder | Note]:
     """Photos of files, folders and manifests, in their order; lat and lon are those of a single one. provenance: of
-    these, and of a manifest's coordinates that do not say theirs. methods: what backends call it.
+    these, and of a manifest's coordinates that do not say theirs. methods: what backends call it. roots: of photos,
+    where they are known.
 
     A file that is named itself is taken whatever its name; for folders see `photo_files`.
     A name in a folder that no message can carry is refused, as is a row of a manifest that says nothing sensible, and
@@ -129,9 +159,11 @@ def new_photos(
     refs: set[str] = set()
     for path in given:
         if path.suffix.lower() in MANIFESTS and not path.is_dir():
-            items: Iterator[NewPhoto | Refused | LeftOut | NotRead | Note] = manifest_rows(path, provenance, methods)
+            items: Iterator[NewPhoto | Refused | LeftOut | NotRead | LinkedFolder | Note] = manifest_rows(
+                path, provenance, methods, roots
+            )
         else:
-            items = _of(path, lat, lon, provenance, everything=everything)
+            items = _of(path, lat, lon, provenance, everything=everything, roots=roots)
         for item in items:
             if not isinstance(item, NewPhoto):
                 yield item
@@ -150,6 +182,7 @@ def manifest_rows(
     path: Path,
     provenance: Provenance = Provenance.SURVEYED,
     methods: Mapping[str, Provenance] = LOCATION_METHODS,
+    roots: Sequence[Path] = (),
 ) -> Iterator[NewPhoto | Refused | Note]:
     """Rows of a CSV or TSV with file, lat, lon, and optionally coordinate_source and place, or `NAMES` for them.
 
@@ -189,7 +222,7 @@ def manifest_rows(
             why = row.fields
             yield _refuse(path, row.line, "", why)
         elif any(field.strip() for field in row.fields):  # a spreadsheet's empty line is separators
-            read = _row(path, row.line, sheet.header, [field.strip() for field in row.fields], meanings)
+            read = _row(path, row.line, sheet.header, [field.strip() for field in row.fields], meanings, roots)
             if isinstance(read, NewPhoto) and (before := seen.setdefault(str(read.photo.path), row.line)) != row.line:
                 read = _refuse(path, row.line, read.ref, f"it is the photo of line {before} again")
             if isinstance(read, NewPhoto) and source is not None:
@@ -214,13 +247,19 @@ def read_manifest(path: Path) -> Iterator[NewPhoto]:
 
 
 def _of(
-    path: Path, lat: float | None, lon: float | None, provenance: Provenance, *, everything: bool
-) -> Iterator[NewPhoto | Refused | LeftOut | NotRead | Note]:
+    path: Path,
+    lat: float | None,
+    lon: float | None,
+    provenance: Provenance,
+    *,
+    everything: bool,
+    roots: Sequence[Path],
+) -> Iterator[NewPhoto | Refused | LeftOut | NotRead | LinkedFolder | Note]:
     if path.is_dir():
         for found in photo_files(path, everything=everything):
             if isinstance(found, Path):
                 # A name that is not UTF-8 cannot travel as JSON; it must not keep its neighbours back.
-                yield from read_items(NewPhoto, [NewPhoto(ref=str(found), photo=Photo(path=str(found.resolve())))])
+                yield from read_items(NewPhoto, [NewPhoto(ref=str(found), photo=Photo(path=led_to(found, roots)))])
                 continue
             yield found
             if isinstance(found, NotRead) and found.path.suffix.lower() in MANIFESTS and found.path.stem == "manifest":
@@ -232,7 +271,7 @@ def _of(
         yield Refused(str(path), Code.NOT_AN_IMAGE, why)
     else:
         provenance_given = None if lat is None else provenance
-        yield NewPhoto(str(path), Photo(path=str(path.resolve())), lat, lon, provenance_given)
+        yield NewPhoto(str(path), Photo(path=led_to(path, roots)), lat, lon, provenance_given)
 
 
 def _is_a_programs(name: str) -> bool:
@@ -248,7 +287,12 @@ def _column(name: str) -> str | None:
 
 
 def _row(
-    path: Path, line: int, names: Sequence[str], fields: Sequence[str], meanings: Mapping[str, Provenance]
+    path: Path,
+    line: int,
+    names: Sequence[str],
+    fields: Sequence[str],
+    meanings: Mapping[str, Provenance],
+    roots: Sequence[Path],
 ) -> NewPhoto | Refused:
     """names: of the header's columns. meanings: of what may stand under coordinate_source."""
     row = dict(zip(map(_column, names), fields, strict=False))
@@ -281,7 +325,7 @@ def _row(
         [
             NewPhoto(
                 ref=file,
-                photo=Photo(path=_resolved(path.parent, file)),
+                photo=Photo(path=led_to(path.parent / _at_home(file), roots)),
                 lat=place[0],
                 lon=place[1],
                 provenance=meanings[source.lower()] if lat else None,
@@ -292,12 +336,11 @@ def _row(
     return read if isinstance(read, NewPhoto) else _refuse(path, line, file, read.message, read.code)
 
 
-def _resolved(folder: Path, file: str) -> str:
+def _at_home(file: str) -> Path:
     try:
-        return str((folder / Path(file).expanduser()).resolve())
-    except (OSError, ValueError, RuntimeError):
-        # No home of that name, a loop of links, a NUL: whoever opens the file says so.
-        return str(folder.absolute() / file)
+        return Path(file).expanduser()
+    except RuntimeError:  # nobody has that name
+        return Path(file)
 
 
 def _refuse(path: Path, line: int, file: str, why: str, code: Code = Code.BAD_REQUEST) -> Refused:

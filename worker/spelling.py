@@ -7,6 +7,11 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+#: Links that lead to one another, as many as Linux follows.
+MOST_LINKS = 40
 
 
 def forms(text: str) -> tuple[str, ...]:
@@ -30,3 +35,34 @@ def on_disk(path: str) -> str:
         tried = [os.path.join(folder, form) for folder in found for form in forms(name)]  # noqa: PTH118  # as it is
         found = [there for there in tried if os.path.lexists(there)]
     return found[0] if found else path
+
+
+def led_to(path: Path, roots: Iterable[Path]) -> str:
+    """The absolute path of a file, over whatever links, which another host may not have. As it is named where the links
+    lead to no file, or out of these roots: who opens it says where they lead."""
+    named = os.path.abspath(path)  # noqa: PTH100  # Path.resolve raises where links lead in a circle
+    try:
+        real = os.path.realpath(named)
+    except ValueError:  # a NUL
+        return named
+    leads_out = _is_below(named, roots) and not _is_below(real, map(os.path.realpath, roots))
+    return real if os.path.isfile(real) and not leads_out else named  # noqa: PTH113  # as above
+
+
+def last_link(path: Path, roots: Collection[Path]) -> tuple[Path, Path] | None:
+    """The last of the links below these roots that a path leads over, and what it names. What lies elsewhere is not
+    looked at: an answer must not map the rest of the disk."""
+    last = None
+    path = Path(os.path.normpath(path))
+    for _ in range(MOST_LINKS):
+        way = [part for part in (*reversed(path.parents), path) if any(root in part.parents for root in roots)]
+        link = next(filter(os.path.islink, way), None)
+        if link is None:
+            break
+        last = link, link.readlink()
+        path = Path(os.path.normpath(link.parent / last[1] / path.relative_to(link)))
+    return last
+
+
+def _is_below(path: str, folders: Iterable[Path | str]) -> bool:
+    return any(Path(path).is_relative_to(folder) for folder in folders)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from producer_client import NewPhoto, Provenance
+from producer_client import NewPhoto, Provenance, Refused
 from worker.encoder.images import FORMATS
-from worker.manifest import PHOTO_SUFFIXES, SUFFIXES, LeftOut, NotRead, new_photos, photo_files
+from worker.manifest import PHOTO_SUFFIXES, SUFFIXES, LeftOut, LinkedFolder, NotRead, new_photos, photo_files
 
 #: Files that programs put beside photos, and the part of the path that tells them.
 PROGRAMS = {
@@ -90,3 +93,57 @@ def test_a_photo_of_every_suffix_is_taken_in_small_and_large_letters(tmp_path: P
         (tmp_path / name).touch()
 
     assert len(taken(tmp_path)) == 2
+
+
+def test_links_that_lead_in_a_circle_or_nowhere_keep_no_neighbour_back(tmp_path: Path) -> None:
+    """Path.resolve raises for the first of them, and the whole folder was lost."""
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / "circle.jpg").symlink_to("circle.jpg")
+    (tmp_path / "gone.jpg").symlink_to("none.jpg")
+    (tmp_path / "m.csv").write_text("file,lat,lon\ncircle.jpg,1,2\na.jpg,1,2\n")
+
+    names = ["a.jpg", "circle.jpg", "gone.jpg"]
+    assert taken(tmp_path) == [str(tmp_path / name) for name in names]
+    assert taken(tmp_path / "circle.jpg") == [str(tmp_path / "circle.jpg")]
+    assert taken(tmp_path / "m.csv") == ["circle.jpg", "a.jpg"]
+
+
+def test_a_link_to_a_folder_is_named_and_not_followed_unless_it_is_named_itself(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "a.jpg").touch()
+    (folder / "sub" / "around").symlink_to("..")
+    (folder / "link.jpg").symlink_to("sub")
+    (folder / ".hidden").symlink_to("sub")
+
+    found = list(photo_files(folder))
+
+    assert found == [
+        LinkedFolder(folder / "link.jpg"),
+        folder / "sub" / "a.jpg",
+        LinkedFolder(folder / "sub" / "around"),
+    ]
+    assert taken(folder / "link.jpg") == [str(folder / "link.jpg" / "a.jpg")]
+    assert LinkedFolder(folder / ".hidden") in photo_files(folder, everything=True)
+
+
+def test_a_folder_that_may_not_be_looked_into_is_refused_and_its_neighbours_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.jpg", "closed/b.jpg", "open/c.jpg", "@eaDir/d.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    scandir = os.scandir
+
+    def refusing(path: str) -> Any:
+        if Path(path).name in ("closed", "@eaDir"):  # root may look into every folder
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+
+    first, refused, last = photo_files(tmp_path)
+
+    assert (first, last) == (tmp_path / "a.jpg", tmp_path / "open" / "c.jpg")
+    assert isinstance(refused, Refused)
+    assert refused.message == f"{tmp_path}/closed cannot be looked into: Permission denied"

@@ -36,7 +36,7 @@ from worker.commands.photos import checked_lines
 from worker.commands.questions import hits_table
 from worker.commands.refused import refused_table
 from worker.commands.reports import named_lines, point_lines, report_table
-from worker.commands.terminal import PathShown, fail, print_refused, with_code
+from worker.commands.terminal import PathShown, fail, named_shortly, print_refused, with_code
 from worker.core.types import NotTaken, PublishedGeneration
 from worker.encoder.choice import Measured
 from worker.library.checking import Checked
@@ -158,6 +158,16 @@ def test_a_path_loses_its_folders_first_and_never_its_name(path: str, width: int
     Console(file=page, width=width).print(PathShown(path))
 
     assert page.getvalue().replace("\n", "").rstrip() == said or page.getvalue().split() == said.split()
+
+
+def test_where_a_link_leads_is_not_cut_from_what_is_said_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`l/e.jpg` stood beside `…/e.jpg is outside the allowed folders`."""
+    (tmp_path / "l").symlink_to("/elsewhere")
+    monkeypatch.chdir(tmp_path)
+    message = "/elsewhere/e.jpg is outside the allowed folders"
+
+    assert named_shortly(message, "l/e.jpg") == message
+    assert named_shortly(f"{tmp_path}/a/e.jpg is no photo", "a/e.jpg") == "…/e.jpg is no photo"
 
 
 def test_a_path_of_a_hundred_thousand_characters_is_a_few_lines() -> None:

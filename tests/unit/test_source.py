@@ -20,6 +20,7 @@ from producer_client.errors import BadRequest
 from worker.errors import PhotoRefusal, Transient
 from worker.settings import Settings
 from worker.storage.source import PhotoFiles
+from worker.words import in_language
 
 CONTENT = b"the bytes of a photo"
 #: Many times what a socket gives at once.
@@ -98,6 +99,62 @@ def test_a_link_to_nowhere_and_a_link_to_itself_are_not_found(root: Path) -> Non
 
     for name in ("nowhere.jpg", "itself.jpg"):
         assert refusal(of_path(root / name), photo_roots=(root,)).code is Code.NOT_FOUND
+
+
+def links(root: Path, tmp_path: Path) -> None:
+    (root / "year" / "in.jpg").symlink_to("photo.jpg")
+    (root / "gone.jpg").symlink_to("absent.jpg")
+    (root / "gone too.jpg").symlink_to("gone.jpg")
+    (root / "gone folder").symlink_to(root / "absent")
+    (root / "out.jpg").symlink_to("../secret.jpg")
+    (root / "out too.jpg").symlink_to(root / "out.jpg")
+    (root / "nowhere.jpg").symlink_to(tmp_path / "absent.jpg")
+    (root / "folder").symlink_to(tmp_path)
+    (root / "here").symlink_to("year")
+    (root / "itself.jpg").symlink_to("itself.jpg")
+    (root / "one.jpg").symlink_to("two.jpg")
+    (root / "two.jpg").symlink_to("one.jpg")
+    (tmp_path / "elsewhere.jpg").symlink_to(tmp_path / "secret.jpg")
+
+
+#: Of a path below the root: the link that is named, and what is said of it.
+LINKED = {
+    "gone.jpg": ("gone.jpg", "is a link to absent.jpg, which is not there"),
+    "gone too.jpg": ("gone.jpg", "is a link to absent.jpg, which is not there"),
+    "gone folder/a.jpg": ("gone folder", "is a link to {root}/absent, which is not there"),
+    "out.jpg": ("out.jpg", "is a link to ../secret.jpg, outside the allowed folders"),
+    "out too.jpg": ("out.jpg", "is a link to ../secret.jpg, outside the allowed folders"),
+    "nowhere.jpg": ("nowhere.jpg", "is a link to {root.parent}/absent.jpg, outside the allowed folders"),
+    "folder/secret.jpg": ("folder", "is a link to {root.parent}, outside the allowed folders"),
+    "folder/absent.jpg": ("folder", "is a link to {root.parent}, outside the allowed folders"),
+    "here/../out.jpg": ("out.jpg", "is a link to ../secret.jpg, outside the allowed folders"),
+    "itself.jpg": ("itself.jpg", "cannot be reached: {root}/itself.jpg is one of links in a circle"),
+    "one.jpg": ("one.jpg", "cannot be reached: {root}/two.jpg is one of links in a circle"),
+    "here/none.jpg": ("here/none.jpg", "cannot be reached on the worker: No such file or directory"),
+    "../elsewhere.jpg": ("../elsewhere.jpg", "is outside the allowed folders"),
+}
+
+
+@pytest.mark.parametrize("name", LINKED)
+def test_a_refusal_names_the_link_and_where_it_leads(
+    root: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    links(root, tmp_path)
+    link, said = LINKED[name]
+
+    message = refusal(of_path(f"{root}/{name}"), photo_roots=(root,)).message
+
+    assert message.startswith(f"{root}/{link} {said.format(root=root)}")
+    monkeypatch.setenv("SIGHTLINE_LANG", "ru")
+    russian = in_language(message.replace(str(tmp_path), "/"))
+    assert not re.search("is a link|outside|cannot|one of", russian)
+
+
+def test_a_link_to_a_photo_is_the_photo(root: Path, tmp_path: Path) -> None:
+    links(root, tmp_path)
+
+    for name in ("year/in.jpg", "here/in.jpg", "here/photo.jpg"):
+        assert fetch(of_path(root / name), photo_roots=(root,)) == CONTENT
 
 
 def test_a_folder_is_not_a_file(root: Path) -> None:

@@ -16,7 +16,7 @@ from worker.core.types import FileFacts
 from worker.errors import PhotoRefusal
 from worker.manifest import new_photos
 from worker.settings import Settings
-from worker.spelling import forms, on_disk
+from worker.spelling import forms, led_to, on_disk
 from worker.storage.source import PhotoFiles
 
 #: Letters that have two forms, in Latin, Cyrillic and Hangul.
@@ -192,3 +192,34 @@ def test_a_folder_and_a_manifest_are_found_by_the_other_form_of_their_names(
     for given in (tmp_path / asked, tmp_path / asked / f"{asked}.csv", tmp_path / asked / "a.jpg"):
         (photo,) = [item for item in new_photos([given], None, None, Provenance.SURVEYED) if isinstance(item, NewPhoto)]
         assert photo.photo.path == f"{tmp_path}/{there}/a.jpg"
+
+
+def test_a_file_goes_by_where_it_lies_and_by_its_link_where_that_leads_to_none(tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    made(root / "a.jpg")
+    made(tmp_path / "secret.jpg")
+    for name, target in {
+        "in.jpg": "a.jpg",
+        "out.jpg": "../secret.jpg",
+        "gone.jpg": "none.jpg",
+        "itself.jpg": "itself.jpg",
+        "folder.jpg": ".",
+    }.items():
+        (root / name).symlink_to(target)
+    (tmp_path / "elsewhere").symlink_to("photos")
+
+    led = {name: led_to(root / name, [root]) for name in ("a.jpg", "in.jpg", "out.jpg", "gone.jpg", "itself.jpg")}
+
+    assert led == {
+        "a.jpg": f"{root}/a.jpg",
+        "in.jpg": f"{root}/a.jpg",
+        "out.jpg": f"{root}/out.jpg",
+        "gone.jpg": f"{root}/gone.jpg",
+        "itself.jpg": f"{root}/itself.jpg",
+    }
+    assert led_to(tmp_path / "elsewhere" / "in.jpg", [root]) == f"{root}/a.jpg"
+    assert led_to(tmp_path / "elsewhere" / "out.jpg", [tmp_path / "elsewhere"]) == f"{tmp_path}/elsewhere/out.jpg"
+    assert led_to(root / "out.jpg", []) == f"{tmp_path}/secret.jpg", "where the roots are not known the worker judges"
+    assert led_to(root / "folder.jpg", [root]) == f"{root}/folder.jpg"
+    assert led_to(root / "none" / ".." / "a.jpg", [root]) == f"{root}/a.jpg"
+    assert led_to(Path("/a\0b"), [root]) == "/a\0b"

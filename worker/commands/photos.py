@@ -31,9 +31,10 @@ from worker.commands.terminal import (
     show,
     told_when_stopped,
 )
-from worker.manifest import MANIFESTS, LeftOut, Note, NotRead, new_photos
+from worker.manifest import MANIFESTS, LeftOut, LinkedFolder, Note, NotRead, new_photos
 from worker.progress import both, embed_missing, look_at_pictures, parted, progress_bar
 from worker.settings import load as load_settings
+from worker.spelling import led_to
 from worker.words import in_language, say
 
 #: Names of what was left out that are told.
@@ -85,7 +86,17 @@ def add(
         raise Misused(say("--lat and --lon are for a single photo; use a manifest.csv for many"))
     settings = load_settings()
     try:
-        items = list(new_photos(photos, lat, lon, provenance, everything=everything, methods=settings.location_methods))
+        items = list(
+            new_photos(
+                photos,
+                lat,
+                lon,
+                provenance,
+                everything=everything,
+                methods=settings.location_methods,
+                roots=settings.photo_roots,
+            )
+        )
     except ValueError as exc:
         if isinstance(exc.__cause__, FileNotFoundError):
             raise Misused(in_language(str(exc))) from exc
@@ -93,8 +104,9 @@ def add(
     left_out = [item for item in items if isinstance(item, LeftOut)]
     not_read = Counter(item.path.suffix.lower() for item in items if isinstance(item, NotRead))
     notes = [item.words for item in items if isinstance(item, Note)]
-    passed_over = [*_passed_over(left_out, not_read), *map(in_language, notes)]
-    if len(left_out) + not_read.total() + len(notes) == len(items):
+    links = [item.path for item in items if isinstance(item, LinkedFolder)]
+    passed_over = [*_passed_over(left_out, not_read, links), *map(in_language, notes)]
+    if len(left_out) + not_read.total() + len(links) + len(notes) == len(items):
         fail("; ".join([say("no photo there"), *passed_over]))
     outcomes: list[Stored | Refused | Pending] = [item for item in items if isinstance(item, Refused)]
     new = [replace(item, update_row=update_rows) for item in items if isinstance(item, NewPhoto)]
@@ -120,6 +132,7 @@ def add(
         "outcomes": [outcome.to_wire() for outcome in outcomes],
         "left_out": len(left_out),
         "not_read": dict(not_read.most_common()),
+        "not_followed": [str(path) for path in links],
         "notes": notes,
     }
     show(as_json, facts, table, refused=[*refused, *pending])
@@ -161,8 +174,10 @@ def embed(
         facts["files"] = asdict(checked)
         lines = checked_lines(checked)
     else:
-        items = [EmbedItem(ref=str(path), photo=Photo(path=str(path.resolve()))) for path in photos or ()]
-        with open_client(load_settings()) as client, progress_bar(say("embedding")) as progress:
+        settings = load_settings()
+        paths = {str(path): led_to(path, settings.photo_roots) for path in photos or ()}
+        items = [EmbedItem(ref=name, photo=Photo(path=path)) for name, path in paths.items()]
+        with open_client(settings) as client, progress_bar(say("embedding")) as progress:
             outcomes = client.embed_many(items, return_vectors=True, timeout_s=timeout, progress=progress)
         embedded, refused, pending = parted(outcomes)
         stored, seen = len(embedded), 0
@@ -183,7 +198,7 @@ def embed(
     show(as_json, facts, table, refused=[*refused, *pending])
 
 
-def _passed_over(left_out: Sequence[LeftOut], not_read: Counter[str]) -> list[str]:
+def _passed_over(left_out: Sequence[LeftOut], not_read: Counter[str], links: Sequence[Path]) -> list[str]:
     """How many files of a folder were not added, and the commonest names and suffixes that say why."""
     lines = []
     if left_out:
@@ -203,6 +218,15 @@ def _passed_over(left_out: Sequence[LeftOut], not_read: Counter[str]) -> list[st
             kinds.append("...")
         lines.append(
             say("files of formats that are not read: {count} ({kinds})", count=not_read.total(), kinds=", ".join(kinds))
+        )
+    if links:
+        named = [f"{path} -> {path.readlink()}" for path in links[:NAMED]]
+        lines.append(
+            say(
+                "links to folders that were not followed: {count} ({links}); to add what is there, name them",
+                count=len(links),
+                links=", ".join(named) + (", ..." if len(links) > NAMED else ""),
+            )
         )
     return lines
 

@@ -16,6 +16,7 @@ from worker.commands.connections import open_client
 from worker.commands.positions import issue_said
 from worker.commands.terminal import HIGHEST_ID, AsJson, Misused, PathShown, TimeoutS, out, show
 from worker.settings import load as load_settings
+from worker.spelling import led_to
 from worker.words import in_language, say
 
 
@@ -34,9 +35,10 @@ def search(
     timeout: TimeoutS = 60.0,
 ) -> None:
     """Show photos that look like this one."""
-    with open_client(load_settings()) as client:
+    settings = load_settings()
+    with open_client(settings) as client:
         reply = client.search(
-            path=None if photo is None else str(photo.resolve()),
+            path=None if photo is None else led_to(photo, settings.photo_roots),
             photo_id=photo_id,
             text=text,
             top_k=top_k,
@@ -71,8 +73,9 @@ def locate(
     timeout: TimeoutS = 60.0,
 ) -> None:
     """Say where a photo was taken, or why that cannot be said."""
-    with open_client(load_settings()) as client:
-        reply = client.locate(path=str(photo.resolve()), near=_circle(near), timeout_s=timeout)
+    settings = load_settings()
+    with open_client(settings) as client:
+        reply = client.locate(path=led_to(photo, settings.photo_roots), near=_circle(near), timeout_s=timeout)
     found = reply.answer
 
     def table() -> None:

@@ -142,7 +142,8 @@ def count_lines(codes: Iterable[str]) -> Iterator[str]:
 
 def named_shortly(message: str, path: str) -> str:
     """A sentence in whose table the path stands beside it: there the file's name is enough."""
-    for spelling in {path, os.path.realpath(path)} if "/" in path and "\0" not in path else ():
+    # Not by its real path: where a link leads is what is to be read.
+    for spelling in (os.path.abspath(path), path) if "/" in path else ():  # noqa: PTH100
         message = message.replace(spelling, f"…/{path.rpartition('/')[2]}")
     return message
 

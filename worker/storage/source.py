@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +17,7 @@ from worker.errors import PhotoRefusal, Transient
 from worker.extras import cloud_lacks
 from worker.prefixes import Prefixes, is_windows
 from worker.settings import Settings
-from worker.spelling import composed, forms, on_disk
+from worker.spelling import composed, forms, last_link, on_disk
 from worker.storage.web import checked_client, is_private
 
 T = TypeVar("T")
@@ -143,11 +144,17 @@ class PhotoFiles:
             real = Path(os.path.realpath(path, strict=True))
         except OSError as exc:
             # Said only about places that the caller may see: the answer must not map the rest of the disk.
-            self._check_root(Path(os.path.realpath(path)), given)
+            self._check_root(Path(os.path.realpath(path)), given, path)
+            link, target = last_link(path, self._roots) or (None, None)
+            if link is not None and exc.errno == errno.ELOOP:
+                why = f"{given} cannot be reached: {link} is one of links in a circle"
+                raise PhotoRefusal(Code.NOT_FOUND, why) from exc
+            if link is not None and not os.path.exists(link):  # noqa: PTH110  # which may raise
+                raise PhotoRefusal(Code.NOT_FOUND, f"{link} is a link to {target}, which is not there") from exc
             raise PhotoRefusal(Code.NOT_FOUND, f"{given} cannot be reached on the worker: {exc.strerror}") from exc
         except ValueError as exc:
             raise PhotoRefusal(Code.NOT_FOUND, f"{quoted(given)} is not a path: {exc}") from exc  # %00 in a file:// URL
-        self._check_root(real, given)
+        self._check_root(real, given, path)
         try:
             # O_NONBLOCK: opening a FIFO must not wait for a writer. O_NOFOLLOW: a link put there since is not followed,
             # and one put there for a folder above is noticed below.
@@ -159,7 +166,7 @@ class PhotoFiles:
             os.close(descriptor)
             raise PhotoRefusal(Code.NOT_A_FILE, f"{given} is not a regular file")
         with os.fdopen(descriptor, "rb") as file:
-            self._check_root(Path(f"/proc/self/fd/{descriptor}").readlink(), given)
+            self._check_root(Path(f"/proc/self/fd/{descriptor}").readlink(), given, path)
             self._check_size(facts.st_size, given, limit)
             try:
                 content = file.read((limit or self._settings.max_photo_bytes) + 1)
@@ -217,9 +224,15 @@ class PhotoFiles:
                 return UnknownFile(f"{folder} cannot be looked into: {exc.strerror}")
         return None
 
-    def _check_root(self, real: Path, given: str) -> None:
+    def _check_root(self, real: Path, given: str, path: Path) -> None:
         if not any(real.is_relative_to(root) for root in self._real_roots):
             roots = ", ".join(map(str, self._settings.photo_roots)) or "none are set"
+            if found := last_link(path, self._roots):
+                link, target = found
+                raise PhotoRefusal(
+                    Code.OUTSIDE_ROOTS,
+                    f"{link} is a link to {target}, outside the allowed folders ({roots}; SIGHTLINE_PHOTO_ROOTS)",
+                )
             raise PhotoRefusal(
                 Code.OUTSIDE_ROOTS, f"{given} is outside the allowed folders ({roots}; SIGHTLINE_PHOTO_ROOTS)"
             )
