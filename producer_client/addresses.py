@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
-from urllib.parse import urlsplit
+from collections.abc import Collection, Mapping
+from urllib.parse import parse_qsl, urlsplit
 
 #: Redis and Valkey: plain, with TLS, by a socket of this machine.
 REDIS_SCHEMES = ("redis", "rediss", "redis+socket")
 REDIS_LOOKS = "redis://:PASSWORD@host:6379/5"
+#: How a certificate is checked, as kombu and Celery both know it.
+_CERT_REQS = ("required", "optional", "none", "CERT_REQUIRED", "CERT_OPTIONAL", "CERT_NONE")
+
+#: What may stand behind the question mark: what both of them know.
+_OPTIONS = {"rediss": r"ssl_\w+", "redis+socket": "virtual_host"}
 
 
-def checked_redis(value: object, *, beside: Collection[str] = ()) -> str:
+def checked_redis(value: object, *, beside: Collection[str] = (), replies: bool = False) -> str:
     """The address as drivers take it; several are joined by semicolons. Raises ValueError with a sentence.
 
-    beside: schemes that are taken, too, and not looked into.
+    beside: schemes that are taken, too, and not looked into. replies: whether none but replies lie there; their driver
+    knows options that the one of queues does not know.
     """
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"it is empty or no text; an address looks like {REDIS_LOOKS}")
-    return ";".join(_one(part.strip(), beside) for part in value.strip().split(";"))
+    return ";".join(_one(part.strip(), beside, replies) for part in value.strip().split(";"))
 
 
 def checked(value: str, schemes: Collection[str], looks: str) -> str:
@@ -40,7 +46,7 @@ def checked(value: str, schemes: Collection[str], looks: str) -> str:
     return f"{scheme}://{rest}"
 
 
-def _one(value: str, beside: Collection[str]) -> str:
+def _one(value: str, beside: Collection[str], replies: bool) -> str:
     scheme = value.partition("://")[0].lower()
     if scheme in beside:
         return value
@@ -51,4 +57,19 @@ def _one(value: str, beside: Collection[str]) -> str:
             raise ValueError("it lacks the socket's path: redis+socket:///run/redis.sock?virtual_host=5")
     elif not re.fullmatch(r"/?\d*", parts.path):
         raise ValueError(f"its end is no number of a database; it looks like {REDIS_LOOKS}")
+    _check_options(scheme, dict(parse_qsl(parts.query)), replies)
     return address
+
+
+def _check_options(scheme: str, given: Mapping[str, str], replies: bool) -> None:
+    """given: what stands behind the question mark. kombu and Celery take it for arguments and raise what they like."""
+    if scheme == "rediss" and given.get("ssl_cert_reqs") not in _CERT_REQS:
+        raise ValueError(
+            "rediss:// needs to say at its end how the server's certificate is checked: ?ssl_cert_reqs=required, or "
+            "=none, which takes any"
+        )
+    if replies:
+        return
+    known = _OPTIONS.get(scheme, "")
+    if unknown := [name for name in given if not re.fullmatch(known, name)]:
+        raise ValueError(f"{unknown[0][:20]} cannot stand behind its question mark: leave it away")

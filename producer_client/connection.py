@@ -26,7 +26,6 @@ T = TypeVar("T")
 
 #: Seconds that a verb waits for its reply unless told otherwise: a cold worker loads its model within it.
 DEFAULT_TIMEOUT_S = 60.0
-_LIKE = "write redis://:PASSWORD@host:6379/5, with rediss:// and ?ssl_cert_reqs=required for TLS"
 
 
 class Connection:
@@ -55,7 +54,9 @@ class Connection:
         self.timeout_s = timeout_s
         self._session = Session(session)
         self._broker_url = _checked("broker_url", broker_url)
-        self._replies_url = _checked("result_backend", result_backend) if result_backend else self._broker_url
+        self._replies_url = (
+            _checked("result_backend", result_backend, replies=True) if result_backend else self._broker_url
+        )
         self._key_prefix = key_prefix
         self._opened: Line | None = None
         self._opening = threading.Lock()
@@ -141,13 +142,16 @@ class Connection:
                 try:
                     self._opened = Line(self._broker_url, self._replies_url, self._key_prefix)
                 except (ImproperlyConfigured, TypeError, ValueError) as exc:
-                    urls = " or ".join(dict.fromkeys(shown(url) for url in (self._broker_url, self._replies_url)))
-                    raise BadRequest(Code.BAD_REQUEST, f"{urls} cannot be read: {str(exc).strip()} {_LIKE}") from exc
+                    raise BadRequest(
+                        Code.BAD_REQUEST,
+                        f"{shown(self._replies_url)} cannot be read: what stands behind its question mark is not taken "
+                        "there; leave it away",
+                    ) from exc
             return self._opened
 
 
-def _checked(argument: str, url: object) -> str:
+def _checked(argument: str, url: object, *, replies: bool = False) -> str:
     try:
-        return checked_redis(url)
+        return checked_redis(url, replies=replies)
     except ValueError as exc:
         raise BadRequest(Code.BAD_REQUEST, f"{argument}: {exc}") from None

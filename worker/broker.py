@@ -30,11 +30,9 @@ from kombu.transport import redis as by_kombu
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 
-from producer_client.contract import Code
 from producer_client.language import to_say
-from producer_client.reach import why
+from producer_client.reach import reaching, why
 from worker import unfit
-from worker.errors import Transient
 from worker.outage import PAUSE_S, Outage
 from worker.parking import FROM_NO_QUEUE, Parking
 from worker.settings import Settings
@@ -239,14 +237,14 @@ def refuses_writes(connection: kombu.Connection) -> str | None:
 
 @contextmanager
 def parking(settings: Settings) -> Iterator[Parking]:
-    """What is parked at the broker of the settings. Raises Transient where it cannot be reached."""
+    """What is parked at the broker of the settings. Raises Unreachable where it cannot be used."""
     options: dict[str, Any] = {"global_keyprefix": settings.key_prefix, "socket_connect_timeout": 5}
-    with Connection(settings.broker_url, transport_options=options, connect_timeout=5) as connection:
-        try:
-            channel: Any = connection.ensure_connection(max_retries=1, timeout=5).default_channel
-            yield Parking(channel.plain(), prefix=settings.key_prefix)
-        except (kombu.exceptions.OperationalError, *SERVER_ERRORS) as exc:
-            raise Transient(Code.UNAVAILABLE, f"{connection.as_uri()}: {exc}") from exc
+    with (
+        reaching(settings.broker_url),
+        Connection(settings.broker_url, transport_options=options, connect_timeout=5) as connection,
+    ):
+        channel: Any = connection.ensure_connection(max_retries=1, timeout=5).default_channel
+        yield Parking(channel.plain(), prefix=settings.key_prefix)
 
 
 class OutlivingConsumer(Consumer):

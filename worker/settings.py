@@ -52,8 +52,8 @@ class Settings(BaseSettings):
 
     # -- addresses
     broker_url: str = "redis://127.0.0.1:6379/5"
-    """The Redis or Valkey that carries the messages: `redis://`, `rediss://` (TLS) or `redis+socket://`.
-    Give Sightline a database of its own in it (the `/5`)."""
+    """The Redis or Valkey that carries the messages: `redis://`, `rediss://` (TLS; with `?ssl_cert_reqs=required` at
+    its end) or `redis+socket://`. Give Sightline a database of its own in it (the `/5`)."""
     result_backend: str = ""
     """Where replies lie; the broker unless set."""
     key_prefix: str = Field(default=contract.DEFAULT_KEY_PREFIX, pattern=contract.KEY_PREFIXES)
@@ -229,7 +229,7 @@ class Settings(BaseSettings):
     def _redis(cls, value: str, info: ValidationInfo) -> str:
         if not value and info.field_name == "result_backend":
             return value
-        return checked_redis(value, beside=IN_MEMORY)
+        return checked_redis(value, beside=IN_MEMORY, replies=info.field_name == "result_backend")
 
     @field_validator("photos_columns")
     @classmethod

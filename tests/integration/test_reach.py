@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,8 +18,10 @@ import pytest
 import redis
 
 from producer_client import BadRequest, Code, NewPhoto, Photo, Refused, Sightline, TryAgain, Unreachable
-from producer_client.reach import why
+from producer_client.reach import reaching, why
+from tests.integration.test_broker import ANSWERS
 from worker.embedded import EmbeddedServers
+from worker.words import in_language
 
 
 @pytest.fixture(scope="module")
@@ -194,9 +197,38 @@ def test_states_that_are_not_brought_about_here(error: Exception, words: str) ->
     assert words in why(error)
 
 
-@pytest.mark.parametrize("url", ["rediss://host:6379/5", "redis://:secret@host:6379/5?unheard_of=1"])
-def test_what_cannot_be_read_of_an_address_is_said_before_anything_is_sent(url: str) -> None:
-    with Sightline(url) as client, pytest.raises(BadRequest, match="cannot be read") as caught:
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(redis.exceptions.ResponseError(answer) for answer in ANSWERS),
+        redis.exceptions.ConnectionError("Error 111 connecting to h:1. Connection refused."),
+        redis.exceptions.ConnectionError("Connection closed by server."),
+        redis.exceptions.ConnectionError("Error -2 connecting to h:1. Name or service not known."),
+        redis.exceptions.TimeoutError("Timeout reading from h:1"),
+        ssl.SSLError("WRONG_VERSION_NUMBER"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("url", ["redis://h:1/5", "rediss://h:1/5"])
+def test_why_redis_cannot_be_used_is_said_in_russian(
+    error: Exception, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Unreachable) as raised, reaching(url):
+        raise error
+    monkeypatch.setenv("SIGHTLINE_LANG", "ru")
+
+    russian = in_language(raised.value.message).replace(str(error), "")
+
+    assert russian.startswith(f"Redis по адресу {url} использовать нельзя: ")
+    assert not re.search("[a-z]{2,} [a-z]{2,}", re.sub("`[^`]*`", "", russian)), russian
+
+
+def test_what_celery_cannot_read_of_an_address_for_replies_is_said_before_anything_is_sent() -> None:
+    url = "redis://:secret@host:6379/5?socket_timeout=x"
+    with (
+        Sightline("redis://host:6379/5", result_backend=url) as client,
+        pytest.raises(BadRequest, match="cannot be read") as caught,
+    ):
         client.submit_stats()
     assert "secret" not in caught.value.message
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from producer_client import BadRequest, Sightline
 from producer_client.compat import CLIPSimilarityService
 from worker.settings import Settings
+from worker.words import in_language
 
 ROOT = Path(__file__).parents[2]
 #: None of them is to be seen in a message.
@@ -25,6 +27,7 @@ BROKERS = [
     ("redis+socket:///run/redis.sock?virtual_host=5", "redis+socket:///run/redis.sock?virtual_host=5"),
     ("redis://a:1/5;redis://b:2/5", "redis://a:1/5;redis://b:2/5"),
     ("redis://[::1]:6379/5", "redis://[::1]:6379/5"),
+    ("rediss://h/5?ssl_cert_reqs=CERT_NONE&ssl_ca_certs=/a", "rediss://h/5?ssl_cert_reqs=CERT_NONE&ssl_ca_certs=/a"),
 ]
 NO_BROKERS = [
     ("amqp://me:s3cret@h:5672//", "amqp:// is not spoken here, but redis://"),
@@ -41,6 +44,12 @@ NO_BROKERS = [
     ("redis://h:s3cret/5", "is no port"),
     ("redis://h:1/photos", "no number of a database"),
     ("redis+socket://", "lacks the socket's path"),
+    ("rediss://:s3cret@h:1/5", "?ssl_cert_reqs=required"),
+    ("redis://a;rediss://:s3cret@h:1/5?ssl_cert_reqs=s3cret", "?ssl_cert_reqs=required"),
+    ("redis://:s3cret@h:1/5?socket_timeout=5", "socket_timeout cannot stand behind"),
+    ("redis://:s3cret@h:1/5?ssl_cert_reqs=none", "ssl_cert_reqs cannot stand behind"),
+    ("rediss://:s3cret@h:1/5?ssl_cert_reqs=none&heartbeat=5", "heartbeat cannot stand behind"),
+    ("redis+socket:///run/redis.sock?virtual_host=5&password=s3cret", "password cannot stand behind"),
 ]
 NO_DATABASES = [
     ("mysql://me:s3cret@h/db", "mysql:// is not spoken here, but postgresql://"),
@@ -69,6 +78,18 @@ def test_another_address_of_a_broker_is_a_sentence(given: str, said: str) -> Non
     for raised in (in_settings, in_client):
         assert said in str(raised.value)
         assert SECRET not in str(raised.value)
+
+
+@pytest.mark.parametrize(("given", "said"), NO_BROKERS)
+def test_what_is_said_of_an_address_is_said_in_russian(given: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BadRequest) as raised:
+        Sightline(given)
+    monkeypatch.setenv("SIGHTLINE_LANG", "ru")
+
+    russian = in_language(raised.value.message.removeprefix("broker_url: "))
+
+    assert re.search("[а-я]{3}", russian)
+    assert not re.search("[a-z]{2,} [a-z]{2,}", russian), russian
 
 
 def test_no_text_at_all_is_no_address() -> None:

@@ -473,3 +473,10 @@ def test_the_demo_names_the_photo_that_it_searched_by_as_it_can_be_opened(
 
     assert title(tmp_path / "drawn" / "1.jpg") == "Most similar to drawn/1.jpg"
     assert title(Path("/elsewhere/[1].jpg")) == "Most similar to /elsewhere/[1].jpg"
+
+
+def test_what_others_have_called_their_keys_steers_no_terminal() -> None:
+    lines = shown(checks_table([("keys", True, "beside them lie a\x1b[31mb\x00 and [red]")]))
+
+    assert all(line.isprintable() for line in lines)
+    assert r"a\x1b[31mb\x00 and [red]" in cells(lines, 2)

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from kombu import Connection
-from kombu.exceptions import OperationalError
 from rich.markup import escape
 from rich.table import Table
 
 from producer_client import SightlineError
 from producer_client.contract import Code
 from producer_client.language import to_say
+from producer_client.reach import reaching, shown
 from worker.broker import parking, refuses_writes
 from worker.commands.connections import open_client, open_store
-from worker.commands.terminal import UNWELL, AsJson, out, show
+from worker.commands.terminal import UNWELL, AsJson, out, printable, show
 from worker.errors import BadGeneration, Permanent, WorkerError
 from worker.settings import Settings
 from worker.settings import load as load_settings
@@ -52,34 +52,29 @@ def doctor(as_json: AsJson = False) -> None:
 
 def checks_table(checks: Sequence[tuple[str, bool, str]]) -> Table:
     """checks: (name, whether all is well, a sentence)."""
-    shown = Table(say("check"), "", show_lines=True)
-    shown.add_column(say("what it says"), overflow="fold")
+    table = Table(say("check"), "", show_lines=True)
+    table.add_column(say("what it says"), overflow="fold")
     for name, fine, words in checks:
-        shown.add_row(say(name), say("[green]ok[/]") if fine else say("[red]no[/]"), escape(words))
-    return shown
+        table.add_row(say(name), say("[green]ok[/]") if fine else say("[red]no[/]"), escape(printable(words)))
+    return table
 
 
 def broker(settings: Settings) -> str:
-    with Connection(settings.broker_url, connect_timeout=PATIENCE_S) as connection:
-        shown = connection.as_uri()
-        try:
-            connection.ensure_connection(max_retries=1, timeout=PATIENCE_S)
-        except OperationalError as exc:
-            words = say("{broker}: {why}. Start Redis, or set SIGHTLINE_BROKER_URL.", broker=shown, why=exc)
-            raise _unwell(words) from exc
-        if why := refuses_writes(connection):
-            raise _unwell(f"{shown}: {say(why)}")
-    return say("{broker} answers", broker=shown)
+    url = settings.broker_url
+    with reaching(url), Connection(url, connect_timeout=PATIENCE_S) as connection:
+        connection.ensure_connection(max_retries=1, timeout=PATIENCE_S)
+        why = refuses_writes(connection)
+    if why:
+        raise _unwell(f"{shown(url)}: {say(why)}")
+    return say("{broker} answers", broker=shown(url))
 
 
 def keys(settings: Settings) -> str:
     """Strangers beside our keys are a warning, work that nobody does is a fault."""
     from worker.keys import beside
 
-    try:
+    with reaching(settings.broker_url):
         found = beside(settings.broker_url, settings.key_prefix, patience_s=PATIENCE_S)
-    except OperationalError as exc:
-        raise _unwell(say("not looked at: {why}", why=exc)) from exc
     for place in found:
         if place.left:
             words = to_say(
