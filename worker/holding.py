@@ -19,7 +19,7 @@ from typing import IO
 import msgspec
 
 from worker import private
-from worker.words import say
+from worker.words import reason, say
 
 LOCK, NOTE = "up.lock", "up.json"
 #: Seconds for a process to end after it was asked to, before it is killed: tasks in hand are ended first.
@@ -192,7 +192,18 @@ def end(processes: Sequence[Started], *, timeout_s: float, hurry: Callable[[], b
 
 
 def unusable(folder: Path, exc: OSError) -> str:
-    """The sentence for a data folder that this user cannot work in."""
+    """The sentence for a data folder that this user cannot work in, or of what lies in it or is needed for it."""
+    folder = folder.absolute()
+    path = (
+        folder if exc.filename is None or isinstance(exc.filename, int) else Path(os.fsdecode(exc.filename)).absolute()
+    )
+    if not (path.is_relative_to(folder) or folder.is_relative_to(path)):
+        return say("{path} cannot be used: {why}", path=path, why=reason(exc))
+    why = reason(exc) if path == folder else f"{path}: {reason(exc)}"
+    # Of these the system says something else at each.
+    for part in (folder, *folder.parents):
+        if os.path.lexists(part) and not os.path.isdir(part):  # noqa: PTH112  # a Path may raise another error
+            why = say("{path} is no folder", path=part)
     owner = ""
     with suppress(OSError):
         uid = folder.stat().st_uid
@@ -203,6 +214,6 @@ def unusable(folder: Path, exc: OSError) -> str:
     return say(
         "the data folder {folder} cannot be used: {why}.{owner} Set SIGHTLINE_DATA_DIR to a folder of your own",
         folder=folder,
-        why=exc.strerror or exc,
+        why=why,
         owner=owner,
     )

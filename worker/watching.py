@@ -11,7 +11,7 @@ from typing import Protocol
 from worker import signals
 from worker.children import ABOVE_ORDINARY, Process, how_it_ended, shown
 from worker.stack import Ended, Stack
-from worker.words import say
+from worker.words import in_language, say
 
 #: Seconds until what has died is started again: the first time, and at the most.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
@@ -80,7 +80,7 @@ class Watch:
                     with signals.held():
                         part.start_again()
                 except (RuntimeError, OSError) as exc:
-                    self._ended(part.name, restarts, str(exc))
+                    self._ended(part.name, restarts, in_language(str(exc)))
                 else:
                     restarts.is_started(time.monotonic())
 

@@ -52,6 +52,12 @@ def in_language(message: str, deep: int = 0) -> str:
     return message
 
 
+def reason(exc: OSError) -> str:
+    """What the operating system says is the matter, in the language that is set. Which path it is about, the sentence
+    around it says."""
+    return in_language(exc.strerror or str(exc))
+
+
 @cache
 def _sentences(language: Language) -> list[tuple[re.Pattern[str], str]]:
     """Patterns of the English ones, each with its text in the language. First those that end with another sentence, as

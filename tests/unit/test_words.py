@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import errno
 import inspect
+import os
 import re
 import string
 from pathlib import Path
@@ -21,7 +23,7 @@ from worker.cli import cli
 from worker.commands.index import FIGURES
 from worker.invalid import fault
 from worker.settings import Settings
-from worker.words import SENTENCE, in_language, say, told
+from worker.words import SENTENCE, in_language, reason, say, told
 
 
 def texts_in_code(package: str) -> set[str]:
@@ -124,6 +126,61 @@ def test_a_text_has_the_same_fields_and_colours_in_both_languages(message: Messa
     assert fields(russian) == fields(english)
     assert sorted(re.findall(r"\[[a-z /]*\]", russian)) == sorted(re.findall(r"\[[a-z /]*\]", english))
     assert Text.from_markup(russian).plain
+
+
+def test_what_the_system_says_of_files_disks_and_connections_is_in_the_readers_language(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    numbers = [
+        errno.EPERM, errno.ENOENT, errno.EIO, errno.ENXIO, errno.EAGAIN, errno.ENOMEM, errno.EACCES, errno.EBUSY,
+        errno.EEXIST, errno.EXDEV, errno.ENODEV, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ENFILE, errno.EMFILE,
+        errno.EFBIG, errno.ENOSPC, errno.ESPIPE, errno.EROFS, errno.EMLINK, errno.EPIPE, errno.ENAMETOOLONG,
+        errno.ENOTEMPTY, errno.ELOOP, errno.EILSEQ, errno.EOPNOTSUPP, errno.EADDRINUSE, errno.EADDRNOTAVAIL,
+        errno.ENETUNREACH, errno.ECONNRESET, errno.ENOTCONN, errno.ETIMEDOUT, errno.ECONNREFUSED, errno.EHOSTDOWN,
+        errno.EHOSTUNREACH, errno.ESTALE, errno.EUCLEAN, errno.EREMOTEIO, errno.EDQUOT, errno.ENOKEY,
+    ]  # fmt: skip
+    monkeypatch.setenv("SIGHTLINE_LANG", "ru")
+
+    said = [reason(OSError(number, os.strerror(number), "/x")) for number in numbers]
+    whole = [in_language(str(OSError(number, os.strerror(number), *path))) for number in numbers for path in ((), "/")]
+
+    assert [text for text in said + whole if re.search("[A-Za-z]", text)] == []
+    monkeypatch.setenv("SIGHTLINE_LANG", "en")
+    assert [reason(OSError(number, os.strerror(number), "/x")) for number in numbers] == list(map(os.strerror, numbers))
+    assert reason(OSError("of our own")) == "of our own"
+
+
+def test_no_sentence_that_is_said_at_once_takes_the_systems_english() -> None:
+    """In errors it may stand: they are in English to the last word, and known again."""
+    found = []
+    for page in (translation.ROOT / "worker").rglob("*.py"):
+        for call in ast.walk(ast.parse(page.read_text())):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "say":
+                values = [inner for keyword in call.keywords for inner in ast.walk(keyword.value)]
+                found += [
+                    page.name for value in values if isinstance(value, ast.Attribute) and value.attr == "strerror"
+                ]
+
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        'connection to server at "127.0.0.1", port 1 failed: Connection refused',
+        'connection to server at "db" (10.0.0.1), port 5432 failed: FATAL:  role "x" does not exist',
+        'connection to server on socket "/x/.s.PGSQL.5432" failed: No such file or directory',
+        'could not translate host name "db" to address: Name or service not known',
+    ],
+)
+def test_what_postgres_says_of_a_connection_is_in_the_readers_language(
+    said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIGHTLINE_LANG", "ru")
+
+    words = re.findall("[A-Za-z]{3,}", re.sub('"[^"]*"', "", told(Code.UNAVAILABLE, f"Postgres: {said}")))
+
+    assert set(words) <= {"Postgres"}
 
 
 def test_the_language_is_that_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from worker.embedded.private import close_data_dir
 from worker.embedded.valkey import Valkey
 from worker.errors import Permanent
 from worker.extras import embedded_lacks
+from worker.holding import unusable
 from worker.private import opened_to_append
 from worker.words import say
 
@@ -56,7 +57,7 @@ class EmbeddedServers:
                 self.broker_url = self._valkey.url
         except OSError as exc:
             self.stop()
-            raise RuntimeError(_unusable(self._dir, exc)) from exc
+            raise RuntimeError(unusable(self._dir, exc)) from exc
         except BaseException:
             self.stop()
             raise
@@ -138,7 +139,7 @@ def end_left(data_dir: Path) -> list[str]:
             }
             return [name for name, was_left in ended.items() if was_left]
     except OSError as exc:
-        raise RuntimeError(_unusable(folder, exc)) from exc
+        raise RuntimeError(unusable(folder, exc)) from exc
 
 
 def is_running(data_dir: Path) -> bool:
@@ -174,7 +175,7 @@ def new_cluster(data_dir: Path) -> Iterator[str]:
             with former.replaced() as url:
                 yield url
     except OSError as exc:
-        raise RuntimeError(_unusable(folder, exc)) from exc
+        raise RuntimeError(unusable(folder, exc)) from exc
 
 
 def _see_that_they_are_installed() -> None:
@@ -200,12 +201,3 @@ def _locked(folder: Path) -> IO[bytes]:
             say("the servers of {folder} run already: is another `sightline up` running?", folder=folder)
         ) from exc
     return lock
-
-
-def _unusable(folder: Path, exc: OSError) -> str:
-    return say(
-        "{path}: {why}. This user must be able to write to the data folder {folder} (SIGHTLINE_DATA_DIR)",
-        path=exc.filename or folder,
-        why=exc.strerror or exc,
-        folder=folder,
-    )

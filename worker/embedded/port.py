@@ -8,7 +8,7 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
-from worker.words import say
+from worker.words import reason, say
 
 #: In the data folder: the port that was taken for 0.
 KEPT = "up.port"
@@ -55,7 +55,7 @@ def _not_free(port: int) -> str | None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as exc:
-            return _holder(port) if exc.errno == errno.EADDRINUSE else exc.strerror or str(exc)
+            return _holder(port) if exc.errno == errno.EADDRINUSE else reason(exc)
     return None
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worker.private import UMASK
-from worker.words import say
+from worker.words import reason, say
 
 #: What root's Postgres runs as, which itself refuses to be root.
 ACCOUNT = "sightline-db"
@@ -117,7 +117,7 @@ def _made_account() -> pwd.struct_passwd:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
         return pwd.getpwnam(ACCOUNT)
     except OSError as exc:
-        raise RuntimeError(_as_root(str(exc))) from exc
+        raise RuntimeError(_as_root(f"useradd: {reason(exc)}")) from exc
     except KeyError as exc:
         raise RuntimeError(_as_root(done.stderr.strip())) from exc
 

@@ -281,7 +281,7 @@ class PhotoFiles:
         except (PhotoRefusal, Transient):
             raise
         except FileNotFoundError as exc:
-            raise PhotoRefusal(Code.NOT_FOUND, f"{url} does not exist") from exc
+            raise PhotoRefusal(Code.NOT_FOUND, f"nothing is at {url}") from exc
         except PermissionError as exc:
             raise PhotoRefusal(Code.NOT_FOUND, f"{url} may not be read: {exc}") from exc
         except ValueError as exc:
