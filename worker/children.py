@@ -92,9 +92,13 @@ class Process:
 
     def new_lines(self) -> list[str]:
         """Whole lines of its log since the last call. A log that has grown too large becomes the one before."""
-        if self.log is None:
+        if self.log is None or not self.log.exists():
+            # Somebody has removed it: the process goes on writing into a file without a name.
             return []
         with self.log.open("rb") as file:
+            if file.seek(0, os.SEEK_END) < self._read:
+                self._begin = self._read = 0
+                self._half = b""
             file.seek(self._read)
             content = file.read(READ_BYTES)
         self._read += len(content)

@@ -131,7 +131,7 @@ class Settings(BaseSettings):
 
     # -- photos
     photo_roots: Paths = ()
-    """Folders that `path` may point into, after links are followed. Empty allows no path at all."""
+    """Folders that `path` may point into, after links are followed, with commas. Empty allows no path at all."""
     path_prefixes: FolderOf = Field(default={})
     """Folders of other machines that paths of the table begin with, and which they are here, as `old=new` pairs:
     `C:\\photos=/photos,/srv/old=/photos`. Rows stay as they are."""

@@ -54,6 +54,12 @@ def raise_on_signals() -> None:
     sys.unraisablehook = again
 
 
+def ignore_signals() -> None:
+    """From here on this process ends whatever it is asked: no interrupt falls into its last words."""
+    for number in (*ENDING, signal.SIGALRM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def held() -> Iterator[None]:
     """What is in here is not broken off: an interrupt is raised when it has ended."""
@@ -69,6 +75,19 @@ def held() -> Iterator[None]:
 def times_asked() -> int:
     """How often this process was asked to end by now."""
     return _Asked.times
+
+
+def hears_ctrl_c() -> bool:
+    """Whether this process is what its terminal runs in the foreground; what a service manager or `up -d` runs has no
+    terminal."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    finally:
+        os.close(terminal)
 
 
 def _asked_to_end(number: int, _: object) -> None:

@@ -49,6 +49,8 @@ class Folder:
         self.path = path
         self.data = path / "data"
         self.roots = (path / "photos, old", path / "with a\nnewline")
+        for root in self.roots:
+            root.mkdir()
         given: Any = {"data_dir": self.data, "photo_roots": self.roots, "up_port": 0, "tick_every_s": 2.0}
         given |= {"encoder": ENCODER, "backend": REFERENCE}
         self.settings = Settings(**given)
@@ -127,6 +129,7 @@ def running() -> Iterator[Folder]:
     with server_dir() as path:
         (path / ODD).mkdir()
         one = Folder(path / ODD)
+        one.roots[1].rmdir()
         started = one.command("up", "--detach")
         one.said_to.write_text(started.stderr)
         try:
@@ -141,13 +144,18 @@ def running() -> Iterator[Folder]:
 
 
 def test_what_up_says_is_short_and_its_processes_lines_lie_in_files(running: Folder) -> None:
-    lines = running.said.splitlines()
+    fault = f"no photo can be read in {running.roots[1]} (SIGHTLINE_PHOTO_ROOTS): it is not there.\n"
+    assert running.said.startswith(fault), "before anybody waits for the model"
+    lines = running.said.removeprefix(fault).splitlines()
 
     assert lines[0] == "Sightline is up."
     assert len(lines) < 10, "and nothing before or after that"
+    assert f"Photos under {running.roots[0]}.\n" in running.said
+    assert "%2F" not in running.said
+    assert "Ctrl-C" not in running.said
+    assert running.said.count("`sightline down`") + running.said.count("sightline down in this folder ends it") == 1
     assert "redis://:**@127.0.0.1:" in running.said
     assert "a Postgres of its own" in running.said
-    assert str(running.roots[0]) in running.said
     assert "sightline add" in running.said
     assert "in the background" in lines[-1]
     logs = {path.name for path in (running.data / "logs").iterdir()}
@@ -156,7 +164,9 @@ def test_what_up_says_is_short_and_its_processes_lines_lie_in_files(running: Fol
         "celery@" in (running.data / "logs" / "worker.log").read_text()
         or (running.data / "logs" / "worker.log").read_text()
     )
-    assert (running.data / "logs" / "up.log").read_text().splitlines() == lines[:-1]
+    assert (running.data / "logs" / "up.log").read_text() == fault + "".join(f"{line}\n" for line in lines[:-1])
+    for name in ("worker.log", "worker-role-index.log"):
+        assert (running.data / "logs" / name).read_text().count(fault) == 1
 
 
 def test_nothing_that_up_makes_is_for_other_users(running: Folder) -> None:
@@ -296,6 +306,8 @@ def test_whatever_asks_it_to_end_it_ends_what_it_has_started(folder: Folder, num
 
         assert up.returncode == 0, folder.said
         assert folder.said.endswith("stopped\n")
+        assert folder.said.count("stopped\n") == 1
+        assert folder.said.count("ending: tasks in hand are ended first; who asks again ends them at once\n") == 1
         assert not any(process.lives for process in run.processes)
         assert processes_of(folder.path) == []
         assert sorted(path.name for path in folder.data.glob("up.*")) == ["up.lock", "up.port"]
@@ -426,8 +438,9 @@ def test_a_file_in_place_of_the_data_folder_is_a_sentence(folder: Folder) -> Non
         assert done.returncode == (0 if arguments == ["down"] else 1)
         assert "Traceback" not in done.stderr
         if arguments != ["down"]:
-            assert "cannot be used: " in done.stderr
-            assert "SIGHTLINE_DATA_DIR" in done.stderr
+            assert f"cannot be used: {folder.data} is no folder. Set SIGHTLINE_DATA_DIR" in " ".join(
+                done.stderr.split()
+            )
 
 
 def as_stranger(folder: Folder, *arguments: str) -> tuple[int, str]:

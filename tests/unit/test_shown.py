@@ -27,6 +27,7 @@ from producer_client.contract import (
     RebuildRun,
     StatsReply,
 )
+from worker import roots as roots_page
 from worker import unfit
 from worker.cli import cli, main
 from worker.commands import parked, terminal
@@ -199,6 +200,39 @@ def test_what_doctor_says_is_shown_whole(language: str, monkeypatch: pytest.Monk
     for said in ("onnxruntime-float32", "openvino-bfloat16", "1189.1", "0.98120", "61.2%"):
         assert any(said in line for line in measured), said
     assert [line.split(":")[0] for line in backend_lines(backends)] == ["openvino-bfloat16", "onnxruntime-int8"]
+
+
+@LANGUAGES
+def test_a_folder_in_which_no_photo_can_be_read_is_named_with_the_reason(
+    language: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SIGHTLINE_LANG", language)
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    Path("loop").symlink_to("loop")
+    Path("здесь, and here").mkdir()
+    here = Path.cwd()
+
+    def said(*roots: str) -> list[str]:
+        found = roots_page.faults(Settings(photo_roots=tuple(map(Path, roots))).photo_roots)
+        assert all(str(root) in fault for root, fault in found.items())
+        return [fault.replace(str(here), "") for fault in found.values()]
+
+    assert said("здесь, and here", "/", "~") == []
+    whys = {
+        "en": ("it is not there", "it is no folder", "Too many levels", "stands a comma"),
+        "ru": ("её нет на месте", "это не папка", "слишком длинная цепочка ссылок", "разделяются запятой"),
+    }
+    gone, no_folder, loop, comma = whys[language]
+    wrong = said("gone", "здесь, and here", "file", "file/below", "loop")
+    assert len(wrong) == 4
+    for fault, why in zip(wrong, (gone, no_folder, no_folder, loop), strict=True):
+        assert why in fault
+        assert "SIGHTLINE_PHOTO_ROOTS" in fault
+        assert comma not in fault
+    for separated in ("здесь:/old", "a;~/b", "/a /b"):
+        assert comma in said(separated)[0]
+    assert comma not in said("12:30")[0]
 
 
 @LANGUAGES

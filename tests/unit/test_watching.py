@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import signal
 import socket
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +20,8 @@ import pytest
 from tests.conftest import until
 from worker import children, holding, watching
 from worker.children import Process
-from worker.embedded import port
+from worker.embedded import EmbeddedServers, port
+from worker.holding import Hold
 from worker.settings import Settings
 from worker.stack import Ended, Stack
 from worker.watching import FIRST_PAUSE_S, LIVED_S, LONGEST_PAUSE_S, Restarts, Watch
@@ -208,6 +213,38 @@ def test_what_does_not_end_when_it_is_asked_to_is_killed_with_what_it_started() 
         until(lambda: not holding.born(child))
 
 
+# --------------------------------------------------------------------------------------- a data folder of no use
+
+
+@pytest.mark.parametrize("language", ["en", "ru"])
+@pytest.mark.parametrize("below", ["", "data", "data/deeper"])
+def test_what_is_no_folder_is_called_so_by_all(tmp_path: Path, below: str, language: str) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    said = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIGHTLINE_LANG", language)
+        for take in (Hold(file / below).take, EmbeddedServers(file / below).__enter__):
+            with pytest.raises(RuntimeError, match="SIGHTLINE_DATA_DIR") as caught:
+                take()
+            said.append(str(caught.value))
+
+    assert said[0] == said[1]
+    assert {"en": f"{file} is no folder", "ru": f"{file} — не папка"}[language] in said[0]
+
+
+def test_what_lies_elsewhere_is_not_laid_at_the_data_folders_door(tmp_path: Path) -> None:
+    there = tmp_path / "data"
+
+    inside = holding.unusable(there, OSError(errno.ENOSPC, "No space left on device", str(there / "up.json")))
+    nameless = holding.unusable(there, OSError(errno.ENOSPC, "No space left on device"))
+    elsewhere = holding.unusable(there, OSError(errno.EACCES, "Permission denied", "/bin/postgres"))
+
+    assert f"folder {there} cannot be used: {there / 'up.json'}: No space left on device. Set" in inside
+    assert f"folder {there} cannot be used: No space left on device. Set" in nameless
+    assert elsewhere == "/bin/postgres cannot be used: Permission denied"
+
+
 # ------------------------------------------------------------------------------------------------ logs
 
 
@@ -252,6 +289,19 @@ def test_a_log_does_not_grow_without_end_and_no_half_line_is_shown(
         file.write("and on\n")
         file.flush()
         assert process.new_lines() == ["and on"]
+
+
+def test_a_log_that_somebody_clears_or_removes_ends_nothing(process: Process) -> None:
+    log = cast(Path, process.log)
+    process.new_lines()
+    os.truncate(log, 0)
+    assert process.new_lines() == []
+    log.write_text("anew\n")
+    assert process.new_lines() == ["anew"]
+    assert process.last_words() == "anew"
+    log.unlink()
+    assert process.new_lines() == []
+    assert process.last_words() == ""
 
 
 @pytest.mark.parametrize(
@@ -323,6 +373,47 @@ except KeyboardInterrupt:
     said = run_program(program, then=(("waiting", signal.SIGINT), ("ending", signal.SIGHUP)))
 
     assert said == "waiting\nending\nended\n"
+
+
+def test_the_last_words_are_said_once_whoever_asks_again() -> None:
+    program = """
+try:
+    print("waiting", flush=True)
+    time.sleep(60)
+except KeyboardInterrupt:
+    signals.GRACE_S = -1.0
+    signals.ignore_signals()
+    for number in signals.ENDING:
+        signal.raise_signal(number)
+    print("stopped", flush=True)
+"""
+    assert run_program(program, then=(("waiting", signal.SIGINT),)) == "waiting\nstopped\n"
+
+
+def test_ctrl_c_is_for_whoever_runs_in_the_foreground_of_a_terminal() -> None:
+    program = """
+print(signals.hears_ctrl_c(), flush=True)
+import os
+if os.fork() == 0:
+    os.setpgid(0, 0)
+    print(signals.hears_ctrl_c(), flush=True)
+    os._exit(0)
+os.wait()
+"""
+    ours, its = os.openpty()
+
+    def takes_terminal() -> None:
+        fcntl.ioctl(its, termios.TIOCSCTTY, 0)
+
+    try:
+        without = run_program(program, then=(), start_new_session=True)
+        with_one = run_program(program, then=(), start_new_session=True, preexec_fn=takes_terminal)
+    finally:
+        os.close(ours)
+        os.close(its)
+
+    assert without.split() == ["False", "False"]
+    assert with_one.split() == ["True", "False"], "of what it runs in the background no one hears it"
 
 
 def test_who_says_nohup_means_it() -> None:

@@ -20,9 +20,10 @@ from worker.commands.connections import open_store
 from worker.commands.terminal import BAD_SETTINGS, FAILED, NO_MODEL, RUNS_ALREADY, AsJson, err, fail, out, show
 from worker.holding import Hold, Run, RunsAlready, unusable, who_runs
 from worker.private import UMASK
+from worker.roots import faults
 from worker.settings import Settings
 from worker.settings import load as load_settings
-from worker.signals import raise_on_signals
+from worker.signals import hears_ctrl_c, ignore_signals, raise_on_signals
 from worker.words import say
 
 #: Exit codes of a worker that would only end so again.
@@ -52,7 +53,7 @@ def up(detach: Detach = False, verbose: Verbose = False) -> None:
     # Nobody else on this machine is to read what is kept, nor what the logs say.
     os.umask(UMASK)
     raise_on_signals()
-    with _in_sentences():
+    with _in_sentences(settings.data_dir):
         if detach:
             _in_background(settings, verbose=verbose)
         else:
@@ -64,7 +65,7 @@ def down(as_json: AsJson = False) -> None:
     from worker.stack import end_left
 
     folder = load_settings(note=False).data_dir
-    with _in_sentences():
+    with _in_sentences(folder):
         run = who_runs(folder)
         if run is not None:
             _ask_to_end(folder, run)
@@ -89,28 +90,38 @@ def _up(settings: Settings, *, verbose: bool) -> None:
     own_database = "database_url" not in settings.model_fields_set
     note = settings.data_dir / upenv.NAME
     logs = settings.data_dir / LOGS
+    faulty = faults(settings.photo_roots)
+    for fault in faulty.values():
+        _tell(fault)
     try:
         with (
             err.status(say("starting Postgres and Valkey")) as status,
             Stack(settings, log_dir=logs, own_database=own_database, tell=_tell) as stack,
             _noted(note, stack.settings),
         ):
-            # The note is there before the model: what is asked meanwhile waits in the queue.
-            stack.start_all()
             watch = Watch(stack, _tell, pointless=POINTLESS, all_lines=verbose)
 
             def wait(seconds: float) -> None:
                 watch.pass_on()
                 status.update(say("the worker loads its model, {seconds:.0f} s", seconds=seconds))
 
-            stack.wait_ready(wait)
-            status.stop()
-            _show_up(stack.settings, broker=stack.broker, own_database=own_database, logs=logs)
-            stack.note_ready()
-            while True:
-                watch.look()
-                time.sleep(LOOK_EVERY_S)
+            try:
+                # The note is there before the model: what is asked meanwhile waits in the queue.
+                stack.start_all()
+                stack.wait_ready(wait)
+                status.stop()
+                roots = [root for root in settings.photo_roots if root not in faulty]
+                _show_up(stack.settings, roots, broker=stack.broker, own_database=own_database, logs=logs)
+                stack.note_ready()
+                while True:
+                    watch.look()
+                    time.sleep(LOOK_EVERY_S)
+            except KeyboardInterrupt:
+                status.stop()
+                _tell(say("ending: tasks in hand are ended first; who asks again ends them at once"))
+                raise
     except KeyboardInterrupt:
+        ignore_signals()
         _tell(say("stopped"))
 
 
@@ -120,10 +131,7 @@ def _in_background(settings: Settings, *, verbose: bool) -> None:
     if (run := who_runs(settings.data_dir)) is not None:
         raise RunsAlready(settings.data_dir, run)
     folder = settings.data_dir / LOGS
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as exc:
-        raise RuntimeError(unusable(settings.data_dir, exc)) from exc
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     log = folder / OWN_LOG
     with suppress(FileNotFoundError):
         log.replace(log.with_name(f"{OWN_LOG}.1"))
@@ -147,7 +155,7 @@ def _in_background(settings: Settings, *, verbose: bool) -> None:
         raise
     _tell(
         say(
-            "It goes on in the background (process {pid}); `sightline down` ends it. Its log: {log}",
+            "It goes on in the background (process {pid}). Its log: {log}",
             pid=started.pid,
             log=log,
         )
@@ -193,8 +201,8 @@ def _noted(note: Path, settings: Settings) -> Iterator[None]:
 
 
 @contextmanager
-def _in_sentences() -> Iterator[None]:
-    """What a stack raises for people ends the command with its sentence and an exit code."""
+def _in_sentences(folder: Path) -> Iterator[None]:
+    """What a stack in this folder raises for people ends the command with its sentence and an exit code."""
     from worker.stack import Ended
 
     try:
@@ -205,6 +213,9 @@ def _in_sentences() -> Iterator[None]:
         fail(str(exc), exc.exit_code if exc.exit_code in POINTLESS else FAILED)
     except RuntimeError as exc:
         fail(str(exc))
+    except OSError as exc:
+        # A disk that is full by now, most of all.
+        fail(unusable(folder, exc))
 
 
 def _tell(sentence: str) -> None:
@@ -219,8 +230,8 @@ def _relay(text: str) -> None:
             err.out(text, end="", highlight=False)
 
 
-def _show_up(settings: Settings, *, broker: str, own_database: bool, logs: Path) -> None:
-    roots = ", ".join(map(str, settings.photo_roots))
+def _show_up(settings: Settings, roots: list[Path], *, broker: str, own_database: bool, logs: Path) -> None:
+    """roots: folders in which photos can be read."""
     lines = [
         say("[bold green]Sightline is up.[/]"),
         say(
@@ -229,14 +240,14 @@ def _show_up(settings: Settings, *, broker: str, own_database: bool, logs: Path)
             note=escape(str(settings.data_dir / upenv.NAME)),
         ),
         _which_database(settings, own=own_database),
-        say("Photos under [cyan]{roots}[/].", roots=escape(roots))
+        say("Photos under [cyan]{roots}[/].", roots=escape(", ".join(map(str, roots))))
         if roots
         else say("No folder of photos yet: set SIGHTLINE_PHOTO_ROOTS and start again."),
         say("Logs in [cyan]{logs}[/]; what is above the ordinary is shown here, too.", logs=escape(str(logs))),
-        say(
-            "Next, in another terminal of this folder: [bold]sightline add FOLDER[/], then [bold]sightline stats[/]. "
-            "Ctrl-C or [bold]sightline down[/] ends it all."
-        ),
+        say("Next, in another terminal of this folder: [bold]sightline add FOLDER[/], then [bold]sightline stats[/]."),
+        say("Ctrl-C or [bold]sightline down[/] ends it all.")
+        if hears_ctrl_c()
+        else say("[bold]sightline down[/] in this folder ends it all."),
     ]
     with suppress(OSError):
         err.print("\n".join(lines), soft_wrap=True, highlight=False)

@@ -6,11 +6,13 @@ import os
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from producer_client.words import Queue
 from worker.commands.connections import open_store
-from worker.commands.terminal import ENDED, NO_MODEL, AsJson, Misused, fail, out, show
+from worker.commands.terminal import ENDED, NO_MODEL, AsJson, Misused, err, fail, out, show
 from worker.errors import EncoderUnavailable, Permanent
+from worker.roots import faults
 from worker.settings import load as load_settings
 from worker.words import say
 
@@ -35,6 +37,8 @@ def worker(
     if settings.index_url:
         # Otherwise the first rebuild, or the first generation to fetch, would be the one to find out.
         ObjectFolder(settings.index_url).check()
+    for fault in faults(settings.photo_roots).values():
+        err.print(escape(fault), soft_wrap=True, highlight=False)
     logs.configure(settings.log_level)
     app = create_app(settings)
     if role == "serve":

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote, unquote
 
 from sqlalchemy import Connection, Engine, Integer, cast, create_engine, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -77,7 +79,8 @@ class Database:
         """Its URL as people may see it: without passwords."""
         url = self.engine.url
         hidden = {name: "***" for name in SECRETS if name in url.query}
-        return url.update_query_dict(hidden).render_as_string(hide_password=True)
+        address, mark, query = url.update_query_dict(hidden).render_as_string(hide_password=True).partition("?")
+        return address + mark + re.sub(r"(%[0-9A-F]{2})+", lambda coded: _readable(coded[0]), query)
 
     @property
     def address_without_password(self) -> str:
@@ -144,6 +147,12 @@ def read_json(written: str) -> Any:
     except (RecursionError, ValueError):
         log.warning("JSON of a row cannot be read", extra={"characters": len(written)})
         return None
+
+
+def _readable(coded: str) -> str:
+    """Of a URL's query, with codes only for what is read as something else there: the folder of a socket above all."""
+    characters = unquote(coded, errors="surrogateescape")
+    return "".join(c if c.isalnum() or c in "/*" else quote(c, errors="surrogateescape") for c in characters)
 
 
 def first_line(exc: Exception) -> str:

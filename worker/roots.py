@@ -1,0 +1,38 @@
+"""Whether photos can be read in the folders of SIGHTLINE_PHOTO_ROOTS, for whoever starts something that reads them.
+
+Knows no photo.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from worker.words import reason, say
+
+#: What people put between folders who are used to PATH.
+SEPARATED = re.compile(r"[:;\s]+[/~]")
+
+
+def faults(roots: Iterable[Path]) -> dict[Path, str]:
+    """A sentence for each folder that cannot be looked into now, in the language that is set."""
+    return {root: fault for root in roots if (fault := _fault(root)) is not None}
+
+
+def _fault(root: Path) -> str | None:
+    try:
+        os.scandir(root).close()
+    except FileNotFoundError:
+        why = say("it is not there")
+    except NotADirectoryError:
+        why = say("it is no folder")
+    except OSError as exc:
+        why = reason(exc)
+    else:
+        return None
+    fault = say("no photo can be read in {folder} (SIGHTLINE_PHOTO_ROOTS): {why}.", folder=root, why=why)
+    if SEPARATED.search(str(root)):
+        fault += " " + say("Between two folders stands a comma.")
+    return fault
