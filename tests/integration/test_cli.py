@@ -298,6 +298,12 @@ def test_doctor_says_what_to_do_where_nothing_runs(tmp_path: Path) -> None:
     assert "SIGHTLINE_BROKER_URL" in checks["broker"]["message"]
     assert "no-such-tag" in checks["model"]["message"]
     assert "SIGHTLINE_PHOTO_ROOTS" in checks["photo folders"]["message"]
+    said = [check["message"] for check in checks.values()]
+    assert [message for message in said if "failed: Connection refused" in message] == [checks["database"]["message"]]
+    assert checks["queues"]["message"] == "not checked: see above, broker"
+    assert checks["index"]["message"] == "not checked: see above, database"
+    assert checks["workers"]["message"] == "not checked: see above, broker, database"
+    assert not any(".." in message or "**" in message for message in said)
 
 
 def test_a_worker_without_its_weights_stops_and_says_how_to_get_them(stack: Stack) -> None:

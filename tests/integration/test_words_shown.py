@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -259,11 +260,17 @@ def test_refused_photos_are_listed_with_what_files_have_gone_and_tried_again(
         return {photo["path"]: photo for photo in json.loads(out)["photos"]}
 
     first = listed()
+    ((_, _, out, _),) = said_by(stack.settings, ["doctor", "--json"])
+    checked = json.loads(out)["photos"]
     client.rebuild_index(timeout_s=60)
     second = listed("--code", "not_an_image", "--code", "file_gone")
     mended.write_bytes(scenes[2].path.read_bytes() + b"mended")
     ((_, code, out, _),) = said_by(stack.settings, ["refused", str(photo_id), "--retry"])
 
+    counts = Counter(photo["code"] for photo in first.values())
+    assert {"not_an_image", "file_gone"} <= counts.keys()
+    said = dict(re.findall(r"(\w+): (\d+)", checked["message"]))
+    assert (checked["ok"], {code: int(count) for code, count in said.items()}) == (True, counts)
     assert first[str(mended)]["code"] == "not_an_image"
     assert first[str(mended)]["photo_id"] == photo_id
     assert first[str(mended)]["since"] == second[str(mended)]["since"] != ""

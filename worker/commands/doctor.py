@@ -20,6 +20,7 @@ from worker.broker import parking, refuses_writes
 from worker.commands.connections import open_client, open_store
 from worker.commands.terminal import UNWELL, AsJson, out, printable, show
 from worker.errors import BadGeneration, Permanent, WorkerError
+from worker.roots import faults
 from worker.settings import Settings
 from worker.settings import load as load_settings
 from worker.words import in_language, say, told
@@ -34,7 +35,7 @@ PATIENCE_S = 5
 def doctor(as_json: AsJson = False) -> None:
     """Check settings, broker, database, model, index and workers, and say what to do."""
     settings = load_settings()
-    checks = [(name, *_checked(check, settings)) for name, check in _checks()]
+    checks = list(_checked(settings))
     rows = backends(settings)
 
     def table() -> None:
@@ -65,7 +66,7 @@ def broker(settings: Settings) -> str:
         connection.ensure_connection(max_retries=1, timeout=PATIENCE_S)
         why = refuses_writes(connection)
     if why:
-        raise _unwell(f"{shown(url)}: {say(why)}")
+        raise _Unwell(f"{shown(url)}: {say(why)}")
     return say("{broker} answers", broker=shown(url))
 
 
@@ -84,7 +85,7 @@ def keys(settings: Settings) -> str:
                 "interactive,bulk,index` with these two set as there until no message is left (deploy/README.md)."
             )
             left = ", ".join(f"{name} {count}" for name, count in place.left.items())
-            raise _unwell(say(words, database=place.database, left=left))
+            raise _Unwell(say(words, database=place.database, left=left))
     others = [name for place in found for name in place.others]
     if others:
         words = to_say(
@@ -103,7 +104,7 @@ def queues(settings: Settings) -> str:
         count = parked.count()
     if count:
         words = to_say("{count} items in the queues could not be read: `sightline parked` shows them.")
-        raise _unwell(say(words, count=count))
+        raise _Unwell(say(words, count=count))
     return say("nothing lay in them that could not be read")
 
 
@@ -114,7 +115,7 @@ def database(settings: Settings) -> str:
         there, wanted = revisions(store.database.engine, schema=settings.db_schema)
     if there != wanted:
         behind = to_say("at revision {there}, this release needs {wanted}. Run `sightline migrate`.")
-        raise _unwell(say(behind, there=there, wanted=wanted))
+        raise _Unwell(say(behind, there=there, wanted=wanted))
     return say("answers, at revision {there}", there=there)
 
 
@@ -129,7 +130,7 @@ def model(settings: Settings) -> str:
     from worker.runtime import load
 
     if not weights_at_hand(settings.encoder):
-        raise _unwell(
+        raise _Unwell(
             say(
                 "the weights of {encoder} are not on this machine. A worker downloads them at its start if it can "
                 "reach the model hub, and otherwise says how to bring them.",
@@ -202,15 +203,15 @@ def index(settings: Settings) -> str:
             "the log does not hold the changes at which these generations were built: {numbers}. The database was "
             "restored, but not all of it. They serve no more; run `sightline rebuild`."
         )
-        raise _unwell(say(part, numbers=", ".join(lost)))
+        raise _Unwell(say(part, numbers=", ".join(lost)))
     if newest is None:
-        raise _unwell(say("no generation is published yet. Run `sightline rebuild`.") + beside)
+        raise _Unwell(say("no generation is published yet. Run `sightline rebuild`.") + beside)
     published, model_key = newest
     try:
         opened = files.open(published.number, model_key=model_key, mark=published.mark).manifest
     except BadGeneration as exc:
         words = say("{why}. Until you run `sightline rebuild`, workers hold more in memory.", why=exc.message)
-        raise _unwell(words + beside) from exc
+        raise _Unwell(words + beside) from exc
     whole = say(
         "generation {number} of {model}: {count} photos at seq {seq}, files whole",
         number=opened.number,
@@ -229,27 +230,30 @@ def pictures(settings: Settings) -> str:
             "{count} photos were indexed before pictures were compared: copies of them that differ more than by having "
             "been saved again speak as other photos. Run `sightline embed --missing`, which looks at them again."
         )
-        raise _unwell(say(words, count=unseen))
+        raise _Unwell(say(words, count=unseen))
     return say("all have been looked at, to know copies of them")
 
 
 def photo_roots(settings: Settings) -> str:
-    lacking = [str(root) for root in settings.photo_roots if not root.is_dir()]
-    if lacking:
-        raise _unwell(say("not there: {roots} (SIGHTLINE_PHOTO_ROOTS)", roots=", ".join(lacking)))
+    if faulty := faults(settings.photo_roots):
+        raise _Unwell("\n".join(faulty.values()))
     if not settings.photo_roots and not settings.url_hosts:
-        raise _unwell(say("no folder and no host is allowed. Set SIGHTLINE_PHOTO_ROOTS to where the photos lie."))
+        raise _Unwell(say("no folder and no host is allowed. Set SIGHTLINE_PHOTO_ROOTS to where the photos lie."))
     return ", ".join(map(str, settings.photo_roots)) or say("URLs of {hosts}", hosts=", ".join(settings.url_hosts))
 
 
 def photos(settings: Settings) -> str:
     """Never unwell: it is the photos' fault, or their owner's wish."""
     with open_store(settings) as store:
-        counted = Counter(photo.code for photo in store.attempts.not_taken())
+        counted = store.attempts.not_taken_counts()
     if not counted:
         return say("none is refused, no file has changed or gone")
-    counts = ", ".join(f"{code}: {count}" for code, count in counted.most_common())
-    return say("not all are taken or as they were: {counts}. `sightline refused` lists them.", counts=counts)
+    counts = ", ".join(f"{code}: {count}" for code, count in Counter(counted).most_common())
+    return say(
+        "looked at. Some are refused, or their file has changed or is gone, which disturbs no others: {counts}. "
+        "`sightline refused` lists them.",
+        counts=counts,
+    )
 
 
 def workers(settings: Settings) -> str:
@@ -258,28 +262,48 @@ def workers(settings: Settings) -> str:
     return say("answer: {count} photos indexed with {model}", count=reply.indexed, model=reply.model_key)
 
 
-def _checks() -> Iterator[tuple[str, Callable[[Settings], str]]]:
-    yield to_say("broker"), broker
-    yield to_say("keys"), keys
-    yield to_say("queues"), queues
-    yield to_say("database"), database
-    yield to_say("photos table"), photos_table
-    yield to_say("model"), model
-    yield to_say("index"), index
-    yield to_say("pictures"), pictures
-    yield to_say("photo folders"), photo_roots
-    yield to_say("photos"), photos
-    yield to_say("workers"), workers
+def _checks() -> Iterator[tuple[str, Callable[[Settings], str], Sequence[Callable[[Settings], str]]]]:
+    """(name, check, those that must be well before it can be made)."""
+    yield to_say("broker"), broker, ()
+    yield to_say("keys"), keys, (broker,)
+    yield to_say("queues"), queues, (broker,)
+    yield to_say("database"), database, ()
+    yield to_say("photos table"), photos_table, (database,)
+    yield to_say("model"), model, ()
+    yield to_say("index"), index, (database,)
+    yield to_say("pictures"), pictures, (database,)
+    yield to_say("photo folders"), photo_roots, ()
+    yield to_say("photos"), photos, (database,)
+    yield to_say("workers"), workers, (broker, database)
 
 
-def _checked(check: Callable[[Settings], str], settings: Settings) -> tuple[bool, str]:
+def _checked(settings: Settings) -> Iterator[tuple[str, bool, str]]:
+    """(name, whether all is well, a sentence). What is the matter is said where it is found, and not by all that need
+    the same."""
+    unwell: dict[Callable[[Settings], str], str] = {}
+    for name, check, needed in _checks():
+        if lacking := [unwell[other] for other in needed if other in unwell]:
+            fine, words = False, say("not checked: see above, {checks}", checks=", ".join(map(say, lacking)))
+        else:
+            fine, words = _made(check, settings)
+        if not fine:
+            unwell[check] = name
+        yield name, fine, words
+
+
+def _made(check: Callable[[Settings], str], settings: Settings) -> tuple[bool, str]:
     try:
         return True, check(settings)
+    except _Unwell as exc:
+        return False, exc.message
     except (WorkerError, SightlineError) as exc:
         return False, told(exc.code, exc.message)
     except (ValueError, OSError) as exc:
         return False, in_language(str(exc))
 
 
-def _unwell(message: str) -> Permanent:
-    return Permanent(Code.NOT_READY, message)
+class _Unwell(Permanent):
+    """What a check has found, in the language that is set."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Code.NOT_READY, message)

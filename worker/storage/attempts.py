@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import case, delete, exists, func, literal, or_, select, text, union_all
+from sqlalchemy import ColumnElement, and_, case, delete, exists, func, literal, or_, select, text, union_all
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from producer_client.contract import Code
@@ -93,11 +93,7 @@ class Attempts:
             literal("").label("message"),
             func.coalesce(entries.c.path, "").label("path"),
             entries.c.file_state_at.label("since"),
-        ).where(
-            ~entries.c.removed,
-            entries.c.file_state.is_not(None),
-            ~exists().where(refusals.c.photo_id == entries.c.photo_id),
-        )
+        ).where(_file_is_odd())
         both = union_all(of_rows, of_files).subquery()
         query = select(both).order_by(both.c.photo_id)
         if photo_ids is not None:
@@ -109,6 +105,17 @@ class Attempts:
                 NotTaken(row.photo_id, row.code, row.message, row.path, iso(row.since))
                 for row in connection.execute(query)
             ]
+
+    def not_taken_counts(self) -> dict[str, int]:
+        """How many there are of each code, which is asked without a look at any row of the table of photos."""
+        of_rows = select(refusals.c.code, func.count().label("photos")).group_by(refusals.c.code)
+        of_files = (
+            select(func.concat("file_", entries.c.file_state).label("code"), func.count().label("photos"))
+            .where(_file_is_odd())
+            .group_by(entries.c.file_state)
+        )
+        with self._database.begin() as connection:
+            return {row.code: row.photos for row in connection.execute(union_all(of_rows, of_files))}
 
     def count_delivery(self, task_id: str) -> int:
         """Count one more delivery of a message whose worker died, before it is tried; returns how many there were."""
@@ -123,3 +130,12 @@ class Attempts:
                 )
                 or 0
             )
+
+
+def _file_is_odd() -> ColumnElement[bool]:
+    """Of an entry: its file has changed or gone, and nothing else is the matter with the photo."""
+    return and_(
+        ~entries.c.removed,
+        entries.c.file_state.is_not(None),
+        ~exists().where(refusals.c.photo_id == entries.c.photo_id),
+    )
