@@ -12,6 +12,7 @@ import math
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Never
 
@@ -20,7 +21,9 @@ import numpy as np
 from producer_client.arguments import read_items
 from producer_client.client import Sightline
 from producer_client.contract import Code, Embedded, EmbedItem, NewPhoto, Photo, Provenance, Refused
+from producer_client.errors import short
 from producer_client.fields import LAT, LON, METHOD, take
+from producer_client.plain import shown
 from worker.core.vectors import Vector, unit_rows
 from worker.errors import Permanent
 from worker.prefixes import Prefixes
@@ -31,6 +34,11 @@ from worker.survey import LegacyPhoto, Report
 SAME_MODEL = 0.999
 #: Old vectors that are compared with new ones before any is kept.
 SAMPLE = 16
+#: What the pickle must hold, and all that it may.
+NEEDED = ("paths", "embeddings")
+NAMES = "paths, embeddings, metadata"
+#: Of what it holds instead, as many as are named.
+MOST_NAMES = 20
 #: Kinds of numbers that an array may hold: floats, signed and unsigned integers, booleans.
 NUMBERS = "fiub"
 
@@ -52,17 +60,29 @@ def read_pickle(
     """Entries of the guide's `embeddings.pkl`. provenance_of: what a method's name means. root: where relative paths
     start. prefixes: of paths that another machine wrote, see worker.prefixes.
 
-    Raises NotThatPickle naming what it refuses, and OSError for a file that cannot be read.
+    Raises NotThatPickle naming what it refuses.
     """
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as exc:
+        raise NotThatPickle(f"{path} cannot be opened: {exc.strerror}") from exc
     try:
         found = _Reader(io.BytesIO(content)).load()
     except NotThatPickle:
         raise
     except Exception as exc:  # others' code: pickle, which raises a dozen types (its manual); the file is refused
-        raise NotThatPickle(f"{path} is not a whole pickle: {type(exc).__name__}: {exc}") from exc
-    if not isinstance(found, dict) or not {"paths", "embeddings"} <= set(found):
-        raise NotThatPickle(f"{path} holds no dictionary with paths and embeddings, as build_clip_index.py writes it")
+        raise NotThatPickle(f"{path} is no pickle, or not a whole one") from exc
+    if not isinstance(found, dict):
+        kind = type(found).__name__
+        raise NotThatPickle(
+            f"{path} holds no dictionary, but what is of type {kind}; build_clip_index.py writes one with {NAMES}"
+        )
+    if lacking := ", ".join(name for name in NEEDED if name not in found):
+        names = short(", ".join(map(shown, islice(found, MOST_NAMES)))) or "nothing"
+        raise NotThatPickle(f"{path} lacks {lacking}; it holds {names}, and build_clip_index.py writes {NAMES}")
+    if not isinstance(found["paths"], list | tuple | np.ndarray):
+        kind = type(found["paths"]).__name__
+        raise NotThatPickle(f"its paths are no list, but of type {kind}")
     paths, vectors = list(found["paths"]), _vectors(found["embeddings"])
     metadata = _metadata(found.get("metadata"), paths)
     if not len(paths) == len(vectors) == len(metadata):
@@ -134,30 +154,42 @@ def same_model(old: Mapping[int, Vector], new: Mapping[int, Vector]) -> bool:
     )
 
 
+def counted_as(
+    photos: Sequence[LegacyPhoto], report: Report, *, trust: Provenance | None = None
+) -> dict[int, Provenance]:
+    """{number of a photo: what its coordinates count as}; none of those that have none, or none that can be told.
+
+    Coordinates that contradict each other do not count, those of a default point as fallback. trust: what coordinates
+    count as of which no rule says how they came to be; derived, which is never evidence, unless given. It does not hold
+    for a point that many photos share: whether that is a place is a question.
+    """
+    unknown = {*report.bad_coordinates, *(number for group in report.conflicts for number in group)}
+    default, doubtful = report.at_points(default=True), report.at_points(default=False)
+    counted: dict[int, Provenance] = {}
+    for photo in photos:
+        if photo.lat is None or photo.number in unknown:
+            continue
+        counted[photo.number] = photo.provenance
+        if photo.number in default:
+            counted[photo.number] = Provenance.FALLBACK
+        elif photo.provenance is Provenance.DERIVED and trust is not None and photo.number not in doubtful:
+            counted[photo.number] = trust
+    return counted
+
+
 def to_add(
     photos: Sequence[LegacyPhoto], report: Report, *, trust: Provenance | None = None
 ) -> list[NewPhoto | Refused]:
     """What to send of them: each path once, no missing file; the ref is the photo's number. One that no message can
-    carry is refused, and its neighbours are sent.
-
-    Coordinates that contradict each other stay behind, those of a default point count as fallback. trust: what
-    coordinates count as of which no rule says how they came to be; derived, which is never evidence, unless given. It
-    does not hold for a point that many photos share: whether that is a place is a question.
-    """
+    carry is refused, and its neighbours are sent. trust: see `counted_as`, without which no coordinates are sent."""
     left_out = {*report.missing, *(number for group in report.duplicates for number in group[1:])}
-    unknown = {*report.bad_coordinates, *(number for group in report.conflicts for number in group)}
-    default, doubtful = report.at_points(default=True), report.at_points(default=False)
+    counted = counted_as(photos, report, trust=trust)
     new: list[NewPhoto] = []
     for photo in photos:
         if photo.number in left_out:
             continue
-        known = photo.lat is not None and photo.number not in unknown
-        provenance = photo.provenance
-        if photo.number in default:
-            provenance = Provenance.FALLBACK
-        elif provenance is Provenance.DERIVED and trust is not None and photo.number not in doubtful:
-            provenance = trust
-        place = (photo.lat, photo.lon, provenance) if known else (None, None, None)
+        provenance = counted.get(photo.number)
+        place = (None, None, None) if provenance is None else (photo.lat, photo.lon, provenance)
         new.append(_new_photo(photo, *place))
     return read_items(NewPhoto, new)
 
@@ -243,7 +275,9 @@ def _vectors(embeddings: Any) -> list[Vector | None]:
     try:
         rows = np.array(embeddings, dtype=np.float32)
     except (ValueError, TypeError) as exc:
-        raise NotThatPickle(f"its embeddings are no matrix of numbers: {exc}") from exc
+        raise NotThatPickle("its embeddings are no matrix of numbers, one row for each photo") from exc
+    if rows.ndim == 0:
+        raise NotThatPickle("its embeddings are no matrix of numbers, one row for each photo")
     if rows.ndim == 3 and rows.shape[1] == 1:
         rows = rows[:, 0]  # a list of encode_image's [1, d]
     if len(rows) == 0:
@@ -259,7 +293,12 @@ def _vectors(embeddings: Any) -> list[Vector | None]:
 def _metadata(given: Any, paths: Sequence[Any]) -> list[Any]:
     if given is None:
         return [{} for _ in paths]
-    return [given.get(path, {}) for path in paths] if isinstance(given, dict) else list(given)
+    if isinstance(given, dict):
+        return [given.get(path, {}) for path in paths]
+    if not isinstance(given, list | tuple | np.ndarray):
+        kind = type(given).__name__
+        raise NotThatPickle(f"its metadata is no list or dictionary, but of type {kind}")
+    return list(given)
 
 
 def _photo(

@@ -72,6 +72,11 @@ class Report:
         """Photos at points that many share: at those that all facts call a default, or at all others."""
         return {number for point in self.points if point.is_default is default for number in point.numbers}
 
+    def trust(self, photos: Sequence[LegacyPhoto], counted: Mapping[int, Provenance]) -> None:
+        """Count as trusted what will be, where that is not what the photos say of themselves."""
+        zeros = {photo.number for photo in photos if (photo.lat, photo.lon) == (0, 0)}
+        self.trusted = sum(provenance.trusted for number, provenance in counted.items() if number not in zeros)
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"unreadable": [refused.to_wire() for refused in self.unreadable]}
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,10 +19,13 @@ import pytest
 
 from producer_client import Sightline
 from producer_client.contract import Code, Embedded, EmbedItem, NewPhoto, Provenance, Refused
+from worker.cli import main
+from worker.commands.reports import kept_line
 from worker.core.vectors import Vectors, unit_rows
-from worker.legacy import NotThatPickle, read_pickle, reusable_vectors, same_model, to_add
+from worker.legacy import NotThatPickle, counted_as, read_pickle, reusable_vectors, same_model, to_add
 from worker.settings import Settings
 from worker.survey import LegacyPhoto, PrefixUse, Report, examine, uses
+from worker.words import in_language
 
 PROVENANCE = Settings().provenance_of
 
@@ -341,3 +345,109 @@ def test_a_file_that_was_replaced_after_the_pickle_was_written_does_not_get_the_
     assert model_key == "model@1"
     assert set(reused) == {hashlib.sha256(b"picture %d" % number).hexdigest() for number in (0, 2)}
     assert none == {}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (
+            [1, 2],
+            "holds no dictionary, but what is of type list; build_clip_index.py writes one with paths, embeddings,",
+        ),
+        ({}, "lacks paths, embeddings; it holds nothing, and build_clip_index.py writes paths, embeddings, metadata"),
+        (
+            {"image_paths": [], "features": [], 7: 1},
+            "lacks paths, embeddings; it holds 'image_paths', 'features', 7, and build_clip_index.py writes",
+        ),
+        ({"paths": [], "C:\\vectors": []}, "lacks embeddings; it holds 'paths', 'C:\\vectors', and"),
+        ({"embeddings": []} | {"x" * 900 + str(n): n for n in range(400)}, "lacks paths; it holds 'embeddings', 'xx"),
+        (as_the_guide() | {"paths": 5}, "its paths are no list, but of type int"),
+        (as_the_guide() | {"paths": None}, "its paths are no list, but of type NoneType"),
+        (as_the_guide() | {"metadata": 5}, "its metadata is no list or dictionary, but of type int"),
+        (as_the_guide() | {"embeddings": None}, "its embeddings are no matrix of numbers"),
+        (as_the_guide() | {"embeddings": "abc"}, "its embeddings are no matrix of numbers"),
+        (as_the_guide() | {"embeddings": [[1], [1, 2], [1]]}, "its embeddings are no matrix of numbers"),
+        (b"hello", "is no pickle, or not a whole one"),
+        (pickle.dumps(as_the_guide())[:-40], "is no pickle, or not a whole one"),
+    ],
+)
+def test_another_pickle_is_refused_with_what_it_holds_and_what_it_should(
+    write: Callable[..., Path], wrong: Any, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(wrong)
+
+    with pytest.raises(NotThatPickle) as caught:
+        read_pickle(path, PROVENANCE)
+
+    message = caught.value.message
+    assert said in message
+    assert len(message) <= 1000
+    monkeypatch.setenv("SIGHTLINE_LANG", "ru")
+    assert re.search("[а-я]", in_language(message))
+
+
+def test_a_pickle_that_cannot_be_opened_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(NotThatPickle) as caught:
+        read_pickle(tmp_path, PROVENANCE)
+
+    assert caught.value.message == f"{tmp_path} cannot be opened: Is a directory"
+
+
+def test_what_is_to_be_trusted_is_counted_as_it_will_be() -> None:
+    """With --trust the report said 0 of all that were trusted then."""
+    centre = [photo(10 + n, f"/c{n}.jpg", 55.7558, 37.6176) for n in range(5)]
+    fixed = [LegacyPhoto(20, "/m.jpg", 3.0, 4.0, Provenance.CONFIRMED, {})]
+    twice = [photo(21, "/t.jpg", 1.0, 2.0), photo(22, "/t.jpg", 9.0, 2.0)]
+    odd = [photo(23, "/z.jpg", 0.0, 0.0), photo(24, "/n.jpg"), photo(25, "/o.jpg", 91.0, 0.0)]
+    photos = [photo(0, "/a.jpg", 1.0, 2.0), photo(1, "/gone.jpg", 5.0, 2.0), *centre, *fixed, *twice, *odd]
+    report = examine(photos, lambda path: path != "/gone.jpg")
+
+    counts = {}
+    for trust in (None, Provenance.SURVEYED, Provenance.FALLBACK):
+        report.trust(photos, counted_as(photos, report, trust=trust))
+        counts[trust] = report.trusted
+
+    assert counts == {None: 1, Provenance.SURVEYED: 3, Provenance.FALLBACK: 1}
+    new = sent(to_add(photos, report, trust=Provenance.SURVEYED))
+    trusted = [n for n, item in new.items() if item.provenance is not None and item.provenance.trusted]
+    assert trusted == [0, 20, 23], "those with a file; a worker makes a default of exactly 0, 0"
+
+
+@pytest.mark.parametrize("language", ["en", "ru"])
+def test_a_pickle_all_of_whose_files_are_gone_says_so_and_nothing_of_vectors(
+    write: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    language: str,
+) -> None:
+    monkeypatch.setenv("SIGHTLINE_LANG", language)
+    file = write(as_the_guide())
+
+    said = {}
+    for words in ((), ("--dry-run",), ("--dry-run", "--trust", "surveyed"), ("--json",)):
+        monkeypatch.setattr("sys.argv", ["sightline", "import-legacy", str(file), *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said[words] = ended.value.code or 0, " ".join(capsys.readouterr().out.split())
+
+    hint = {"en": "None of its files is there.", "ru": "Ни одного из его файлов нет на месте."}[language]
+    assert [code for code, _ in said.values()] == [1, 0, 0, 1]
+    for words in ((), ("--dry-run",), ("--dry-run", "--trust", "surveyed")):
+        assert hint in said[words][1]
+        assert "--path-prefix" in said[words][1]
+        assert "embedded again" not in said[words][1]
+        assert "заново" not in said[words][1]
+    trusted = re.search(
+        r"(of these to be trusted|из них достоверных) │ (\d+)", said["--dry-run", "--trust", "surveyed"][1]
+    )
+    assert trusted is not None
+    assert trusted[2] == "3"
+    assert json.loads(said["--json",][1])["imported"] == 0
+
+
+@pytest.mark.parametrize(
+    ("reused", "compared", "said"),
+    [(3, True, "vectors kept: 3"), (0, True, "not of this model"), (0, False, "no file of it is as it was")],
+)
+def test_what_became_of_old_vectors_is_said_with_its_reason(reused: int, compared: bool, said: str) -> None:
+    assert said in kept_line(reused, compared=compared)

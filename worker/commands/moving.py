@@ -18,7 +18,7 @@ from rich.table import Table
 from producer_client import NewPhoto, Pending, Photo, Provenance, Refused
 from worker import listed
 from worker.commands.connections import open_client, open_store
-from worker.commands.reports import named_lines, point_lines, prefix_lines, report_table
+from worker.commands.reports import kept_line, named_lines, none_there_line, point_lines, prefix_lines, report_table
 from worker.commands.terminal import (
     AsJson,
     Misused,
@@ -81,7 +81,7 @@ def import_legacy(
     Rows of the photos table that are there stay as they are without --update-rows. With --dry-run every one is listed
     that the old file says something else of, no weaker than what it has: as it is, and as it would be.
     """
-    from worker.legacy import read_pickle, reusable_vectors, to_add
+    from worker.legacy import counted_as, read_pickle, reusable_vectors, to_add
     from worker.storage.source import PhotoFiles, is_file
     from worker.survey import compare_points, examine, uses
 
@@ -89,7 +89,7 @@ def import_legacy(
     pairs = settings.path_prefixes
     try:
         photos = read_pickle(file, settings.provenance_of, root=root.resolve(), prefixes=pairs)
-    except (OSError, Permanent) as exc:
+    except Permanent as exc:
         fail(str(exc))
     report = examine(photos, lambda path: is_file(Path(path)))
     report.prefixes = uses(pairs, photos, report.missing)
@@ -100,6 +100,7 @@ def import_legacy(
         changed_at=_time_of,
         vectors=lambda numbers: {number: old[number] for number in numbers if number in old},
     )
+    report.trust(photos, counted_as(photos, report, trust=trust))
     to_send = to_add(photos, report, trust=trust)
     written = settings.write_rows if update_rows is None else update_rows
     new = [replace(item, update_row=written) for item in to_send if isinstance(item, NewPhoto)]
@@ -108,8 +109,8 @@ def import_legacy(
     if dry_run and new:
         with open_store(settings) as store:
             changes = store.rows.changes([_as_entry(item, PhotoFiles(settings)) for item in new])
-    stored = 0
-    reused = 0
+    stored = reused = 0
+    kept = ""
     pending: list[Pending] = []
     if not dry_run and new:
         with open_client(settings) as client, open_store(settings) as store, progress_bar(say("importing")) as progress:
@@ -118,11 +119,14 @@ def import_legacy(
             vectors, model_key = reusable_vectors(photos, new, client, written_at=file.stat().st_mtime)
             store.vectors.keep(vectors, model_key)
             reused = len(vectors)
+            kept = kept_line(reused, compared=bool(model_key))
             with told_when_stopped(len(new)) as told:
                 outcomes = client.add_many(new, timeout_s=timeout, progress=both(progress, told))
         imported, refused_now, pending = parted(outcomes)
         refused += refused_now
         stored = len(imported)
+
+    none_there = none_there_line(report)
 
     def table() -> None:
         out.print(report_table(str(file), report))
@@ -133,19 +137,15 @@ def import_legacy(
         ]:
             out.print(line, highlight=False, soft_wrap=True)
         print_refused([Refused(photos[int(r.ref)].path, r.code, r.message) for r in refused])
+        if none_there:
+            out.print(none_there, highlight=False)
         if dry_run:
             if changes:
                 out.print(_changes_table(changes, written=written))
             out.print(say("[yellow]nothing was changed[/]; photos to import: {count}", count=len(new)))
             return
-        kept = say("all embedded again: its vectors are not of this model")
-        if reused:
-            kept = say("vectors kept: {count}", count=reused)
-        out.print(
-            say(
-                "[green]{stored} imported[/], {refused} refused; {kept}", stored=stored, refused=len(refused), kept=kept
-            )
-        )
+        done = say("[green]{stored} imported[/], {refused} refused", stored=stored, refused=len(refused))
+        out.print(f"{done}; {kept}" if stored else done)
         print_pending(pending)
 
     facts = {
@@ -160,7 +160,7 @@ def import_legacy(
         "refused": [outcome.to_wire() for outcome in refused],
         "pending": [outcome.to_wire() for outcome in pending],
     }
-    show(as_json, facts, table, refused=[*refused, *pending])
+    show(as_json, facts, table, refused=[*refused, *pending, *([none_there] if none_there and not dry_run else [])])
 
 
 def backfill(

@@ -67,6 +67,25 @@ def named_lines(report: Report, photos: Sequence[LegacyPhoto]) -> Iterator[str]:
             yield say("  and {count} more; --json has all of them", count=len(numbers) - NAMED)
 
 
+def none_there_line(report: Report) -> str:
+    """What to do where every file is missing; nothing otherwise."""
+    if not report.photos or len(report.missing) < report.photos:
+        return ""
+    return say(
+        "None of its files is there. Relative paths start from --root; --path-prefix OLD=NEW says which folder here "
+        "one of another machine is."
+    )
+
+
+def kept_line(reused: int, *, compared: bool) -> str:
+    """What became of the vectors of an old pickle."""
+    if reused:
+        return say("vectors kept: {count}", count=reused)
+    if compared:
+        return say("all embedded again: its vectors are not of this model")
+    return say("all embedded again: no file of it is as it was, to compare its vectors by")
+
+
 def point_lines(report: Report, *, settings: Settings | None = None, trust: bool = False) -> Iterator[str]:
     """Points that many photos share, as questions with what is known; SQL only where all of it speaks for a default.
 
