@@ -122,7 +122,8 @@ def look_at_pictures(
 def rebuild_lines(reply: RebuildReply) -> Iterator[str]:
     """What a rebuild did, as a person reads it."""
     refused = say(" ({count} refused)", count=reply.refused) if reply.refused else ""
-    yield _line(say("photos with coordinates:"), reply.with_coordinates)
+    placed = say("{count} (in their rows or beside them)", count=reply.with_coordinates)
+    yield _line(say("photos with coordinates:"), placed)
     yield _line(say("valid files:"), f"{reply.valid_files}{refused}")
     if reply.unknown_files:
         count, why = reply.unknown_files, escape(in_language(short(reply.unknown_why or "")))

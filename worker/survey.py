@@ -58,9 +58,11 @@ class Report:
 
     photos: int = 0
     with_coordinates: int = 0
+    beside: int = 0  #: others whose coordinates are known in Sightline's own tables
     missing: list[int] = field(default_factory=list)
-    duplicates: list[list[int]] = field(default_factory=list)  #: groups of one path
-    conflicts: list[list[int]] = field(default_factory=list)  #: groups of one path and points too far apart
+    without_path: list[int] = field(default_factory=list)  #: they name no file at all
+    duplicates: list[list[int]] = field(default_factory=list)  #: groups of one file
+    conflicts: list[list[int]] = field(default_factory=list)  #: groups of one file and points too far apart
     points: list[SharedPoint] = field(default_factory=list)  #: of many photos each, the one of most first
     bad_coordinates: list[int] = field(default_factory=list)
     trusted: int = 0
@@ -92,16 +94,26 @@ def rows_of_table(rows: Rows, progress: Callable[[int, int], None], total: int) 
     return photos
 
 
-def examine(photos: Sequence[LegacyPhoto], is_there: Callable[[str], bool]) -> Report:
-    """Duplicates, contradictions, default points and missing files among some photos."""
+def examine(
+    photos: Sequence[LegacyPhoto], is_there: Callable[[str], bool], file_of: Callable[[str], str] = str
+) -> Report:
+    """Duplicates, contradictions, default points and missing files among some photos.
+
+    file_of: one name for all spellings of a file's path.
+    """
     report = Report(photos=len(photos))
-    there = {path: is_there(path) for path in {photo.path for photo in photos}}
-    by_path: dict[str, list[LegacyPhoto]] = defaultdict(list)
+    paths = {photo.path for photo in photos if photo.path}
+    there = {"": False} | {path: is_there(path) for path in paths}
+    files = {path: file_of(path) for path in paths}
+    by_file: dict[str, list[LegacyPhoto]] = defaultdict(list)
     by_point: dict[tuple[float, float], list[LegacyPhoto]] = defaultdict(list)
     for photo in photos:
-        by_path[photo.path].append(photo)
-        if not there[photo.path]:
-            report.missing.append(photo.number)
+        if not photo.path:
+            report.without_path.append(photo.number)
+        else:
+            by_file[files[photo.path]].append(photo)
+            if not there[photo.path]:
+                report.missing.append(photo.number)
         if photo.lat is None or photo.lon is None:
             continue
         if not (-90 <= photo.lat <= 90 and -180 <= photo.lon <= 180):
@@ -111,14 +123,14 @@ def examine(photos: Sequence[LegacyPhoto], is_there: Callable[[str], bool]) -> R
         report.with_file += there[photo.path]
         report.trusted += photo.provenance.trusted and not at_default_point(photo.lat, photo.lon)
         by_point[photo.lat, photo.lon].append(photo)
-    for group in by_path.values():
+    for group in by_file.values():
         if len(group) > 1:
             report.duplicates.append([photo.number for photo in group])
             if _apart_m(group) > CONFLICT_M:
                 report.conflicts.append([photo.number for photo in group])
     for (lat, lon), group in sorted(by_point.items(), key=lambda item: -len(item[1])):
         # Exactly 0, 0 is no question.
-        if len({photo.path for photo in group}) >= MANY and not at_default_point(lat, lon):
+        if len({files.get(photo.path) for photo in group}) >= MANY and not at_default_point(lat, lon):
             trusted = sum(photo.provenance.trusted for photo in group)
             report.points.append(SharedPoint(lat, lon, [photo.number for photo in group], trusted=trusted))
     return report
@@ -171,7 +183,7 @@ def unreadable(
 ) -> list[Refused]:
     """Photos with coordinates that `read` refuses, as a worker would. URLs are not fetched; `missing` is known."""
     absent = set(missing)
-    todo = [p for p in photos if p.lat is not None and p.number not in absent and "://" not in p.path]
+    todo = [p for p in photos if p.lat is not None and p.path and p.number not in absent and "://" not in p.path]
 
     def look(photo: LegacyPhoto) -> Refused | None:
         try:

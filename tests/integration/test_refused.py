@@ -76,13 +76,17 @@ def test_all_that_try_a_photo_remember_the_same_of_it(
     broken.write_text("no photo")
     (photo_id,) = insert(store, settings, broken)
 
-    seen: list[NotTaken] = []
+    def at() -> Any:
+        with store.database.engine.connect() as connection:
+            return connection.scalar(text(f"SELECT at FROM {settings.db_schema}.refusals"))
+
+    seen: list[tuple[NotTaken, Any]] = []
     for again in (Photo(photo_id=photo_id), Photo(path=str(broken)), None):
         if again is None:
             library.rebuilding.rebuild()
         else:
             add(library, again)
-        seen += store.attempts.not_taken()
+        seen += [(photo, at()) for photo in store.attempts.not_taken()]
 
     assert len(seen) == 3
     assert len(set(seen)) == 1, "the sentence, and since when"

@@ -282,6 +282,33 @@ def test_refused_photos_are_listed_with_what_files_have_gone_and_tried_again(
     assert str(mended) not in listed()
 
 
+def test_of_photos_that_are_asked_for_by_id_the_others_are_not_spoken_for(
+    stack: Stack, client: Sightline, scenes: list[Scene]
+) -> None:
+    taken = str(client.add_to_index(path=str(scenes[0].path)).photo_id)
+    commands = [
+        ["refused", taken],
+        ["refused", taken, "999999999"],
+        ["refused", "999999999", "--retry"],
+        ["refused", "--code", "too_thin"],
+        ["refused", taken, "999999999", "--json"],
+    ]
+
+    one, mixed, unknown, of_code, as_json = said_by(stack.settings, *commands, SIGHTLINE_LANG="en")
+    russian = list(said_by(stack.settings, *commands[:4], SIGHTLINE_LANG="ru"))
+
+    for said in (one, mixed, of_code):
+        assert "none of those that were asked for is refused" in " ".join(said[2].split())
+    assert "none of those" not in unknown[2]
+    assert [said[1] for said in (one, mixed, unknown, of_code, as_json)] == [0, 1, 1, 0, 1]
+    assert "unknown_photo" in mixed[2]
+    assert "unknown_photo" in unknown[2]
+    (outcome,) = json.loads(as_json[2])["outcomes"]
+    assert (outcome["ref"], outcome["code"]) == ("photo 999999999", "unknown_photo")
+    assert all("среди названных" in " ".join(russian[n][2].split()) for n in (0, 1, 3))
+    assert "нет в таблице" in " ".join(russian[2][2].split())
+
+
 def test_ctrl_c_while_photos_are_added_says_what_is_stored_and_what_goes_on(stack: Stack, photos: Path) -> None:
     manifest = photos / "many.csv"
     rows = "".join(f"gone {n}.jpg,1,2,surveyed\n" for n in range(3000))

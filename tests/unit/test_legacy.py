@@ -23,7 +23,9 @@ from worker.cli import main
 from worker.commands.reports import kept_line
 from worker.core.vectors import Vectors, unit_rows
 from worker.legacy import NotThatPickle, counted_as, read_pickle, reusable_vectors, same_model, to_add
+from worker.points import MANY
 from worker.settings import Settings
+from worker.storage.source import PhotoFiles
 from worker.survey import LegacyPhoto, PrefixUse, Report, examine, uses
 from worker.words import in_language
 
@@ -225,6 +227,40 @@ def test_the_report_names_what_is_odd() -> None:
         (55.7558, 37.6176, [10, 11, 12, 13, 14], False)
     ]
     assert report.at_points(default=False) == {10, 11, 12, 13, 14}
+
+
+def test_rows_of_one_file_are_known_however_it_is_spelled(tmp_path: Path) -> None:
+    (tmp_path / "Caf\u00e9.jpg").write_bytes(b"a photo")
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "Caf\u00e9.jpg")
+    source = PhotoFiles(Settings(photo_roots=(tmp_path,)))
+    spellings = ["Caf\u00e9.jpg", "Cafe\u0301.jpg", "./Caf\u00e9.jpg", "link.jpg"]
+    one = [photo(n, str(tmp_path / name), 1.0, 2.0 + n) for n, name in enumerate(spellings)]
+    below = [photo(4, "Caf\u00e9.jpg", 1.0, 2.0)]
+    gone = [photo(10 + n, str(tmp_path / name), 3.0, 4.0) for n, name in enumerate(("\u00e4.jpg", "a\u0308.jpg"))]
+    other = [photo(20, str(tmp_path / "other.jpg"), 1.0, 2.0)]
+
+    report = examine([*one, *below, *gone, *other], source.is_there, source.file_of)
+
+    assert report.duplicates == [[0, 1, 2, 3, 4], [10, 11]]
+    assert report.conflicts == [[0, 1, 2, 3, 4]]
+    assert report.missing == [10, 11, 20]
+
+
+def test_spellings_of_one_file_at_one_point_are_one_photo_there(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"a photo")
+    source = PhotoFiles(Settings(photo_roots=(tmp_path,)))
+    photos = [photo(n, f"{tmp_path}/{'./' * n}a.jpg", 1.0, 2.0) for n in range(MANY)]
+
+    assert examine(photos, source.is_there, source.file_of).points == []
+    assert len(examine(photos, source.is_there).points) == 1
+
+
+def test_rows_that_name_no_file_are_told_apart_and_are_no_copies_of_each_other() -> None:
+    report = examine([photo(1, "", 1.0, 2.0), photo(2, "", 8.0, 2.0), photo(3, "/a.jpg")], lambda path: True)
+
+    assert report.without_path == [1, 2]
+    assert (report.missing, report.duplicates, report.conflicts) == ([], [], [])
+    assert (report.with_coordinates, report.with_file) == (2, 0)
 
 
 def test_a_report_is_json_with_its_refusals_in_it() -> None:

@@ -280,6 +280,46 @@ def test_a_survey_names_what_is_missing_and_asks_about_points(language: str, mon
     assert "--trust" in of_pickle
 
 
+@LANGUAGES
+def test_what_a_survey_counts_has_a_word_for_it(language: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIGHTLINE_LANG", language)
+    photos = [LegacyPhoto(n, "", 1.0, 2.0, Provenance.SURVEYED, {}) for n in range(2)]
+    points = [SharedPoint(1.0, n, [0, 1], days=days) for n, days in enumerate((0.0, 0.4, 1.0, 1.1, 2.0))]
+    report = Report(photos=2, without_path=[0, 1], beside=3, points=points)
+
+    table = shown(report_table("photos", report))
+    named = list(named_lines(report, photos))
+    asked = "\n".join(point_lines(report))
+
+    words = {
+        "en": ("others, known beside their rows", "without a path", "all within one day", "within 2 days"),
+        "ru": ("прочие, известны помимо строк", "без пути", "все в пределах суток", "в пределах 2 дн."),
+    }[language]
+    assert is_whole(table)
+    assert any(words[0] in line and "3" in line for line in table)
+    assert any(words[1] in line and "2" in line for line in table)
+    assert named == [f"[bold]{words[1]}[/]", "  0", "  1"]
+    assert (asked.count(words[2]), asked.count(words[3])) == (3, 2)
+    assert not any(words[0] in line or words[1] in line for line in shown(report_table("photos", Report())))
+
+
+@LANGUAGES
+def test_refused_photos_are_shown_with_the_hour_and_never_as_an_empty_line(
+    language: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIGHTLINE_LANG", language)
+    photos = [
+        NotTaken(1, "file_gone", "", "/photos/a.jpg", "2026-11-28T08:12:33+00:00"),
+        NotTaken(2, "not_found", "photo 2 has no file_path", "", None),
+    ]
+
+    lines = shown(refused_table(photos))
+
+    assert is_whole(lines)
+    assert any("08:12 UTC" in line for line in lines)
+    assert any({"en": "without a path", "ru": "без пути"}[language] in line for line in lines)
+
+
 def test_a_progress_bar_that_nobody_looks_at_writes_nothing() -> None:
     page = io.StringIO()
 

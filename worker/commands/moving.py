@@ -91,7 +91,7 @@ def import_legacy(
         photos = read_pickle(file, settings.provenance_of, root=root.resolve(), prefixes=pairs)
     except Permanent as exc:
         fail(str(exc))
-    report = examine(photos, lambda path: is_file(Path(path)))
+    report = examine(photos, lambda path: is_file(Path(path)), PhotoFiles(settings).file_of)
     report.prefixes = uses(pairs, photos, report.missing)
     old = {photo.number: photo.vector for photo in photos if photo.vector is not None}
     compare_points(
@@ -184,7 +184,8 @@ def backfill(
         stats = client.stats()
         with progress_bar(say("looking")) as progress:
             photos = rows_of_table(store.rows, progress, stats.photos)
-            report = examine(photos, source.is_there)
+            report = examine(photos, source.is_there, source.file_of)
+            report.beside = max(0, stats.with_coordinates - report.with_coordinates)
             report.prefixes = uses(settings.path_prefixes, photos, report.missing)
 
         def look_at_points() -> None:

@@ -71,6 +71,13 @@ def refused(
     settings = load_settings()
     with open_store(settings) as store:
         found = store.attempts.not_taken(photo_ids or None, code or None)
+        asked = dict.fromkeys(photo_ids or ())
+        there = {*store.rows.get(asked), *(photo.photo_id for photo in found)} if asked else set()
+    unknown_ids = [
+        Refused(f"photo {photo_id}", Code.UNKNOWN_PHOTO, f"photo {photo_id} is not in the photos table")
+        for photo_id in asked
+        if photo_id not in there
+    ]
     outcomes: list[Stored | Refused | Pending] = []
     if retry and found:
         new = [NewPhoto(ref=f"photo {photo.photo_id}", photo=Photo(photo_id=photo.photo_id)) for photo in found]
@@ -83,25 +90,28 @@ def refused(
     stored, again, pending = parted(outcomes)
 
     def table() -> None:
-        if not found:
+        if not found and not asked and not code:
             out.print(say("no photo is refused, and no file has changed or gone"))
-        elif retry:
+        elif not found and len(unknown_ids) < max(len(asked), 1):
+            out.print(say("none of those that were asked for is refused, and none of their files has changed or gone"))
+        elif found and retry:
             print_refused(again)
             out.print(say("[green]{stored} stored[/], {refused} refused", stored=len(stored), refused=len(again)))
             print_pending(pending)
-        else:
+        elif found:
             shown = found if limit == 0 else found[:limit]
             out.print(refused_table(shown))
             for line in count_lines(photo.code for photo in found):
                 out.print(line, highlight=False)
             if len(shown) < len(found):
                 out.print(say("and {count} more; --limit 0 shows all of them", count=len(found) - len(shown)))
+        print_refused(unknown_ids)
 
     facts = {
         "photos": [asdict(photo) for photo in found],
-        "outcomes": [outcome.to_wire() for outcome in outcomes],
+        "outcomes": [outcome.to_wire() for outcome in [*outcomes, *unknown_ids]],
     }
-    show(as_json, facts, table, refused=[*again, *pending])
+    show(as_json, facts, table, refused=[*again, *pending, *unknown_ids])
 
 
 def refused_table(photos: Sequence[NotTaken]) -> Table:
@@ -118,6 +128,7 @@ def refused_table(photos: Sequence[NotTaken]) -> Table:
             else told(Code(photo.code), named_shortly(photo.message, photo.path))
         )
         day, _, hour = (photo.since or "").partition("T")
-        name = Group(str(photo.photo_id), PathShown(photo.path))
-        shown.add_row(name, f"[red]{photo.code}[/]", escape(why), f"{day}\n{hour[:5]}".strip())
+        name = Group(str(photo.photo_id), PathShown(photo.path) if photo.path else say("without a path"))
+        since = f"{day}\n{hour[:5]} UTC" if photo.since else ""
+        shown.add_row(name, f"[red]{photo.code}[/]", escape(why), since)
     return shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -27,10 +28,14 @@ def report_table(title: str, report: Report, *, opened: bool = False) -> Table:
     shown.add_row(say("with coordinates"), str(report.with_coordinates))
     shown.add_row(say("of these with a file"), str(report.with_file))
     shown.add_row(say("of these to be trusted"), str(report.trusted))
+    if report.beside:
+        shown.add_row(say("others, known beside their rows"), str(report.beside))
+    if report.without_path:
+        shown.add_row(say("without a path"), str(len(report.without_path)))
     shown.add_row(say("file missing"), str(len(report.missing)))
     shown.add_row(say("file unreadable"), str(len(report.unreadable)) if opened else say("not looked at"))
     shown.add_row(say("impossible coordinates"), str(len(report.bad_coordinates)))
-    shown.add_row(say("paths that occur again"), str(len(report.duplicates)))
+    shown.add_row(say("files that occur again"), str(len(report.duplicates)))
     shown.add_row(say("of these in contradiction"), str(len(report.conflicts)))
     shown.add_row(say("at points that many share"), str(sum(len(point.numbers) for point in report.points)))
     return shown
@@ -56,13 +61,14 @@ def named_lines(report: Report, photos: Sequence[LegacyPhoto]) -> Iterator[str]:
     paths = {photo.number: photo.path for photo in photos}
     twice = [number for group in report.conflicts for number in group]
     for title, numbers in (
+        (say("without a path"), report.without_path),
         (say("file missing"), report.missing),
         (say("impossible coordinates"), report.bad_coordinates),
-        (say("of one path, in contradiction"), twice),
+        (say("of one file, in contradiction"), twice),
     ):
         if numbers:
             yield f"[bold]{title}[/]"
-            yield from (f"  {number}  {escape(short(paths[number]))}" for number in numbers[:NAMED])
+            yield from (f"  {number}  {escape(short(paths[number]))}".rstrip() for number in numbers[:NAMED])
         if len(numbers) > NAMED:
             yield say("  and {count} more; --json has all of them", count=len(numbers) - NAMED)
 
@@ -122,8 +128,10 @@ def _facts(point: SharedPoint) -> Iterator[str]:
     yield say("of them counting as evidence: {count}", count=point.trusted)
     if point.days is None:
         yield say("their files: nothing is known of their times")
+    elif point.days <= 1:
+        yield say("their files: all within one day")
     else:
-        yield say("their files: of {days:.0f} days", days=point.days)
+        yield say("their files: within {days} days", days=math.ceil(point.days))
     if point.alike is None or point.alike_others is None:
         yield say("their pictures: not compared, too few are embedded")
     else:

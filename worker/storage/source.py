@@ -98,14 +98,18 @@ class PhotoFiles:
         """Whether a path of the table names a file; URLs are not asked."""
         return "://" in path or is_file(self._absolute(path))
 
+    def file_of(self, path: str) -> str:
+        """One name for one file, however a table spells it: links followed, and composed where nothing is there."""
+        if path.startswith(INLINE) or "://" in path:
+            return path
+        real = os.path.realpath(self._absolute(path))
+        return real if os.path.lexists(real) else composed(real)
+
     def spellings(self, path: str) -> tuple[str, ...]:
         """The ways in which a table may name this file; the last is the same for all of them. First the one to keep."""
         if path.startswith(INLINE) or "://" in path:
             return (path,)
-        absolute = str(self._absolute(path))
-        real = os.path.realpath(absolute)
-        if not os.path.lexists(real):
-            real = composed(real)
+        absolute, real = str(self._absolute(path)), self.file_of(path)
         kept = path if path == os.path.normpath(path) else real
         names = dict.fromkeys([os.path.normpath(absolute), real])
         for name in tuple(names):
