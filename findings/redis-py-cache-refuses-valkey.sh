@@ -32,6 +32,6 @@ said = (
     f"redis {version('redis')}, Valkey {facts.get('valkey_version')} (redis_version {facts['redis_version']}), "
     f"CLIENT TRACKING ON: {tracked!r}; with a cache: {seen}"
 )
-holds = "7.4" in seen and facts["redis_version"].startswith("7.2")
+holds = tracked == b"OK" and "7.4" in seen and facts["redis_version"].startswith("7.2")
 sys.exit(print(f"holds: {said}") if holds else f"changed: {said}")
 PY

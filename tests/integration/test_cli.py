@@ -433,6 +433,10 @@ def test_generations_rollback_and_purge_from_the_command_line(stack: Stack, scen
     assert back == {"serving": older, "withdrawn": [newer]}
     assert (states()[older], states()[newer]) == ("serving", "withdrawn")
     assert as_json("rollback", str(newer), settings=stack.settings) == {"serving": newer, "withdrawn": []}
+    in_words = [" ".join(sightline("rollback", str(n), settings=stack.settings).stdout.split()) for n in (older, newer)]
+    assert f"Withdrawn, and deleted by the next rebuild: {newer}" in in_words[0]
+    assert f"generation {newer} serves. Workers hear of it within" in in_words[1]
+    assert "Withdrawn" not in in_words[1]
 
     [purged] = as_json("purge", str(outcome["photo_id"]), settings=stack.settings)["outcomes"]
     assert (purged["status"], purged["was_indexed"]) == ("purged", True)

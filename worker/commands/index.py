@@ -95,20 +95,21 @@ def rollback(
     settings = load_settings()
     with open_store(settings) as store:
         withdrawn = store.generations.roll_back(number)
-    show(
-        as_json,
-        {"serving": number, "withdrawn": withdrawn},
-        lambda: out.print(
+
+    def told() -> None:
+        out.print(
             say(
                 "generation [cyan]{number}[/] serves. Workers hear of it within {seconds:g} s and search in it once "
-                "they have loaded it, until then in the one before. Withdrawn, and deleted by the next rebuild: "
-                "{withdrawn}",
+                "they have loaded it, until then in the one before.",
                 number=number,
                 seconds=settings.max_staleness_s,
-                withdrawn=", ".join(map(str, withdrawn)) or say("none"),
             )
-        ),
-    )
+        )
+        if withdrawn:
+            numbers = ", ".join(map(str, withdrawn))
+            out.print(say("Withdrawn, and deleted by the next rebuild: {numbers}", numbers=numbers))
+
+    show(as_json, {"serving": number, "withdrawn": withdrawn}, told)
 
 
 def stats(as_json: AsJson = False, timeout: TimeoutS = 30.0) -> None:
