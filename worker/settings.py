@@ -34,6 +34,7 @@ IN_MEMORY = ("memory", "cache+memory")
 TABLE_BEGINS, TABLE_ENDS = "<!-- settings begin -->", "<!-- settings end -->"
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(listed.parts)]
+Schemes = Annotated[tuple[Literal["http", "https", "s3", "gs", "file"], ...], NoDecode, BeforeValidator(listed.parts)]
 Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(listed.parts)]
 ProvenanceOf = Annotated[dict[str, Provenance], NoDecode, BeforeValidator(listed.pairs)]
 ColumnOf = Annotated[dict[str, str], NoDecode, BeforeValidator(listed.pairs)]
@@ -100,7 +101,7 @@ class Settings(BaseSettings):
     lacks one, it serves. Set on every worker; swap the two to go back."""
     next_encoder_sha256: str = ""
     """SHA-256 of a local checkpoint of it."""
-    device: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto`, `cpu` or `cuda`. `auto` takes CUDA (half precision) where there is a device."""
     backend: str = "auto"
     """What runs the image tower: `auto` measures once what this machine has and takes the fastest whose vectors are
@@ -137,7 +138,7 @@ class Settings(BaseSettings):
     `C:\\photos=/photos,/srv/old=/photos`. Rows stay as they are."""
     url_hosts: Names = ()
     """Hosts (or s3/gs buckets) that `url` may name. Empty turns URLs off."""
-    url_schemes: Names = ("https",)
+    url_schemes: Schemes = ("https",)
     """Schemes that `url` may use, out of http, https, s3, gs, file."""
     url_private: bool = False
     """Whether allowed hosts may be at private or loopback addresses, as an object store in the same network is."""
@@ -227,9 +228,8 @@ class Settings(BaseSettings):
     @field_validator("broker_url", "result_backend")
     @classmethod
     def _redis(cls, value: str, info: ValidationInfo) -> str:
-        if not value and info.field_name == "result_backend":
-            return value
-        return checked_redis(value, beside=IN_MEMORY, replies=info.field_name == "result_backend")
+        replies = info.field_name == "result_backend"
+        return value if replies and not value else checked_redis(value, beside=IN_MEMORY, replies=replies)
 
     @field_validator("photos_columns")
     @classmethod

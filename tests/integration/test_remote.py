@@ -122,6 +122,7 @@ def test_a_scheme_that_nobody_knows_is_said_with_its_setting(tmp_path: Path) -> 
         folder.write(1, numbered(50), model_key=KEY, dimension=DIM)
 
     assert caught.value.code is Code.NOT_READY
+    assert "nosuch:// is not known here" in caught.value.message
 
 
 def test_names_at_an_empty_url_are_none(tmp_path: Path) -> None:

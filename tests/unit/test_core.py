@@ -418,6 +418,12 @@ def test_another_process_reads_the_same_settings_from_its_environment(
         ("photos_columns", "lat=lon"),
         ("photos_columns", 'lat=x"; DROP TABLE photos'),
         ("visibility_timeout_s", "1"),
+        ("device", "bogus"),
+        ("url_schemes", "https,ftp"),
+        ("index_kind", "bogus"),
+        ("log_level", "debug"),
+        ("broker_url", "redis://a?socket_timeout=5"),
+        ("result_backend", "rediss://a"),
     ],
 )
 def test_a_setting_out_of_its_range_is_an_error_not_a_default(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+from fsspec.utils import get_protocol
 
 from producer_client.contract import Code
 from worker.errors import Permanent, Transient
@@ -21,7 +22,13 @@ class ObjectFolder:
         self.url = url.rstrip("/")
 
     def check(self) -> None:
-        """Raises Permanent where what reads this URL is not installed. Imports nothing, asks nobody."""
+        """Raises Permanent where nothing reads such a URL, or what does is not installed. Imports none, asks nobody."""
+        if (scheme := get_protocol(self.url)) not in fsspec.available_protocols():
+            raise Permanent(
+                Code.NOT_READY,
+                f"{scheme}:// is not known here: give s3://, gs:// or file:// of a shared directory "
+                "(SIGHTLINE_INDEX_URL)",
+            )
         if lacking := cloud_lacks(self.url):
             raise Permanent(Code.NOT_READY, f"{self.url}: {lacking} (SIGHTLINE_INDEX_URL)")
 

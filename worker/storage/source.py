@@ -21,8 +21,6 @@ from worker.spelling import composed, forms, last_link, on_disk
 from worker.storage.web import checked_client, is_private
 
 T = TypeVar("T")
-#: Schemes that this page can read at all; the settings say which of them are allowed.
-SCHEMES = ("http", "https", "s3", "gs", "file")
 
 
 def is_file(path: Path) -> bool:
@@ -248,7 +246,7 @@ class PhotoFiles:
             scheme = parts.scheme.lower()
         except ValueError as exc:
             raise PhotoRefusal(Code.URL_NOT_ALLOWED, f"{quoted(url):.200} is not a URL: {exc}") from exc
-        if scheme not in SCHEMES or scheme not in self._settings.url_schemes:
+        if scheme not in self._settings.url_schemes:
             allowed = ", ".join(self._settings.url_schemes)
             raise PhotoRefusal(
                 Code.URL_NOT_ALLOWED, f"scheme {quoted(scheme)} is not allowed ({allowed}; SIGHTLINE_URL_SCHEMES)"
