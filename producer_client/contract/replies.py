@@ -106,6 +106,13 @@ class Hit(Reply, frozen=True):
     position_issue: PositionIssue | None = None  #: why its position is no evidence, whatever its provenance was
     position_from: PositionFrom | None = None  #: who has said its position; None of one that an earlier release stored
 
+    def to_wire(self) -> dict[str, Any]:
+        """Without `position_from` where it says nothing: clients of the release before it take no field more."""
+        wire = super().to_wire()
+        if self.position_from is None:
+            del wire["position_from"]
+        return wire
+
 
 class SearchReply(Reply, frozen=True):
     """`generation` and `seq` say which state of the index answered."""

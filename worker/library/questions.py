@@ -243,7 +243,8 @@ class Questions:
             content_sha256=entry.content_sha256,
             position_error_m=entry.position_error_m,
             position_issue=issue,
-            position_from=entry.position_from,
+            # The queues without a prefix are for clients that take no field which they do not know.
+            position_from=entry.position_from if settings.key_prefix else None,
         )
 
 
