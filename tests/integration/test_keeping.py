@@ -124,7 +124,8 @@ def test_a_backup_of_what_runs_is_restored_and_who_has_seen_more_goes_on(data: P
         live: FaissLiveIndex = live_on(store, GenerationFolder(tmp_path / "index"))
         live.catch_up()
         assert live.search(rows[3], 1).ids[0] == lost[1]
-        busy = refusal("restore", str(dump), "--replace", data=data)
+        busy = refusal("restore", str(dump), "--replace", data=data, SIGHTLINE_LANG="ru")
+        in_russian = run("restore", str(dump), "--replace", data=data, SIGHTLINE_LANG="ru").stderr
         assert ids(store) == {*first, *lost}
     (data / "up.env").unlink()
 
@@ -132,6 +133,7 @@ def test_a_backup_of_what_runs_is_restored_and_who_has_seen_more_goes_on(data: P
     assert stat.S_IMODE(dump.stat().st_mode) == 0o600
     assert busy[0] == "not_ready"
     assert "run already" in busy[1]
+    assert in_russian.startswith("sightline: серверы папки")
     assert refusal("restore", str(dump), data=data)[0] == "bad_request"
     restored = done("restore", str(dump), "--replace", data=data)
     assert restored["replaced"]

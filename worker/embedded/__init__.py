@@ -20,7 +20,6 @@ from worker.errors import Permanent
 from worker.extras import embedded_lacks
 from worker.holding import unusable
 from worker.private import opened_to_append
-from worker.words import say
 
 POSTGRES, VALKEY = "Postgres", "Valkey"
 
@@ -92,7 +91,7 @@ class EmbeddedServers:
         """Raises RuntimeError naming a server that has ended by itself, with the last words of its log."""
         for name in self.names:
             if (words := self.ended(name)) is not None:
-                raise RuntimeError(say("{server} has ended: {words}", server=name, words=words))
+                raise RuntimeError(f"{name} has ended: {words}")
 
     def start_again(self, name: str) -> None:
         """One that has ended, at the same address. Raises RuntimeError as starting does; it may be tried again then."""
@@ -186,7 +185,7 @@ def _see_that_they_are_installed() -> None:
 def _real(folder: Path) -> Path:
     """Links followed, as servers do: their working folder is compared with it."""
     if not str(folder).isprintable():
-        raise RuntimeError(say("{folder}: Postgres takes no folder with such characters in its name", folder=folder))
+        raise RuntimeError(f"{folder}: Postgres takes no folder with such characters in its name")
     return folder.resolve()
 
 
@@ -197,7 +196,5 @@ def _locked(folder: Path) -> IO[bytes]:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as exc:
         lock.close()
-        raise RuntimeError(
-            say("the servers of {folder} run already: is another `sightline up` running?", folder=folder)
-        ) from exc
+        raise RuntimeError(f"the servers of {folder} run already: is another `sightline up` running?") from exc
     return lock

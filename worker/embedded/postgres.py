@@ -20,7 +20,6 @@ from urllib.parse import quote
 from worker.embedded.private import Account, account_for, remove_socket_folder, socket_folder
 from worker.embedded.processes import end, last_words, living_in, wait_for_nobody_in
 from worker.private import UMASK, opened_to_append
-from worker.words import say
 
 if TYPE_CHECKING:
     import psutil
@@ -179,10 +178,9 @@ class Postgres:
         )
         if done.returncode != 0:
             shutil.rmtree(new, ignore_errors=True)
-            words = " / ".join(line for line in done.stderr.splitlines() if "error" in line.lower()) or done.stderr
-            raise RuntimeError(
-                say("Postgres cannot be set up in {folder}: {words}", folder=self._folder, words=words.strip())
-            )
+            said = done.stderr.strip()
+            words = " / ".join(line for line in said.splitlines() if "error" in line.lower()) or said
+            raise RuntimeError(f"Postgres cannot be set up in {self._folder}: {words}")
         if self._folder.exists():
             self._folder.rmdir()
         new.rename(self._folder)
@@ -218,9 +216,7 @@ class Postgres:
         while not _is_ready(self._folder, self._process.pid):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
-                raise RuntimeError(
-                    say("Postgres did not start in {folder}: {words}", folder=self._folder, words=last_words(self._log))
-                )
+                raise RuntimeError(f"Postgres did not start in {self._folder}: {last_words(self._log)}")
             time.sleep(0.02)
 
 
@@ -247,7 +243,7 @@ def _users() -> str:
         name = pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
         raise RuntimeError(
-            say("this machine has no account for the user number {uid}: Postgres needs one", uid=os.geteuid())
+            f"this machine has no account for the user number {os.geteuid()}: Postgres needs one"
         ) from None
     quoted = {'"{}"'.format(user.replace('"', '""')) for user in (name, "root")}
     return "".join(f"sightline {user} {SUPERUSER}\n" for user in sorted(quoted))

@@ -98,7 +98,7 @@ def socket_folder(folder: Path, name: str, account: Account) -> Path:
             made = Path(tempfile.mkdtemp(prefix=SOCKET_PREFIX, dir=base)).resolve()
             os.chown(made, account.uid, account.gid)
             return made
-    raise RuntimeError(say("no folder with a path that is short enough for a socket: set TMPDIR to one"))
+    raise RuntimeError("no folder with a path that is short enough for a socket: set TMPDIR to one")
 
 
 def remove_socket_folder(made: Path, folder: Path) -> None:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from worker.embedded.port import free_port
 from worker.embedded.processes import end, last_words, living_in
 from worker.private import UMASK, replace
-from worker.words import say
 
 if TYPE_CHECKING:
     import psutil
@@ -109,4 +108,4 @@ class Valkey:
                 if connection.makefile("rb").read(len(b"+OK\r\n+PONG")) == b"+OK\r\n+PONG":
                     return
             time.sleep(0.02)
-        raise RuntimeError(say("Valkey did not start on port {port}: {words}", port=port, words=last_words(self._log)))
+        raise RuntimeError(f"Valkey did not start on port {port}: {last_words(self._log)}")
