@@ -15,12 +15,13 @@ from pathlib import Path
 from worker import holding
 from worker.private import UMASK, opened_to_append
 from worker.settings import Settings
-from worker.words import say
 
 #: Bytes of a log after which it becomes the one before, of which one is kept.
 LOG_BYTES = 10_000_000
 #: Bytes that are read of a log at once, and characters that are shown of one line.
 READ_BYTES, LINE = 1_000_000, 300
+#: Columns of a log, for what would be broken into lines as for a terminal.
+LOG_COLUMNS = "10000"
 #: What is above the ordinary, as worker.logs and Celery write it.
 ABOVE_ORDINARY = re.compile(r"^\S+ (WARNING|ERROR|CRITICAL) |^\[.*?: (WARNING|ERROR|CRITICAL)/")
 
@@ -41,7 +42,12 @@ class Process:
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "worker.cli", *arguments],
-                env={**os.environ, **settings.as_env(), "PYTHONUNBUFFERED": "1"},
+                env={
+                    **os.environ,
+                    **settings.as_env(),
+                    "PYTHONUNBUFFERED": "1",
+                    **({"COLUMNS": LOG_COLUMNS} if file else {}),
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT if file else None,
@@ -119,15 +125,6 @@ class Process:
             file.seek(max(self._begin, self.log.stat().st_size - READ_BYTES))
             said = file.read().decode(errors="replace")
         return "\n".join([line for line in said.splitlines() if line.strip()][-lines:])
-
-
-def how_it_ended(code: int) -> str:
-    """An exit code of subprocess as people know it: `code 1`, or `SIGKILL`."""
-    if code >= 0:
-        return say("code {code}", code=code)
-    with suppress(ValueError):
-        return signal.Signals(-code).name
-    return say("signal {number}", number=-code)
 
 
 def shown(line: str) -> str:

@@ -191,6 +191,15 @@ def end(processes: Sequence[Started], *, timeout_s: float, hurry: Callable[[], b
             time.sleep(0.02)
 
 
+def how_it_ended(code: int) -> str:
+    """An exit code of subprocess as people know it: `code 1`, or `SIGKILL`."""
+    if code >= 0:
+        return say("code {code}", code=code)
+    with suppress(ValueError):
+        return signal.Signals(-code).name
+    return say("signal {number}", number=-code)
+
+
 def unusable(folder: Path, exc: OSError) -> str:
     """The sentence for a data folder that this user cannot work in, or of what lies in it or is needed for it."""
     folder = folder.absolute()

@@ -14,7 +14,9 @@ from typing import Any
 from celery import Celery, platforms
 from celery.apps.beat import Beat
 from celery.beat import ScheduleEntry, Scheduler, SchedulingError, Service
+from celery.platforms import EX_OK
 from celery.signals import worker_shutting_down
+from celery.worker import state
 from kombu import Connection
 
 from worker.app import ROLES
@@ -65,7 +67,9 @@ def run_worker(app: Celery, *, role: str, queues: str, concurrency: int, log_lev
         without_gossip=True,
         without_mingle=True,
     ).start()
-    return asked
+    # By SIGHUP, upon which Celery starts the same program anew in the same process.
+    again = state.should_stop is not False and state.should_stop == EX_OK
+    return asked or again
 
 
 class Stoppable(Beat):

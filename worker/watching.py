@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from worker import signals
-from worker.children import ABOVE_ORDINARY, Process, how_it_ended, shown
+from worker.children import ABOVE_ORDINARY, Process, shown
+from worker.holding import how_it_ended
 from worker.stack import Ended, Stack
 from worker.words import in_language, say
 

@@ -389,6 +389,27 @@ def test_an_end_that_nobody_asked_for_has_a_code_of_its_own(command: list[str], 
     assert "has ended by itself" in ended.stderr
 
 
+def test_a_worker_that_is_to_begin_anew_does_not_say_that_it_has_ended_by_itself(sturdy: Stack) -> None:
+    """By SIGHUP, as service managers send it: Celery starts the same program again in the same process."""
+    code = (
+        "import os, signal, sys; import celery.worker.consumer as room; from celery.worker import state\n"
+        "def start(self): signal.raise_signal(signal.SIGHUP); state.maybe_shutdown()\n"
+        "room.Consumer.start = start; os.execv = lambda *_: os._exit(42)\n"
+        "from worker.cli import main; sys.argv[1:] = ['worker', '--role', 'index']; main()"
+    )
+
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **sturdy.settings.as_env()},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+
+    assert ended.returncode == 42, ended.stderr
+    assert "has ended by itself" not in ended.stderr
+
+
 @pytest.fixture
 def own_redis() -> Iterator[EmbeddedServers]:
     """One that may be stopped."""

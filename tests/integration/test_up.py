@@ -249,7 +249,7 @@ def test_a_killed_server_is_started_again_at_its_address(running: Folder, name: 
     until(is_back, PATIENCE_S)
     assert running.answers()
     said = (running.data / "logs" / "up.log").read_text()
-    assert f"{name} has ended and starts again in 1 s: " in said
+    assert f"{name} has ended and starts again in 1 s: SIGKILL / " in said
     assert (running.data / upenv.NAME).read_text() == note
 
 

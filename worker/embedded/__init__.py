@@ -84,7 +84,7 @@ class EmbeddedServers:
         return list(self._started)
 
     def ended(self, name: str) -> str | None:
-        """The last words of a server that has ended by itself; None for one that runs, or was stopped."""
+        """How a server has ended by itself, with its last words; None for one that runs, or was stopped."""
         return self._started[name].ended
 
     def check(self) -> None:

@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from worker.embedded.private import Account, account_for, remove_socket_folder, socket_folder
 from worker.embedded.processes import end, last_words, living_in, wait_for_nobody_in
+from worker.holding import how_it_ended
 from worker.private import UMASK, opened_to_append
 
 if TYPE_CHECKING:
@@ -128,8 +129,9 @@ class Postgres:
 
     @property
     def ended(self) -> str | None:
-        """The last words of its log where it has ended by itself."""
-        return None if self._process is None or self._process.poll() is None else last_words(self._log)
+        """How it has, and the last words of its log, where it has ended by itself."""
+        code = None if self._process is None else self._process.poll()
+        return None if code is None else f"{how_it_ended(code)} / {last_words(self._log)}"
 
     def end_left(self) -> bool:
         """End a server of this folder that outlived who started it, and what else it left in the way of a new one.
