@@ -279,19 +279,18 @@ def test_the_code_of_the_guides_runs(
     pages = Path(__file__).parents[2] / "docs"
     blocks = re.findall(r"```python\n(.*?)```", (pages / page).read_text(), re.DOTALL)
     told = {"/photos/2.jpg": str(scenes[0].path)}
-    with stack.client() as client:
-        backend: dict[str, Any] = {
-            "client": client,
-            "image_path": str(scenes[0].path),
-            "look_up_in_reference_db": lambda path: None,
-            "detect": lambda path: None,
-        }
-        for block in blocks:
-            for of_the_page, here in told.items():
-                block = block.replace(of_the_page, here)
-            exec(compile(block, page, "exec"), backend)
+    backend: dict[str, Any] = {
+        "image_path": str(scenes[0].path),
+        "look_up_in_reference_db": lambda path: None,
+        "detect": lambda path: None,
+    }
+    for block in blocks:
+        for of_the_page, here in told.items():
+            block = block.replace(of_the_page, here)
+        exec(compile(block, page, "exec"), backend)
 
     backend["clip_service"].close()
+    backend["client"].close()
     assert len(blocks) == 3
     assert "EXIF GPS" in capsys.readouterr().out
 
