@@ -503,6 +503,21 @@ def test_it_is_told_since_when_a_file_has_changed_or_is_gone(
     assert at_last[of_back] > first[of_back], "it was back in between"
 
 
+def test_of_two_who_see_at_the_same_time_that_a_file_is_gone_the_first_has_said_since_when(
+    library: Library, store: PostgresStore, settings: Settings, street: tuple[Scene, list[Path]]
+) -> None:
+    gone = store.files.after(-1, 1)[0]._replace(state=FileState.GONE)
+
+    def noted() -> datetime:
+        store.files.note([gone])
+        with store.database.engine.connect() as connection:
+            of = text(f"SELECT file_state_at FROM {settings.db_schema}.entries WHERE photo_id = :id")
+            at: datetime = connection.execute(of, {"id": gone.photo_id}).scalar_one()
+        return at
+
+    assert noted() == noted()
+
+
 def test_a_file_that_was_refused_and_is_back_as_it_was_is_refused_no_longer(
     library: Library, store: PostgresStore, settings: Settings, street: tuple[Scene, list[Path]]
 ) -> None:
