@@ -5,9 +5,10 @@
     celery -A examples.celery_chain worker -Q backend
 
 The chain is `sightline.locate`, carried out by a Sightline worker, then `store_location`, which that worker sends to
-the backend's queue. So every signature names its queue, messages are JSON, and both sides use one Redis database and
-one prefix of keys. What this backend's workers have in hand is noted under keys of their own, or Sightline's workers
-would hand it out again after their own `visibility_timeout`, whatever this one says.
+the backend's queue. So every signature names its queue, both sides use one Redis database and one prefix of keys, and
+messages are the client's JSON: Celery's own reads some objects, as metadata may have them, as dates or as errors.
+What this backend's workers have in hand is noted under keys of their own, or Sightline's workers would hand it out
+again after their own `visibility_timeout`, whatever this one says.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from examples.answers import settle
-from producer_client import Photo, Sightline, SightlineError, TryAgain
+from producer_client import Photo, Sightline, SightlineError, TryAgain, serializer
 from producer_client.contract import DEFAULT_KEY_PREFIX, Locate, LocateReply, Queue, TaskName
 
 log = logging.getLogger(__name__)
@@ -36,11 +37,12 @@ RETRY_S = 60
 #: Of the Sightline workers.
 KEY_PREFIX = os.environ.get("SIGHTLINE_KEY_PREFIX", DEFAULT_KEY_PREFIX)
 
+serializer.register()
 app = Celery("backend", broker=os.environ.get("SIGHTLINE_BROKER_URL", "redis://127.0.0.1:6379/5"))
 app.conf.update(
     task_default_queue=OURS,
-    task_serializer="json",
-    accept_content=["json"],
+    task_serializer=serializer.NAME,
+    accept_content=[serializer.NAME, "json"],
     task_ignore_result=True,
     broker_transport_options={
         "global_keyprefix": KEY_PREFIX,
@@ -62,7 +64,9 @@ def locate_photo(photo_id: int) -> Signature[Any]:
         queue=Queue.INTERACTIVE.value,
         app=app,
     )
-    return chain(locate, store_location.s(photo_id).set(queue=OURS)).on_error(not_stored.s(photo_id).set(queue=OURS))
+    # Sightline's worker sends these two.
+    ours: dict[str, Any] = {"queue": OURS, "serializer": serializer.NAME}
+    return chain(locate, store_location.s(photo_id).set(**ours)).on_error(not_stored.s(photo_id).set(**ours))
 
 
 # What is away comes back: until then the task goes round. A second run changes nothing.

@@ -129,12 +129,16 @@ def street(photo_root: Path) -> list[Scene]:
     return scenes
 
 
+#: Plain JSON, which kombu's own would read as a type that it does not know, wherever a reply has it.
+NOTES = {"a": {"__type__": "thing", "__value__": 1}}
+
+
 @pytest.fixture(scope="module")
 def neighbours(stack: Stack, street: list[Scene]) -> set[int]:
     """Ids of the surveyed photos around the one that is uploaded."""
     with stack.client() as client:
         stored = [
-            client.add_to_index(path=str(s.path), lat=s.lat, lon=s.lon, provenance="surveyed")
+            client.add_to_index(path=str(s.path), lat=s.lat, lon=s.lon, provenance="surveyed", metadata=NOTES)
             for s in street
             if s is not asked_about(street)
         ]
