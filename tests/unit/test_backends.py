@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -222,7 +223,9 @@ def test_a_backend_that_does_not_exist_is_refused_with_those_that_do(tmp_path: P
         load_encoder("small", device="cpu", threads=1, backend="abacus", models=tmp_path)
 
 
-def test_a_worker_whose_model_lies_exported_starts_without_torch(tmp_path: Path) -> None:
+def test_a_worker_whose_model_lies_exported_starts_without_torch(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     options = f"{PACKAGED!r}, device='cpu', threads=1, backend='onnxruntime-float32', models=Path({str(tmp_path)!r})"
     load_encoder(PACKAGED, device="cpu", threads=1, backend="onnxruntime-float32", models=tmp_path)
     code = f"""
@@ -242,6 +245,8 @@ print([name for name in ("torch", "torchvision", "open_clip") if name in sys.mod
         row for row in Choice(Export(tmp_path, PACKAGED, ""), device="cpu", threads=1).rows if "int8" in row.backend
     ]
     assert int8.why == "hardly a layer of this model has an int8 form", "convolutions stay in float32"
+    warned = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert warned == [], "nor does the quantiser ask for what is done"
 
 
 # ------------------------------------------------------------------------------------------------ parity
