@@ -522,6 +522,7 @@ def test_the_demo_shows_whole_names_and_its_reasons_in_words(
     assert all(line[-1] in "│┃┓┘┩┤" for line in lines if line[:1] in "│┃┏└┡├")
     assert "…" not in page.getvalue()
     assert name in cells(lines, 0).replace(" ", "")
+    assert {"en": "16699 km", "ru": "16699 км"}[language] in cells(lines, 2)
     assert not any(reason in page.getvalue() for reason in Reason)
     assert ("too few" in cells(lines, 1), "мало" in cells(lines, 1)) == ((True, False), (False, True))[language == "ru"]
 
