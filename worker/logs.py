@@ -31,7 +31,6 @@ def configure(level: str) -> None:
     """Send everything from `level` on to standard error."""
     handler = logging.StreamHandler()
     handler.setFormatter(FactsFormatter())
-    handler.addFilter(_is_for_us)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -41,11 +40,6 @@ def configure(level: str) -> None:
     # Of every connection that is lost and made again; worker.outage says it once.
     logging.getLogger("celery.worker.consumer.connection").setLevel(logging.WARNING)
     logging.getLogger("celery.worker.consumer.consumer").setLevel(logging.ERROR)
-
-
-def _is_for_us(record: logging.LogRecord) -> bool:
-    """Not the advice of onnxruntime's quantisation, which it gives in the name of the whole program."""
-    return record.levelno >= logging.ERROR or "/onnxruntime/quantization/" not in record.pathname
 
 
 def ms_since(started: float) -> float:

@@ -6,14 +6,18 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from pydantic import ValidationError
+from sqlalchemy import make_url
 
 from producer_client import BadRequest, Sightline
 from producer_client.compat import CLIPSimilarityService
 from worker.settings import Settings
+from worker.storage.database import Database
 from worker.words import in_language
 
 ROOT = Path(__file__).parents[2]
@@ -133,3 +137,17 @@ def test_the_command_says_which_setting_and_no_password(tmp_path: Path) -> None:
     assert all(name in done.stderr for name in wrong)
     assert "Traceback" not in done.stderr
     assert SECRET not in done.stderr
+
+
+@pytest.mark.parametrize("folder", ["/srv/sightline/postgres", "/дом/a b & 100% #1/x+y?=z"])
+def test_the_folder_of_a_socket_is_shown_as_a_path_and_the_address_stays_one(folder: str) -> None:
+    address = f"postgresql://me:{SECRET}@/db?port=5432&host={quote(folder)}"
+
+    with closing(Database(Settings(database_url=address))) as database:
+        shown = make_url(database.address)
+
+    assert SECRET not in database.address
+    assert "%2F" not in database.address
+    assert folder.split()[0] in database.address
+    assert shown.query["host"] == folder
+    assert shown.query["port"] == "5432"

@@ -314,19 +314,6 @@ def test_a_sentence_in_a_log_is_one_line(tmp_path: Path) -> None:
     assert option in line
 
 
-def test_advice_that_onnxruntime_gives_in_our_name_is_no_warning() -> None:
-    advice = "import logging; logging.warning('advice'); logging.error('a fault')"
-    code = (
-        "from worker import logs; logs.configure('INFO')\n"
-        f"exec(compile({advice!r}, '/lib/onnxruntime/quantization/quantize.py', 'exec'))"
-    )
-
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-
-    assert "advice" not in done.stderr
-    assert "a fault" in done.stderr
-
-
 @pytest.mark.parametrize(
     ("line", "above"),
     [

@@ -151,8 +151,8 @@ def read_json(written: str) -> Any:
 
 def _readable(coded: str) -> str:
     """Of a URL's query, with codes only for what is read as something else there: the folder of a socket above all."""
-    characters = unquote(coded, errors="surrogateescape")
-    return "".join(c if c.isalnum() or c in "/*" else quote(c, errors="surrogateescape") for c in characters)
+    characters = unquote(coded)
+    return "".join(c if c.isalnum() or c in "/*" else quote(c) for c in characters)
 
 
 def first_line(exc: Exception) -> str:
