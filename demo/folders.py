@@ -23,6 +23,7 @@ from worker.core.geo import distance_m
 from worker.encoder.images import FORMATS, decode
 from worker.errors import PhotoRefusal
 from worker.manifest import COLUMNS, Note, manifest_rows, photo_files
+from worker.words import in_language
 
 T = TypeVar("T")
 #: Photos without a named place belong together when they lie this near to one another.
@@ -133,9 +134,9 @@ def _from_manifest(manifest: Path, remarks: list[str]) -> Iterator[Case]:
     without = 0
     for row in manifest_rows(manifest):
         if isinstance(row, Refused):
-            remarks.append(row.message)
+            remarks.append(in_language(row.message))
         elif isinstance(row, Note):
-            remarks.append(row.words)
+            remarks.append(in_language(row.words))
         elif row.lat is None or row.lon is None:
             without += 1
         else:

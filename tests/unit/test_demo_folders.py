@@ -170,6 +170,20 @@ def test_what_is_said_of_a_folder_is_in_the_language_that_is_set(
     assert found.remarks == ["фото без координат в EXIF и XMP: 1 из 3"]
 
 
+def test_what_is_said_of_a_manifest_is_in_the_language_that_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIGHTLINE_LANG", "ru")
+    (tmp_path / "manifest.csv").write_text(
+        "file,lat,lon,coordinate_source,width\na,1,2,exif,9\nb,1,2,exif,9\nc,1,,,9\n"
+    )
+
+    unread, refused = read(tmp_path).remarks
+
+    assert "столбцы, которые не читаются: width" in unread
+    assert "широта без долготы" in refused
+
+
 def test_of_the_drawn_scenes_there_is_nothing_to_remark(scenes: list[Scene]) -> None:
     assert read(scenes[0].path.parents[1]).remarks == []
 
