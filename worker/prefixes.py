@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePath, PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 
+from producer_client.errors import quoted
 from worker import listed
 from worker.spelling import composed
 
@@ -22,6 +23,14 @@ def read(value: object) -> object:
     """Pairs of a setting, the folders of this machine as absolute ones. Raises ValueError."""
     found = listed.pairs(value)
     return checked(found) if isinstance(found, Mapping) else found
+
+
+def pair(text: str) -> dict[str, str]:
+    """One as it is written on the command line. Raises ValueError."""
+    old, separator, new = text.partition("=")
+    if not (old and separator and new):
+        raise ValueError(f"{quoted(text)} is not OLD=NEW, a folder of another machine and the one that it is here")
+    return checked({old: new})
 
 
 def checked(found: Mapping[str, str]) -> dict[str, str]:

@@ -243,9 +243,8 @@ def _with_prefixes(settings: Settings, given: Sequence[str] | None) -> tuple[Set
 
     pairs = dict(settings.path_prefixes)
     for each in given or ():
-        old, _, new = each.partition("=")
         try:
-            pairs |= prefixes.checked({old: new})
+            pairs |= prefixes.pair(each)
         except ValueError as exc:
             raise Misused(in_language(str(exc))) from exc
     return settings.model_copy(update={"path_prefixes": pairs}), pairs != settings.path_prefixes
