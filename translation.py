@@ -23,8 +23,8 @@ from babel.messages.pofile import read_po, write_po
 
 from producer_client.contract import Code, StatsReply
 from producer_client.language import CODE, Language
-from worker.cli import cli
 from worker.commands.index import FIGURES
+from worker.joined import cli
 from worker.words import SENTENCE
 
 ROOT = Path(__file__).parent

@@ -1,109 +1,34 @@
-"""`sightline`: run the service, use it, look into it. Joins the commands; tables for people, `--json` for programs."""
+"""`sightline`: where it begins, and what Ctrl-C does at any moment from there on. Knows no command.
+
+It imports nothing of weight, as all else is loaded while somebody may press it already.
+"""
 
 from __future__ import annotations
 
-import inspect
-import logging
+import signal
 import sys
-from collections.abc import Callable
-from importlib.metadata import version
-from typing import Annotated
 
-import typer
-from pydantic import ValidationError
-from typer.exceptions import Abort, TyperException
-
-from producer_client import Code, SightlineError
-from worker.commands import doctor, index, keeping, machine, moving, parked, photos, questions, refused, service
-from worker.commands.pages import Command, Group, speak, usage_fault
-from worker.commands.terminal import BAD_SETTINGS, FAILED, INTERRUPTED, fail, with_code
-from worker.errors import WorkerError
-from worker.invalid import fault
-from worker.settings import PREFIX
-from worker.words import in_language, say, told
-
-#: In the order in which `sightline --help` shows them.
-COMMANDS: tuple[Callable[..., None], ...] = (
-    machine.up,
-    machine.down,
-    service.worker,
-    service.beat,
-    service.migrate,
-    photos.add,
-    moving.import_legacy,
-    moving.backfill,
-    photos.embed,
-    questions.search,
-    questions.locate,
-    index.rebuild,
-    photos.remove,
-    photos.purge,
-    refused.refused,
-    index.generations,
-    index.rollback,
-    index.stats,
-    keeping.backup,
-    keeping.restore,
-    parked.parked,
-    doctor.doctor,
-)
-
-cli = typer.Typer(
-    cls=Group,
-    help=say("Where was this photo taken, judging by the photos we already know?"),
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    options_metavar=say("[OPTIONS]"),
-    subcommand_metavar=say("COMMAND [ARGS]..."),
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for command in COMMANDS:
-    cli.command(cls=Command, help=say(inspect.cleandoc(command.__doc__ or "")), options_metavar=say("[OPTIONS]"))(
-        command
-    )
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"sightline {version('sightline-worker')}")
-        raise typer.Exit
-
-
-@cli.callback()
-def _options(
-    show_version: Annotated[
-        bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help=say("Show the version and exit.")),
-    ] = False,
-) -> None: ...
+from worker.signals import INTERRUPTED, raise_on_signals
 
 
 def main() -> None:
-    """Entry point: every expected error is a sentence and an exit code, never a traceback."""
-    speak()
-    # What a command has to say it says itself; Python would print the log's warnings between its lines, and beside its
-    # JSON. Workers and beat write theirs (worker.logs).
-    logging.getLogger().addHandler(logging.NullHandler())
+    """Entry point. While modules are loaded, and when all is said, Ctrl-C ends the process where it is; a command ends
+    in order."""
+    # Of a process that a script has started in the background it is ignored, and stays so.
+    heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if heard:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from worker.joined import run
+
     try:
-        sys.exit(cli(prog_name="sightline", standalone_mode=False) or 0)
-    except (SightlineError, WorkerError) as exc:
-        fail(with_code(told(exc.code, exc.message), exc.code), code=exc.code, english=exc.message)
-    except ValidationError as exc:
-        faults = [(": ".join(map(str, error["loc"][1:])), error) for error in exc.errors()]
-        wrong = "; ".join(
-            f"{PREFIX}{str(error['loc'][0]).upper()}{within and f' ({within})'}: {in_language(fault(error))}"
-            for within, error in faults
-        )
-        fail(say("the settings are wrong: {wrong}", wrong=wrong), BAD_SETTINGS)
-    except TyperException as exc:
-        if "NoArgsIsHelp" in type(exc).__name__:
-            sys.exit(2)
-        fail(usage_fault(exc), exc.exit_code, code=getattr(exc, "code", Code.BAD_REQUEST))
-    except (Abort, KeyboardInterrupt):
-        fail(say("stopped"), INTERRUPTED)
-    except BrokenPipeError:
-        sys.exit(FAILED)
+        if heard:
+            raise_on_signals(signal.SIGINT)
+        run()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    finally:
+        if heard:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 if __name__ == "__main__":

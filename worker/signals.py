@@ -1,6 +1,6 @@
 """Signals that end a program in order: raised where it is, held back where it must not be broken off, and counted.
 
-For the main thread of who runs a Stack. Knows nothing of what is ended.
+For the main thread of a command, or of who runs a Stack. Knows nothing of what is ended, and imports nothing of weight.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+#: The exit code of what was interrupted, as shells have it of SIGINT.
+INTERRUPTED = 130
 #: What asks a program to end. SIGHUP comes when its terminal is closed.
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: Seconds until an interrupt is raised again that Python could not pass on.
@@ -31,14 +33,14 @@ class _Asked:
     terminals: tuple[int, ...] = ()
 
 
-def raise_on_signals() -> None:
-    """KeyboardInterrupt on SIGINT, SIGTERM and SIGHUP, wherever it falls but within `held`.
+def raise_on_signals(*numbers: signal.Signals) -> None:
+    """KeyboardInterrupt on these signals, SIGINT, SIGTERM and SIGHUP unless given, wherever it falls but within `held`.
 
     One that is raised within a finalizer or a weak reference's callback (an import has many) is printed and forgotten
     by Python, and the process would go on: it is raised again a moment later.
     """
     _Asked.terminals = tuple(number for number in (1, 2) if os.isatty(number))
-    for number in ENDING:
+    for number in numbers or ENDING:
         # SIGINT as well: a process that a script starts in the background inherits it ignored. But `nohup` means it.
         if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _asked_to_end)

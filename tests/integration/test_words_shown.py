@@ -20,7 +20,7 @@ from sqlalchemy import create_engine, text
 from producer_client import Sightline
 from producer_client.contract import Code, PositionIssue, Provenance, Reason
 from tests.conftest import Scene, until, whole_stack
-from worker.cli import cli
+from worker.joined import cli
 from worker.settings import Settings
 from worker.stack import Stack
 
@@ -29,14 +29,14 @@ PATIENCE_S = 120.0
 #: Runs commands one after the other in a process, as starting Python takes longer than most of them.
 PROGRAM = """
 import contextlib, io, json, sys
-from worker.cli import main
+from worker.joined import run
 for line in sys.stdin:
     sys.argv = ["sightline", *json.loads(line)]
     out, err = io.StringIO(), io.StringIO()
     code = 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            main()
+            run()
         except SystemExit as exc:
             code = exc.code or 0
     print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)

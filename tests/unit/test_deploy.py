@@ -18,8 +18,8 @@ import yaml
 from typer.main import get_command
 
 from worker.app import ROLES
-from worker.cli import cli
 from worker.holding import STOP_TIMEOUT_S
+from worker.joined import cli
 from worker.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]

@@ -19,9 +19,9 @@ import pytest
 
 from producer_client import Sightline
 from producer_client.contract import Code, Embedded, EmbedItem, NewPhoto, Provenance, Refused
-from worker.cli import main
 from worker.commands.reports import kept_line
 from worker.core.vectors import Vectors, unit_rows
+from worker.joined import run
 from worker.legacy import NotThatPickle, counted_as, read_pickle, reusable_vectors, same_model, to_add
 from worker.points import MANY
 from worker.settings import Settings
@@ -463,7 +463,7 @@ def test_a_pickle_all_of_whose_files_are_gone_says_so_and_nothing_of_vectors(
     for words in ((), ("--dry-run",), ("--dry-run", "--trust", "surveyed"), ("--json",)):
         monkeypatch.setattr("sys.argv", ["sightline", "import-legacy", str(file), *words])
         with pytest.raises(SystemExit) as ended:
-            main()
+            run()
         said[words] = ended.value.code or 0, " ".join(capsys.readouterr().out.split())
 
     hint = {"en": "None of its files is there.", "ru": "Ни одного из его файлов нет на месте."}[language]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from worker.cli import cli
+from worker.joined import cli
 from worker.settings import TABLE_BEGINS, TABLE_ENDS, as_markdown
 
 ROOT = Path(__file__).parents[2]

@@ -29,7 +29,6 @@ from producer_client.contract import (
 )
 from worker import roots as roots_page
 from worker import unfit
-from worker.cli import cli, main
 from worker.commands import parked, terminal
 from worker.commands.doctor import backend_lines, backends_table, checks_table
 from worker.commands.index import generations_table, stats_table
@@ -40,6 +39,7 @@ from worker.commands.reports import named_lines, point_lines, report_table
 from worker.commands.terminal import PathShown, fail, named_shortly, print_refused, with_code
 from worker.core.types import NotTaken, PublishedGeneration
 from worker.encoder.choice import Measured
+from worker.joined import cli, run
 from worker.library.checking import Checked
 from worker.parking import Parked
 from worker.points import SharedPoint
@@ -437,7 +437,7 @@ def test_what_is_wrong_in_the_words_of_a_command_is_told_with_the_code_of_wrong_
     monkeypatch.setattr("sys.argv", ["sightline", *words.split(" ")])
 
     with pytest.raises(SystemExit) as ended:
-        main()
+        run()
 
     said = capsys.readouterr()
     sentence = " ".join(said.err.split())

@@ -19,9 +19,9 @@ from rich.text import Text
 import translation
 from producer_client.contract import Answer, Code, Reason, StatsReply
 from producer_client.language import CODE, Language, explained
-from worker.cli import cli
 from worker.commands.index import FIGURES
 from worker.invalid import fault
+from worker.joined import cli
 from worker.settings import Settings
 from worker.words import SENTENCE, in_language, reason, say, told
 

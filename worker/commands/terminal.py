@@ -25,11 +25,12 @@ from producer_client.arguments import LONGEST_WAIT_S
 from producer_client.bulk import BULK_IN_FLIGHT, BULK_SIZE
 from producer_client.contract import Code, Message
 from producer_client.errors import short
+from worker.signals import INTERRUPTED
 from worker.words import in_language, say, told
 
 #: Exit codes beside 0: the request failed, settings or arguments are wrong, the model is missing, a check of `doctor`
-#: failed, a worker or a beat ended without a signal that asked it to, `up` runs in this folder already, Ctrl-C.
-FAILED, BAD_SETTINGS, NO_MODEL, UNWELL, ENDED, RUNS_ALREADY, INTERRUPTED = 1, 2, 3, 4, 5, 6, 130
+#: failed, a worker or a beat ended without a signal that asked it to, `up` runs in this folder already.
+FAILED, BAD_SETTINGS, NO_MODEL, UNWELL, ENDED, RUNS_ALREADY = 1, 2, 3, 4, 5, 6
 
 #: Refused photos of one command that are shown; --json has all.
 SHOWN = 100
