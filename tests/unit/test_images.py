@@ -1060,6 +1060,13 @@ def test_of_a_damaged_photo_our_own_sentence_is_said_in_both_languages_and_the_l
     assert caplog.records
 
 
+@pytest.mark.parametrize("kind", ["jpeg", "progressive jpeg", "png", "gif"])
+def test_of_a_photo_that_breaks_off_that_is_said(kind: str) -> None:
+    content = GOOD[kind]()
+
+    assert "breaks off" in refusal(content[: len(content) // 2]).message
+
+
 @pytest.mark.parametrize("kind", sorted(set(GOOD) - {"tiff", "lzw tiff", "jpeg tiff"}))  # as RAW files begin
 def test_a_photo_of_which_its_beginning_alone_is_there_is_damaged_and_not_called_no_photo(kind: str) -> None:
     assert outcome(GOOD[kind]()[:40]) is Code.DAMAGED_IMAGE
