@@ -34,8 +34,11 @@ def short(sentence: str) -> str:
     return sentence
 
 
-def quoted(text: str) -> str:
-    """What somebody has written, as a sentence repeats it: a backslash once, and what has no letter by its number."""
+def quoted(text: object) -> str:
+    """What somebody has written, as a sentence repeats it: a backslash once, and what has no letter by its number. What
+    is no text at all, as Python writes it."""
+    if not isinstance(text, str):
+        return repr(text)
     return f"'{''.join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)}'"
 
 
