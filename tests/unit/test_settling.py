@@ -25,7 +25,7 @@ OLD_POINT = "55.6761 12.5683 exif_gps"
 def entry(position: Known | None, **more: Any) -> Any:
     """What is known of the photo of content "old", as its row of `entries`."""
     lat, lon, provenance = position or (None, None, None)
-    facts = {"from_exif": False, "row_point": None, "file_point": None, "position_error_m": None}
+    facts = {"from_exif": False, "row_point": None, "file_point": None, "position_from": None, "position_error_m": None}
     return SimpleNamespace(content_sha256="old", lat=lat, lon=lon, provenance=provenance, **facts | more)
 
 
