@@ -39,14 +39,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any, Self
 
-from rich.table import Table
-
 from benchmarks import photos
 from benchmarks.measure import peak_rss_mb
 from benchmarks.photos import Query
 from benchmarks.processes import ROOT, alone, cores, threads_env
 from benchmarks.report import console, machine, step, table, tell, workplace
 from benchmarks.stack import ARCHITECTURE, Checkpoint, add, servers
+from worker.commands.tables import Table
 from worker.core.geo import distance_m
 
 #: Processes of each side, by default and with --quick.

@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from benchmarks import encoder_parts as parts
 from benchmarks.encoder_parts import BATCHES, COMPILED, Tower
@@ -40,6 +39,7 @@ from benchmarks.photos import copies, megapixels_of, write_drawn
 from benchmarks.processes import alone, ask, cores, python_of
 from benchmarks.report import console, machine, step, table, tell, workplace
 from benchmarks.stack import ARCHITECTURE, Checkpoint
+from worker.commands.tables import Table
 
 #: Of one photo: twice the multiplications of the image tower.
 GFLOP = 8.7

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from benchmarks.measure import Ids, VectorFile, Vectors, exact_neighbours
 from benchmarks.peers import PEERS
@@ -34,6 +33,7 @@ from benchmarks.seeds import SHOWN as SEED_SHOWN
 from benchmarks.service import exact_search, fill, rebuild, rebuild_or_refusal, remove_added, search, sql
 from benchmarks.traffic import WARM_UP_ADDS, add_to_visible, swap
 from benchmarks.vectors import ClusteredVectors
+from worker.commands.tables import Table
 from worker.embedded import EmbeddedServers
 from worker.settings import Settings
 

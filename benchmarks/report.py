@@ -17,9 +17,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from benchmarks.processes import cores
+from worker.commands.tables import Table
 from worker.encoder.exported import cpu_name
 from worker.signals import raise_on_signals
 

@@ -10,14 +10,13 @@ from pathlib import Path
 
 from rich.console import RenderableType
 from rich.markup import escape
-from rich.table import Table
 
 from demo.folders import Case
 from demo.words import say
 from producer_client.contract import DEFAULT_THRESHOLD, Answer, Hit, Reason
 from producer_client.language import to_say
 from worker.commands.questions import hits_table
-from worker.commands.terminal import PathShown
+from worker.commands.tables import PathShown, Table
 from worker.core.geo import distance_m
 
 #: Photos that are shown one by one.
@@ -48,9 +47,9 @@ class Asked:
 
 def noted(label: str, words: str, colour: str = "green") -> Table:
     """A line of what goes on: a word for the eye, and beside it what there is to say."""
-    line = Table.grid(padding=(0, 1))
+    line = Table(box=None, show_header=False, show_edge=False, pad_edge=False, padding=(0, 1))
     line.add_column(min_width=9, no_wrap=True)
-    line.add_column(overflow="fold")
+    line.add_column()
     line.add_row(f"[{colour}]{label}[/]", words)
     return line
 
@@ -59,10 +58,10 @@ def asked_table(asked: Sequence[Asked], *, single: bool) -> Iterator[RenderableT
     """Every photo that was asked for with its answer, place by place; of many the first and the last."""
     title = say("Photos, each asked for without itself") if single else say("Photos that are not in the index")
     table = Table(title=title, caption=_caption(asked))
-    table.add_column(say("place, photo"), overflow="fold")
-    table.add_column(say("answer"), overflow="fold")
+    table.add_column(say("place, photo"))
+    table.add_column(say("answer"))
     table.add_column(say("error"), no_wrap=True, justify="right")
-    table.add_column(say("witnesses"), overflow="fold", justify="right")
+    table.add_column(say("witnesses"), justify="right")
     table.add_column(say("best"), no_wrap=True, justify="right")
     place = None
     for a in (*asked[: SHOWN // 2], *asked[SHOWN // 2 :][-SHOWN // 2 :]):
@@ -85,9 +84,9 @@ def asked_table(asked: Sequence[Asked], *, single: bool) -> Iterator[RenderableT
 
 def places_table(asked: Sequence[Asked]) -> Iterator[RenderableType]:
     table = Table(title=say("By place"), caption=_caption(asked))
-    table.add_column(say("place"), overflow="fold")
+    table.add_column(say("place"))
     for column in (say("asked"), say("located"), say("abstained"), say("median error")):
-        table.add_column(column, overflow="fold", justify="right")
+        table.add_column(column, justify="right")
     for place in dict.fromkeys(a.case.place for a in asked):
         of_place = [a for a in asked if a.case.place == place]
         errors = [a.error_m for a in of_place if a.error_m is not None]

@@ -7,11 +7,16 @@ import io
 import json
 import re
 import unicodedata
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.cells import cell_len
 from rich.console import Console
+from rich.text import Text
 
 from demo.folders import Case
 from demo.shown import Asked, asked_table, found_by_words_table, places_table, similar_table
@@ -22,9 +27,11 @@ from producer_client.contract import (
     Hit,
     Point,
     PositionIssue,
+    Purged,
     Reason,
     RebuildReply,
     RebuildRun,
+    Removed,
     StatsReply,
 )
 from worker import roots as roots_page
@@ -32,12 +39,14 @@ from worker import unfit
 from worker.commands import parked, terminal
 from worker.commands.doctor import backend_lines, backends_table, checks_table
 from worker.commands.index import generations_table, stats_table
-from worker.commands.photos import checked_lines
+from worker.commands.moving import changes_table
+from worker.commands.photos import checked_lines, purged_table, removed_table
 from worker.commands.questions import hits_table
 from worker.commands.refused import refused_table
 from worker.commands.reports import named_lines, point_lines, report_table
-from worker.commands.terminal import PathShown, fail, named_shortly, print_refused, with_code
-from worker.core.types import NotTaken, PublishedGeneration
+from worker.commands.tables import PathShown, Table
+from worker.commands.terminal import fail, named_shortly, print_refused, with_code
+from worker.core.types import NotTaken, PublishedGeneration, RowChange
 from worker.encoder.choice import Measured
 from worker.joined import cli, run
 from worker.library.checking import Checked
@@ -155,10 +164,9 @@ def test_the_name_of_a_file_is_readable_in_every_table(language: str, monkeypatc
     ],
 )
 def test_a_path_loses_its_folders_first_and_never_its_name(path: str, width: int, said: str) -> None:
-    page = io.StringIO()
-    Console(file=page, width=width).print(PathShown(path))
+    lines = PathShown(path).at(width).plain
 
-    assert page.getvalue().replace("\n", "").rstrip() == said or page.getvalue().split() == said.split()
+    assert lines.replace("\n", "") == said or lines.split() == said.split()
 
 
 def test_where_a_link_leads_is_not_cut_from_what_is_said_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,11 +181,10 @@ def test_where_a_link_leads_is_not_cut_from_what_is_said_of_it(tmp_path: Path, m
 
 def test_a_path_of_a_hundred_thousand_characters_is_a_few_lines() -> None:
     for path in ("/" + "x" * 100_000 + "/end.jpg", "/a/" + "x" * 100_000 + "end.jpg"):
-        page = io.StringIO()
-        Console(file=page, width=30).print(PathShown(path))
+        lines = PathShown(path).at(30).plain
 
-        assert len(page.getvalue()) < 400
-        assert page.getvalue().replace("\n", "").rstrip().endswith("end.jpg")
+        assert len(lines) < 400
+        assert lines.replace("\n", "").endswith("end.jpg")
 
 
 @LANGUAGES
@@ -557,3 +564,153 @@ def test_what_others_have_called_their_keys_steers_no_terminal() -> None:
 
     assert all(line.isprintable() for line in lines)
     assert r"a\x1b[31mb\x00 and [red]" in cells(lines, 2)
+
+
+# -------------------------------------------------------------------------------------------- tables on every terminal
+
+#: Words and names, and what is wider than a letter or has no width of its own.
+letters = st.sampled_from(
+    [*"aЖß7 /-_.,=:[]()\\", "\n", "\t", "城", "ア", "📷", "e\u0301", "👩\u200d👧", ":smile:", "SIGHTLINE_PATH_PREFIXES"]
+)
+contents = st.lists(letters, max_size=30).map("".join)
+
+
+def no_spaces(text: str) -> Counter[str]:
+    return Counter("".join(text.split()))
+
+
+def fits(lines: list[str], width: int) -> bool:
+    """No line is wider, and where there is a frame its right edge stands below itself."""
+    edges = {cell_len(line) for line in lines if line[:1] in EDGES}
+    return (
+        max(map(cell_len, lines)) <= width
+        and len(edges) <= 1
+        and all(line[-1] in EDGES for line in lines if line[:1] in EDGES)
+    )
+
+
+EDGES = tuple("│┃┏└┡├┓┘┩┤")
+
+
+@settings(derandomize=True, max_examples=300, deadline=None)
+@given(
+    rows=st.integers(1, 7).flatmap(
+        lambda n: st.lists(st.lists(contents, min_size=n, max_size=n), min_size=1, max_size=3)
+    ),
+    kinds=st.lists(st.sampled_from(["", "no_wrap", "min_width", "max_width", "path"]), min_size=7, max_size=7),
+    width=st.integers(40, 120),
+)
+def test_no_table_is_wider_than_its_terminal_and_no_letter_is_lost(
+    rows: list[list[str]], kinds: list[str], width: int
+) -> None:
+    table = Table(title="a title", show_lines=True)
+    columns = kinds[: len(rows[0])]
+    for kind in columns:
+        table.add_column(
+            "name",
+            no_wrap=kind == "no_wrap",
+            min_width=24 if kind == "min_width" else None,
+            max_width=10 if kind == "max_width" else None,
+        )
+    for row in rows:
+        # A path may lose its folders, so that it is one name here.
+        named = [
+            text.replace("/", "")[:100] if kind == "path" else text for kind, text in zip(columns, row, strict=True)
+        ]
+        table.add_row(
+            *(
+                ("7", PathShown(text)) if kind == "path" else Text(text)
+                for kind, text in zip(columns, named, strict=True)
+            )
+        )
+        row[:] = named
+    page = io.StringIO()
+    Console(file=page, width=width).print(table)
+
+    lines = page.getvalue().splitlines()
+    assert fits(lines, width), page.getvalue()
+    shown = no_spaces(re.sub("[│┃┏└┡├┓┘┩┤━─┳╇┼┴]", "", page.getvalue()))
+    ids = "7" * columns.count("path") * len(rows)
+    whole = no_spaces("a title" + "name" * len(columns) + ids + "".join(map("".join, rows)))
+    assert whole == shown if "┏" in page.getvalue() else not no_spaces("".join(map("".join, rows))) - shown
+
+
+def test_a_name_breaks_where_its_parts_end_and_a_number_stays_whole() -> None:
+    table = Table("name", "figure")
+    table.add_row("SIGHTLINE_PATH_PREFIXES=/srv/photos/of-2019", "-57.557574")
+    page = io.StringIO()
+    Console(file=page, width=30).print(table)
+
+    lines = page.getvalue().splitlines()
+    assert cells(lines, 0).split() == ["name", "SIGHTLINE_", "PATH_", "PREFIXES=/", "srv/photos/", "of-2019"]
+    assert cells(lines, 1).split() == ["figure", "-57.557574"]
+
+
+def test_rows_that_have_no_room_side_by_side_are_lists() -> None:
+    table = Table(*(f"name {n}" for n in range(6)), title="figures", caption="of today")
+    table.add_row(*(f"value {n}" for n in range(6)))
+    page = io.StringIO()
+    Console(file=page, width=40).print(table)
+
+    said = [f"name {n}: value {n}" for n in range(6)]
+    assert [line.strip() for line in page.getvalue().splitlines()] == ["figures", *said, "", "of today"]
+
+
+@LANGUAGES
+@pytest.mark.parametrize("width", [60, 80])
+@pytest.mark.parametrize("odd", ["SIGHTLINE_PATH_PREFIXES", "城の写真📷" * 9, "x" * 90, "[1] :smile: \\"])
+def test_every_table_is_whole_whatever_stands_in_it(
+    odd: str, width: int, language: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIGHTLINE_LANG", language)
+    at, path = "2026-11-28T08:12:33+00:00", f"/photos/{odd}/{odd}.jpg"
+    hit = Hit(
+        1_234_567, 0.9123, path, -57.557574, -110.7498, Provenance.FALLBACK, position_issue=PositionIssue.TOO_COARSE
+    )
+    columns = {"lat": -57.557574, "lon": -110.7498, "location_method": odd, "address_data": {odd: odd}}
+    answers = [
+        asked(odd, f"{odd}.jpg", Answer(Answer.LOCATED, Point(-55.69846, -113.19511), 12.0, 1.0, evidence=[hit]))
+    ]
+    generation = PublishedGeneration(1234, odd, 10**6, 10**6, "exact", 0.9851, 0.9722, 512_300_000, at, "serving")
+    tables = {
+        "hits": hits_table("similar", [hit]),
+        "demo, by words": found_by_words_table(odd, [hit]),
+        "demo, asked": next(asked_table(answers, single=True)),
+        "demo, places": next(places_table(answers)),
+        "refused": refused_table([NotTaken(1_234_567, Code.URL_NOT_ALLOWED, f"set {odd}", path, at)]),
+        "changes": changes_table([RowChange(1_234_567, path, columns, columns)], written=False),
+        "checks": checks_table([("broker", False, f"set {odd}")]),
+        "backends": backends_table([Measured("onnxruntime-float32", 212.31, 1189.12, 0.99999, 1.0)]),
+        "generations": generations_table([generation]),
+        "report": report_table(odd, Report(photos=10**9)),
+        "removed": removed_table([Removed("photo 7", 2**63 - 1, 10**12, was_indexed=True)]),
+        "purged": purged_table([Purged("photo 7", 2**63 - 1, 10**12, was_indexed=True, generations=list(range(50)))]),
+    }
+    pages = {}
+    for name, table in tables.items():
+        Console(file=(page := io.StringIO()), width=width).print(table)
+        pages[name] = page.getvalue()
+    for module in (terminal, parked):
+        monkeypatch.setattr(module, "out", Console(file=(page := io.StringIO()), width=width))
+        if module is parked:
+            parked.print_parked([Parked("01234567", at, odd, "", odd, "")])
+        else:
+            print_refused([Refused(path, Code.URL_NOT_ALLOWED, f"set {odd}")])
+        pages[module.__name__] = page.getvalue()
+
+    for name, said in pages.items():
+        assert fits(said.splitlines(), width), f"{name}\n{said}"
+        if name not in ("backends", "removed", "purged"):
+            assert not no_spaces(odd) - no_spaces(said), f"{name}\n{said}"
+
+
+def test_every_table_is_one_of_those_that_fit() -> None:
+    pages = [
+        page for room in ("worker", "demo", "benchmarks", "producer_client") for page in (ROOT / room).rglob("*.py")
+    ]
+
+    others = [
+        page.name for page in pages if re.search(r"(?m)^ *(from|import) rich(\.table| import.*table)", page.read_text())
+    ]
+
+    assert others == ["tables.py"]

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import typer
 from kombu import Connection
 from rich.markup import escape
-from rich.table import Table
 
 from producer_client import SightlineError
 from producer_client.contract import Code
@@ -18,6 +17,7 @@ from producer_client.language import to_say
 from producer_client.reach import reaching, shown
 from worker.broker import parking, refuses_writes
 from worker.commands.connections import open_client, open_store
+from worker.commands.tables import Table
 from worker.commands.terminal import UNWELL, AsJson, out, printable, show
 from worker.errors import BadGeneration, Permanent, WorkerError
 from worker.roots import faults
@@ -54,7 +54,7 @@ def doctor(as_json: AsJson = False) -> None:
 def checks_table(checks: Sequence[tuple[str, bool, str]]) -> Table:
     """checks: (name, whether all is well, a sentence)."""
     table = Table(say("check"), "", show_lines=True)
-    table.add_column(say("what it says"), overflow="fold")
+    table.add_column(say("what it says"))
     for name, fine, words in checks:
         table.add_row(say(name), say("[green]ok[/]") if fine else say("[red]no[/]"), escape(printable(words)))
     return table
@@ -164,7 +164,7 @@ def backends_table(rows: Sequence[Measured]) -> Table:
     shown = Table()
     shown.add_column(say("backend"), no_wrap=True)
     for title in (say("ms a photo"), say("in a batch"), say("cosine to float32"), say("same neighbours"), ""):
-        shown.add_column(title, overflow="fold")
+        shown.add_column(title)
     for row in rows:
         figures = [
             "" if figure is None else f"{figure:{form}}"

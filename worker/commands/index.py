@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from producer_client.contract import RebuildRun, StatsReply
 from producer_client.language import to_say
 from worker.commands.connections import open_client, open_store
+from worker.commands.tables import Table
 from worker.commands.terminal import AsJson, TimeoutS, goes_on, out, show
 from worker.core.types import PublishedGeneration
 from worker.progress import progress_bar, rebuild_lines, wait_for_rebuild
@@ -59,7 +59,7 @@ def generations(as_json: AsJson = False) -> None:
 def generations_table(kept: Sequence[PublishedGeneration]) -> Table:
     """All of it in 80 columns: two lines each, and the name of the model on as many as it takes."""
     shown = Table(say("generation"), say("photos"), say("kind"), "recall@10", say("published"), show_lines=True)
-    shown.add_column(say("model"), overflow="fold")
+    shown.add_column(say("model"))
     states = {
         "serving": say("[green]serving[/]"),
         "kept": say("kept"),
@@ -77,7 +77,7 @@ def generations_table(kept: Sequence[PublishedGeneration]) -> Table:
             f"{g.kind or ''}\n{size}",
             f"{recall}\n{promised}",
             f"{day}\n{hour} UTC",
-            g.model_key,
+            escape(g.model_key),
         )
     return shown
 
@@ -121,8 +121,8 @@ def stats(as_json: AsJson = False, timeout: TimeoutS = 30.0) -> None:
 
 def stats_table(reply: StatsReply) -> Table:
     shown = Table(show_header=False, title="Sightline")
-    shown.add_column(overflow="fold")
-    shown.add_column(overflow="fold")
+    shown.add_column()
+    shown.add_column()
     for name, value in reply.to_wire().items():
         if name != "last_rebuild":
             shown.add_row(figure(name), escape(_as_text(value)))

@@ -11,18 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from msgspec.structs import replace
-from rich.console import Group
 from rich.markup import escape
-from rich.table import Table
 
 from producer_client import NewPhoto, Pending, Photo, Provenance, Refused
 from worker import listed
 from worker.commands.connections import open_client, open_store
 from worker.commands.reports import kept_line, named_lines, none_there_line, point_lines, prefix_lines, report_table
+from worker.commands.tables import PathShown, Table
 from worker.commands.terminal import (
     AsJson,
     Misused,
-    PathShown,
     TimeoutS,
     UpdateRows,
     fail,
@@ -141,7 +139,7 @@ def import_legacy(
             out.print(none_there, highlight=False)
         if dry_run:
             if changes:
-                out.print(_changes_table(changes, written=written))
+                out.print(changes_table(changes, written=written))
             out.print(say("[yellow]nothing was changed[/]; photos to import: {count}", count=len(new)))
             return
         done = say("[green]{stored} imported[/], {refused} refused", stored=stored, refused=len(refused))
@@ -284,7 +282,7 @@ def _as_entry(item: NewPhoto, source: PhotoFiles) -> NewEntry:
     )
 
 
-def _changes_table(changes: Sequence[RowChange], *, written: bool) -> Table:
+def changes_table(changes: Sequence[RowChange], *, written: bool) -> Table:
     title = say("rows that would change: {count}", count=len(changes))
     if not written:
         title = say(
@@ -293,11 +291,11 @@ def _changes_table(changes: Sequence[RowChange], *, written: bool) -> Table:
             count=len(changes),
         )
     shown = Table(title=title, show_lines=True)
-    shown.add_column(say("photo"), min_width=24, overflow="fold")
-    shown.add_column(say("in the row"), overflow="fold")
-    shown.add_column(say("in the old file"), overflow="fold")
+    shown.add_column(say("photo"), min_width=24)
+    shown.add_column(say("in the row"))
+    shown.add_column(say("in the old file"))
     for change in changes:
-        name = Group(str(change.photo_id), PathShown(change.path))
+        name = (str(change.photo_id), PathShown(change.path))
         shown.add_row(name, _in_words(change.old), _in_words(change.new))
     return shown
 

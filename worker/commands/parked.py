@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from worker.broker import parking
+from worker.commands.tables import Table
 from worker.commands.terminal import AsJson, Misused, fail, out, printable, show
 from worker.parking import Parked
 from worker.settings import load as load_settings
@@ -66,8 +66,8 @@ def print_parked(there: Sequence[Parked]) -> None:
         out.print(say("nothing is parked"))
         return
     shown = Table(title=say("could not be read: {count}", count=len(there)), show_lines=True)
-    shown.add_column(say("parked"), overflow="fold")
-    shown.add_column(say("why"), overflow="fold")
+    shown.add_column(say("parked"))
+    shown.add_column(say("why"))
     for one in there:
         day, _, hour = one.at.removesuffix("+00:00").partition("T")
         when = f"{day}\n{hour} UTC" if one.at else ""

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from msgspec.structs import replace
 from rich.markup import escape
-from rich.table import Table
 
 from producer_client import EmbedItem, NewPhoto, Pending, Photo, Provenance, Refused
 from producer_client.contract import Purged, Removed, Stored
 from producer_client.errors import short
 from worker.commands.connections import open_client, open_store
 from worker.commands.positions import position_lines
+from worker.commands.tables import Table
 from worker.commands.terminal import (
     AsJson,
     Misused,
@@ -257,12 +257,8 @@ def remove(
     refused = [outcome for outcome in reply.outcomes if isinstance(outcome, Refused)]
 
     def table() -> None:
-        shown = Table(say("photo"), "seq", say("was indexed"))
-        for outcome in reply.outcomes:
-            if isinstance(outcome, Removed):
-                shown.add_row(str(outcome.photo_id), str(outcome.seq), _yes_no(outcome.was_indexed))
-        if shown.row_count:
-            out.print(shown)
+        if removed := [outcome for outcome in reply.outcomes if isinstance(outcome, Removed)]:
+            out.print(removed_table(removed))
         print_refused(refused)
 
     show(as_json, reply, table, refused=refused)
@@ -280,12 +276,8 @@ def purge(
 
     def table() -> None:
         purged = [outcome for outcome in reply.outcomes if isinstance(outcome, Purged)]
-        shown = Table(say("photo"), "seq", say("was indexed"), say("generations that may still hold it"))
-        for outcome in purged:
-            held = ", ".join(map(str, outcome.generations)) or say("none")
-            shown.add_row(str(outcome.photo_id), str(outcome.seq), _yes_no(outcome.was_indexed), held)
         if purged:
-            out.print(shown)
+            out.print(purged_table(purged))
         print_refused(refused)
         if any(outcome.generations for outcome in purged):
             out.print(
@@ -298,6 +290,21 @@ def purge(
             out.print(say("erased from Postgres and from every answer; no generation on disk holds it"))
 
     show(as_json, reply, table, refused=refused)
+
+
+def removed_table(removed: Sequence[Removed]) -> Table:
+    shown = Table(say("photo"), "seq", say("was indexed"))
+    for outcome in removed:
+        shown.add_row(str(outcome.photo_id), str(outcome.seq), _yes_no(outcome.was_indexed))
+    return shown
+
+
+def purged_table(purged: Sequence[Purged]) -> Table:
+    shown = Table(say("photo"), "seq", say("was indexed"), say("generations that may still hold it"))
+    for outcome in purged:
+        held = ", ".join(map(str, outcome.generations)) or say("none")
+        shown.add_row(str(outcome.photo_id), str(outcome.seq), _yes_no(outcome.was_indexed), held)
+    return shown
 
 
 def _yes_no(holds: bool) -> str:

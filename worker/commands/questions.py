@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from producer_client import Near
 from producer_client.contract import DEFAULT_THRESHOLD, MAX_TOP_K, Hit
 from worker.commands.connections import open_client
 from worker.commands.positions import issue_said
-from worker.commands.terminal import HIGHEST_ID, AsJson, Misused, PathShown, TimeoutS, out, show
+from worker.commands.tables import PathShown, Table
+from worker.commands.terminal import HIGHEST_ID, AsJson, Misused, TimeoutS, out, show
 from worker.settings import load as load_settings
 from worker.spelling import led_to
 from worker.words import in_language, say
@@ -102,11 +102,11 @@ def locate(
 def hits_table(title: str, hits: Sequence[Hit]) -> Table:
     """In 80 columns: two lines a photo, and of its path at least the name."""
     shown = Table(title=title, show_lines=True)
-    shown.add_column(say("photo"), overflow="fold")
-    shown.add_column(say("similarity"), overflow="fold")
+    shown.add_column(say("photo"))
+    shown.add_column(say("similarity"))
     shown.add_column(say("lat, lon"), no_wrap=True)
-    shown.add_column(say("provenance"), overflow="fold", max_width=14)
-    shown.add_column(say("path"), min_width=18, overflow="fold")
+    shown.add_column(say("provenance"), max_width=14)
+    shown.add_column(say("path"), min_width=12)
     for hit in hits:
         issue = "" if hit.position_issue is None else f"({issue_said(hit.position_issue)})"
         shown.add_row(

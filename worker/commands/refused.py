@@ -7,19 +7,17 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Group
 from rich.markup import escape
-from rich.table import Table
 
 from producer_client import Code, NewPhoto, Pending, Photo, Refused
 from producer_client.contract import PositionIssue, Stored
 from worker.commands.connections import open_client, open_store
 from worker.commands.positions import issue_said
+from worker.commands.tables import PathShown, Table
 from worker.commands.terminal import (
     HIGHEST_ID,
     AsJson,
     Misused,
-    PathShown,
     TimeoutS,
     count_lines,
     named_shortly,
@@ -116,10 +114,10 @@ def refused(
 
 def refused_table(photos: Sequence[NotTaken]) -> Table:
     shown = Table(show_lines=True)
-    shown.add_column(say("photo"), min_width=24, overflow="fold")
-    shown.add_column(say("code"), overflow="fold")
-    shown.add_column(say("why"), overflow="fold")
-    shown.add_column(say("since"), overflow="fold", max_width=10)
+    shown.add_column(say("photo"), min_width=16)
+    shown.add_column(say("code"))
+    shown.add_column(say("why"))
+    shown.add_column(say("since"), no_wrap=True)
     for photo in photos:
         of_file = photo.code in OF_FILES
         why = (
@@ -128,7 +126,7 @@ def refused_table(photos: Sequence[NotTaken]) -> Table:
             else told(Code(photo.code), named_shortly(photo.message, photo.path))
         )
         day, _, hour = (photo.since or "").partition("T")
-        name = Group(str(photo.photo_id), PathShown(photo.path) if photo.path else say("without a path"))
+        name = (str(photo.photo_id), PathShown(photo.path) if photo.path else say("without a path"))
         since = f"{day}\n{hour[:5]} UTC" if photo.since else ""
         shown.add_row(name, f"[red]{photo.code}[/]", escape(why), since)
     return shown

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
-from rich.table import Table
 
 from producer_client import Provenance
 from producer_client.errors import short
+from worker.commands.tables import Table
 from worker.settings import Settings
 from worker.words import say
 

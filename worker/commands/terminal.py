@@ -12,12 +12,8 @@ from contextlib import contextmanager
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console
 from rich.markup import escape
-from rich.measure import Measurement
-from rich.table import Table
-from rich.text import Text
 from typer.exceptions import TyperException
 
 from producer_client import Pending, Refused
@@ -25,6 +21,7 @@ from producer_client.arguments import LONGEST_WAIT_S
 from producer_client.bulk import BULK_IN_FLIGHT, BULK_SIZE
 from producer_client.contract import Code, Message
 from producer_client.errors import short
+from worker.commands.tables import PathShown, Table
 from worker.signals import INTERRUPTED
 from worker.words import in_language, say, told
 
@@ -74,28 +71,6 @@ class Misused(TyperException):
         self.ctx: typer.Context | None = None
 
 
-class PathShown:
-    """A path in a table: where there is no room for all of it, its end. The file's own name is always whole."""
-
-    def __init__(self, path: str) -> None:
-        self._path = short(path)
-
-    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        return Measurement(min(cell_len(self._path), 12), cell_len(self._path))
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield Text(_end_of(self._path, options.max_width), overflow="fold")
-
-
-def _end_of(path: str, width: int) -> str:
-    folders = path.split("/")
-    for left_out in range(1, len(folders)):
-        if cell_len(path) <= width:
-            break
-        path = "/".join(["…", *folders[left_out:]])
-    return path
-
-
 def show(
     as_json: bool, value: Message | dict[str, Any], table: Callable[[], None], *, refused: Sequence[object] = ()
 ) -> None:
@@ -115,9 +90,9 @@ def print_refused(refused: Sequence[Refused]) -> None:
     if not refused:
         return
     shown = Table(title=say("refused: {count}", count=len(refused)), show_lines=True)
-    shown.add_column(say("photo"), min_width=20, overflow="fold")
-    shown.add_column(say("code"), overflow="fold")
-    shown.add_column(say("why"), overflow="fold")
+    shown.add_column(say("photo"), min_width=20)
+    shown.add_column(say("code"))
+    shown.add_column(say("why"))
     for outcome in refused[:SHOWN]:
         words = told(outcome.code, named_shortly(outcome.message, outcome.ref))
         shown.add_row(PathShown(in_language(outcome.ref)), f"[red]{outcome.code}[/]", escape(words))
