@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
+
+from redis.connection import URL_QUERY_ARGUMENT_PARSERS
 
 #: Redis and Valkey: plain, with TLS, by a socket of this machine.
 REDIS_SCHEMES = ("redis", "rediss", "redis+socket")
@@ -12,6 +15,8 @@ REDIS_LOOKS = "redis://:PASSWORD@host:6379/5"
 #: How a certificate is checked, as kombu and Celery both know it.
 _CERT_REQS = ("required", "optional", "none", "CERT_REQUIRED", "CERT_OPTIONAL", "CERT_NONE")
 
+#: What the driver of replies makes of a value behind the question mark.
+_PARSERS: Mapping[str, Any] = URL_QUERY_ARGUMENT_PARSERS
 #: What may stand behind the question mark: what both of them know.
 _OPTIONS = {"rediss": r"ssl_\w+", "redis+socket": "virtual_host"}
 
@@ -69,7 +74,12 @@ def _check_options(scheme: str, given: Mapping[str, str], replies: bool) -> None
             "=none, which takes any"
         )
     if replies:
+        for name, value in given.items():
+            try:
+                _PARSERS.get(name, str)(value)
+            except (TypeError, ValueError):
+                raise ValueError(f"{name[:20]} behind its question mark has no value that it can have") from None
         return
     known = _OPTIONS.get(scheme, "")
     if unknown := [name for name in given if not re.fullmatch(known, name)]:
-        raise ValueError(f"{unknown[0][:20]} cannot stand behind its question mark: leave it away")
+        raise ValueError(f"{unknown[0][:20]} cannot stand behind its question mark: leave it out")

@@ -145,7 +145,7 @@ class Connection:
                     raise BadRequest(
                         Code.BAD_REQUEST,
                         f"{shown(self._replies_url)} cannot be read: what stands behind its question mark is not taken "
-                        "there; leave it away",
+                        "there; leave it out",
                     ) from exc
             return self._opened
 

@@ -72,6 +72,14 @@ def test_an_address_of_redis_is_taken(given: str, taken: str) -> None:
     assert Sightline(given)._broker_url == Sightline("redis://x", result_backend=given)._replies_url == taken
 
 
+@pytest.mark.parametrize("option", ["socket_timeout=s3cret", "max_connections=1.5"])
+def test_an_option_for_replies_that_has_no_such_value_is_told_before_anything_starts(option: str) -> None:
+    name = option.partition("=")[0]
+    with pytest.raises(ValidationError, match=f"{name} behind its question mark has no value") as told:
+        Settings(result_backend=f"redis://h:1/5?{option}")
+    assert "s3cret" not in str(told.value.errors()[0]["msg"])
+
+
 @pytest.mark.parametrize(("given", "said"), NO_BROKERS)
 def test_another_address_of_a_broker_is_a_sentence(given: str, said: str) -> None:
     with pytest.raises(ValidationError) as in_settings:

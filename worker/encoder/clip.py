@@ -136,8 +136,9 @@ def _download(model: str, weights: str, tag: dict[str, Any]) -> Path:
         return Path(download_pretrained(tag))
     # What the hub client, urllib and open_clip raise for a network that is not there.
     except (OSError, RuntimeError, ValueError) as exc:
+        why = str(exc).rstrip(".")
         raise EncoderUnavailable(
-            f"the weights of {model}/{weights} are not on this machine and cannot be downloaded: {exc}. "
+            f"the weights of {model}/{weights} are not on this machine and cannot be downloaded: {why}. "
             "Run a worker once with network access to fill the Hugging Face cache and copy that folder (HF_HOME), or "
             f"copy the checkpoint file and set SIGHTLINE_ENCODER=open_clip/{model}/<file> with "
             "SIGHTLINE_ENCODER_SHA256. Without any: SIGHTLINE_ENCODER=packaged/efficientnet-lite0."
