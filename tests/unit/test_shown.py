@@ -598,12 +598,13 @@ EDGES = tuple("│┃┏└┡├┓┘┩┤")
         lambda n: st.lists(st.lists(contents, min_size=n, max_size=n), min_size=1, max_size=3)
     ),
     kinds=st.lists(st.sampled_from(["", "no_wrap", "min_width", "max_width", "path"]), min_size=7, max_size=7),
+    title=contents,
     width=st.integers(40, 120),
 )
 def test_no_table_is_wider_than_its_terminal_and_no_letter_is_lost(
-    rows: list[list[str]], kinds: list[str], width: int
+    rows: list[list[str]], kinds: list[str], title: str, width: int
 ) -> None:
-    table = Table(title="a title", show_lines=True)
+    table = Table(title=Text(title), show_lines=True)
     columns = kinds[: len(rows[0])]
     for kind in columns:
         table.add_column(
@@ -631,7 +632,7 @@ def test_no_table_is_wider_than_its_terminal_and_no_letter_is_lost(
     assert fits(lines, width), page.getvalue()
     shown = no_spaces(re.sub("[│┃┏└┡├┓┘┩┤━─┳╇┼┴]", "", page.getvalue()))
     ids = "7" * columns.count("path") * len(rows)
-    whole = no_spaces("a title" + "name" * len(columns) + ids + "".join(map("".join, rows)))
+    whole = no_spaces(title + "name" * len(columns) + ids + "".join(map("".join, rows)))
     assert whole == shown if "┏" in page.getvalue() else not no_spaces("".join(map("".join, rows))) - shown
 
 
@@ -644,6 +645,30 @@ def test_a_name_breaks_where_its_parts_end_and_a_number_stays_whole() -> None:
     lines = page.getvalue().splitlines()
     assert cells(lines, 0).split() == ["name", "SIGHTLINE_", "PATH_", "PREFIXES=/", "srv/photos/", "of-2019"]
     assert cells(lines, 1).split() == ["figure", "-57.557574"]
+
+
+def test_words_stay_whole_and_then_what_asks_for_it_for_as_long_as_there_is_room() -> None:
+    def columns(width: int) -> list[list[str]]:
+        table = Table("name", "why", "")
+        table.add_column("lat", no_wrap=True)
+        table.add_row("similarity similarity", "as it is " * 9, "", "-57.557574")
+        page = io.StringIO()
+        Console(file=page, width=width).print(table)
+        assert fits(page.getvalue().splitlines(), width)
+        return [cells(page.getvalue().splitlines(), n).split() for n in (0, 3)]
+
+    def backend_of(width: int) -> list[str]:
+        page = io.StringIO()
+        table = backends_table([Measured("onnxruntime-float32", 212.31, 1189.12, 0.99999, 1.0)])
+        Console(file=page, width=width).print(table)
+        assert "1189.1" in page.getvalue()
+        return cells(page.getvalue().splitlines(), 0).split()
+
+    assert columns(39) == [["name", "similarity", "similarity"], ["lat", "-57.557574"]]
+    assert columns(35) == [["name", "simila", "rity", "simila", "rity"], ["lat", "-57.557574"]]
+    assert columns(28) == [["name", "simil", "arity", "simil", "arity"], ["lat", "-57.", "55757", "4"]]
+    assert backend_of(80) == ["backend", "onnxruntime-float32"]
+    assert backend_of(60) == ["backend", "onnxruntim", "e-float32"]
 
 
 def test_rows_that_have_no_room_side_by_side_are_lists() -> None:

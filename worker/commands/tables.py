@@ -43,7 +43,7 @@ class Table(rich.table.Table):
     """As rich's, which may be wider than its console once a column has a minimum or holds a long word.
 
     A cell is markup, a PathShown, or a tuple of these, each on a line of its own. `min_width` and `no_wrap` of a column
-    are wishes: they hold for as long as there is room.
+    are wishes: they hold for as long as there is room, and words are whole.
     """
 
     def add_row(
@@ -61,21 +61,21 @@ class Table(rich.table.Table):
         if widths is None:
             yield from self._listed(options.max_width)
         else:
-            yield from super(Table, self._drawn(widths, sum(widths) + frame)).__rich_console__(console, options)
+            yield from super(Table, self._drawn(widths)).__rich_console__(console, options)
 
-    def _drawn(self, widths: Sequence[int], whole: int = 1) -> Table:
+    def _drawn(self, widths: Sequence[int]) -> Table:
         drawn = copy.copy(self)
         drawn.columns = [
-            replace(column, header=_Cell(column.header), width=width, min_width=None, max_width=None)
+            replace(column, header=_Cell(column.header), width=width)
             for column, width in zip(self.columns, widths, strict=True)
         ]
-        drawn.title, drawn.caption = self._around(whole)
+        drawn.title, drawn.caption = self._around()
         return drawn
 
-    def _around(self, width: int) -> list[Text | None]:
+    def _around(self) -> list[Text | None]:
         """The title and the caption."""
         named = ((self.title, "table.title"), (self.caption, "table.caption"))
-        return [folded(_text(text, style), width) if text else None for text, style in named]
+        return [_text(text, style) if text else None for text, style in named]
 
     def _widths(self, room: int) -> list[int] | None:
         """Of each column, without its frame; nothing where there is no room for all."""
@@ -85,24 +85,23 @@ class Table(rich.table.Table):
             return [max(cell.longest(pattern) for cell in column if isinstance(cell, _Cell)) for column in cells]
 
         widths = [
-            max(1, min(max(whole, column.min_width or 0), column.max_width or whole, room))
+            min(max(whole, column.min_width or 0), column.max_width or whole, room)
             for column, whole in zip(self.columns, longest(LINES), strict=True)
         ]
         wished = [
             width if column.no_wrap else column.min_width or 0
             for column, width in zip(self.columns, widths, strict=True)
         ]
+        words = [min(word, READABLE) for word in longest(WORDS)]
         fewest = [FEWEST] * len(widths)
-        for floors in (
-            [max(wish, min(word, READABLE)) for wish, word in zip(wished, longest(WORDS), strict=True)],
-            [*map(max, wished, fewest)],
-            fewest,
-        ):
-            widths = _cut(widths, floors, room)
-        return widths if sum(widths) <= room else None
+        tried = (
+            _cut(widths, floors, room)
+            for floors in ([*map(max, wished, words)], words, [*map(max, wished, fewest)], fewest)
+        )
+        return next((cut for cut in tried if sum(cut) <= room), None)
 
     def _listed(self, width: int) -> Iterator[Text]:
-        title, caption = self._around(width)
+        title, caption = self._around()
         if title:
             yield title
         for row in zip_longest(*(column.cells for column in self.columns)):
