@@ -671,6 +671,15 @@ def test_words_stay_whole_and_then_what_asks_for_it_for_as_long_as_there_is_room
     assert backend_of(60) == ["backend", "onnxruntim", "e-float32"]
 
 
+def test_a_column_has_the_width_that_is_wished_where_there_is_room() -> None:
+    table = Table()
+    table.add_column("a", min_width=9)
+    table.add_column("b", max_width=4)
+    table.add_row("1", "12345678")
+
+    assert shown(table)[0] == f"┏{'━' * 11}┳{'━' * 6}┓"
+
+
 def test_rows_that_have_no_room_side_by_side_are_lists() -> None:
     table = Table(*(f"name {n}" for n in range(6)), title="figures", caption="of today")
     table.add_row(*(f"value {n}" for n in range(6)))

@@ -84,6 +84,7 @@ class Table(rich.table.Table):
         def longest(pattern: re.Pattern[str]) -> list[int]:
             return [max(cell.longest(pattern) for cell in column if isinstance(cell, _Cell)) for column in cells]
 
+        # No wider than all that there is: the longest line may be that of a whole file.
         widths = [
             min(max(whole, column.min_width or 0), column.max_width or whole, room)
             for column, whole in zip(self.columns, longest(LINES), strict=True)
