@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import kombu
+import kombu.utils.functional
 import pytest
 import redis
 
@@ -57,3 +59,24 @@ def test_what_is_silent_to_tls_is_said_to_be_perhaps_without_it(caplog: pytest.L
 
     (record,) = caplog.records
     assert "A Redis without TLS" in vars(record)["why"]
+
+
+def test_a_redis_that_is_away_is_tried_every_second_however_long_it_takes(
+    outage: Outage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    away = iter([REFUSED] * 9)
+    connection = kombu.Connection("memory://")
+
+    def establish() -> object:
+        if (exc := next(away, None)) is not None:
+            raise exc
+        return object()
+
+    monkeypatch.setattr(kombu.utils.functional, "sleep", slept.append)
+    monkeypatch.setattr(connection, "recoverable_connection_errors", (redis.exceptions.ConnectionError,))
+    monkeypatch.setattr(connection, "_connection_factory", establish)
+
+    outage.connect(connection)
+
+    assert sum(slept) == 9.0
