@@ -5,6 +5,7 @@ It imports nothing of weight, as all else is loaded while somebody may press it 
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
@@ -18,6 +19,9 @@ def main() -> None:
     heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if heard:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if "--json" in sys.argv:
+        # Programs read one language. Some texts are made while modules are loaded, so it is chosen before.
+        os.environ["SIGHTLINE_LANG"] = "en"
     from worker.joined import run
 
     try:

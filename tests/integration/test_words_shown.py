@@ -29,14 +29,14 @@ PATIENCE_S = 120.0
 #: Runs commands one after the other in a process, as starting Python takes longer than most of them.
 PROGRAM = """
 import contextlib, io, json, sys
-from worker.joined import run
+from worker.cli import main
 for line in sys.stdin:
     sys.argv = ["sightline", *json.loads(line)]
     out, err = io.StringIO(), io.StringIO()
     code = 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            run()
+            main()
         except SystemExit as exc:
             code = exc.code or 0
     print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)
@@ -198,10 +198,11 @@ def is_cut(said: str) -> bool:
 def test_programs_get_one_json_object_whatever_is_wrong_and_nothing_else(stack: Stack, photos: Path) -> None:
     commands = [[*command, "--json"] for command in every_command(photos) if "-h" not in command and command != ["x"]]
 
-    for command, code, out, err in said_by(stack.settings, *commands, SIGHTLINE_LANG="en"):
+    for command, code, out, err in said_by(stack.settings, *commands, SIGHTLINE_LANG="ru"):
         said = json.loads(out)
         assert isinstance(said, dict), command
         assert "\\u" not in out, command
+        assert re.findall(r"[а-яё]+", (out + err).replace(photos.parent.name, ""), re.IGNORECASE) == [], command
         if "error" in said:
             assert code != 0, command
             assert set(said["error"]) == {"code", "message"}

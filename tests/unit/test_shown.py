@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -20,7 +23,7 @@ from rich.text import Text
 
 from demo.folders import Case
 from demo.shown import Asked, asked_table, found_by_words_table, places_table, similar_table
-from producer_client import NewPhoto, Photo, Provenance, Refused
+from producer_client import NewPhoto, Photo, Provenance, Refused, Sightline
 from producer_client.contract import (
     Answer,
     Code,
@@ -34,6 +37,7 @@ from producer_client.contract import (
     Removed,
     StatsReply,
 )
+from producer_client.errors import Declined
 from worker import roots as roots_page
 from worker import unfit
 from worker.commands import parked, terminal
@@ -361,6 +365,38 @@ def test_an_error_is_json_with_its_letters_where_a_program_asks(
 )
 def test_a_code_stands_at_the_end_of_our_own_sentence(sentence: str, shown: str) -> None:
     assert with_code(sentence, Code.NOT_READY) == shown
+
+
+def test_programs_get_english_whatever_language_is_set() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "worker.cli", "rollback", "--json"],
+        env={**os.environ, "SIGHTLINE_LANG": "ru", "COLUMNS": "80"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["error"]["message"] == "Missing argument 'NUMBER'. See `sightline rollback --help`."
+    assert not re.search("[а-яё]", done.stderr, re.IGNORECASE)
+
+
+def test_what_a_worker_declines_is_no_fault_of_usage(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def declined(*_: object, **__: object) -> StatsReply:
+        raise Declined(Code.BAD_REQUEST, "it is declined")
+
+    monkeypatch.setattr(Sightline, "stats", declined)
+    monkeypatch.setenv("SIGHTLINE_BROKER_URL", "redis://127.0.0.1:1/5")
+    monkeypatch.setattr("sys.argv", ["sightline", "stats"])
+
+    with pytest.raises(SystemExit) as ended:
+        run()
+
+    said = capsys.readouterr().err
+    assert (ended.value.code, "it is declined" in said, "--help" in said) == (1, True, False)
 
 
 # ---------------------------------------------------------------------------------------------- words of a command
