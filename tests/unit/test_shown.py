@@ -406,6 +406,8 @@ MISUSED = {
     "search": "one of photo, text, vector",
     "search x --text y": "got photo and text",
     "search --text=": "text is empty",
+    "search --text": "requires an argument. See",
+    "parked --drop=1": "does not take a value. See",
     "search x --top-k 0": "--top-k",
     "search x --near x": "--near wants LAT,LON,METRES",
     "search x --near 91,0,1": "latitude runs from -90 to 90",
@@ -488,6 +490,25 @@ def test_what_is_wrong_in_the_words_of_a_command_is_told_with_the_code_of_wrong_
     assert MISUSED[words] in sentence
     assert f"See `sightline {words.split()[0]} --help`." in sentence
     assert not re.search("Input should|Value error", sentence)
+
+
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [
+        ("en", "No such command 'ad'. Did you mean 'add'? See `sightline --help`."),
+        ("ru", "нет команды 'ad'. Может быть, 'add'? См. `sightline --help`."),
+    ],
+)
+def test_a_command_that_is_nearly_one_is_asked_about(
+    language: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SIGHTLINE_LANG", language)
+    monkeypatch.setattr("sys.argv", ["sightline", "ad"])
+
+    with pytest.raises(SystemExit, match="2"):
+        run()
+
+    assert " ".join(capsys.readouterr().err.split()) == f"sightline: {said}"
 
 
 def test_the_words_of_every_command_are_tried() -> None:

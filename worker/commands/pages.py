@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer.rich_utils as shown
 from pydantic import ValidationError
 from typer.core import TyperCommand, TyperGroup
+from typer.exceptions import TyperException
 
 from producer_client.errors import BadRequest, Declined
 from producer_client.language import to_say
 from worker.commands.terminal import Misused
 from worker.invalid import fault
 from worker.words import in_language, say
-
-if TYPE_CHECKING:
-    from typer.exceptions import TyperException
 
 #: What typer calls kinds of values, in words. A switch needs none, and a choice names its words.
 KINDS = {
@@ -48,7 +46,11 @@ def usage_fault(exc: TyperException) -> str:
         exc.message = fault(exc.__cause__.errors()[0])
     wrong = in_language(exc.format_message()).removesuffix(".")
     ctx = getattr(exc, "ctx", None)
-    return wrong if ctx is None else say("{fault}. See `{command} --help`.", fault=wrong, command=ctx.command_path)
+    if ctx is None:
+        return wrong
+    # "Did you mean ...?" has its end.
+    end = "" if wrong.endswith("?") else "."
+    return " ".join([wrong + end, say("See `{command} --help`.", command=ctx.command_path)])
 
 
 class _InWords:
@@ -63,6 +65,15 @@ class _InWords:
                 kind = KINDS.get(kind := param.display_type(ctx), kind)
                 param.display_type_rich = lambda ctx, kind=kind: say(kind) if kind else ""
         return params
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Of an option without its value typer does not say to which command it was given."""
+        try:
+            left: list[str] = super().parse_args(ctx, args)  # type: ignore[misc]  # of the class beside it
+        except TyperException as exc:
+            exc.ctx = getattr(exc, "ctx", None) or ctx  # type: ignore[attr-defined]  # of most of them
+            raise
+        return left
 
     def format_usage(self, ctx: Any, formatter: Any) -> None:
         pieces = self.collect_usage_pieces(ctx)  # type: ignore[attr-defined]  # of the class beside it
