@@ -86,7 +86,7 @@ class Table(rich.table.Table):
 
         # No wider than all that there is: the longest line may be that of a whole file.
         widths = [
-            min(max(whole, column.min_width or 0), column.max_width or whole, room)
+            min(max(whole, column.min_width or 0), column.max_width or room, room)
             for column, whole in zip(self.columns, longest(LINES), strict=True)
         ]
         wished = [
