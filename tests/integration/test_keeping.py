@@ -132,8 +132,8 @@ def test_a_backup_of_what_runs_is_restored_and_who_has_seen_more_goes_on(data: P
     assert told["bytes"] == dump.stat().st_size
     assert stat.S_IMODE(dump.stat().st_mode) == 0o600
     assert busy[0] == "not_ready"
-    assert "run already" in busy[1]
-    assert in_russian.startswith("sightline: серверы папки")
+    assert "end it first, by `sightline down`" in busy[1]
+    assert "сначала завершите его" in " ".join(in_russian.split())
     assert refusal("restore", str(dump), data=data)[0] == "bad_request"
     restored = done("restore", str(dump), "--replace", data=data)
     assert restored["replaced"]

@@ -6,6 +6,7 @@ import fcntl
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -517,17 +518,19 @@ def test_where_one_was_killed_other_commands_say_that_none_runs(
 
         noted = folder.command(command)
         given = folder.command(command, env=folder.env | {variable: f"{address}1"})
+        russian = folder.command(command, env=folder.env | {"SIGHTLINE_LANG": "ru"})
 
-    hint = f"no `sightline up` runs in this folder ({folder.data}): start it in another terminal, or set {variable}"
+    hint = f"No `sightline up` runs in this folder ({folder.data}): start it in another terminal, or set {variable}"
     assert hint.replace(" ", "") in "".join(noted.stderr.split())
-    assert "no`sightlineup`" not in "".join(given.stderr.split())
+    assert "No`sightlineup`" not in "".join(given.stderr.split())
     assert (noted.returncode, given.returncode) == (1, 1)
     assert "Traceback" not in noted.stderr
+    assert not re.search("[a-z]{3,} [a-z]{3,}", re.sub("`[^`]*`", "", " ".join(russian.stderr.split()))), russian.stderr
 
 
 def test_where_nobody_gave_an_address_nobody_looks_for_redis(tmp_path: Path) -> None:
     with (
-        pytest.raises(Unreachable, match=r"away\. no `sightline up` runs in this folder"),
+        pytest.raises(Unreachable, match=r"away\. No `sightline up` runs in this folder"),
         open_client(Settings(data_dir=tmp_path)),
     ):
         raise Unreachable(Code.UNAVAILABLE, "away")

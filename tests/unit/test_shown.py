@@ -183,6 +183,16 @@ def test_where_a_link_leads_is_not_cut_from_what_is_said_of_it(tmp_path: Path, m
     assert named_shortly(f"{tmp_path}/a/e.jpg is no photo", "a/e.jpg") == "…/e.jpg is no photo"
 
 
+def test_a_path_is_shortened_as_a_whole_and_never_within_a_longer_one() -> None:
+    of_roots = "/nope is outside the allowed folders (/tmp/nope)"
+
+    assert named_shortly(of_roots, "/nope") == of_roots
+    assert (
+        named_shortly("/a/nope is not in /a/nope/b or /x/a/nope", "/a/nope")
+        == "…/nope is not in /a/nope/b or /x/a/nope"
+    )
+
+
 def test_a_path_of_a_hundred_thousand_characters_is_a_few_lines() -> None:
     for path in ("/" + "x" * 100_000 + "/end.jpg", "/a/" + "x" * 100_000 + "end.jpg"):
         lines = PathShown(path).at(30).plain
@@ -805,3 +815,31 @@ def test_every_table_is_one_of_those_that_fit() -> None:
     ]
 
     assert others == ["tables.py"]
+
+
+#: The help of every command, one after another.
+HELP = """
+import sys
+import typer
+from worker.joined import cli
+group = typer.main.get_command(cli)
+for name in group.commands:
+    group.main([name, "--help"], prog_name="sightline", standalone_mode=False)
+"""
+
+
+@pytest.mark.parametrize("language", ["en", "ru"])
+@pytest.mark.parametrize("width", [60, 80])
+def test_the_help_of_every_command_fits_and_breaks_no_name(language: str, width: int) -> None:
+    env = {**os.environ, "SIGHTLINE_LANG": language, "COLUMNS": str(width), "TERMINAL_WIDTH": str(width)}
+
+    pages = subprocess.run(
+        [sys.executable, "-c", HELP], env=env, capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+
+    assert pages.count("sightline ") > 20
+    assert max(map(len, pages.splitlines())) <= width
+    assert "9223372036854775807" not in pages
+    # At 60 the column beside `--update-rows --keep-rows` is too narrow for any.
+    for name in re.findall(r"SIGHTLINE_\w*", pages) if width == 80 else ():
+        assert name in {f"SIGHTLINE_{field.upper()}" for field in Settings.model_fields}, name

@@ -13,7 +13,7 @@ from worker import upenv
 from worker.errors import Transient
 from worker.holding import who_runs
 from worker.settings import PREFIX, Settings, note_path
-from worker.words import say
+from worker.words import in_language, say
 
 if TYPE_CHECKING:
     from worker.storage.store import PostgresStore
@@ -29,7 +29,7 @@ def open_client(settings: Settings) -> Iterator[Sightline]:
             yield client
     except Unreachable as exc:
         if hint := _no_up(settings, "broker_url"):
-            raise Unreachable(exc.code, f"{exc.message}. {hint}") from exc
+            raise Unreachable(exc.code, f"{in_language(exc.message)}. {hint}") from exc
         raise
 
 
@@ -43,7 +43,7 @@ def open_store(settings: Settings) -> Iterator[PostgresStore]:
             yield store
     except Transient as exc:
         if exc.code is Code.UNAVAILABLE and (hint := _no_up(settings, "database_url")):
-            raise Transient(exc.code, f"{exc.message}. {hint}") from exc
+            raise Transient(exc.code, f"{in_language(exc.message)}. {hint}") from exc
         raise
 
 
@@ -57,7 +57,7 @@ def _no_up(settings: Settings, name: str) -> str:
     with suppress(RuntimeError):
         if who_runs(settings.data_dir) is None:
             return say(
-                "no `sightline up` runs in this folder ({folder}): start it in another terminal, or set {variable}",
+                "No `sightline up` runs in this folder ({folder}): start it in another terminal, or set {variable}",
                 folder=note.parent.absolute(),
                 variable=variable,
             )

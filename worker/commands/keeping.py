@@ -43,7 +43,7 @@ def backup(
     settings = _of_own_servers("pg_dump", "--format=custom", f"--file={file}")
     from worker.embedded import EmbeddedServers, has_cluster, is_running
 
-    started = time.monotonic()
+    started, there = time.monotonic(), file.exists()
     with _in_words():
         if is_running(settings.data_dir):
             _write(_running(settings).database_url, file)
@@ -56,7 +56,12 @@ def backup(
             with EmbeddedServers(settings.data_dir, with_valkey=False) as servers:
                 _write(servers.database_url, file)
     told: dict[str, Any] = {"file": str(file), "bytes": file.stat().st_size, "took_s": time.monotonic() - started}
-    words = say("[green]written[/] {file}, {mb:.1f} MB", file=escape(str(file)), mb=told["bytes"] / MB)
+    mb = told["bytes"] / MB
+    words = (
+        say("[green]written[/] {file}, {mb:.1f} MB, in place of the one that was there", file=escape(str(file)), mb=mb)
+        if there
+        else say("[green]written[/] {file}, {mb:.1f} MB", file=escape(str(file)), mb=mb)
+    )
     show(as_json, told, lambda: out.print(words, soft_wrap=True))
 
 
@@ -76,11 +81,15 @@ def restore(
     if not file.is_file():
         raise Misused(say("{file} is a folder or a device; give the name of a file", file=file))
     settings = _of_own_servers("pg_restore", "--clean", "--if-exists", "--single-transaction", str(file))
-    from worker.embedded import dumps, has_cluster, new_cluster
+    from worker.embedded import dumps, has_cluster, is_running, new_cluster
 
     started = time.monotonic()
     with _in_words():
         dumps.look_into(file, settings.db_schema, lambda: None)
+        if is_running(settings.data_dir):
+            raise Permanent(
+                Code.NOT_READY, f"the `sightline up` of {settings.data_dir} runs: end it first, by `sightline down`"
+            )
         there = has_cluster(settings.data_dir)
         if there and not replace:
             raise Permanent(

@@ -243,14 +243,28 @@ def _show_up(settings: Settings, roots: list[Path], *, broker: str, own_database
         say("Photos under [cyan]{roots}[/].", roots=escape(", ".join(map(str, roots))))
         if roots
         else say("No folder of photos yet: set SIGHTLINE_PHOTO_ROOTS and start again."),
-        say("Logs in [cyan]{logs}[/]; what is above the ordinary is shown here, too.", logs=escape(str(logs))),
-        say("Next, in another terminal of this folder: [bold]sightline add FOLDER[/], then [bold]sightline stats[/]."),
-        say("Ctrl-C or [bold]sightline down[/] ends it all.")
-        if hears_ctrl_c()
-        else say("[bold]sightline down[/] in this folder ends it all."),
+        *_what_next(logs),
     ]
     with suppress(OSError):
         err.print("\n".join(lines), soft_wrap=True, highlight=False)
+
+
+def _what_next(logs: Path) -> list[str]:
+    """In a terminal that is kept busy, or in the background."""
+    if hears_ctrl_c():
+        return [
+            say("Logs in [cyan]{logs}[/]; what is above the ordinary is shown here, too.", logs=escape(str(logs))),
+            say(
+                "Next, in another terminal of this folder: [bold]sightline add FOLDER[/], then [bold]sightline "
+                "stats[/]."
+            ),
+            say("Ctrl-C or [bold]sightline down[/] ends it all."),
+        ]
+    return [
+        say("Logs in [cyan]{logs}[/].", logs=escape(str(logs))),
+        say("Next, in this folder: [bold]sightline add FOLDER[/], then [bold]sightline stats[/]."),
+        say("[bold]sightline down[/] in this folder ends it all."),
+    ]
 
 
 def _which_database(settings: Settings, *, own: bool) -> str:

@@ -9,9 +9,10 @@ from pydantic import ValidationError
 from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
+from producer_client.arguments import LONGEST_WAIT_S
 from producer_client.errors import BadRequest, Declined
 from producer_client.language import to_say
-from worker.commands.terminal import Misused
+from worker.commands.terminal import HIGHEST_ID, Misused
 from worker.invalid import fault
 from worker.words import in_language, say
 
@@ -64,6 +65,9 @@ class _InWords:
             elif param.param_type_name == "argument" or param.metavar is None:
                 kind = KINDS.get(kind := param.display_type(ctx), kind)
                 param.display_type_rich = lambda ctx, kind=kind: say(kind) if kind else ""
+            if getattr(param, "max", None) in (HIGHEST_ID, LONGEST_WAIT_S):
+                # A limit that nobody means to reach, and too long for its column.
+                param._get_number_range_help_str = lambda: None
         return params
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -89,7 +89,12 @@ def refused(
 
     def table() -> None:
         if not found and not asked and not code:
-            out.print(say("no photo is refused, and no file has changed or gone"))
+            out.print(
+                say(
+                    "no photo of the table is refused, and no file has changed or gone; what was refused without a row "
+                    "was told to whoever added it"
+                )
+            )
         elif not found and len(unknown_ids) < max(len(asked), 1):
             out.print(say("none of those that were asked for is refused, and none of their files has changed or gone"))
         elif found and retry:

@@ -117,10 +117,12 @@ def count_lines(codes: Iterable[str]) -> Iterator[str]:
 
 
 def named_shortly(message: str, path: str) -> str:
-    """A sentence in whose table the path stands beside it: there the file's name is enough."""
+    """A sentence in whose table the path stands beside it: there the file's name is enough, where the path is no part
+    of a longer one."""
     # Not by its real path: where a link leads is what is to be read.
-    for spelling in (os.path.abspath(path), path) if "/" in path else ():  # noqa: PTH100
-        message = message.replace(spelling, f"…/{path.rpartition('/')[2]}")
+    for spelling in (os.path.abspath(path), path) if "/" in path.strip("/") else ():  # noqa: PTH100
+        whole = rf"(?<![\w/.…-]){re.escape(spelling)}(?![\w/])"
+        message = re.sub(whole, lambda _: f"…/{path.rpartition('/')[2]}", message)
     return message
 
 
