@@ -60,9 +60,10 @@ cli = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in COMMANDS:
-    cli.command(cls=Command, help=say(inspect.cleandoc(command.__doc__ or "")), options_metavar=say("[OPTIONS]"))(
-        command
-    )
+    paragraphs = say(inspect.cleandoc(command.__doc__ or "")).split("\n\n")
+    # typer keeps the ends of lines of all but the first, and breaks them once more.
+    words = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    cli.command(cls=Command, help=words, options_metavar=say("[OPTIONS]"))(command)
 
 
 def _show_version(wanted: bool) -> None:

@@ -308,7 +308,7 @@ def test_whatever_asks_it_to_end_it_ends_what_it_has_started(folder: Folder, num
         assert up.returncode == 0, folder.said
         assert folder.said.endswith("stopped\n")
         assert folder.said.count("stopped\n") == 1
-        assert folder.said.count("ending: tasks in hand are ended first; who asks again ends them at once\n") == 1
+        assert folder.said.count("ending: what is in hand is finished first; to end it at once, ask again\n") == 1
         assert not any(process.lives for process in run.processes)
         assert processes_of(folder.path) == []
         assert sorted(path.name for path in folder.data.glob("up.*")) == ["up.lock", "up.port"]

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import unicodedata
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -825,6 +826,7 @@ from worker.joined import cli
 group = typer.main.get_command(cli)
 for name in group.commands:
     group.main([name, "--help"], prog_name="sightline", standalone_mode=False)
+    print(chr(12))
 """
 
 
@@ -840,6 +842,10 @@ def test_the_help_of_every_command_fits_and_breaks_no_name(language: str, width:
     assert pages.count("sightline ") > 20
     assert max(map(len, pages.splitlines())) <= width
     assert "9223372036854775807" not in pages
+    for page in pages.split(chr(12)):
+        text = [line.strip() for line in page.partition("╭")[0].splitlines()]
+        for line, after in pairwise(text):
+            assert not line or not after or len(f" {line} {after.split()[0]} ") > width, "a line breaks off early"
     # At 60 the column beside `--update-rows --keep-rows` is too narrow for any.
     for name in re.findall(r"SIGHTLINE_\w*", pages) if width == 80 else ():
         assert name in {f"SIGHTLINE_{field.upper()}" for field in Settings.model_fields}, name

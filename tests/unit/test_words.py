@@ -215,7 +215,7 @@ SENTENCES = {
         "/photos/a b.jpg вне разрешённых папок (/photos, /more; SIGHTLINE_PHOTO_ROOTS)"
     ),
     "/photos/1.jpg cannot be reached on the worker: No such file or directory": (
-        "до /photos/1.jpg на воркере не дойти: нет такого файла или папки"
+        "воркер не может прочитать /photos/1.jpg: нет такого файла или папки"
     ),
     "similar photos are known, but none with coordinates to trust (the file is gone: 3; derived by a detector: 1)": (
         "похожие фото известны, но координатам ни одного нельзя верить (файл пропал: 3; определено детектором: 1)"

@@ -118,7 +118,7 @@ def _up(settings: Settings, *, verbose: bool) -> None:
                     time.sleep(LOOK_EVERY_S)
             except KeyboardInterrupt:
                 status.stop()
-                _tell(say("ending: tasks in hand are ended first; who asks again ends them at once"))
+                _tell(say("ending: what is in hand is finished first; to end it at once, ask again"))
                 raise
     except KeyboardInterrupt:
         ignore_signals()
