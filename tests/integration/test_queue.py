@@ -101,13 +101,16 @@ def test_a_rebuild_on_demand_publishes_a_generation(client: Sightline, scenes: l
 def test_what_one_worker_process_adds_another_finds_at_once(
     stack: Stack, scenes: list[Scene], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Two processes on queues of their own: adds go to one, searches to the other."""
-    adder = stack.start("worker", "--queues", "only-adds")
-    searcher = stack.start("worker", "--queues", "only-searches")
-    app = plain_celery(stack.settings)
+    """Two processes with queues of their own: adds go to one, searches to the other."""
+    adds, searches = (
+        stack.settings.model_copy(update={"key_prefix": f"only-{what}:"}) for what in ("adds", "searches")
+    )
+    adder = stack.start("worker", settings=adds)
+    searcher = stack.start("worker", settings=searches)
+    apps = {"only-adds": plain_celery(adds), "only-searches": plain_celery(searches)}
 
-    def ask(queue: str, name: str, wire: dict[str, Any]) -> dict[str, Any]:
-        reply = app.send_task(name, args=[wire], queue=queue).get(timeout=90)
+    def ask(which: str, name: str, wire: dict[str, Any]) -> dict[str, Any]:
+        reply = apps[which].send_task(name, args=[wire], queue="interactive").get(timeout=90)
         assert reply["ok"], reply
         return dict(reply["reply"])
 
@@ -137,7 +140,8 @@ def test_what_one_worker_process_adds_another_finds_at_once(
             process.ask_to_stop()
             process.wait()
             stack.processes.remove(process)
-        app.close()
+        for app in apps.values():
+            app.close()
 
 
 def test_vectors_come_back_only_when_asked_for(client: Sightline, scenes: list[Scene]) -> None:
