@@ -130,12 +130,13 @@ def street(photo_root: Path) -> list[Scene]:
 
 
 #: Plain JSON, which kombu's own would read as a type that it does not know, wherever a reply has it.
-NOTES = {"a": {"__type__": "thing"}}
+NOTES = {"a": {"__type__": "thing", "__value__": 1}}
 
 
 @pytest.fixture(scope="module")
-def neighbours(stack: Stack, street: list[Scene]) -> set[int]:
-    """Ids of the surveyed photos around the one that is uploaded."""
+def neighbours(stack: Stack, street: list[Scene]) -> Iterator[set[int]]:
+    """Ids of the surveyed photos around the one that is uploaded. They go when these tests end: clients of the former
+    release, which other tests run on this stack, cannot read their metadata."""
     with stack.client() as client:
         stored = [
             client.add_to_index(path=str(s.path), lat=s.lat, lon=s.lon, provenance="surveyed", metadata=NOTES)
@@ -144,7 +145,10 @@ def neighbours(stack: Stack, street: list[Scene]) -> set[int]:
         ]
         # The recipes' clients are others: they may lag a second behind, and here they must not.
         client.search(path=str(street[0].path))
-    return {s.photo_id for s in stored}
+    ids = {s.photo_id for s in stored}
+    yield ids
+    with stack.client() as client:
+        client.remove(ids)
 
 
 def asked_about(street: list[Scene]) -> Scene:
