@@ -32,7 +32,7 @@ from worker.storage.filters import has_metadata, is_within
 from worker.storage.following import news
 from worker.storage.log import ChangeLog
 from worker.storage.rows import NO_ROW, Place, Rows, Said
-from worker.storage.settling import FORGOTTEN, is_former_reading, of_file, settled
+from worker.storage.settling import FORGOTTEN, NO_POSITION, is_former_reading, of_file, settled
 from worker.storage.tables import attempts, changes, embeddings, entries, pictures, purges, refusals, serving
 from worker.storage.vectors import forget_contents, keep_hash, keep_vector
 
@@ -117,12 +117,8 @@ class Entries:
                 .values(
                     content_sha256="",
                     path=None,
-                    lat=None,
-                    lon=None,
-                    provenance=None,
+                    **NO_POSITION,
                     from_exif=False,
-                    position_from=None,
-                    position_error_m=None,
                     metadata=None,
                     row_point=None,
                     own_address=None,

@@ -7,6 +7,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from producer_client.contract import PositionFrom, Provenance
 from worker.storage.rows import Rows, strength
+from worker.storage.settling import NO_POSITION
 from worker.storage.tables import entries
 
 
@@ -74,11 +75,7 @@ def news(rows: Rows) -> tuple[ReturningUpdate[int], ...]:
             rows.has_coordinates.is_not(True),
         )
         .values(
-            lat=None,
-            lon=None,
-            provenance=None,
-            position_from=None,
-            position_error_m=None,
+            **NO_POSITION,
             file_point=None,
             updated_at=func.now(),
         )

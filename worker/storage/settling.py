@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Row
@@ -14,6 +15,8 @@ from worker.storage.rows import Said
 
 #: In place of what a row said, for a photo that was purged: that Sightline had written its file's position there.
 FORGOTTEN = ""
+#: What an entry says of a position that it has no more, whoever said it.
+NO_POSITION: Mapping[str, None] = dict.fromkeys(("lat", "lon", "provenance", "position_from", "position_error_m"))
 
 
 def is_former_reading(row: Row[Any] | None, said: Said, item: NewEntry) -> bool:
