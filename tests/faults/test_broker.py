@@ -361,6 +361,16 @@ def test_doctor_says_that_redis_takes_no_messages(sturdy: Stack, server: redis.R
 # ------------------------------------------------------------------------------------------ how a process ends
 
 
+def run_code(code: str, stack: Stack) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **stack.settings.as_env()},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+
+
 @pytest.mark.parametrize(
     ("command", "broken"),
     [
@@ -377,13 +387,7 @@ def test_an_end_that_nobody_asked_for_has_a_code_of_its_own(command: list[str], 
         f"from worker.cli import main; sys.argv[1:] = {command!r}; main()"
     )
 
-    ended = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, **sturdy.settings.as_env()},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-    )
+    ended = run_code(code, sturdy)
 
     assert ended.returncode == ENDED
     assert "has ended by itself" in ended.stderr
@@ -398,13 +402,7 @@ def test_a_worker_that_is_to_begin_anew_does_not_say_that_it_has_ended_by_itself
         "from worker.cli import main; sys.argv[1:] = ['worker', '--role', 'index']; main()"
     )
 
-    ended = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, **sturdy.settings.as_env()},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-    )
+    ended = run_code(code, sturdy)
 
     assert ended.returncode == 42, ended.stderr
     assert "has ended by itself" not in ended.stderr
