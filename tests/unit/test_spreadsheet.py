@@ -14,7 +14,7 @@ from worker.manifest import Note, manifest_rows, new_photos
 from worker.spreadsheet import degrees
 from worker.words import in_language
 
-CASES = Path(__file__).parents[2] / "shared" / "cases"
+CASES = Path(__file__).parents[3] / "shared" / "cases"
 HEADER = "file,lat,lon,coordinate_source,place\n"
 GOOD = "good.jpg,1.5,2.5,surveyed,\n"
 
