@@ -246,6 +246,14 @@ def test_rows_of_one_file_are_known_however_it_is_spelled(tmp_path: Path) -> Non
     assert report.missing == [10, 11, 20]
 
 
+def test_a_path_that_no_file_can_have_is_one_that_is_missing(tmp_path: Path) -> None:
+    source = PhotoFiles(Settings(photo_roots=(tmp_path,)))
+
+    report = examine([photo(1, f"{tmp_path}/a\0b.jpg", 1.0, 2.0)], source.is_there, source.file_of)
+
+    assert report.missing == [1]
+
+
 def test_spellings_of_one_file_at_one_point_are_one_photo_there(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"a photo")
     source = PhotoFiles(Settings(photo_roots=(tmp_path,)))

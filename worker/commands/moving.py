@@ -89,7 +89,8 @@ def import_legacy(
         photos = read_pickle(file, settings.provenance_of, root=root.resolve(), prefixes=pairs)
     except Permanent as exc:
         fail(str(exc))
-    report = examine(photos, lambda path: is_file(Path(path)), PhotoFiles(settings).file_of)
+    source = PhotoFiles(settings)
+    report = examine(photos, lambda path: is_file(Path(path)), source.file_of)
     report.prefixes = uses(pairs, photos, report.missing)
     old = {photo.number: photo.vector for photo in photos if photo.vector is not None}
     compare_points(
@@ -106,7 +107,7 @@ def import_legacy(
     changes: list[RowChange] = []
     if dry_run and new:
         with open_store(settings) as store:
-            changes = store.rows.changes([_as_entry(item, PhotoFiles(settings)) for item in new])
+            changes = store.rows.changes([_as_entry(item, source) for item in new])
     stored = reused = 0
     kept = ""
     pending: list[Pending] = []

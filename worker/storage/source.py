@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from producer_client.contract import Code, Photo
 from producer_client.errors import quoted
-from worker.core.types import INLINE, FileFacts, UnknownFile
+from worker.core.types import INLINE, FileFacts, UnknownFile, is_on_disk
 from worker.errors import PhotoRefusal, Transient
 from worker.extras import cloud_lacks
 from worker.prefixes import Prefixes, is_windows
@@ -98,14 +98,18 @@ class PhotoFiles:
 
     def file_of(self, path: str) -> str:
         """One name for one file, however a table spells it: links followed, and composed where nothing is there."""
-        if path.startswith(INLINE) or "://" in path:
+        if not is_on_disk(path):
             return path
-        real = os.path.realpath(self._absolute(path))
+        absolute = str(self._absolute(path))
+        try:
+            real = os.path.realpath(absolute)
+        except ValueError:  # a NUL, which no file's name has
+            return absolute
         return real if os.path.lexists(real) else composed(real)
 
     def spellings(self, path: str) -> tuple[str, ...]:
         """The ways in which a table may name this file; the last is the same for all of them. First the one to keep."""
-        if path.startswith(INLINE) or "://" in path:
+        if not is_on_disk(path):
             return (path,)
         absolute, real = str(self._absolute(path)), self.file_of(path)
         kept = path if path == os.path.normpath(path) else real
