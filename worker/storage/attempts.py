@@ -46,9 +46,7 @@ class Attempts:
         """
         p = self._rows.table
         with self._database.begin() as connection:
-            known = self._rows.ids_by_path(
-                connection, {path for one in refused if one.photo_id is None for path in one.spellings}
-            )
+            known = self._rows.ids_by_path(connection, refused)
             newest: dict[int, Refusal] = {}
             for one in refused:
                 photo_id = one.photo_id
@@ -56,10 +54,12 @@ class Attempts:
                     photo_id = next((known[path] for path in one.spellings if path in known), None)
                 if photo_id is not None:
                     newest[photo_id] = one
+            if not newest:
+                return
             hold(connection, newest)
+            lacks = or_(entries.c.photo_id.is_(None), self._vectors.is_stale(model_key, changed_too=True))
             for photo_id, one in newest.items():
                 row = {"code": one.code.value, "message": one.message}
-                lacks = or_(entries.c.photo_id.is_(None), self._vectors.is_stale(model_key, changed_too=True))
                 of_photo = (
                     select(p.c.id, *(literal(value) for value in row.values()), func.now())
                     .join_from(p, entries, entries.c.photo_id == p.c.id, isouter=True)

@@ -41,7 +41,7 @@ from sqlalchemy.exc import SAWarning
 
 from producer_client.contract import Provenance
 from worker.core.position import Known, is_same, may_replace
-from worker.core.types import NewEntry, PhotoRow, RowChange
+from worker.core.types import NewEntry, PhotoRow, Refusal, RowChange
 from worker.errors import Unprepared
 from worker.settings import Settings
 from worker.storage.database import Database
@@ -102,7 +102,7 @@ class Rows:
         """What `write` would change of rows that are there, were it asked to; changes nothing."""
         p = self.table
         with self._database.begin() as connection:
-            known = self.ids_by_path(connection, _spellings(new))
+            known = self.ids_by_path(connection, new)
             said = self.said(connection, set(known.values()))
             found = []
             for item in new:
@@ -208,7 +208,7 @@ class Rows:
         p = self.table
         for path in sorted({item.spellings[-1] for item in new if item.photo_id is None}):
             connection.execute(select(func.pg_advisory_xact_lock(PATH_LOCKS, _signed_crc(path))))
-        known = self.ids_by_path(connection, _spellings(new))
+        known = self.ids_by_path(connection, new)
         found: dict[str, Place] = {}
         for item in new:
             photo_id, path, made_of_file = item.photo_id, item.path, False
@@ -239,10 +239,11 @@ class Rows:
             connection.execute(statement)
         return self.said(connection, [photo_id]).get(photo_id, NO_ROW)
 
-    def ids_by_path(self, connection: Connection, paths: Collection[str]) -> dict[str, int]:
-        """Rows of these spellings of paths, the first of each."""
+    def ids_by_path(self, connection: Connection, named: Sequence[NewEntry | Refusal]) -> dict[str, int]:
+        """Rows of the spellings of these photos that have no id, the first of each."""
         p = self.table
-        query = select(p.c.id, p.c.file_path).where(p.c.file_path.in_(paths)).order_by(p.c.id.desc())
+        wanted = {spelling for one in named if one.photo_id is None for spelling in one.spellings}
+        query = select(p.c.id, p.c.file_path).where(p.c.file_path.in_(wanted)).order_by(p.c.id.desc())
         return {row.file_path: row.id for row in connection.execute(query)}
 
     # ---------------------------------------------------------------------------------------- below
@@ -319,10 +320,6 @@ def strength(provenance: ColumnElement[str]) -> ColumnElement[int]:
 def _columns(position: Known | None) -> dict[str, Any]:
     lat, lon, provenance = position or (None, None, None)
     return {"lat": lat, "lon": lon, "location_method": None if provenance is None else provenance.value}
-
-
-def _spellings(new: Sequence[NewEntry]) -> set[str]:
-    return {spelling for item in new if item.photo_id is None for spelling in item.spellings}
 
 
 def _number(value: float | Decimal | None) -> float | None:
