@@ -114,11 +114,12 @@ def photo_files(
         closed[Path(exc.filename)] = exc.strerror or ""
 
     found: set[Path] = set()
+    links: set[Path] = set()
     for inner, folders, files in os.walk(folder, onerror=note):
         at = Path(inner)
         found |= {at / name for name in files}
-        found |= {at / name for name in folders if os.path.islink(at / name)}  # noqa: PTH114  # which may raise
-    for path in sorted(found | closed.keys()):
+        links |= {at / name for name in folders if os.path.islink(at / name)}  # noqa: PTH114  # which may raise
+    for path in sorted(found | links | closed.keys()):
         # Synology names the folder of a photo's thumbnails like the photo.
         name = None if everything else next(filter(_is_a_programs, path.relative_to(folder).parts), None)
         suffix = path.suffix.lower()
@@ -126,7 +127,7 @@ def photo_files(
             if name is None:
                 why = closed[path]
                 yield Refused(str(path), Code.NOT_FOUND, f"{path} cannot be looked into: {why}")
-        elif os.path.isdir(path):  # noqa: PTH112  # which may raise
+        elif path in links:
             if name is None:
                 yield LinkedFolder(path)
         elif suffix in PHOTO_SUFFIXES:
@@ -222,7 +223,7 @@ def manifest_rows(
             why = row.fields
             yield _refuse(path, row.line, "", why)
         elif any(field.strip() for field in row.fields):  # a spreadsheet's empty line is separators
-            read = _row(path, row.line, sheet.header, [field.strip() for field in row.fields], meanings, roots)
+            read = _row(path, row.line, named, [field.strip() for field in row.fields], meanings, roots)
             if isinstance(read, NewPhoto) and (before := seen.setdefault(str(read.photo.path), row.line)) != row.line:
                 read = _refuse(path, row.line, read.ref, f"it is the photo of line {before} again")
             if isinstance(read, NewPhoto) and source is not None:
@@ -289,13 +290,15 @@ def _column(name: str) -> str | None:
 def _row(
     path: Path,
     line: int,
-    names: Sequence[str],
+    named: Sequence[tuple[str, str | None]],
     fields: Sequence[str],
     meanings: Mapping[str, Provenance],
     roots: Sequence[Path],
 ) -> NewPhoto | Refused:
-    """names: of the header's columns. meanings: of what may stand under coordinate_source."""
-    row = dict(zip(map(_column, names), fields, strict=False))
+    """named: the header's columns, each with the one of `COLUMNS` that it is. meanings: of what may stand under
+    coordinate_source."""
+    names = [name for name, _ in named]
+    row = {column: field for (_, column), field in zip(named, fields, strict=False)}
     file, lat, lon, source = (row.get(name, "") for name in ("file", "lat", "lon", "coordinate_source"))
     if lacking := ", ".join(filter(None, names[len(fields) :])):
         return _refuse(path, line, file, f"the row ends before {lacking}")

@@ -45,6 +45,8 @@ def led_to(path: Path, roots: Iterable[Path]) -> str:
         real = os.path.realpath(named)
     except ValueError:  # a NUL
         return named
+    if real == named:
+        return named
     leads_out = _is_below(named, roots) and not _is_below(real, map(os.path.realpath, roots))
     return real if os.path.isfile(real) and not leads_out else named  # noqa: PTH113  # as above
 
