@@ -76,8 +76,11 @@ class Report:
 
     def trust(self, photos: Sequence[LegacyPhoto], counted: Mapping[int, Provenance]) -> None:
         """Count as trusted what will be, where that is not what the photos say of themselves."""
-        zeros = {photo.number for photo in photos if (photo.lat, photo.lon) == (0, 0)}
-        self.trusted = sum(provenance.trusted for number, provenance in counted.items() if number not in zeros)
+        self.trusted = sum(
+            counted[photo.number].trusted and not at_default_point(photo.lat, photo.lon)
+            for photo in photos
+            if photo.number in counted and photo.lat is not None and photo.lon is not None
+        )
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"unreadable": [refused.to_wire() for refused in self.unreadable]}
