@@ -348,6 +348,22 @@ def test_what_is_parked_is_named_by_doctor_and_put_back_or_dropped_by_command(
     assert "nothing" in doctor.queues(sturdy.settings)
 
 
+def test_who_reads_no_more_of_what_is_parked_is_no_fault_of_redis(sturdy: Stack) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    with os.fdopen(writes, "wb") as nobody:
+        done = subprocess.run(
+            [sys.executable, "-m", "worker.cli", "parked", "--json"],
+            env={**os.environ, **sturdy.settings.as_env()},
+            stdout=nobody,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=PATIENCE_S,
+        )
+
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 def test_doctor_says_that_redis_takes_no_messages(sturdy: Stack, server: redis.Redis) -> None:
     server.config_set("maxmemory", 1)
     with pytest.raises(Permanent, match="maxmemory"):

@@ -36,15 +36,18 @@ def parked(
         raise Misused(say("--requeue puts back what --drop forgets: give one of them"))
     if bool(ids) != (requeue or drop):
         raise Misused(say("give --requeue or --drop together with ids, or `all`"))
+    ended: list[str] = []
+    # What fails in here is told as Redis' fault: nothing is printed before its end.
     with parking(load_settings()) as kept:
         there = kept.all()
         chosen = [one.id for one in there if not ids or ALL in ids or one.id in ids]
-        if not (requeue or drop):
-            show(as_json, {"parked": [asdict(one) for one in there]}, lambda: print_parked(there))
-            return
         if unknown := sorted(set(ids or ()) - {ALL, *chosen}):
             fail(say("nothing is parked by {ids}", ids=", ".join(unknown)))
-        ended = kept.requeue(chosen) if requeue else kept.drop(chosen)
+        if requeue or drop:
+            ended = kept.requeue(chosen) if requeue else kept.drop(chosen)
+    if not (requeue or drop):
+        show(as_json, {"parked": [asdict(one) for one in there]}, lambda: print_parked(there))
+        return
     left = sorted(set(chosen) - set(ended))
 
     def table() -> None:
