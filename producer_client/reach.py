@@ -61,7 +61,7 @@ def reaching(url: str) -> Iterator[None]:
     try:
         yield
     except (OperationalError, RedisError, OSError) as exc:
-        message = f"Redis at {shown(url)} cannot be used: {why(exc, tls=url.startswith('rediss'))}"
+        message = f"Redis at {shown(url)} cannot be used: {why(exc, url)}"
         raise Unreachable(Code.UNAVAILABLE, message) from exc
 
 
@@ -70,8 +70,8 @@ def shown(url: str) -> str:
     return str(maybe_sanitize_url(url))
 
 
-def why(exc: BaseException, *, tls: bool = False) -> str:
-    """What is the matter and what to do, by all that was raised on the way; else what was said last."""
+def why(exc: BaseException, url: str = "") -> str:
+    """What is the matter and what to do, by all that was raised on the way; else what was said last. url: where."""
     chain = list(_chain(exc))
     said = " ".join(f"{type(one).__name__} {one}" for one in chain).lower()
     for pattern, sentence in _SAID:
@@ -90,7 +90,7 @@ def why(exc: BaseException, *, tls: bool = False) -> str:
     if any(isinstance(one, TimeoutError) for one in chain) or re.search(
         r"timeout|timed out|unreachable|no route", said
     ):
-        return f"{_SILENT} A Redis without TLS is silent to rediss://, too" if tls else _SILENT
+        return f"{_SILENT} A Redis without TLS is silent to rediss://, too" if url.startswith("rediss") else _SILENT
     answered = next((one for one in chain if isinstance(one, ResponseError)), None)
     if answered is not None:
         return f"it answers: {answered}"

@@ -206,8 +206,15 @@ class Replies(RedisBackend):
 
     def on_connection_error(self, max_retries: int | None, exc: Exception, intervals: Any, retries: int) -> Any:
         if not retries:
-            log.warning("a reply waits for Redis", extra={"redis": self.as_uri(), "why": why(exc)})
+            uri = self.as_uri()
+            log.warning("a reply waits for Redis", extra={"redis": uri, "why": why(exc, uri)})
         return float(next(intervals))
+
+
+def outage_of(app: Any) -> Outage:
+    """What a process has met of the Redis of its queues."""
+    found: Outage = app.conf.broker_transport_options["outage"]
+    return found
 
 
 def give_back_at_last(app: Any) -> None:
@@ -280,7 +287,7 @@ class OutlivingConsumer(Consumer):
         super().on_unknown_task(body, message, exc)
 
     def ensure_connected(self, conn: kombu.Connection) -> kombu.Connection:
-        return self._outage.connect(conn, callback=maybe_shutdown)
+        return outage_of(self.app).connect(conn, callback=maybe_shutdown)
 
     def on_connection_error_before_connected(self, exc: Exception) -> None:
         self._wait(exc)
@@ -291,18 +298,13 @@ class OutlivingConsumer(Consumer):
             warnings.simplefilter("ignore", CPendingDeprecationWarning)
             super().on_connection_error_after_connected(exc)
         if isinstance(exc, OSError | redis.exceptions.ConnectionError):
-            self._outage.lost(exc)
+            outage_of(self.app).lost(exc)
         else:
             # The server is there and would answer the same at once.
             self._wait(exc)
 
-    @property
-    def _outage(self) -> Outage:
-        outage: Outage = self.app.conf.broker_transport_options["outage"]
-        return outage
-
     def _wait(self, exc: Exception) -> None:
-        self._outage.met(exc)
+        outage_of(self.app).met(exc)
         time.sleep(PAUSE_S)
 
     def _park(self, message: Any, fault: Fault, exc: Exception) -> None:

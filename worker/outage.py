@@ -39,7 +39,7 @@ class Outage:
 
     def met(self, exc: BaseException) -> None:
         """Every reason is said once, until it is over."""
-        said = self.reason(exc)
+        said = why(exc, self._url)
         with self._lock:
             self._begin()
             if said in self._said:
@@ -60,9 +60,6 @@ class Outage:
         if since is not None:
             after_s = round(time.monotonic() - since, 1)
             log.warning("Redis serves again", extra={"redis": shown(self._url), "after_s": after_s})
-
-    def reason(self, exc: BaseException) -> str:
-        return why(exc, tls=self._url.startswith("rediss"))
 
     def connect(self, connection: kombu.Connection, callback: Callable[[], None] | None = None) -> kombu.Connection:
         """For as long as it takes; callback: every second, may raise."""

@@ -20,7 +20,7 @@ from celery.worker import state
 from kombu import Connection
 
 from worker.app import ROLES
-from worker.outage import Outage
+from worker.broker import outage_of
 
 log = logging.getLogger(__name__)
 
@@ -33,17 +33,12 @@ class Knocking(Scheduler):
         try:
             self.apply_async(entry, producer=producer, advance=False)
         except SchedulingError as exc:
-            self._outage.met(exc)
+            outage_of(self.app).met(exc)
         else:
-            self._outage.over()
+            outage_of(self.app).over()
 
     def _ensure_connected(self) -> Connection:
-        return self._outage.connect(self.connection)
-
-    @property
-    def _outage(self) -> Outage:
-        outage: Outage = self.app.conf.broker_transport_options["outage"]
-        return outage
+        return outage_of(self.app).connect(self.connection)
 
 
 def run_worker(app: Celery, *, role: str, queues: str, concurrency: int, log_level: str) -> bool:
