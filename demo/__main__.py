@@ -33,7 +33,7 @@ from worker.encoder.load import best_available, check_name
 from worker.errors import WorkerError
 from worker.progress import parted, progress_bar, rebuild_lines, wait_for_rebuild
 from worker.settings import load as load_settings
-from worker.signals import raise_on_signals
+from worker.signals import INTERRUPTED, raise_on_signals
 from worker.stack import Stack
 from worker.words import in_language, told
 
@@ -72,7 +72,7 @@ def main() -> int:
         result = _run(arguments, started)
     except KeyboardInterrupt:
         out.print(say("[yellow]stopped; everything that the demo started is stopped too[/]"))
-        return 130
+        return INTERRUPTED
     except (SightlineError, WorkerError, RuntimeError, OSError, ValueError) as exc:
         failed = say("[bold red]the demo failed:[/] {why}", why=escape(in_language(str(exc))))
         out.print(failed, highlight=False)

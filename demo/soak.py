@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from worker.signals import raise_on_signals
+from worker.signals import INTERRUPTED, raise_on_signals
 
 #: A neighbour that takes what is left of one core. It ends with the process that it was started by.
 BUSY = "import os; os.nice(10); parent = os.getppid()\nwhile os.getppid() == parent: pass"
@@ -40,7 +40,7 @@ def main() -> int:
                 sys.stdout.write(f"{number:>3} of {arguments.runs}: {said(result) or output[-2000:]}\n")
                 sys.stdout.flush()
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     wrong = wrong_runs(results, arguments.located)
     runs = [result for result in results if result is not None]
     summary = {

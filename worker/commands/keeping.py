@@ -21,6 +21,7 @@ from worker.commands.terminal import AsJson, Misused, err, out, show
 from worker.errors import Permanent
 from worker.settings import Settings
 from worker.settings import load as load_settings
+from worker.signals import INTERRUPTED, raise_on_signals
 from worker.words import say
 
 MB = 1e6
@@ -85,7 +86,7 @@ def restore(
 
     started = time.monotonic()
     with _in_words():
-        dumps.look_into(file, settings.db_schema, lambda: None)
+        dumps.look_into(file, settings.db_schema)
         if is_running(settings.data_dir):
             raise Permanent(
                 Code.NOT_READY, f"the `sightline up` of {settings.data_dir} runs: end it first, by `sightline down`"
@@ -153,14 +154,12 @@ def _since(doing: str, started: float) -> str:
 @contextmanager
 def _in_words() -> Iterator[None]:
     """What servers, programs and files raise, with a code; an interrupt ends what was started first."""
-    from worker.signals import raise_on_signals
-
     raise_on_signals()
     try:
         yield
     except KeyboardInterrupt:
         err.print(say("stopped"))
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
     except OSError as exc:
         raise Permanent(Code.UNAVAILABLE, f"{exc.filename or ''}: {exc.strerror or exc}") from exc
     except RuntimeError as exc:

@@ -168,11 +168,8 @@ def new_cluster(data_dir: Path) -> Iterator[str]:
     try:
         folder = _real(folder)
         close_data_dir(folder)
-        with _locked(folder):
-            former = Postgres(folder / "postgres")
-            former.end_left()
-            with former.replaced() as url:
-                yield url
+        with _locked(folder), Postgres(folder / "postgres").replaced() as url:
+            yield url
     except OSError as exc:
         raise RuntimeError(unusable(folder, exc)) from exc
 

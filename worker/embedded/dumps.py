@@ -41,10 +41,10 @@ def dump(url: str, file: Path, tell: Tell) -> None:
             ) from exc
 
 
-def look_into(file: Path, schema: str, tell: Tell) -> None:
+def look_into(file: Path, schema: str) -> None:
     """Raises RuntimeError for what is no dump of ours."""
     try:
-        contents = _run("pg_restore", "--list", str(file), tell=tell)
+        contents = _run("pg_restore", "--list", str(file), tell=lambda: None)
     except Failed as exc:
         raise RuntimeError(
             f"{file} is no backup that can be read. Take a file that `sightline backup` of this release or an earlier "
@@ -71,7 +71,8 @@ def restore(file: Path, url: str, tell: Tell) -> None:
 
 def growing(file: Path) -> Path:
     """Where a dump lies until it is whole."""
-    return file.resolve().with_name(f"{file.resolve().name}.part")
+    whole = file.resolve()
+    return whole.with_name(f"{whole.name}.part")
 
 
 @contextmanager

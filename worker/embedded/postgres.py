@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from worker.embedded.private import Account, account_for, remove_socket_folder, socket_folder
-from worker.embedded.processes import end, last_words, living_in, wait_for_nobody_in
-from worker.holding import how_it_ended
+from worker.embedded.processes import end, how_ended, last_words, living_in, wait_for_nobody_in
 from worker.private import UMASK, opened_to_append
 
 if TYPE_CHECKING:
@@ -83,8 +82,8 @@ class Postgres:
         Until then it lies aside, and where that is cut off between two names `start` takes this one back.
         """
         self._take_back()
+        self.end_left()
         new = self._new
-        shutil.rmtree(new._folder, ignore_errors=True)
         try:
             new.start()
             yield new.url
@@ -129,9 +128,7 @@ class Postgres:
 
     @property
     def ended(self) -> str | None:
-        """How it has, and the last words of its log, where it has ended by itself."""
-        code = None if self._process is None else self._process.poll()
-        return None if code is None else f"{how_it_ended(code)} / {last_words(self._log)}"
+        return how_ended(self._process, self._log)
 
     def end_left(self) -> bool:
         """End a server of this folder that outlived who started it, and what else it left in the way of a new one.

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from worker.holding import how_it_ended
 from worker.words import say
 
 if TYPE_CHECKING:
@@ -55,6 +56,13 @@ def wait_for_nobody_in(folder: Path, name: str) -> None:
         if time.monotonic() > deadline:
             raise RuntimeError(_does_not_end(name, left[0]))
         time.sleep(0.02)
+
+
+def how_ended(process: psutil.Popen | None, log: Path) -> str | None:
+    """How a server has, and the last words of its log, where it has ended by itself; None of one that runs or was
+    stopped."""
+    code = None if process is None else process.poll()
+    return None if code is None else f"{how_it_ended(code)} / {last_words(log)}"
 
 
 def last_words(log: Path) -> str:

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worker.embedded.port import free_port
-from worker.embedded.processes import end, last_words, living_in
-from worker.holding import how_it_ended
+from worker.embedded.processes import end, how_ended, last_words, living_in
 from worker.private import UMASK, replace
 
 if TYPE_CHECKING:
@@ -78,9 +77,7 @@ class Valkey:
 
     @property
     def ended(self) -> str | None:
-        """How it has, and the last words of its log, where it has ended by itself."""
-        code = None if self._process is None else self._process.poll()
-        return None if code is None else f"{how_it_ended(code)} / {last_words(self._log)}"
+        return how_ended(self._process, self._log)
 
     def end_left(self) -> bool:
         """One that outlived a killed `sightline up` would write into the same file as a new one."""
