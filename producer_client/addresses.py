@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from redis.connection import URL_QUERY_ARGUMENT_PARSERS
+from redis.connection import (
+    URL_QUERY_ARGUMENT_PARSERS,
+    Connection,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
 
 #: Redis and Valkey: plain, with TLS, by a socket of this machine.
 REDIS_SCHEMES = ("redis", "rediss", "redis+socket")
@@ -15,10 +21,10 @@ REDIS_LOOKS = "redis://:PASSWORD@host:6379/5"
 #: How a certificate is checked, as kombu and Celery both know it.
 _CERT_REQS = ("required", "optional", "none", "CERT_REQUIRED", "CERT_OPTIONAL", "CERT_NONE")
 
-#: What the driver of replies makes of a value behind the question mark.
-_PARSERS: Mapping[str, Any] = URL_QUERY_ARGUMENT_PARSERS
-#: What may stand behind the question mark: what both of them know.
-_OPTIONS = {"rediss": r"ssl_\w+", "redis+socket": "virtual_host"}
+#: What drivers make of a value behind the question mark.
+_PARSERS: Mapping[str, Any] = {**URL_QUERY_ARGUMENT_PARSERS, "virtual_host": int}
+#: What connects to an address of each kind: its arguments may stand behind the question mark.
+_DRIVERS = {"redis": Connection, "rediss": SSLConnection, "redis+socket": UnixDomainSocketConnection}
 
 
 def checked_redis(value: object, *, beside: Collection[str] = (), replies: bool = False) -> str:
@@ -62,8 +68,20 @@ def _one(value: str, beside: Collection[str], replies: bool) -> str:
             raise ValueError("it lacks the socket's path: redis+socket:///run/redis.sock?virtual_host=5")
     elif not re.fullmatch(r"/?\d*", parts.path):
         raise ValueError(f"its end is no number of a database; it looks like {REDIS_LOOKS}")
-    _check_options(scheme, dict(parse_qsl(parts.query)), replies)
+    _check_options(scheme, dict(parse_qsl(parts.query, keep_blank_values=True)), replies)
     return address
+
+
+def _options(scheme: str, replies: bool) -> set[str]:
+    """What may stand behind the question mark of an address. That of queues is kombu's to read, which knows less."""
+    arguments = {name for kind in _DRIVERS[scheme].__mro__ for name in inspect.signature(kind).parameters}
+    # One that loads code by its name is none.
+    known = (
+        arguments - {"args", "kwargs", "credential_provider"}
+        if replies
+        else {name for name in arguments if name.startswith("ssl_")}
+    )
+    return known | ({"virtual_host"} if scheme == "redis+socket" else {"max_connections"} if replies else set())
 
 
 def _check_options(scheme: str, given: Mapping[str, str], replies: bool) -> None:
@@ -73,13 +91,11 @@ def _check_options(scheme: str, given: Mapping[str, str], replies: bool) -> None
             "rediss:// needs to say at its end how the server's certificate is checked: ?ssl_cert_reqs=required, or "
             "=none, which takes any"
         )
-    if replies:
-        for name, value in given.items():
-            try:
-                _PARSERS.get(name, str)(value)
-            except (TypeError, ValueError):
-                raise ValueError(f"{name[:20]} behind its question mark has no value that it can have") from None
-        return
-    known = _OPTIONS.get(scheme, "")
-    if unknown := [name for name in given if not re.fullmatch(known, name)]:
+    known = _options(scheme, replies)
+    if unknown := [name for name in given if name not in known]:
         raise ValueError(f"{unknown[0][:20]} cannot stand behind its question mark: leave it out")
+    for name, value in given.items():
+        try:
+            _PARSERS.get(name, str)(value)
+        except (TypeError, ValueError):
+            raise ValueError(f"{name[:20]} behind its question mark has no value that it can have") from None

@@ -32,7 +32,13 @@ class PinnedCelery(Celery):
         return super().connection_for_write(url or self._pinned_broker, **options)
 
 
-def client_app(broker_url: str, key_prefix: str) -> PinnedCelery:
+def keeps_alive(replies_url: str) -> bool:
+    """Whether the connection of replies is kept alive in silence. Celery hands that on to a socket of this machine,
+    too, whose driver does not know it (5.7, redis 8.1)."""
+    return not replies_url.startswith("redis+socket:")
+
+
+def client_app(broker_url: str, replies_url: str, key_prefix: str) -> PinnedCelery:
     """What sends, with the settings by which replies are read. Connects to nothing yet.
 
     key_prefix: what every key begins with. There is no result store, or celery would subscribe to the reply of whatever
@@ -52,7 +58,7 @@ def client_app(broker_url: str, key_prefix: str) -> PinnedCelery:
         },
         redis_socket_connect_timeout=5,
         redis_socket_timeout=10,
-        redis_socket_keepalive=True,
+        redis_socket_keepalive=keeps_alive(replies_url),
         redis_backend_health_check_interval=25,
     )
     return app

@@ -9,15 +9,13 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Self, TypeVar
 
-from celery.exceptions import ImproperlyConfigured
-
 from producer_client import contract
 from producer_client.addresses import checked_redis
 from producer_client.errors import BadRequest, TryAgain, quoted
 from producer_client.forks import tell_children
 from producer_client.handle import Handle, read_reply
 from producer_client.line import Line
-from producer_client.reach import reaching, shown
+from producer_client.reach import reaching
 from producer_client.replies import Replies
 from producer_client.session import Session
 from producer_client.words import DEFAULT_KEY_PREFIX, KEY_PREFIXES, Code, Queue, TaskName
@@ -139,14 +137,7 @@ class Connection:
     def _line(self) -> Line:
         with self._opening:
             if self._opened is None:
-                try:
-                    self._opened = Line(self._broker_url, self._replies_url, self._key_prefix)
-                except (ImproperlyConfigured, TypeError, ValueError) as exc:
-                    raise BadRequest(
-                        Code.BAD_REQUEST,
-                        f"{shown(self._replies_url)} cannot be read: what stands behind its question mark is not taken "
-                        "there; leave it out",
-                    ) from exc
+                self._opened = Line(self._broker_url, self._replies_url, self._key_prefix)
             return self._opened
 
 

@@ -21,7 +21,7 @@ class Line:
     """
 
     def __init__(self, broker_url: str, replies_url: str, key_prefix: str) -> None:
-        self._app = client_app(broker_url, key_prefix)
+        self._app = client_app(broker_url, replies_url, key_prefix)
         self.replies = Replies(self._app, replies_url, key_prefix)
         self._connections = self._app.connection_for_write().Pool(limit=SENDERS)
         self._producers = ProducerPool(self._connections, limit=SENDERS, Producer=self._app.amqp.Producer)

@@ -12,7 +12,7 @@ from kombu import Queue as KombuQueue
 from kombu.utils.scheduling import round_robin_cycle
 
 from producer_client import contract, serializer
-from producer_client.celery_app import PinnedCelery
+from producer_client.celery_app import PinnedCelery, keeps_alive
 from producer_client.contract import Queue, TaskName
 from worker import logs
 from worker.broker import InHand, give_back_at_last
@@ -95,7 +95,7 @@ def create_app(settings: Settings) -> Celery:
         },
         redis_socket_timeout=30,
         redis_socket_connect_timeout=5,
-        redis_socket_keepalive=True,
+        redis_socket_keepalive=keeps_alive(settings.replies_url),
         redis_backend_health_check_interval=25,
         worker_consumer="worker.broker:OutlivingConsumer",
         # Whoever can reach the broker could end the worker, or have it stop listening.

@@ -12,6 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -20,7 +22,9 @@ import redis
 from producer_client import BadRequest, Code, NewPhoto, Photo, Refused, Sightline, TryAgain, Unreachable
 from producer_client.reach import reaching, why
 from tests.integration.test_broker import ANSWERS
+from worker.app import create_app
 from worker.embedded import EmbeddedServers
+from worker.settings import Settings
 from worker.words import in_language
 
 
@@ -223,14 +227,20 @@ def test_why_redis_cannot_be_used_is_said_in_russian(
     assert not re.search("[a-z]{2,} [a-z]{2,}", re.sub("`[^`]*`", "", russian)), russian
 
 
-def test_what_celery_cannot_read_of_an_address_for_replies_is_said_before_anything_is_sent() -> None:
+def test_what_drivers_cannot_read_of_an_address_for_replies_is_said_before_anything_is_sent() -> None:
     url = "redis://:secret@host:6379/5?ssl_cert_reqs=none"
-    with (
-        Sightline("redis://host:6379/5", result_backend=url) as client,
-        pytest.raises(BadRequest, match="cannot be read") as caught,
-    ):
-        client.submit_stats()
+    with pytest.raises(BadRequest, match="ssl_cert_reqs cannot stand behind its question mark") as caught:
+        Sightline("redis://host:6379/5", result_backend=url)
     assert "secret" not in caught.value.message
+
+
+def test_replies_are_looked_for_at_a_socket_of_this_machine(tmp_path: Path) -> None:
+    url = f"redis+socket://{tmp_path}/none.sock?virtual_host=5"
+    backend: Any = create_app(Settings(broker_url=url)).backend
+    with Sightline(url) as client, pytest.raises(redis.ConnectionError, match=r"none\.sock"):
+        client._line().replies.look("a task")
+    with pytest.raises(redis.ConnectionError, match=r"none\.sock"):
+        backend.client.ping()
 
 
 def test_a_client_goes_on_when_its_redis_is_well_again(url: str, valkey: redis.Redis) -> None:

@@ -54,6 +54,8 @@ NO_BROKERS = [
     ("redis://:s3cret@h:1/5?ssl_cert_reqs=none", "ssl_cert_reqs cannot stand behind"),
     ("rediss://:s3cret@h:1/5?ssl_cert_reqs=none&heartbeat=5", "heartbeat cannot stand behind"),
     ("redis+socket:///run/redis.sock?virtual_host=5&password=s3cret", "password cannot stand behind"),
+    ("redis+socket:///run/redis.sock?virtual_host=s3cret", "virtual_host behind its question mark has no value"),
+    ("rediss://:s3cret@h:1/5?ssl_cert_reqs=none&ssl_nonsense=1", "ssl_nonsense cannot stand behind"),
 ]
 NO_DATABASES = [
     ("mysql://me:s3cret@h/db", "mysql:// is not spoken here, but postgresql://"),
@@ -70,6 +72,14 @@ def test_an_address_of_redis_is_taken(given: str, taken: str) -> None:
     assert Settings(broker_url=given, result_backend=given).replies_url == taken
     assert Settings(broker_url=given).broker_url == taken
     assert Sightline(given)._broker_url == Sightline("redis://x", result_backend=given)._replies_url == taken
+
+
+@pytest.mark.parametrize(
+    "option", ["s3cret=5", "timeout=5", "kwargs=5", "ssl_cert_reqs=none", "credential_provider=a.B"]
+)
+def test_an_option_for_replies_that_their_driver_does_not_know_is_told_before_anything_starts(option: str) -> None:
+    with pytest.raises(ValidationError, match=f"{option.partition('=')[0]} cannot stand behind its question mark"):
+        Settings(result_backend=f"redis://h:1/5?{option}")
 
 
 @pytest.mark.parametrize("option", ["socket_timeout=s3cret", "max_connections=1.5"])
