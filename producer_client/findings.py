@@ -16,6 +16,8 @@ from producer_client.errors import BadRequest
 from producer_client.language import Language, explained, meaning, say, to_say
 from producer_client.positions import at_default_point
 
+#: What the guide's result has of the finding to use.
+COORDINATES = ("latitude", "longitude", "source", "confidence", "confidence_kind", "provenance")
 #: Columns between the edges of a card.
 CARD_WIDTH = 37
 LINE_WIDTH = CARD_WIDTH - 2
@@ -90,14 +92,8 @@ class ChainResult:
         best = self.best
         coordinates = None
         if best is not None:
-            coordinates = {
-                "latitude": best.lat,
-                "longitude": best.lon,
-                "source": best.source,
-                "confidence": best.confidence,
-                "confidence_kind": best.confidence_kind,
-                "provenance": None if best.provenance is None else best.provenance.value,
-            }
+            said = best.to_json()
+            coordinates = {name: said[name] for name in COORDINATES}
         return {
             "success": best is not None,
             "coordinates": coordinates,
