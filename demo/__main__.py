@@ -29,6 +29,7 @@ from demo.words import say
 from producer_client import BadRequest, Pending, PhotoRefused, Refused, Sightline, SightlineError
 from producer_client.contract import Code
 from producer_client.language import to_say
+from worker.commands.terminal import with_code
 from worker.encoder.load import best_available, check_name
 from worker.errors import WorkerError
 from worker.progress import parted, progress_bar, rebuild_lines, wait_for_rebuild
@@ -73,13 +74,18 @@ def main() -> int:
     except KeyboardInterrupt:
         out.print(say("[yellow]stopped; everything that the demo started is stopped too[/]"))
         return INTERRUPTED
-    except (SightlineError, WorkerError, RuntimeError, OSError, ValueError) as exc:
-        failed = say("[bold red]the demo failed:[/] {why}", why=escape(in_language(str(exc))))
-        out.print(failed, highlight=False)
-        return 1
+    except (SightlineError, WorkerError) as exc:
+        return _failed(with_code(told(exc.code, exc.message), exc.code))
+    except (RuntimeError, OSError, ValueError) as exc:
+        return _failed(in_language(str(exc)))
     sys.stdout.write(json.dumps(result) + "\n")
     # Of the drawn streets it is known what must come of them.
     return 0 if arguments.photos != DRAWN or (result["located"] >= 1 and result["abstained"] >= 1) else 1
+
+
+def _failed(why: str) -> int:
+    out.print(say("[bold red]the demo failed:[/] {why}", why=escape(why)), highlight=False)
+    return 1
 
 
 def _run(arguments: argparse.Namespace, started: float) -> dict[str, Any]:

@@ -16,7 +16,10 @@ from typing import Any
 import psutil
 import pytest
 
+from demo import __main__ as demo
 from demo.soak import busy_cores, run, wrong_runs
+from producer_client import TimedOut
+from producer_client.contract import Code
 from tests.conftest import Scene, processes_of, server_dir
 from tests.integration.test_words_shown import latin_words
 
@@ -170,6 +173,25 @@ def test_an_encoder_that_there_is_not_is_told_before_anything_is_made(tmp_path: 
     assert "'bogus' is neither open_clip/<model>/<tag or file>" in " ".join(said.stdout.split())
     assert "packaged/efficientnet-lite0" in " ".join(said.stdout.split())
     assert not (tmp_path / "demo").exists()
+
+
+def test_what_the_service_says_to_a_demo_that_fails_is_in_the_language_that_is_set(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*_: Any) -> None:
+        raise TimedOut(Code.TIMED_OUT, "no worker took the request before its caller's patience ended")
+
+    monkeypatch.setenv("SIGHTLINE_LANG", "ru")
+    monkeypatch.setattr("sys.argv", ["demo"])
+    monkeypatch.setattr(demo, "_run", run)
+    monkeypatch.setattr(demo, "raise_on_signals", lambda: None)
+
+    assert demo.main() == 1
+
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.startswith("показ не удался:"), said
+    assert said.endswith("[timed_out]")
+    assert not latin_words(said.removesuffix("[timed_out]"), set()), said
 
 
 def said(**changed: int) -> dict[str, Any]:
