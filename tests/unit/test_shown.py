@@ -50,7 +50,7 @@ from worker.commands.questions import hits_table
 from worker.commands.refused import refused_table
 from worker.commands.reports import named_lines, point_lines, report_table
 from worker.commands.tables import PathShown, Table
-from worker.commands.terminal import fail, named_shortly, print_refused, with_code
+from worker.commands.terminal import fail, named_shortly, print_refused, show, with_code
 from worker.core.types import NotTaken, PublishedGeneration, RowChange
 from worker.encoder.choice import Measured
 from worker.joined import cli, run
@@ -849,3 +849,29 @@ def test_the_help_of_every_command_fits_and_breaks_no_name(language: str, width:
     # At 60 the column beside `--update-rows --keep-rows` is too narrow for any.
     for name in re.findall(r"SIGHTLINE_\w*", pages) if width == 80 else ():
         assert name in {f"SIGHTLINE_{field.upper()}" for field in Settings.model_fields}, name
+
+
+def test_a_name_that_is_no_utf8_is_whole_in_what_programs_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="utf-8", errors="strict", write_through=True))
+    monkeypatch.setattr("sys.argv", ["sightline", "add", "--json"])
+
+    show(True, {"path": "/photos/\udcff.jpg", "place": "Орхус"}, lambda: None)
+    with pytest.raises(SystemExit):
+        fail("/photos/\udcff.jpg is no photo")
+
+    shown, failed = (json.loads(line) for line in written.getvalue().decode("utf-8").splitlines())
+    assert shown == {"path": "/photos/\udcff.jpg", "place": "Орхус"}
+    assert failed["error"]["message"] == "/photos/\udcff.jpg is no photo"
+
+
+def test_what_a_file_is_called_steers_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    named = "/photos/a\x1b[31m\u202eb👩\u200d👧.jpg"
+
+    print_refused([Refused(named, Code.NOT_FOUND, f"{named} is not there")])
+    with pytest.raises(SystemExit):
+        fail(f"{named} is not there")
+
+    said = "".join(capsys.readouterr())
+    assert not {"\x1b", "\u202e"} & set(said)
+    assert said.count(r"\x1b[31m\u202eb👩‍👧") >= 2

@@ -18,7 +18,7 @@ from producer_client.reach import reaching, shown
 from worker.broker import parking, refuses_writes
 from worker.commands.connections import open_client, open_store
 from worker.commands.tables import Table
-from worker.commands.terminal import UNWELL, AsJson, out, printable, show
+from worker.commands.terminal import UNWELL, AsJson, out, show
 from worker.errors import BadGeneration, Permanent, WorkerError
 from worker.roots import faults
 from worker.settings import Settings
@@ -56,7 +56,7 @@ def checks_table(checks: Sequence[tuple[str, bool, str]]) -> Table:
     table = Table(say("check"), "", show_lines=True)
     table.add_column(say("what it says"))
     for name, fine, words in checks:
-        table.add_row(say(name), say("[green]ok[/]") if fine else say("[red]no[/]"), escape(printable(words)))
+        table.add_row(say(name), say("[green]ok[/]") if fine else say("[red]no[/]"), escape(words))
     return table
 
 
@@ -210,7 +210,8 @@ def index(settings: Settings) -> str:
     try:
         opened = files.open(published.number, model_key=model_key, mark=published.mark).manifest
     except BadGeneration as exc:
-        words = say("{why}. Until you run `sightline rebuild`, workers hold more in memory.", why=exc.message)
+        why = in_language(exc.message)
+        words = say("{why}. Until you run `sightline rebuild`, workers hold more in memory.", why=why)
         raise _Unwell(words + beside) from exc
     whole = say(
         "generation {number} of {model}: {count} photos at seq {seq}, files whole",

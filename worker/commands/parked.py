@@ -10,8 +10,8 @@ import typer
 from rich.markup import escape
 
 from worker.broker import parking
-from worker.commands.tables import Table
-from worker.commands.terminal import AsJson, Misused, fail, out, printable, show
+from worker.commands.tables import Table, printable
+from worker.commands.terminal import AsJson, Misused, fail, out, show
 from worker.parking import Parked
 from worker.settings import load as load_settings
 from worker.words import in_language, say
@@ -77,8 +77,8 @@ def print_parked(there: Sequence[Parked]) -> None:
         place = one.key or say("without a queue")
         what = "\n".join(filter(None, (one.id, place, when)))
         shown.add_row(
-            escape(printable(what)),
-            f"{escape(printable(in_language(one.why)))}\n[dim]{escape(_beginning(one.content))}[/]",
+            escape(what),
+            f"{escape(in_language(one.why))}\n[dim]{escape(_beginning(one.content))}[/]",
         )
     out.print(shown)
     out.print(say("`sightline parked ID --requeue` puts one back, --drop forgets it; `all` stands for all of them"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import zip_longest
@@ -30,7 +31,7 @@ class PathShown:
     """A path in a table: where there is no room for all of it, its end. The file's own name is always whole."""
 
     def __init__(self, path: str) -> None:
-        self._path = short(path).expandtabs()
+        self._path = printable(short(path).expandtabs())
 
     def longest(self, _: re.Pattern[str]) -> int:
         return cell_len(self._path)
@@ -139,6 +140,11 @@ class _Cell:
         yield self.at(options.max_width)
 
 
+def printable(text: str) -> str:
+    """What others have written, for a terminal: of what would steer it, how it is written in Python."""
+    return "".join(c.encode("unicode_escape").decode() if _steers(c) else c for c in text)
+
+
 def folded(text: Text, width: int) -> Text:
     """On as many lines as it takes, of which none has more cells: broken between words, in a name after one of
     `/ - _ . , =`, else anywhere."""
@@ -148,9 +154,14 @@ def folded(text: Text, width: int) -> Text:
     return Text("\n").join(lines)
 
 
+def _steers(letter: str) -> bool:
+    # The joiners are of emoji, and of letters in many scripts.
+    return letter not in "\n\t\u200c\u200d" and unicodedata.category(letter) in ("Cc", "Cf", "Cs")
+
+
 def _text(content: object, style: str = "") -> Text:
     """No `:word:` becomes an emoji: it may be a name."""
-    text = content.copy() if isinstance(content, Text) else Text.from_markup(str(content or ""), emoji=False)
+    text = content.copy() if isinstance(content, Text) else Text.from_markup(printable(str(content or "")), emoji=False)
     text.style = style or text.style
     text.expand_tabs(8)
     return text

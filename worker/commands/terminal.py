@@ -21,7 +21,7 @@ from producer_client.arguments import LONGEST_WAIT_S
 from producer_client.bulk import BULK_IN_FLIGHT, BULK_SIZE
 from producer_client.contract import Code, Message
 from producer_client.errors import short
-from worker.commands.tables import PathShown, Table
+from worker.commands.tables import PathShown, Table, printable
 from worker.signals import INTERRUPTED
 from worker.words import in_language, say, told
 
@@ -32,7 +32,7 @@ FAILED, BAD_SETTINGS, NO_MODEL, UNWELL, ENDED, RUNS_ALREADY = 1, 2, 3, 4, 5, 6
 #: Refused photos of one command that are shown; --json has all.
 SHOWN = 100
 
-#: Of a row of the photos table.
+#: Of a row of the photos table, or of a generation.
 HIGHEST_ID = 2**63 - 1
 
 AsJson = Annotated[bool, typer.Option("--json", help=say("Print one JSON object instead of a table."))]
@@ -78,7 +78,7 @@ def show(
     on their way."""
     if as_json:
         wire = value if isinstance(value, dict) else value.to_wire()
-        sys.stdout.write(json.dumps(wire, ensure_ascii=False) + "\n")
+        _print_json(wire)
     else:
         table()
     if refused:
@@ -168,17 +168,18 @@ def fail(
     known."""
     if "--json" in sys.argv:
         error = {"code": code, "message": short(message if english is None else english)}
-        sys.stdout.write(json.dumps({"error": error}, ensure_ascii=False) + "\n")
-    said = f"[bold red]sightline:[/] {escape(in_language(short(message)))}"
+        _print_json({"error": error})
+    said = f"[bold red]sightline:[/] {escape(printable(in_language(short(message))))}"
     for line in said.splitlines():
         # What begins so is to be pasted, or another program's words: no edge of a terminal breaks it.
         err.print(line, highlight=False, soft_wrap=line.startswith("  "))
     raise SystemExit(exit_code)
 
 
-def printable(text: str) -> str:
-    """What others have written, for a terminal: of what would steer it, how it is written in Python."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+def _print_json(value: object) -> None:
+    # A file's name may be no UTF-8: what no encoding has is written as JSON escapes it.
+    said = json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace").decode()
+    sys.stdout.write(f"{said}\n")
 
 
 def with_code(sentence: str, code: Code) -> str:
