@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from producer_client import Sightline
@@ -13,7 +14,6 @@ from worker import upenv
 from worker.errors import Transient
 from worker.holding import who_runs
 from worker.settings import PREFIX, Settings, note_path
-from worker.words import in_language, say
 
 if TYPE_CHECKING:
     from worker.storage.store import PostgresStore
@@ -28,9 +28,13 @@ def open_client(settings: Settings) -> Iterator[Sightline]:
         ) as client:
             yield client
     except Unreachable as exc:
-        if hint := _no_up(settings, "broker_url"):
-            raise Unreachable(exc.code, f"{in_language(exc.message)}. {hint}") from exc
-        raise
+        if (folder := _no_up(settings, "broker_url")) is None:
+            raise
+        why, variable = exc.message, "SIGHTLINE_BROKER_URL"
+        raise Unreachable(
+            exc.code,
+            f"{why}. No `sightline up` runs in this folder ({folder}): start it in another terminal, or set {variable}",
+        ) from exc
 
 
 @contextmanager
@@ -42,23 +46,23 @@ def open_store(settings: Settings) -> Iterator[PostgresStore]:
         with closing(PostgresStore(settings)) as store:
             yield store
     except Transient as exc:
-        if exc.code is Code.UNAVAILABLE and (hint := _no_up(settings, "database_url")):
-            raise Transient(exc.code, f"{in_language(exc.message)}. {hint}") from exc
-        raise
+        if exc.code is not Code.UNAVAILABLE or (folder := _no_up(settings, "database_url")) is None:
+            raise
+        why, variable = exc.message, "SIGHTLINE_DATABASE_URL"
+        raise Transient(
+            exc.code,
+            f"{why}. No `sightline up` runs in this folder ({folder}): start it in another terminal, or set {variable}",
+        ) from exc
 
 
-def _no_up(settings: Settings, name: str) -> str:
-    """That the address is the default or that of an `up` which was killed, and that none runs; empty otherwise."""
+def _no_up(settings: Settings, name: str) -> Path | None:
+    """The data folder, where the address is the default or that of an `up` which was killed, and none runs."""
     variable = PREFIX + name.upper()
     note = note_path({"data_dir": settings.data_dir})
     noted = upenv.read(note).get(variable)
     if name in settings.model_fields_set and getattr(settings, name) != noted:
-        return ""
+        return None
     with suppress(RuntimeError):
         if who_runs(settings.data_dir) is None:
-            return say(
-                "No `sightline up` runs in this folder ({folder}): start it in another terminal, or set {variable}",
-                folder=note.parent.absolute(),
-                variable=variable,
-            )
-    return ""
+            return note.parent.absolute()
+    return None
