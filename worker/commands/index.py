@@ -13,7 +13,7 @@ from producer_client.contract import RebuildRun, StatsReply
 from producer_client.language import to_say
 from worker.commands.connections import open_client, open_store
 from worker.commands.tables import Table
-from worker.commands.terminal import AsJson, TimeoutS, goes_on, out, show
+from worker.commands.terminal import HIGHEST_ID, AsJson, TimeoutS, goes_on, out, show
 from worker.core.types import PublishedGeneration
 from worker.progress import progress_bar, rebuild_lines, wait_for_rebuild
 from worker.settings import load as load_settings
@@ -86,7 +86,7 @@ def rollback(
     number: Annotated[
         int,
         typer.Argument(
-            metavar=say("NUMBER"), min=1, max=2**63 - 1, help=say("One that is kept; see `sightline generations`.")
+            metavar=say("NUMBER"), min=1, max=HIGHEST_ID, help=say("One that is kept; see `sightline generations`.")
         ),
     ],
     as_json: AsJson = False,

@@ -34,7 +34,7 @@ from worker.errors import Permanent
 from worker.progress import both, embed_missing, parted, progress_bar, statistics_lines
 from worker.settings import Settings
 from worker.settings import load as load_settings
-from worker.words import in_language, say
+from worker.words import say
 
 if TYPE_CHECKING:
     from worker.core.types import NewEntry, RowChange
@@ -245,7 +245,7 @@ def _with_prefixes(settings: Settings, given: Sequence[str] | None) -> tuple[Set
         try:
             pairs |= prefixes.pair(each)
         except ValueError as exc:
-            raise Misused(in_language(str(exc))) from exc
+            raise Misused(str(exc)) from exc
     return settings.model_copy(update={"path_prefixes": pairs}), pairs != settings.path_prefixes
 
 

@@ -17,7 +17,7 @@ from producer_client.contract import Purged, Removed, Stored
 from producer_client.errors import short
 from worker.commands.connections import open_client, open_store
 from worker.commands.positions import position_lines
-from worker.commands.tables import Table
+from worker.commands.tables import Table, printable
 from worker.commands.terminal import (
     AsJson,
     Misused,
@@ -99,7 +99,7 @@ def add(
         )
     except ValueError as exc:
         if isinstance(exc.__cause__, FileNotFoundError):
-            raise Misused(in_language(str(exc))) from exc
+            raise Misused(str(exc)) from exc
         fail(str(exc))
     left_out = [item for item in items if isinstance(item, LeftOut)]
     not_read = Counter(item.path.suffix.lower() for item in items if isinstance(item, NotRead))
@@ -126,7 +126,7 @@ def add(
         for line in position_lines(stored):
             out.print(line)
         for line in passed_over:
-            out.print(escape(line))
+            out.print(escape(printable(line)))
 
     facts = {
         "outcomes": [outcome.to_wire() for outcome in outcomes],
@@ -157,8 +157,8 @@ def embed(
 
     if missing == bool(photos):
         raise Misused(say("give photo files, or --missing"))
+    settings = load_settings()
     if missing:
-        settings = load_settings()
         with open_client(settings) as client, open_store(settings) as store:
             with progress_bar(say("looking")) as progress:
                 files = Checking(files=store.files, source=PhotoFiles(settings))
@@ -174,7 +174,6 @@ def embed(
         facts["files"] = asdict(checked)
         lines = checked_lines(checked)
     else:
-        settings = load_settings()
         paths = {str(path): led_to(path, settings.photo_roots) for path in photos or ()}
         items = [EmbedItem(ref=name, photo=Photo(path=path)) for name, path in paths.items()]
         with open_client(settings) as client, progress_bar(say("embedding")) as progress:
@@ -254,10 +253,10 @@ def remove(
     """
     with open_client(load_settings()) as client:
         reply = client.remove(photo_ids, timeout_s=timeout)
-    refused = [outcome for outcome in reply.outcomes if isinstance(outcome, Refused)]
+    removed, refused, _ = parted(reply.outcomes)
 
     def table() -> None:
-        if removed := [outcome for outcome in reply.outcomes if isinstance(outcome, Removed)]:
+        if removed:
             out.print(removed_table(removed))
         print_refused(refused)
 
@@ -272,10 +271,9 @@ def purge(
     """Remove photos and erase what is stored of them, also from the index generations on disk."""
     with open_client(load_settings()) as client:
         reply = client.purge(photo_ids, timeout_s=timeout)
-    refused = [outcome for outcome in reply.outcomes if isinstance(outcome, Refused)]
+    purged, refused, _ = parted(reply.outcomes)
 
     def table() -> None:
-        purged = [outcome for outcome in reply.outcomes if isinstance(outcome, Purged)]
         if purged:
             out.print(purged_table(purged))
         print_refused(refused)

@@ -88,16 +88,7 @@ def refused(
     stored, again, pending = parted(outcomes)
 
     def table() -> None:
-        if not found and not asked and not code:
-            out.print(
-                say(
-                    "no photo of the table is refused, and no file has changed or gone; what was refused without a row "
-                    "was told to whoever added it"
-                )
-            )
-        elif not found and len(unknown_ids) < max(len(asked), 1):
-            out.print(say("none of those that were asked for is refused, and none of their files has changed or gone"))
-        elif found and retry:
+        if found and retry:
             print_refused(again)
             out.print(say("[green]{stored} stored[/], {refused} refused", stored=len(stored), refused=len(again)))
             print_pending(pending)
@@ -108,6 +99,15 @@ def refused(
                 out.print(line, highlight=False)
             if len(shown) < len(found):
                 out.print(say("and {count} more; --limit 0 shows all of them", count=len(found) - len(shown)))
+        elif not asked and not code:
+            out.print(
+                say(
+                    "no photo of the table is refused, and no file has changed or gone; what was refused without a row "
+                    "was told to whoever added it"
+                )
+            )
+        elif not asked or len(unknown_ids) < len(asked):
+            out.print(say("none of those that were asked for is refused, and none of their files has changed or gone"))
         print_refused(unknown_ids)
 
     facts = {
