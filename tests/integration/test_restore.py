@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -859,3 +860,18 @@ def test_every_change_has_a_stamp_of_its_own(store: PostgresStore) -> None:
     assert len(set(stamps)) == 6
     assert store.log.changes_after(START, KEY, DIM).mark.stamp in {str(stamp) for stamp in stamps}
     assert np.all([stamp.version == 4 for stamp in stamps])
+
+
+def test_doctor_says_in_one_language_what_is_wrong_with_a_generation(
+    settings: Settings, store: PostgresStore, folder: GenerationFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_all(store, "kept", vectors(3, seed=3))
+    publish(store, folder)
+    (damaged,) = tmp_path.rglob("index.faiss")
+    damaged.write_bytes(b"no index")
+    monkeypatch.setenv("SIGHTLINE_LANG", "ru")
+
+    with pytest.raises(Permanent, match="sightline rebuild") as told:
+        doctor.index(settings)
+
+    assert not re.search("[a-z]{2,} [a-z]{2,}", re.sub("`[^`]*`", "", told.value.message)), told.value.message
