@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -57,6 +58,7 @@ class Connection:
         )
         self._key_prefix = key_prefix
         self._opened: Line | None = None
+        self._closing: weakref.finalize[..., Connection] | None = None
         self._opening = threading.Lock()
         tell_children(self)
 
@@ -88,13 +90,15 @@ class Connection:
     def close(self) -> None:
         """Give the connections back. What is asked of the client or of its handles later opens new ones."""
         with self._opening:
-            line, self._opened = self._opened, None
-        if line is not None:
-            line.close()
+            closing, self._closing, self._opened = self._closing, None, None
+        if closing is not None:
+            closing()
 
     def after_fork(self) -> None:
         """A child opens connections of its own when it needs them; those of its parent stay open there."""
-        self._opened, self._opening = None, threading.Lock()
+        if self._closing is not None:
+            self._closing.detach()
+        self._closing, self._opened, self._opening = None, None, threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
         # For processes that are not forked: addresses and what was seen, not the connections.
@@ -138,6 +142,9 @@ class Connection:
         with self._opening:
             if self._opened is None:
                 self._opened = Line(self._broker_url, self._replies_url, self._key_prefix)
+                # Its parts hold each other: left to the collector, sockets may go before those who would close them.
+                self._closing = weakref.finalize(self, self._opened.close)
+                self._closing.atexit = False
             return self._opened
 
 

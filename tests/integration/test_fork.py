@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import re
 import signal
@@ -190,12 +189,22 @@ assert client._line().replies.wait("nobody", 0.1) is None
         assert all(0 < connection.ttl(key) <= 3600 for key in replies)
 
 
-def test_a_client_that_nobody_holds_is_collected(redis_url: str) -> None:
-    client = Sightline(redis_url)
-    client.submit_embed_text("1").wait()
-    gone = weakref.ref(client)
+def test_a_client_that_nobody_holds_gives_its_connections_back(redis_url: str) -> None:
+    with redis.Redis.from_url(redis_url) as other:
 
-    del client
-    gc.collect()
+        def connected() -> set[str]:
+            return {one["id"] for one in other.client_list()}
 
-    assert gone() is None
+        with Sightline(redis_url) as earlier:
+            earlier.embed_text("0")  # the worker has what it answers by from here on
+        before = connected()
+        client = Sightline(redis_url)
+        client.submit_embed_text("1").wait()
+        gone = weakref.ref(client)
+        opened = connected() - before
+        assert opened
+
+        del client
+
+        assert gone() is None
+        until(lambda: not opened & connected())
