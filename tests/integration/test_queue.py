@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+import redis
 from PIL import Image
 
 from producer_client import (
@@ -142,6 +143,8 @@ def test_what_one_worker_process_adds_another_finds_at_once(
             stack.processes.remove(process)
         for app in apps.values():
             app.close()
+        with redis.Redis.from_url(stack.settings.broker_url) as keys:
+            keys.delete(*keys.scan_iter("only-*"))
 
 
 def test_vectors_come_back_only_when_asked_for(client: Sightline, scenes: list[Scene]) -> None:
