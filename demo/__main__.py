@@ -34,7 +34,7 @@ from worker.encoder.load import best_available, check_name
 from worker.errors import WorkerError
 from worker.progress import parted, progress_bar, rebuild_lines, wait_for_rebuild
 from worker.settings import load as load_settings
-from worker.signals import INTERRUPTED, raise_on_signals
+from worker.signals import INTERRUPTED, ignore_signals, raise_on_signals
 from worker.stack import Stack
 from worker.words import in_language, told
 
@@ -72,6 +72,7 @@ def main() -> int:
     try:
         result = _run(arguments, started)
     except KeyboardInterrupt:
+        ignore_signals()
         out.print(say("[yellow]stopped; everything that the demo started is stopped too[/]"))
         return INTERRUPTED
     except (SightlineError, WorkerError) as exc:

@@ -100,6 +100,29 @@ def test_ctrl_c_stops_everything_that_the_demo_has_started(scenes: list[Scene]) 
         assert processes_of(folder) == []
 
 
+def test_who_asks_again_while_it_says_that_it_has_stopped_gets_no_traceback() -> None:
+    code = """
+import signal, sys, time
+import demo.__main__ as program
+from worker import signals
+
+def stopped(*_: object) -> object:
+    raise KeyboardInterrupt
+
+def asked_again(*_: object) -> None:
+    signal.raise_signal(signal.SIGINT)
+    print("stopped")
+
+program._run, program.out.print = stopped, asked_again
+sys.argv[1:] = []
+sys.exit(program.main())
+"""
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout, done.stderr) == (130, "stopped\n", "")
+
+
 def test_an_interrupt_that_falls_within_a_finalizer_is_not_forgotten() -> None:
     code = f"""
 import signal, time
