@@ -335,20 +335,18 @@ def test_what_is_above_the_ordinary_is_known_by_its_level(line: str, above: bool
 def run_program(program: str, *, then: tuple[tuple[str, signal.Signals], ...], **more: Any) -> str:
     """What a program says that is sent each signal after it has said its word."""
     code = f"import signal, time\nfrom worker import signals\nsignals.raise_on_signals()\n{program}"
-    running: subprocess.Popen[str] = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True, **more
-    )
-    assert running.stdout is not None
     said = ""
-    for word, number in then:
-        line = running.stdout.readline()
-        said += line
-        assert line == f"{word}\n"
-        running.send_signal(number)
-    said += str(running.stdout.read())
-    running.wait(60)
-    running.stdout.close()
-    return said
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True, **more) as running:
+        try:
+            assert running.stdout is not None
+            for word, number in then:
+                line = running.stdout.readline()
+                said += line
+                assert line == f"{word}\n"
+                running.send_signal(number)
+            return said + str(running.stdout.read())
+        finally:
+            running.kill()
 
 
 def test_what_is_held_is_not_broken_off_and_the_interrupt_comes_after_it() -> None:
