@@ -27,7 +27,12 @@ import pytest
 from producer_client.contract import Code
 from producer_client.errors import Unreachable
 from tests.conftest import ENCODER, processes_of, server_dir, until
-from worker import cli, holding, upenv
+from worker import (
+    cli,
+    holding,
+    joined,  # noqa: F401  (what commands load is loaded here: another user may not read where Python lies)
+    upenv,
+)
 from worker import settings as settings_page
 from worker.commands.connections import open_client
 from worker.encoder.choice import REFERENCE
