@@ -81,6 +81,10 @@ class Handle(Generic[T]):
         """The reply. Raises BadRequest, PhotoRefused, TryAgain, or TimedOut after `timeout_s` seconds."""
         return self._wait(self._timeout_s if timeout_s is None else timeout_s)
 
+    def wait_rest(self, left_s: float, patience_s: float) -> T:
+        """As `wait` for `left_s`, what is left of a patience that was spent on others before it."""
+        return self._wait(left_s, patience_s=patience_s)
+
     def __await__(self) -> Generator[Any, None, T]:
         return self._awaited().__await__()
 
@@ -94,14 +98,15 @@ class Handle(Generic[T]):
         finally:
             left.set()
 
-    def _wait(self, limit_s: float, given_up: Callable[[], bool] = bool) -> T:
+    def _wait(self, limit_s: float, given_up: Callable[[], bool] = bool, *, patience_s: float | None = None) -> T:
         if self._reply is None:
             with self._replies() as replies:
                 self._reply = replies.wait(self.task_id, limit_s, given_up)
         if self._reply is None:
+            waited_s = limit_s if patience_s is None else patience_s
             raise TimedOut(
                 Code.TIMED_OUT,
-                f"no reply within {limit_s:g} s; the request {self.task_id} may still be carried out. "
+                f"no reply within {waited_s:g} s; the request {self.task_id} may still be carried out. "
                 "Is a worker running? `sightline doctor` tells.",
             )
         wire = self._reply.value

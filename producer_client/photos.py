@@ -79,9 +79,10 @@ class PhotoVerbs(Connection):
         """Add any number of photos by bulk messages of 64. Returns one outcome per photo, found by its `ref`; one that
         no message can carry is refused without being sent, and its neighbours are.
 
-        progress: called with (photos done, photos in all). timeout_s: for each message, 300 unless given; the photos of
-        one that is not answered by then are `Pending`: they may still be taken. Those of one that fails as a whole are
-        refused with its code, which says whether to send them again. Raises Unreachable where nothing could be sent.
+        progress: called with (photos done, photos in all). timeout_s: longest silence, 300 unless given; the photos of
+        messages that nobody has answered by then are `Pending`: they may still be taken. Those that were not sent yet
+        are refused, and those of a message that fails as a whole with its code, which says whether to send them again.
+        0 sends all and waits for nothing. Raises Unreachable where nothing could be sent.
         """
 
         def submit(chunk: Sequence[NewPhoto]) -> Handle[list[contract.Stored | Refused]]:

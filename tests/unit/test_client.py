@@ -6,7 +6,9 @@ import asyncio
 import base64
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any
 
 import fakeredis
@@ -100,7 +102,7 @@ def test_bulk_messages_hold_64_photos_which_are_on_their_way_without_a_reply(
 ) -> None:
     items = [NewPhoto(str(i), Photo(path=f"/{i}.jpg"), 1.0, 2.0, Provenance.SURVEYED) for i in range(64 * 9)]
 
-    outcomes = client.add_many(items, timeout_s=0.1)
+    outcomes = client.add_many(items, timeout_s=0)
 
     assert [o.ref for o in outcomes] == [item.ref for item in items]
     assert {type(o) for o in outcomes} == {Pending}
@@ -109,6 +111,53 @@ def test_bulk_messages_hold_64_photos_which_are_on_their_way_without_a_reply(
     for raw in broker.lrange("sightline:bulk", 0, -1):
         (message,), _, _ = json.loads(base64.b64decode(json.loads(raw)["body"]))
         assert len(message["photos"]) == 64
+
+
+def test_a_list_that_nobody_answers_is_waited_for_once_and_its_rest_is_not_sent(
+    client: Sightline, broker: redis.Redis
+) -> None:
+    items = [NewPhoto(str(i), Photo(path=f"/{i}.jpg"), 1.0, 2.0, Provenance.SURVEYED) for i in range(64 * 12)]
+    started = time.monotonic()
+
+    outcomes = client.add_many(items, timeout_s=2)
+
+    assert time.monotonic() - started < 8, "once for all that is on its way, not for each message"
+    assert [o.ref for o in outcomes] == [item.ref for item in items]
+    assert [type(o) for o in outcomes] == [Pending] * (64 * 8) + [Refused] * (64 * 4)
+    assert {o.code for o in outcomes if isinstance(o, Pending | Refused)} == {Code.TIMED_OUT}
+    assert all("within 2 s" in o.message for o in outcomes if isinstance(o, Pending | Refused))
+    assert broker.llen("sightline:bulk") == 8
+
+
+@pytest.mark.filterwarnings("ignore:Call to deprecated setex")  # how Celery stores a result
+def test_a_message_that_nobody_answers_keeps_none_back_that_is_answered(client: Sightline, broker: redis.Redis) -> None:
+    """As where one of two workers was killed: what it has in hand comes back later, and the other goes on."""
+    items = [NewPhoto(str(i), Photo(path=f"/{i}.jpg"), 1.0, 2.0, Provenance.SURVEYED) for i in range(64 * 12)]
+    done = threading.Event()
+
+    def answer_all_but_the_first() -> None:
+        for number in count():
+            while (raw := broker.rpop("sightline:bulk")) is None:
+                if done.wait(0.005):
+                    return
+            if number:
+                assert isinstance(raw, bytes)
+                envelope = json.loads(raw)
+                task_id = envelope["headers"]["id"]
+                (message,), _, _ = json.loads(base64.b64decode(envelope["body"]))
+                outcomes = [stored(1, photo["ref"]) for photo in message["photos"]]
+                reply = {"ok": True, "reply": contract.AddReply(outcomes=list(outcomes), model_key="m").to_wire()}
+                client._line().replies._store.store_result(task_id, reply, "SUCCESS")
+
+    worker = threading.Thread(target=answer_all_but_the_first)
+    worker.start()
+    try:
+        outcomes = client.add_many(items, timeout_s=2)
+    finally:
+        done.set()
+        worker.join()
+
+    assert [type(o) for o in outcomes] == [Pending] * 64 + [contract.Stored] * (64 * 11)
 
 
 # ---------------------------------------------------------------------------------------- what it has seen

@@ -19,11 +19,13 @@ from worker.commands.connections import open_client, open_store
 from worker.commands.reports import kept_line, named_lines, none_there_line, point_lines, prefix_lines, report_table
 from worker.commands.tables import PathShown, Table
 from worker.commands.terminal import (
+    GOING_ON,
     AsJson,
     Misused,
     TimeoutS,
     UpdateRows,
     fail,
+    goes_on,
     out,
     print_pending,
     print_refused,
@@ -112,15 +114,19 @@ def import_legacy(
     kept = ""
     pending: list[Pending] = []
     if not dry_run and new:
-        with open_client(settings) as client, open_store(settings) as store, progress_bar(say("importing")) as progress:
+        with (
+            open_client(settings) as client,
+            open_store(settings) as store,
+            told_when_stopped(len(new)) as told,
+            progress_bar(say("importing")) as progress,
+        ):
             if extra and store.rows.named([photo.written for photo in photos if photo.written != photo.path]):
                 raise Misused(_not_told(settings))
             vectors, model_key = reusable_vectors(photos, new, client, written_at=file.stat().st_mtime)
             store.vectors.keep(vectors, model_key)
             reused = len(vectors)
             kept = kept_line(reused, compared=bool(model_key))
-            with told_when_stopped(len(new)) as told:
-                outcomes = client.add_many(new, timeout_s=timeout, progress=both(progress, told))
+            outcomes = client.add_many(new, timeout_s=timeout, progress=both(progress, told))
         imported, refused_now, pending = parted(outcomes)
         refused += refused_now
         stored = len(imported)
@@ -207,7 +213,8 @@ def backfill(
         refused: list[Refused] = []
         pending: list[Pending] = []
         if not dry_run:
-            stored, refused, pending = embed_missing(client, store.vectors, stats.model_key, todo, timeout)
+            with goes_on(say(GOING_ON)):
+                stored, refused, pending = embed_missing(client, store.vectors, stats.model_key, todo, timeout)
             stats = client.stats()
         # After it: more vectors are known by then.
         look_at_points()

@@ -19,12 +19,14 @@ from worker.commands.connections import open_client, open_store
 from worker.commands.positions import position_lines
 from worker.commands.tables import Table, printable
 from worker.commands.terminal import (
+    GOING_ON,
     AsJson,
     Misused,
     PhotoIds,
     TimeoutS,
     UpdateRows,
     fail,
+    goes_on,
     out,
     print_pending,
     print_refused,
@@ -165,9 +167,10 @@ def embed(
                 checked = files.all(lambda _, done, total: progress(done, total))
             model_key = client.stats().model_key
             todo = store.vectors.missing_count(model_key)
-            stored, refused, pending = embed_missing(client, store.vectors, model_key, todo, timeout)
-            unseen = store.vectors.missing_hash_count()
-            seen, unread, unanswered = look_at_pictures(client, store.vectors, unseen, timeout)
+            with goes_on(say(GOING_ON)):
+                stored, refused, pending = embed_missing(client, store.vectors, model_key, todo, timeout)
+                unseen = store.vectors.missing_hash_count()
+                seen, unread, unanswered = look_at_pictures(client, store.vectors, unseen, timeout)
         refused += unread
         pending += unanswered
         facts: dict[str, Any] = {"missing_before": todo, "embedded": stored, "without_hash_before": unseen}

@@ -21,6 +21,7 @@ from producer_client.arguments import LONGEST_WAIT_S
 from producer_client.bulk import BULK_IN_FLIGHT, BULK_SIZE
 from producer_client.contract import Code, Message
 from producer_client.errors import short
+from producer_client.language import to_say
 from worker.commands.tables import PathShown, Table, printable
 from worker.signals import INTERRUPTED
 from worker.words import in_language, say, told
@@ -150,6 +151,13 @@ def told_when_stopped(total: int) -> Iterator[Callable[[int, int], None]]:
             INTERRUPTED,
             code=Code.TIMED_OUT,
         )
+
+
+#: Of what is sent page by page, as Postgres says what lacks.
+GOING_ON = to_say(
+    "stopped: the workers go on with the photos that they have. The same command again goes on with all that lack "
+    "their vector then."
+)
 
 
 @contextmanager

@@ -135,7 +135,12 @@ class Database:
         for beginning, remedy in BY_A_PERSON:
             if state.startswith(beginning):
                 return Unprepared(f"the database is not ready: {why}. {remedy}")
-        # Without a state: what the driver says of a connection. Else connection, rollback, resources, lock, shutdown.
+        if not state:  # what the driver says of a connection
+            return Transient(
+                Code.UNAVAILABLE,
+                f"Postgres: {why}. Does it run, and does SIGHTLINE_DATABASE_URL name it, its user and their password?",
+            )
+        # Connection, rollback, resources, lock, shutdown.
         return Transient(Code.UNAVAILABLE, f"Postgres: {why}")
 
 
