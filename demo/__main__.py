@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import shutil
 import statistics
 import sys
@@ -30,8 +31,10 @@ from producer_client import BadRequest, Pending, PhotoRefused, Refused, Sightlin
 from producer_client.contract import Code
 from producer_client.language import to_say
 from worker.commands.terminal import with_code
+from worker.embedded.private import DEMO_MARKER
 from worker.encoder.load import best_available, check_name
 from worker.errors import WorkerError
+from worker.private import UMASK
 from worker.progress import parted, progress_bar, rebuild_lines, wait_for_rebuild
 from worker.settings import load as load_settings
 from worker.signals import INTERRUPTED, ignore_signals, raise_on_signals
@@ -59,8 +62,6 @@ PHOTOS_HELD_OUT = to_say(
     "evidence, and not found by its own file. It shows that places of this index are recognised, and nothing of what "
     "is said of a place that it has never seen."
 )
-#: Says that a folder is the demo's own to delete.
-MARKER = ".sightline-demo"
 
 out = Console()
 
@@ -90,8 +91,10 @@ def _failed(why: str) -> int:
 
 
 def _run(arguments: argparse.Namespace, started: float) -> dict[str, Any]:
+    # As `sightline up` keeps it: what is kept, above all .sightline itself, is nobody else's to read.
+    os.umask(UMASK)
     data_dir: Path = arguments.data_dir
-    if data_dir.exists() and not (data_dir / MARKER).exists():
+    if data_dir.exists() and not (data_dir / DEMO_MARKER).exists():
         words = to_say("{folder} is not a folder that the demo made, and it would delete it: pass another --data-dir")
         raise RuntimeError(say(words, folder=data_dir))
     encoder = _encoder(arguments.encoder)
@@ -99,7 +102,7 @@ def _run(arguments: argparse.Namespace, started: float) -> dict[str, Any]:
     out.print(say(PHOTOS_HELD_OUT if parts.single else PLACES_HELD_OUT), style="dim")
     shutil.rmtree(data_dir, ignore_errors=True)
     data_dir.mkdir(parents=True)
-    (data_dir / MARKER).touch()
+    (data_dir / DEMO_MARKER).touch()
     settings = load_settings(data_dir=data_dir, photo_roots=(arguments.photos.resolve(),), encoder=encoder)
     with Stack(settings, log_dir=data_dir / "logs", port=0) as stack:
         with out.status(say("starting Postgres and Valkey")) as status:

@@ -44,7 +44,8 @@ def test_the_demo_ends_with_its_json_and_leaves_no_process(scenes: list[Scene]) 
     with server_dir() as folder:
         # As a newcomer has it: the worker measures what runs its model.
         auto = {"SIGHTLINE_BACKEND": "auto"}
-        done, result = run_demo("--photos", str(scenes[0].path.parents[1]), data_dir=folder / "demo", **auto)
+        made = folder / "data" / "demo"
+        done, result = run_demo("--photos", str(scenes[0].path.parents[1]), data_dir=made, **auto)
 
         assert list(result) == [
             "encoder",
@@ -59,11 +60,12 @@ def test_the_demo_ends_with_its_json_and_leaves_no_process(scenes: list[Scene]) 
             "seconds",
         ]
         assert result["indexed"] == result["added"] > 0
-        assert len(list((folder / "demo" / "models").glob("*/float32.onnx"))) == 1
+        assert len(list((made / "models").glob("*/float32.onnx"))) == 1
         assert result["located"] >= 1
         assert result["abstained"] >= 1
         assert result["median_error_m"] < 40
         assert "never seen" in done.stdout, "the table says which place was held out"
+        assert [path for path in (made.parent, made) if path.stat().st_mode & 0o077] == [], "open to other users"
         assert processes_of(folder) == []
 
 

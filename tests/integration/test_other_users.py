@@ -24,11 +24,13 @@ import psycopg2
 import pytest
 import redis
 
+from demo.__main__ import DRAWN
 from producer_client import Sightline
 from tests.conftest import Scene, server_dir
 from tests.integration.test_servers import answers, socket_folder
 from worker.embedded import EmbeddedServers
 from worker.embedded.postgres import program
+from worker.embedded.private import DEMO_MARKER, close_data_dir
 from worker.stack import Stack
 
 #: A number that is no account's here.
@@ -225,6 +227,21 @@ def test_a_folder_in_which_other_things_lie_stays_open(tmp_path: Path) -> None:
 
     assert (modes[tmp_path.name], modes["models"], modes["valkey"]) == (0o755, 0o755, 0o700)
     assert modes["servers.lock"] == 0o600
+
+
+def test_what_the_demo_has_left_is_no_stranger_to_the_data_folder(tmp_path: Path) -> None:
+    data, others = tmp_path / "data", tmp_path / "others"
+    for folder in (data / DRAWN.name, data / "demo", data / "soak", data / "models", others / "demo"):
+        folder.mkdir(parents=True)
+    for made in (data / "demo", data / "soak"):
+        (made / DEMO_MARKER).touch()
+    for folder in (data, others):
+        folder.chmod(0o755)
+
+        close_data_dir(folder)
+
+    assert stat.S_IMODE(data.stat().st_mode) == 0o700
+    assert stat.S_IMODE(others.stat().st_mode) == 0o755, "the demo of somebody else"
 
 
 @as_root

@@ -12,6 +12,7 @@ import stat
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from worker.private import UMASK
@@ -21,6 +22,8 @@ from worker.words import reason, say
 ACCOUNT = "sightline-db"
 #: By the part of the name before a dot: what only we make in a data folder, and what others may call something so, too.
 SERVERS, FOLDERS = {"postgres", "valkey", "servers", "up"}, {"index", "models", "logs"}
+#: What the demo leaves in one: folders with this file in them, and its drawings by their digest.
+DEMO_MARKER, DRAWINGS = ".sightline-demo", "scenes-" + 12 * "[0-9a-f]"
 #: Bytes of a socket's path, its closing zero not counted (unix(7)).
 SOCKET_PATH_BYTES = 107
 SOCKET_PREFIX = "sightline-"
@@ -49,7 +52,7 @@ def close_data_dir(folder: Path) -> None:
     closed."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir(mode=0o700, exist_ok=True)
-    entries = {path: path.name.partition(".")[0] for path in folder.iterdir()}
+    entries = {path: path.name.partition(".")[0] for path in folder.iterdir() if not _of_the_demo(path)}
     to_close = [path for path, name in entries.items() if name in SERVERS]
     if set(entries.values()) <= SERVERS | FOLDERS:
         to_close.append(folder)
@@ -105,6 +108,10 @@ def remove_socket_folder(made: Path, folder: Path) -> None:
     """Remove what socket_folder made for this folder, and never another one."""
     if made != folder and made.name.startswith(SOCKET_PREFIX):
         shutil.rmtree(made, ignore_errors=True)
+
+
+def _of_the_demo(path: Path) -> bool:
+    return fnmatchcase(path.name, DRAWINGS) or (path / DEMO_MARKER).exists()
 
 
 def _fits(path: Path) -> bool:
