@@ -258,6 +258,23 @@ def test_a_folder_in_which_no_photo_can_be_read_is_named_with_the_reason(
 
 
 @LANGUAGES
+def test_whoever_has_set_folders_is_not_told_to_set_them(language: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIGHTLINE_LANG", language)
+    roots = (Path("/photos"), Path("/[old]"))
+    correct, unset = {
+        "en": ("correct SIGHTLINE_P", ": set SIGHTLINE_P"),
+        "ru": ("исправьте SIGHTLINE_P", "задайте SIGHTL"),
+    }[language]
+
+    none_read = roots_page.which_folders(roots, [])
+
+    assert correct in none_read
+    assert unset not in none_read
+    assert unset in roots_page.which_folders((), [])
+    assert "/[old]" in Text.from_markup(roots_page.which_folders(roots, roots[1:])).plain
+
+
+@LANGUAGES
 def test_figures_are_shown_in_words(language: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIGHTLINE_LANG", language)
     at = "2026-11-28T08:12:33+00:00"

@@ -20,7 +20,7 @@ from worker.commands.connections import open_store
 from worker.commands.terminal import BAD_SETTINGS, FAILED, NO_MODEL, RUNS_ALREADY, AsJson, err, fail, out, show
 from worker.holding import Hold, Run, RunsAlready, unusable, who_runs
 from worker.private import UMASK
-from worker.roots import faults
+from worker.roots import faults, which_folders
 from worker.settings import Settings
 from worker.settings import load as load_settings
 from worker.signals import hears_ctrl_c, ignore_signals, raise_on_signals
@@ -240,9 +240,7 @@ def _show_up(settings: Settings, roots: list[Path], *, broker: str, own_database
             note=escape(str(settings.data_dir / upenv.NAME)),
         ),
         _which_database(settings, own=own_database),
-        say("Photos under [cyan]{roots}[/].", roots=escape(", ".join(map(str, roots))))
-        if roots
-        else say("No folder of photos yet: set SIGHTLINE_PHOTO_ROOTS and start again."),
+        which_folders(settings.photo_roots, roots),
         *_what_next(logs),
     ]
     with suppress(OSError):
