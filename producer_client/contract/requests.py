@@ -158,7 +158,7 @@ class Search(Request, frozen=True):
         if len(given) != 1:
             raise BadRequest(
                 Code.BAD_REQUEST,
-                f"search by one of photo, text, vector; got {' and '.join(given) or 'none of them'}",
+                f"search by one of photo, text, vector; got {', '.join(given) or 'none of them'}",
             )
         if self.photo is not None:
             self.photo.check()

@@ -33,7 +33,7 @@ class Photo(Message, frozen=True):
             raise BadRequest(
                 Code.BAD_REQUEST,
                 "a photo is one of photo_id, path, url, inline, or photo_id with its path; "
-                f"got {' and '.join(given) or 'none of them'}",
+                f"got {', '.join(given) or 'none of them'}",
             )
         if self.photo_id is not None and not 0 <= self.photo_id < 2**63:
             raise BadRequest(Code.BAD_REQUEST, f"photo_id {self.photo_id} is not a 64-bit row id")

@@ -431,8 +431,9 @@ def test_what_a_worker_declines_is_no_fault_of_usage(
 
 #: What is wrong in the words of a command, and what is said of it.
 MISUSED = {
-    "search": "one of photo, text, vector",
-    "search x --text y": "got photo and text",
+    "search": "--photo-id or --text: one of them",
+    "search x --text y": "--photo-id or --text: one of them",
+    "search --photo-id 1 --text y": "--photo-id or --text: one of them",
     "search --text=": "text is empty",
     "search --text": "requires an argument. See",
     "parked --drop=1": "does not take a value. See",
@@ -450,7 +451,7 @@ MISUSED = {
     "rebuild --timeout nan": "--timeout",
     "stats --timeout 1e12": "--timeout",
     "embed": "give photo files, or --missing",
-    "embed --missing x": "give photo files, or --missing",
+    "embed --missing x": "they exclude each other",
     "embed --missing --timeout -1": "--timeout",
     "parked --drop": "together with ids",
     "parked x": "together with ids",

@@ -230,6 +230,9 @@ SENTENCES = {
     ),
     "photo 81 has no file_path": "у фото 81 нет file_path",
     "photo 81": "фото 81",
+    "search by one of photo, text, vector; got photo, text": (
+        "искать можно по одному из photo, text, vector; дано: photo, text"
+    ),
     "[Errno 2] No such file or directory: '/m.csv'": "'/m.csv': нет такого файла или папки (ошибка 2)",
 }
 

@@ -157,7 +157,9 @@ def embed(
     from worker.library.checking import Checking
     from worker.storage.source import PhotoFiles
 
-    if missing == bool(photos):
+    if missing and photos:
+        raise Misused(say("give photo files or --missing, not both: they exclude each other"))
+    if not missing and not photos:
         raise Misused(say("give photo files, or --missing"))
     settings = load_settings()
     if missing:

@@ -35,6 +35,8 @@ def search(
     timeout: TimeoutS = 60.0,
 ) -> None:
     """Show photos that look like this one."""
+    if (text is None) == (photo is None and photo_id is None):
+        raise Misused(say("give a photo file, --photo-id or --text: one of them"))
     settings = load_settings()
     with open_client(settings) as client:
         reply = client.search(
