@@ -566,6 +566,32 @@ def test_a_generation_whose_number_comes_again_is_not_the_lost_one(
     assert (builds.generation, reads.generation) == (number, first)
 
 
+def test_an_index_whose_generations_are_not_here_says_once_where_it_is_read_from_and_what_to_do(
+    dump: Dump, store: PostgresStore, folder: GenerationFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Rebuilt since the dump, so the generation that the database has is deleted."""
+    rows = vectors(3, seed=4)
+    photos = dict(zip(put_all(store, "kept", rows), rows, strict=True))
+    first = publish(store, folder)
+    dump.take()
+    folder.keep_only([publish(store, folder)])
+    dump.restore()
+    caplog.clear()
+
+    live = live_on(store, folder)
+    live.settle()
+    live.settle()
+
+    assert_finds(live, photos)
+    (line,) = [record for record in caplog.records if record.name == "worker.index.live"]
+    assert line.levelname == "WARNING"
+    assert vars(line)["generation"] == first
+    assert "`sightline rebuild`" in line.message
+    number = publish(store, folder)
+    live.settle()
+    assert live.generation == number
+
+
 def test_a_lost_generation_that_serves_gives_way_to_the_one_that_has_its_number(
     dump: Dump, store: PostgresStore, folder: GenerationFolder
 ) -> None:

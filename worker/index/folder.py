@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from worker.core.ports import Progress, RemoteFolder, Snapshot
-from worker.core.types import Built, Mark
+from worker.core.types import Built, Mark, Published
 from worker.errors import BadGeneration, Transient
 from worker.index import searching
 from worker.index.building import Build, Builder, Trained
@@ -111,6 +111,10 @@ class GenerationFolder:
     def numbers(self) -> list[int]:
         """Of the generations whose files are on this host, rising."""
         return sorted(int(folder.name) for folder in self._folder.glob("[0-9]*") if folder.name.isdigit())
+
+    def lacks(self, generations: Collection[Published]) -> bool:
+        """Whether this is where the files of these would be, and there are none of any."""
+        return self._remote is None and not any(self.path(published.number).exists() for published in generations)
 
     def keep_only(self, numbers: Collection[int], *, everywhere: bool = False) -> None:
         """Delete all others on this host, also those that were written and never published.

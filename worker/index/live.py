@@ -165,13 +165,15 @@ class FaissLiveIndex:
     def _start(self) -> None:
         """From nothing: the newest generation that is whole, or all of Postgres, and what came after it."""
         changes = self._changes_after(START, vectors=False)
+        lost = changes.generations if self._folder.lacks(changes.generations) else []
+        self._unusable.update(lost)
         for published in changes.generations:
             base = self._open(published)
             served = None if base is None else self._onto(base)
             if served is not None:
                 self._layers, self._view = served
                 return
-        self._layers, self._view = self._from_postgres()
+        self._layers, self._view = self._from_postgres(lost[0].number if lost else None)
 
     def _look_for_newer(self, generations: list[Published]) -> None:
         """Bring the generation that should serve, if it is another one, in a thread of its own."""
@@ -215,7 +217,7 @@ class FaissLiveIndex:
         except BadGeneration as exc:
             self._unusable.add(published)
             said = {"generation": published.number, "why": exc.message}
-            log.error("generation refused, the one before serves", extra=said)
+            log.error("generation refused, an older one or what Postgres has serves instead", extra=said)
         except Transient as exc:
             log.warning("generation cannot be had yet", extra={"generation": published.number, "why": exc.message})
         return None
@@ -230,13 +232,21 @@ class FaissLiveIndex:
         layers.apply(changes.items)
         return layers, layers.view(changes.mark)
 
-    def _from_postgres(self) -> tuple[Layers, View]:
+    def _from_postgres(self, lost: int | None) -> tuple[Layers, View]:
+        """lost: a generation that should serve, and that is not here."""
         with self._changes.snapshot(self._model_key, self._dimension) as snapshot:
             layers = Layers(None, self._dimension, room=max(FIRST_ROOM, snapshot.count))
             for chunk in snapshot.chunks():
                 layers.put(chunk.ids, chunk.vectors)
             layers.columns.put_read(0, columns.read(snapshot, layers.ids[: layers.used]))
-            if snapshot.count:
+            if snapshot.count and lost is not None:
+                said = {"generation": lost, "count": snapshot.count}
+                log.warning(
+                    "the files of the generation are not here, as after a restore: the index is read from Postgres. "
+                    "`sightline rebuild`, or the nightly one, makes a new generation",
+                    extra=said,
+                )
+            elif snapshot.count:
                 log.warning("index read from Postgres, without a generation", extra={"count": snapshot.count})
             return layers, layers.view(snapshot.mark)
 
