@@ -36,7 +36,7 @@ from producer_client.contract import Answer, Code, LocateReply, Provenance, prov
 from producer_client.errors import BadRequest, PhotoRefused, SightlineError
 from producer_client.fields import LAT, LON, METHOD, first
 from producer_client.findings import ChainResult, Finding, Status
-from producer_client.language import explained
+from producer_client.language import Language, explained
 from producer_client.positions import COARSE_M, Position, of_image
 
 __all__ = ["ENOUGH", "Chain", "ChainResult", "Finding", "Source", "Status", "exif_gps", "sightline"]
@@ -117,7 +117,10 @@ def exif_gps(*, priority: int = 1) -> Source:
     from and its error in metres, or in `position_issue` why there is none (contract.PositionIssue).
     Raises ImportError where Pillow is not installed: the client brings celery and msgspec alone.
     """
-    images = importlib.import_module("PIL.Image")
+    try:
+        images = importlib.import_module("PIL.Image")
+    except ModuleNotFoundError as exc:
+        raise ImportError("exif_gps() reads photos with Pillow, which is not installed: pip install pillow") from exc
 
     def ask(path: str) -> Finding:
         try:
@@ -166,8 +169,10 @@ def _finding(source: Source, said: Any) -> Finding:
         said = said.answer
     if isinstance(said, Answer):
         details = {"all_matches": [match(hit) for hit in said.evidence], "radius_m": said.radius_m}
+        # A log and a program get it in English, a card asks again.
+        message = explained(said, Language.EN)
         if said.point is None:
-            return Finding(source.name, Status.NOTHING, message=explained(said), details=details, answer=said)
+            return Finding(source.name, Status.NOTHING, message=message, details=details, answer=said)
         return Finding(
             source.name,
             Status.FOUND,
@@ -175,7 +180,7 @@ def _finding(source: Source, said: Any) -> Finding:
             said.point.lon,
             said.confidence,
             Provenance.DERIVED,
-            explained(said),
+            message,
             details=details,
             answer=said,
         )

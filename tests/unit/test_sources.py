@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -298,6 +299,29 @@ def test_the_card_says_in_english_that_nothing_is_known(monkeypatch: pytest.Monk
     assert "similar photos lie in different" not in result.card()
     assert "похожие фото сняты в разных" in result.card()
     assert result.to_json()["success"] is False
+
+
+@pytest.mark.parametrize("answer", [located(0.89, 1.0), Answer(Answer.ABSTAINED, reason=Reason.EMPTY_INDEX)])
+def test_what_is_logged_and_given_to_programs_is_english_in_every_language(
+    answer: Answer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("SIGHTLINE_LANG", "ru")
+    with caplog.at_level(logging.INFO, "CLIP"):
+        result = Chain([Source("clip_similarity", saying(answer))]).locate(PHOTO)
+
+    (finding,) = result.findings
+    assert finding.message
+    assert finding.message in caplog.text
+    assert caplog.text.isascii()
+    assert finding.message.isascii()
+    assert not result.card().isascii()
+
+
+def test_who_has_no_pillow_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+
+    with pytest.raises(ImportError, match="pip install pillow"):
+        exif_gps()
 
 
 @pytest.mark.parametrize(
