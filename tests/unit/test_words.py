@@ -128,6 +128,14 @@ def test_a_text_has_the_same_fields_and_colours_in_both_languages(message: Messa
     assert Text.from_markup(russian).plain
 
 
+@pytest.mark.parametrize("message", [one for one in MESSAGES if "://" in str(one.id)], ids=lambda message: message.id)
+def test_an_address_for_example_is_the_same_in_both_languages(message: Message) -> None:
+    """Sentences that have one filled in say it so, too."""
+    english, russian = (re.findall(r"\S*://[^\s`,;)]*", str(text)) for text in (message.id, message.string))
+
+    assert russian == english
+
+
 def test_what_the_system_says_of_files_disks_and_connections_is_in_the_readers_language(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
