@@ -274,6 +274,23 @@ def test_whoever_has_set_folders_is_not_told_to_set_them(language: str, monkeypa
     assert "/[old]" in Text.from_markup(roots_page.which_folders(roots, roots[1:])).plain
 
 
+@pytest.mark.parametrize(("total", "some_wait"), [(9, False), (3000, True)])
+def test_who_stops_while_all_is_sent_is_not_told_of_others(
+    total: int, some_wait: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped() -> None:
+        with terminal.told_when_stopped(total) as hear:
+            hear(2, total)
+            raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit):
+        stopped()
+
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"2 of {total} photos are answered for" in said
+    assert ("the others were not sent" in said) == some_wait
+
+
 @LANGUAGES
 def test_figures_are_shown_in_words(language: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIGHTLINE_LANG", language)
@@ -282,7 +299,7 @@ def test_figures_are_shown_in_words(language: str, monkeypatch: pytest.MonkeyPat
     values: dict[str, Any] = {
         "model": MODEL, "model_key": MODEL, "dimension": 512, "device": "cpu", "has_text": True, "photos": 1,
         "with_coordinates": 1, "indexed": 1, "refused": 0, "generation": None, "generation_count": 0,
-        "generation_published_at": None, "kind": None, "recall_at_10": None, "delta": 0, "next_model_key": None,
+        "generation_published_at": at, "kind": None, "recall_at_10": None, "delta": 0, "next_model_key": None,
         "next_model_missing": None, "removed": 0, "purges_pending": 0, "seq": 1, "cache_hits": 0, "cache_misses": 0,
         "rss_mb": 1.0, "last_rebuild": run,
     }  # fmt: skip
@@ -291,6 +308,8 @@ def test_figures_are_shown_in_words(language: str, monkeypatch: pytest.MonkeyPat
 
     assert is_whole(lines)
     assert not any(word in line.split() for line in lines for word in ("None", "True", "False"))
+    assert "".join(lines).count("UTC") == 2
+    assert not any("T08" in line or "+00" in line for line in lines)
     said = {"en": ("yes", "photos in the generation", "running, checking 3/9"), "ru": ("да", "идёт, проверка 3/9")}
     for words in said[language]:
         assert any(words in line for line in lines), words

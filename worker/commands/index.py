@@ -124,6 +124,8 @@ def stats_table(reply: StatsReply) -> Table:
     shown.add_column()
     shown.add_column()
     for name, value in reply.to_wire().items():
+        if name == "generation_published_at" and value is not None:
+            value = _moment(value)
         if name != "last_rebuild":
             shown.add_row(figure(name), escape(_as_text(value)))
     shown.add_row(say("last rebuild"), _rebuild_as_text(reply.last_rebuild))
@@ -160,4 +162,9 @@ def _rebuild_as_text(run: RebuildRun | None) -> str:
         state = f"{state}, {phases.get(run.phase, run.phase)} {run.done}/{run.total}"
     if run.error:
         state = f"{state}: {in_language(run.error)}"
-    return escape(say("{run}, started {at}", run=state, at=run.started_at))
+    return escape(say("{run}, started {at}", run=state, at=_moment(run.started_at)))
+
+
+def _moment(at: str) -> str:
+    """Of what the service wrote in UTC, as `2026-11-28T08:12:33+00:00`."""
+    return f"{at.removesuffix('+00:00').replace('T', ' ')} UTC"

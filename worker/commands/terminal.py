@@ -139,18 +139,19 @@ def told_when_stopped(total: int) -> Iterator[Callable[[int, int], None]]:
     try:
         yield hear
     except KeyboardInterrupt:
-        fail(
-            say(
-                "stopped: {answered} of {total} photos are answered for. Up to {sent} more are with the workers, who "
-                "go on with them; the others were not sent. The same command again adds the rest, and those that are "
-                "stored cost hardly any time.",
-                answered=answered,
-                total=total,
-                sent=min(total - answered, BULK_IN_FLIGHT * BULK_SIZE),
-            ),
-            INTERRUPTED,
-            code=Code.TIMED_OUT,
+        others = total - answered
+        sent = min(others, BULK_IN_FLIGHT * BULK_SIZE)
+        words = to_say(
+            "stopped: {answered} of {total} photos are answered for. Up to {sent} more are with the workers, who go on "
+            "with them; the others were not sent. The same command again adds the rest, and those that are stored cost "
+            "hardly any time."
         )
+        if sent == others:
+            words = to_say(
+                "stopped: {answered} of {total} photos are answered for. Up to {sent} more are with the workers, who "
+                "go on with them. The same command again adds the rest, and those that are stored cost hardly any time."
+            )
+        fail(say(words, answered=answered, total=total, sent=sent), INTERRUPTED, code=Code.TIMED_OUT)
 
 
 #: Of what is sent page by page, as Postgres says what lacks.
