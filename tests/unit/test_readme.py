@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 
 from typer.testing import CliRunner
@@ -47,3 +48,9 @@ def test_every_command_that_a_page_shows_exists() -> None:
         assert runner.invoke(cli, [name, "--help"]).exit_code == 0, name
     for name in targets:
         assert re.search(rf"^{name}:", makefile, re.MULTILINE), name
+
+
+def test_the_backup_that_the_readme_makes_is_no_file_for_git() -> None:
+    (file,) = re.findall(r"sightline backup (\S+)", (ROOT / "README.md").read_text())
+
+    assert any(fnmatch(file, line) for line in (ROOT / ".gitignore").read_text().splitlines())
