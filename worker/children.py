@@ -22,8 +22,9 @@ LOG_BYTES = 10_000_000
 READ_BYTES, LINE = 1_000_000, 300
 #: Columns of a log, for what would be broken into lines as for a terminal.
 LOG_COLUMNS = "10000"
-#: What is above the ordinary, as worker.logs and Celery write it.
+#: What is above the ordinary, and what is not, as worker.logs and Celery write it.
 ABOVE_ORDINARY = re.compile(r"^\S+ (WARNING|ERROR|CRITICAL) |^\[.*?: (WARNING|ERROR|CRITICAL)/")
+ORDINARY = re.compile(r"^\S+ (DEBUG|INFO) |^\[.*?: (DEBUG|INFO)/")
 
 
 class Process:

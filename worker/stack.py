@@ -11,7 +11,7 @@ from typing import Self
 from producer_client import Sightline, TimedOut, TryAgain
 from producer_client.reach import shown
 from worker import embedded, holding, signals
-from worker.children import Process
+from worker.children import ORDINARY, Process
 from worker.embedded import EmbeddedServers, port
 from worker.settings import Settings
 from worker.words import say
@@ -26,7 +26,8 @@ class Ended(RuntimeError):
     def __init__(self, process: Process) -> None:
         self.exit_code = process.exit_code or 0
         ended = say("`sightline {name}` ended with {how}", name=process.name, how=holding.how_it_ended(self.exit_code))
-        super().__init__(f"{ended}\n{process.last_words()}".strip())
+        words = [line for line in process.last_words().splitlines() if not ORDINARY.match(line)]
+        super().__init__("\n".join([ended, *words]))
 
 
 class Stack:

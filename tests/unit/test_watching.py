@@ -139,6 +139,15 @@ def test_a_code_that_would_only_come_again_ends_it_all(code: int) -> None:
     assert ended.value.exit_code == code
 
 
+def test_why_it_ends_is_told_without_the_ordinary_lines_of_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "2026-11-28T19:52:21Z INFO worker.runtime starting model=m\nno such model\nuse another"
+    monkeypatch.setattr(OneOfOurs, "last_words", lambda _: words)
+
+    ended = Ended(cast(Process, OneOfOurs(3)))
+
+    assert str(ended) == "`sightline worker` ended with code 3\nno such model\nuse another"
+
+
 # ------------------------------------------------------------------------------------------------ ports
 
 
