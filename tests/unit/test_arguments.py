@@ -483,7 +483,7 @@ def listed(client: Sightline, monkeypatch: pytest.MonkeyPatch, items: Any) -> tu
     messages: list[dict[str, Any]] = []
 
     class Answered:
-        def wait(self, timeout_s: float) -> list[contract.Stored]:
+        def wait_rest(self, left_s: float, patience_s: float) -> list[contract.Stored]:
             return [contract.Stored(item["ref"], 1, 1, "") for item in reversed(messages[-1]["photos"])]
 
     def send(name: Any, queue: Any, request: contract.Request, *rest: Any, **more: Any) -> Any:
