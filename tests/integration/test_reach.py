@@ -268,7 +268,7 @@ def test_photos_that_could_not_be_sent_are_refused_and_those_before_them_are_on_
 
     with Sightline(url) as client:
         try:
-            outcomes = client.add_many(items, timeout_s=0.05, progress=progress)
+            outcomes = client.add_many(items, timeout_s=0, progress=progress)
         finally:
             valkey.replicaof("NO", "ONE")
 
