@@ -344,6 +344,29 @@ def test_ctrl_c_while_photos_are_added_says_what_is_stored_and_what_goes_on(stac
     assert "Traceback" not in words
 
 
+@pytest.mark.parametrize("command", [["backfill"], ["embed", "--missing"]], ids=" ".join)
+def test_ctrl_c_while_what_lacks_is_embedded_says_what_goes_on(stack: Stack, command: list[str]) -> None:
+    program = f"""
+import sys
+from worker import joined
+from worker.commands import moving, photos
+
+def stopped(*_: object) -> object:
+    raise KeyboardInterrupt
+
+moving.embed_missing = photos.embed_missing = stopped
+sys.argv = ["sightline", *{command}]
+joined.run()
+"""
+    env = {**os.environ, **stack.settings.as_env(), "COLUMNS": "80", "NO_COLOR": "1"}
+    done = subprocess.run([sys.executable, "-c", program], env=env, cwd=ROOT, capture_output=True, text=True)
+
+    words = " ".join(done.stderr.split())
+    assert done.returncode == 130, words
+    assert "stopped: the workers go on with the photos that they have. The same command again goes on" in words
+    assert "Traceback" not in words
+
+
 def _read(terminal: int) -> bytes:
     try:
         return os.read(terminal, 4096)
