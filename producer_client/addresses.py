@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Collection, Mapping
+from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -72,6 +73,7 @@ def _one(value: str, beside: Collection[str], replies: bool) -> str:
     return address
 
 
+@cache
 def _options(scheme: str, replies: bool) -> set[str]:
     """What may stand behind the question mark of an address. That of queues is kombu's to read, which knows less."""
     arguments = {name for kind in _DRIVERS[scheme].__mro__ for name in inspect.signature(kind).parameters}
