@@ -12,7 +12,7 @@ from rich.markup import escape
 from producer_client.contract import RebuildRun, StatsReply
 from producer_client.language import to_say
 from worker.commands.connections import open_client, open_store
-from worker.commands.tables import Table
+from worker.commands.tables import Table, moment
 from worker.commands.terminal import HIGHEST_ID, AsJson, TimeoutS, goes_on, out, show
 from worker.core.types import PublishedGeneration
 from worker.progress import progress_bar, rebuild_lines, wait_for_rebuild
@@ -69,14 +69,13 @@ def generations_table(kept: Sequence[PublishedGeneration]) -> Table:
     for g in kept:
         recall = "" if g.recall_at_10 is None else f"{g.recall_at_10:.3f}"
         promised = "" if g.recall_at_10_at_least is None else f"≥ {g.recall_at_10_at_least:.3f}"
-        day, _, hour = g.published_at.removesuffix("+00:00").partition("T")
         size = "" if g.index_bytes is None else say("{size:.1f} MB", size=g.index_bytes / 1e6)
         shown.add_row(
             f"{g.number}\n{states.get(g.state, g.state)}",
             f"{g.count}\nseq {g.seq}",
             f"{g.kind or ''}\n{size}",
             f"{recall}\n{promised}",
-            f"{day}\n{hour} UTC",
+            moment(g.published_at, "\n"),
             escape(g.model_key),
         )
     return shown
@@ -125,7 +124,7 @@ def stats_table(reply: StatsReply) -> Table:
     shown.add_column()
     for name, value in reply.to_wire().items():
         if name == "generation_published_at" and value is not None:
-            value = _moment(value)
+            value = moment(value)
         if name != "last_rebuild":
             shown.add_row(figure(name), escape(_as_text(value)))
     shown.add_row(say("last rebuild"), _rebuild_as_text(reply.last_rebuild))
@@ -162,9 +161,4 @@ def _rebuild_as_text(run: RebuildRun | None) -> str:
         state = f"{state}, {phases.get(run.phase, run.phase)} {run.done}/{run.total}"
     if run.error:
         state = f"{state}: {in_language(run.error)}"
-    return escape(say("{run}, started {at}", run=state, at=_moment(run.started_at)))
-
-
-def _moment(at: str) -> str:
-    """Of what the service wrote in UTC, as `2026-11-28T08:12:33+00:00`."""
-    return f"{at.removesuffix('+00:00').replace('T', ' ')} UTC"
+    return escape(say("{run}, started {at}", run=state, at=moment(run.started_at)))

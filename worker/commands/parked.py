@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from worker.broker import parking
-from worker.commands.tables import Table, printable
+from worker.commands.tables import Table, moment, printable
 from worker.commands.terminal import AsJson, Misused, fail, out, show
 from worker.parking import Parked
 from worker.settings import load as load_settings
@@ -72,8 +72,7 @@ def print_parked(there: Sequence[Parked]) -> None:
     shown.add_column(say("parked"))
     shown.add_column(say("why"))
     for one in there:
-        day, _, hour = one.at.removesuffix("+00:00").partition("T")
-        when = f"{day}\n{hour} UTC" if one.at else ""
+        when = moment(one.at, "\n") if one.at else ""
         place = one.key or say("without a queue")
         what = "\n".join(filter(None, (one.id, place, when)))
         shown.add_row(

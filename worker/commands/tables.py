@@ -145,6 +145,11 @@ def printable(text: str) -> str:
     return "".join(c.encode("unicode_escape").decode() if _steers(c) else c for c in text)
 
 
+def moment(at: str, between: str = " ") -> str:
+    """at: as the service writes it, in UTC: 2026-11-28T08:12:33+00:00. between: what stands between day and hour."""
+    return f"{at.removesuffix('+00:00').replace('T', between)} UTC"
+
+
 def folded(text: Text, width: int) -> Text:
     """On as many lines as it takes, of which none has more cells: broken between words, in a name after one of
     `/ - _ . , =`, else anywhere."""
