@@ -144,7 +144,7 @@ class Connection:
                 self._opened = Line(self._broker_url, self._replies_url, self._key_prefix)
                 # Its parts hold each other: left to the collector, sockets may go before those who would close them.
                 self._closing = weakref.finalize(self, self._opened.close)
-                self._closing.atexit = False
+                self._closing.atexit = False  # then the system closes them, and threads may be in the middle of it
             return self._opened
 
 

@@ -118,7 +118,7 @@ def photo_files(
     for inner, folders, files in os.walk(folder, onerror=note):
         at = Path(inner)
         found |= {at / name for name in files}
-        links |= {at / name for name in folders if os.path.islink(at / name)}  # noqa: PTH114  # which may raise
+        links |= {at / name for name in folders if os.path.islink(at / name)}  # noqa: PTH114  # Path raises EACCES
     for path in sorted(found | links | closed.keys()):
         # Synology names the folder of a photo's thumbnails like the photo.
         name = None if everything else next(filter(_is_a_programs, path.relative_to(folder).parts), None)

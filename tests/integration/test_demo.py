@@ -104,9 +104,8 @@ def test_ctrl_c_stops_everything_that_the_demo_has_started(scenes: list[Scene]) 
 
 def test_who_asks_again_while_it_says_that_it_has_stopped_gets_no_traceback() -> None:
     code = """
-import signal, sys, time
+import signal, sys
 import demo.__main__ as program
-from worker import signals
 
 def stopped(*_: object) -> object:
     raise KeyboardInterrupt

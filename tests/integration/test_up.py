@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import importlib
 import io
 import json
 import os
@@ -27,12 +28,7 @@ import pytest
 from producer_client.contract import Code
 from producer_client.errors import Unreachable
 from tests.conftest import ENCODER, processes_of, server_dir, until
-from worker import (
-    cli,
-    holding,
-    joined,  # noqa: F401  (what commands load is loaded here: another user may not read where Python lies)
-    upenv,
-)
+from worker import cli, holding, upenv
 from worker import settings as settings_page
 from worker.commands.connections import open_client
 from worker.encoder.choice import REFERENCE
@@ -451,6 +447,7 @@ def test_a_file_in_place_of_the_data_folder_is_a_sentence(folder: Folder) -> Non
 
 def as_stranger(folder: Folder, *arguments: str) -> tuple[int, str]:
     """Exit code and words of a command of another user: in a child of this process, whose modules it has already."""
+    importlib.import_module("worker.joined")  # what commands load: another user may not read where Python lies
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
