@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from producer_client import EmbedItem, NewPhoto, Pending, Photo, Refused, Sightline, SightlineError, TimedOut
-from producer_client.contract import RebuildReply, StatsReply
+from producer_client.contract import Code, RebuildReply, StatsReply
 from producer_client.errors import short
 from worker.core.ports import StoredVectors
 from worker.words import in_language, say
@@ -160,7 +160,8 @@ def _send_pages(
 ) -> tuple[int, list[Refused], list[Pending]]:
     """Send for all photos, a page after the other: (how many went well, the refusals, what was not answered).
 
-    page_after: the ids that come next, rising; none at the end.
+    page_after: the ids that come next, rising; none at the end. After a page of which some were not sent, as
+    nobody answered, no other is.
     """
     well = 0
     refused: list[Refused] = []
@@ -178,6 +179,8 @@ def _send_pages(
             well += len(done_now)
             refused += refused_now
             pending += pending_now
+            if any(one.code is Code.TIMED_OUT for one in refused_now):
+                break
     return well, refused, pending
 
 

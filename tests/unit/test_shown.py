@@ -13,7 +13,7 @@ import unicodedata
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -24,7 +24,7 @@ from rich.text import Text
 
 from demo.folders import Case
 from demo.shown import Asked, asked_table, found_by_words_table, places_table, similar_table
-from producer_client import NewPhoto, Photo, Provenance, Refused, Sightline
+from producer_client import NewPhoto, Pending, Photo, Provenance, Refused, Sightline
 from producer_client.contract import (
     Answer,
     Code,
@@ -51,13 +51,13 @@ from worker.commands.refused import refused_table
 from worker.commands.reports import named_lines, point_lines, report_table
 from worker.commands.tables import PathShown, Table
 from worker.commands.terminal import fail, named_shortly, print_refused, show, with_code
-from worker.core.types import NotTaken, PublishedGeneration, RowChange
+from worker.core.types import Missing, NotTaken, PublishedGeneration, RowChange
 from worker.encoder.choice import Measured
 from worker.joined import cli, run
 from worker.library.checking import Checked
 from worker.parking import Parked
 from worker.points import SharedPoint
-from worker.progress import progress_bar, rebuild_lines
+from worker.progress import embed_missing, progress_bar, rebuild_lines
 from worker.settings import Settings
 from worker.survey import LegacyPhoto, Report
 from worker.unfit import Unfit
@@ -912,3 +912,24 @@ def test_what_a_file_is_called_steers_no_terminal(capsys: pytest.CaptureFixture[
     said = "".join(capsys.readouterr())
     assert not {"\x1b", "\u202e"} & set(said)
     assert said.count(r"\x1b[31m\u202eb👩‍👧") >= 2
+
+
+def test_after_a_page_that_nobody_answers_no_other_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Vectors:
+        def missing(self, _: str, *, after_id: int, limit: int) -> list[Missing]:
+            return [Missing(after_id + n, "", 0) for n in (1, 2)] if after_id < 5 else []
+
+    class Silent:
+        pages = 0
+
+        def add_many(self, items: list[NewPhoto], **_: Any) -> list[Pending | Refused]:
+            self.pages += 1
+            return [
+                Pending(items[0].ref, "a task", Code.TIMED_OUT, "no reply within 2 s"),
+                Refused(items[1].ref, Code.TIMED_OUT, "not sent"),
+            ]
+
+    client = Silent()
+    well, refused, pending = embed_missing(cast(Any, client), cast(Any, Vectors()), "m@1", 10, 2.0)
+
+    assert (client.pages, well, len(refused), len(pending)) == (1, 0, 1, 1)
