@@ -667,6 +667,27 @@ def test_an_old_pickle_of_the_same_model_is_imported_with_its_vectors(
     assert again["imported"] == 6
 
 
+def test_ctrl_c_before_anything_is_imported_says_so(
+    stack: Stack, scenes: list[Scene], photo_root: Path, tmp_path: Path
+) -> None:
+    photos = fresh_copies(scenes[:6], photo_root / "stopped")
+    program = f"""
+import sys
+from worker import joined, legacy
+
+def stopped(*_: object, **__: object) -> object:
+    raise KeyboardInterrupt
+
+legacy.reusable_vectors = stopped
+sys.argv = ["sightline", "import-legacy", {str(old_pickle(tmp_path, photos, [[0.0] * 1280] * 6))!r}]
+joined.run()
+"""
+    env = {**os.environ, **stack.settings.as_env(), "NO_COLOR": "1"}
+    done = subprocess.run([sys.executable, "-c", program], env=env, cwd=ROOT, capture_output=True, text=True)
+
+    assert (done.returncode, "nothing is imported yet" in " ".join(done.stderr.split())) == (130, True), done.stderr
+
+
 def test_rows_of_the_table_stay_as_they_are_unless_told_otherwise_and_a_dry_run_lists_them(
     stack: Stack, scenes: list[Scene], photo_root: Path, tmp_path: Path
 ) -> None:

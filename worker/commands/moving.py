@@ -114,19 +114,16 @@ def import_legacy(
     kept = ""
     pending: list[Pending] = []
     if not dry_run and new:
-        with (
-            open_client(settings) as client,
-            open_store(settings) as store,
-            told_when_stopped(len(new)) as told,
-            progress_bar(say("importing")) as progress,
-        ):
+        with open_client(settings) as client, open_store(settings) as store, progress_bar(say("importing")) as progress:
             if extra and store.rows.named([photo.written for photo in photos if photo.written != photo.path]):
                 raise Misused(_not_told(settings))
-            vectors, model_key = reusable_vectors(photos, new, client, written_at=file.stat().st_mtime)
+            with goes_on(say("stopped: nothing is imported yet. The same command again begins anew.")):
+                vectors, model_key = reusable_vectors(photos, new, client, written_at=file.stat().st_mtime)
             store.vectors.keep(vectors, model_key)
             reused = len(vectors)
             kept = kept_line(reused, compared=bool(model_key))
-            outcomes = client.add_many(new, timeout_s=timeout, progress=both(progress, told))
+            with told_when_stopped(len(new)) as told:
+                outcomes = client.add_many(new, timeout_s=timeout, progress=both(progress, told))
         imported, refused_now, pending = parted(outcomes)
         refused += refused_now
         stored = len(imported)
