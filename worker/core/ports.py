@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from producer_client.contract import Photo, RebuildRun
@@ -23,7 +22,6 @@ from worker.core.types import (
     KnownFile,
     Mark,
     Missing,
-    Neighbours,
     NewEntry,
     PhotoRow,
     Pixels,
@@ -268,78 +266,3 @@ class Store(Protocol):
 
     @property
     def models(self) -> ServingModel: ...
-
-
-# The index.
-
-
-class LiveIndex(Protocol):
-    """What a search sees: the published generation, and everything that happened since."""
-
-    @property
-    def generation(self) -> int | None: ...
-
-    @property
-    def seq(self) -> int: ...
-
-    @property
-    def count(self) -> int: ...
-
-    @property
-    def delta_count(self) -> int: ...
-
-    @property
-    def kind(self) -> str | None: ...
-
-    @property
-    def recall_at_10(self) -> float | None: ...
-
-    def catch_up(self, *, max_age_s: float = 0.0) -> int: ...
-
-    def follow(self, every_s: float) -> None: ...
-
-    def settle(self, timeout_s: float = 60.0) -> None: ...
-
-    def search(
-        self,
-        query: Vector,
-        k: int,
-        *,
-        among: Filter | None = None,
-        exclude: Ids | None = None,
-        drop_copies: bool = False,
-    ) -> Neighbours: ...
-
-
-class Generations(Protocol):
-    """Writes immutable index directories, whole or not at all."""
-
-    def prepare(self, snapshot: Snapshot, *, dimension: int) -> Any: ...
-
-    def write(
-        self,
-        number: int,
-        snapshot: Snapshot,
-        *,
-        model_key: str,
-        dimension: int,
-        previous: int | None,
-        trained: Any,
-        progress: Progress,
-    ) -> Built: ...
-
-    def keep_only(self, numbers: Collection[int], *, everywhere: bool = False) -> None: ...
-
-
-class RemoteFolder(Protocol):
-    """Where generations are published for other hosts: an object store or a shared directory. Raises Transient."""
-
-    url: str
-
-    def put(self, folder: Path, files: Sequence[str]) -> None: ...
-
-    def get(self, name: str, files: Sequence[str], into: Path) -> None: ...
-
-    def names(self) -> list[str]: ...
-
-    def delete(self, name: str, files: Sequence[str]) -> None: ...

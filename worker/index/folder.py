@@ -12,8 +12,9 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-from worker.core.ports import Progress, RemoteFolder, Snapshot
-from worker.core.types import Built, Mark, Published
+from worker.core.index_ports import RemoteFolder
+from worker.core.ports import Progress, Snapshot
+from worker.core.types import Built, Mark
 from worker.errors import BadGeneration, Transient
 from worker.index import searching
 from worker.index.building import Build, Builder, Trained
@@ -25,7 +26,7 @@ ABANDONED_S = 3600.0
 
 
 class GenerationFolder:
-    """See worker.core.ports.Generations.
+    """See worker.core.index_ports.Generations.
 
     remote: where generations are published for other hosts; this folder is then this host's verified copy.
     """

@@ -29,7 +29,7 @@ LOADER_NICENESS = 10
 
 
 class FaissLiveIndex:
-    """See worker.core.ports.LiveIndex."""
+    """See worker.core.index_ports.LiveIndex."""
 
     def __init__(self, changes: Log, folder: GenerationFolder, *, model_key: str, dimension: int) -> None:
         self._changes = changes

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from worker.core.ports import Decode, Encoder, Generations, LiveIndex, PhotoSource, Store
+from worker.core.index_ports import Generations, LiveIndex
+from worker.core.ports import Decode, Encoder, PhotoSource, Store
 from worker.embedding import Embedding
 from worker.library.checking import Checking
 from worker.library.filling import Filling

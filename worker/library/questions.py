@@ -13,7 +13,8 @@ import numpy as np
 
 from producer_client import contract
 from producer_client.contract import Code
-from worker.core.ports import Encoder, Entries, LiveIndex, StoredVectors
+from worker.core.index_ports import LiveIndex
+from worker.core.ports import Encoder, Entries, StoredVectors
 from worker.core.types import Entry, Filter, Neighbours
 from worker.core.vectors import SAME_PIXELS, Ids, Vector, unit_query
 from worker.embedding import Embedding

@@ -11,7 +11,8 @@ from typing import Any
 
 from producer_client import contract
 from producer_client.contract import Code
-from worker.core.ports import Encoder, Entries, Generations, Log, Progress, PublishedGenerations, Runs
+from worker.core.index_ports import Generations
+from worker.core.ports import Encoder, Entries, Log, Progress, PublishedGenerations, Runs
 from worker.errors import Permanent, Transient
 from worker.library.checking import Checking
 from worker.library.filling import Filling, Throttled

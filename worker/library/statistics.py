@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from producer_client import contract
-from worker.core.ports import Encoder, Entries, LiveIndex, PublishedGenerations, Runs, StoredVectors
+from worker.core.index_ports import LiveIndex
+from worker.core.ports import Encoder, Entries, PublishedGenerations, Runs, StoredVectors
 from worker.embedding import Embedding
 
 

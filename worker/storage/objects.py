@@ -16,7 +16,7 @@ from worker.extras import cloud_lacks
 
 
 class ObjectFolder:
-    """See worker.core.ports.RemoteFolder. Object stores have no rename: the file that is put last makes it whole."""
+    """See worker.core.index_ports.RemoteFolder. Object stores have no rename: what is put last makes it whole."""
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
