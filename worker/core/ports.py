@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
 from producer_client.contract import Photo, RebuildRun
+from worker.core.keypoints import Keypoints
 from worker.core.types import (
     Built,
     Changes,
@@ -62,6 +63,13 @@ class Decode(Protocol):
     """File bytes to pixels. Raises PhotoRefusal."""
 
     def __call__(self, content: bytes) -> Decoded: ...
+
+
+class FindKeypoints(Protocol):
+    """The keypoints of a decoded photo; content: its file, where more is to be seen than was decoded. Raises
+    PhotoRefusal."""
+
+    def __call__(self, content: bytes, decoded: Decoded) -> Keypoints: ...
 
 
 class PhotoSource(Protocol):
@@ -167,6 +175,22 @@ class StoredVectors(Protocol):
     def missing_hash_count(self) -> int: ...
 
 
+class StoredKeypoints(Protocol):
+    """Keypoints of pictures by content, and which photos lack them."""
+
+    def known(self, contents: Collection[str]) -> dict[str, Keypoints]: ...
+
+    def keep(self, found: Mapping[str, Keypoints]) -> None: ...
+
+    def without(self, contents: Collection[str]) -> set[str]: ...
+
+    def missing(self, *, after_id: int, limit: int) -> list[Missing]: ...
+
+    def missing_count(self) -> int: ...
+
+    def sweep(self) -> int: ...
+
+
 class Log(Protocol):
     """What happened, in the order of the commits, and everything at one moment."""
 
@@ -251,6 +275,9 @@ class Store(Protocol):
 
     @property
     def vectors(self) -> StoredVectors: ...
+
+    @property
+    def keypoints(self) -> StoredKeypoints: ...
 
     @property
     def log(self) -> Log: ...

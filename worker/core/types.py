@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from producer_client.contract import Code, Near, PositionFrom, PositionIssue, Provenance
 from producer_client.positions import Position, Reading
+from worker.core.keypoints import Keypoints
 from worker.core.vectors import Ids, Vector, Vectors
 
 #: Stands before the content's hash in the path of a photo that came as bytes and has no file to read again.
@@ -24,11 +25,13 @@ TOO_PLAIN = b""
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A photo ready for an encoder, with what its file says of where it was taken, and the hash of the picture."""
+    """A photo ready for an encoder, with what its file says of where it was taken, and the hash of the picture.
+    reduced: whether the file has more pixels than these."""
 
     pixels: Pixels
     position: Reading = PositionIssue.ABSENT
     picture_hash: bytes = TOO_PLAIN
+    reduced: bool = False
 
     @property
     def gps(self) -> tuple[float, float] | None:
@@ -108,11 +111,11 @@ class NewEntry:
     """One photo to store, in one transaction with its vector and its change.
 
     `photo_id` None finds the row of one of `spellings` (the last one is the same for all of them), or makes one with
-    `path`. `vector` None when (content, model key) is stored already, `picture_hash` None when it is, or is not known.
-    `given` is what the message says, `exif` what the file or its sidecar says, `exif_from` which of them; see
-    worker.core.position for what holds. `exif_error_m` is the error that it states, in metres; it holds for a row that
-    has the same point from the same camera, too. A new row is made of them; `update_row` says whether one that is there
-    is written, too, None that the settings do. `file` is how the file was, where it is one on disk.
+    `path`. `vector` None when (content, model key) is stored already, `picture_hash` and `keypoints` None when they
+    are, or are not known. `given` is what the message says, `exif` what the file or its sidecar says, `exif_from` which
+    of them; see worker.core.position for what holds. `exif_error_m` is the error that it states, in metres; it holds
+    for a row that has the same point from the same camera, too. A new row is made of them; `update_row` says whether
+    one that is there is written, too, None that the settings do. `file` is how the file was, where it is one on disk.
     """
 
     ref: str
@@ -130,6 +133,7 @@ class NewEntry:
     file: FileFacts | None = None
     update_row: bool | None = None
     picture_hash: bytes | None = None
+    keypoints: Keypoints | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from worker.errors import Transient
 from worker.storage.database import Database, hold
 from worker.storage.filters import has_metadata, is_within
 from worker.storage.following import news
+from worker.storage.keypoints import keep_keypoints
 from worker.storage.log import ChangeLog
 from worker.storage.rows import NO_ROW, Place, Rows, Said
 from worker.storage.settling import FORGOTTEN, NO_POSITION, is_former_reading, of_file, settled
@@ -64,6 +65,8 @@ class Entries:
                     keep_vector(connection, item.content_sha256, model_key, item.vector)
                 if item.picture_hash is not None:
                     keep_hash(connection, item.content_sha256, item.picture_hash)
+                if item.keypoints is not None:
+                    keep_keypoints(connection, item.content_sha256, item.keypoints)
                 place = rows[item.ref]
                 self._put_entry(connection, place, item, said.get(place.photo_id, NO_ROW), revive)
             connection.execute(delete(refusals).where(refusals.c.photo_id.in_(photo_ids)))

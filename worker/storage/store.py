@@ -8,6 +8,7 @@ from worker.storage.database import Database
 from worker.storage.entries import Entries
 from worker.storage.files import Files
 from worker.storage.generations import Generations
+from worker.storage.keypoints import KeptKeypoints
 from worker.storage.log import ChangeLog
 from worker.storage.models import Models
 from worker.storage.rows import Rows
@@ -24,6 +25,7 @@ class PostgresStore:
         self.rows = Rows(self.database, settings)
         self.log = ChangeLog(self.database)
         self.vectors = Vectors(self.database, self.rows)
+        self.keypoints = KeptKeypoints(self.database)
         self.entries = Entries(self.database, self.rows, self.log)
         self.files = Files(self.database)
         self.attempts = Attempts(self.database, self.rows, self.vectors)

@@ -14,6 +14,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     Sequence,
+    SmallInteger,
     Table,
     Text,
     Uuid,
@@ -50,6 +51,16 @@ pictures = Table(
     metadata,
     Column("content_sha256", Text, primary_key=True),
     Column("hash", LargeBinary, nullable=False),
+)
+
+#: Keypoints per photo content, as worker.core.keypoints writes them, and its version. A row without any where a picture
+#: is plain or cannot be looked at.
+keypoints = Table(
+    "keypoints",
+    metadata,
+    Column("content_sha256", Text, primary_key=True),
+    Column("version", SmallInteger, nullable=False),
+    Column("keypoints", LargeBinary, nullable=False),
 )
 
 #: What the index knows of a photo. A removed photo keeps its row, so that no rebuild brings it back.

@@ -12,7 +12,7 @@ from worker.core.vectors import Vector, from_bytes, to_bytes
 from worker.storage.database import Database
 from worker.storage.log import ChangeLog
 from worker.storage.rows import Rows
-from worker.storage.tables import attempts, embeddings, entries, pictures, refusals
+from worker.storage.tables import attempts, embeddings, entries, keypoints, pictures, refusals
 
 
 class Vectors:
@@ -117,12 +117,17 @@ class Vectors:
     @property
     def _without_hash(self) -> list[ColumnElement[bool]]:
         hashed = exists().where(pictures.c.content_sha256 == entries.c.content_sha256)
-        as_it_was = entries.c.file_state.is_(None)
-        return [~entries.c.removed, ~hashed, as_it_was, ~entries.c.path.startswith(INLINE, autoescape=True)]
+        return [~hashed, *can_be_looked_at()]
 
     @property
     def _was_refused(self) -> ColumnElement[bool]:
         return exists().where(refusals.c.photo_id == self._rows.table.c.id)
+
+
+def can_be_looked_at() -> list[ColumnElement[bool]]:
+    """Of an entry: it is indexed, and its file as it was, as far as is known, so that it can be decoded again."""
+    as_it_was = entries.c.file_state.is_(None)
+    return [~entries.c.removed, as_it_was, ~entries.c.path.startswith(INLINE, autoescape=True)]
 
 
 def keep_vector(connection: Connection, content: str, model_key: str, vector: Vector) -> None:
@@ -138,7 +143,8 @@ def keep_hash(connection: Connection, content: str, picture_hash: bytes) -> None
 
 
 def forget_contents(connection: Connection, contents: Collection[str]) -> None:
-    """Erase what is kept of contents that no photo has any more: their vectors, and their pictures' hashes."""
-    for kept in (embeddings, pictures):
+    """Erase what is kept of contents that no photo has any more: their vectors, and their pictures' hashes and
+    keypoints."""
+    for kept in (embeddings, pictures, keypoints):
         shared = exists().where(entries.c.content_sha256 == kept.c.content_sha256)
         connection.execute(delete(kept).where(kept.c.content_sha256.in_(contents), ~shared))
