@@ -69,26 +69,28 @@ Image.MAX_IMAGE_PIXELS = None
 log = logging.getLogger(__name__)
 
 
-def decode(content: bytes, *, side: int, max_megapixels: float) -> Decoded:
+def decode(content: bytes, *, side: int, max_megapixels: float, longer_side: int = 0) -> Decoded:
     """Decode one photo for an encoder whose input is `side` pixels square.
 
-    Returns RGB pixels whose short side is at least 2 * side where the photo has as much, what its file says of where it
-    was taken, and the picture's hash.
+    Returns RGB pixels whose short side is at least 2 * side, and whose longer side at least `longer_side`, where the
+    photo has as much, what its file says of where it was taken, and the picture's hash.
     Raises PhotoRefusal with empty_file, not_an_image, too_many_pixels, too_small or damaged_image.
     """
     if not content:
         raise PhotoRefusal(Code.EMPTY_FILE, "the file is empty")
     _hush_pillow()
+    sides = KEEP_FACTOR * side, longer_side
     try:
-        return _decode(content, side=side, max_megapixels=max_megapixels)
+        return _decode(content, sides, max_megapixels)
     except PhotoRefusal as exc:
         whole = mended(content) if exc.code is Code.DAMAGED_IMAGE else None
         if whole is None:
             raise
-    return _decode(whole, side=side, max_megapixels=max_megapixels)
+    return _decode(whole, sides, max_megapixels)
 
 
-def _decode(content: bytes, *, side: int, max_megapixels: float) -> Decoded:
+def _decode(content: bytes, sides: tuple[int, int], max_megapixels: float) -> Decoded:
+    """sides: pixels that the short and the longer side are to have at least."""
     header = _check_jxl(content, max_megapixels) if is_jxl(content) else None
     try:
         image = Image.open(io.BytesIO(content), formats=_BY_PILLOW) if header is None else opened(content)
@@ -102,21 +104,24 @@ def _decode(content: bytes, *, side: int, max_megapixels: float) -> Decoded:
         _check_raw(image)
         _check_size(image.size, max_megapixels)
         _check_shape(image.size)
+        whole = image.width * image.height
+        least = max(sides[0], -(-sides[1] * min(image.size) // max(image.size)))
         try:
-            pixels = _jpeg(image, content, KEEP_FACTOR * side)
+            pixels = _jpeg(image, content, least)
             if pixels is None:
-                image.draft("RGB", (KEEP_FACTOR * side, KEEP_FACTOR * side))
+                image.draft("RGB", (least, least))
                 image.load()
             # After loading: Pillow turns some formats by itself, and takes the tag away.
             position, turn = of_image(image), _turn(image)
             if header is not None and header.turn != 1 and not is_of_jpeg(image):
                 turn = None  # its decoder has; the EXIF of what was made of a JPEG says it once more
-            small = _rgb(_reduced(image if pixels is None else Image.fromarray(pixels), KEEP_FACTOR * side))
+            small = _rgb(_reduced(image if pixels is None else Image.fromarray(pixels), least))
         except BROKEN as exc:
             raise _damaged(exc) from exc
         upright = small if turn is None else small.transpose(turn)
         pixels = np.asarray(upright, dtype=np.uint8)
-        return Decoded(pixels=pixels, position=position, picture_hash=picture_hash(upright))
+        reduced = upright.width * upright.height < whole
+        return Decoded(pixels=pixels, position=position, picture_hash=picture_hash(upright), reduced=reduced)
 
 
 def _damaged(exc: BaseException) -> PhotoRefusal:
