@@ -31,7 +31,7 @@ PEERS := .venv-bench
 EARLIER := .bench-before/44b7b8e
 ENCODER_PEERS := decoders sentence-transformers infinity-emb rclip imgbeddings
 
-.PHONY: help setup demo demo-soak test test-client-matrix lint check format docs words findings bench-index bench-search bench-dropin bench-embed clean
+.PHONY: help setup demo demo-soak test browser test-client-matrix lint check format docs words findings bench-index bench-search bench-dropin bench-embed clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -57,6 +57,9 @@ demo-soak: $(RUN_STAMP)  ## The demo RUNS=20 times, whose answers must be equal;
 
 test: $(ALL_STAMP)  ## Run the test suite against real Postgres and Valkey processes; TESTS=path for a part
 	@$(BIN)/python -m pytest $(TESTS)
+
+browser:  ## Install Debian's Chromium, as root, for the tests that open the exam's page; they are skipped without one
+	@command -v chromium >/dev/null || { apt-get update && apt-get install -y --no-install-recommends chromium; }
 
 test-client-matrix: $(ALL_STAMP)  ## Test the client with older and newer releases of celery and redis, each in a .venv-client-NAME
 	@CLIENT_MATRIX=1 $(BIN)/python -m pytest tests/integration/test_client_versions.py

@@ -18,6 +18,7 @@ def question(
     located: bool = True,
     at: tuple[float, float] = (50.0, 14.0),
     radius_m: float = 30.0,
+    reason: str = "unverified",
     **other: Any,
 ) -> Examined:
     """One about a photo at `at`, whose best place lies off_m metres north of it; None: there is no best place."""
@@ -31,7 +32,7 @@ def question(
         provenance=other.pop("provenance", "exif_gps"),
         density=other.pop("density", 3),
         located=located,
-        reason=None if located else other.pop("reason", "unverified"),
+        reason=None if located else reason,
         point=None if off_m is None else (at[0] + off_m * METRE, at[1]),
         radius_m=None if off_m is None else radius_m,
         confidence=None if off_m is None else confidence,

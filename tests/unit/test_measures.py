@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 from sklearn.metrics import auc, average_precision_score, brier_score_loss
 
 from tests.examined import question
 from worker.core.geo import distance_m
 from worker.place.exam import Bin, Exam, Examined, Figures
-from worker.place.measures import LEAST_IN_BIN, MOST_BINS, MOST_POINTS, measured, region
+from worker.place.measures import FIGURES, LEAST_IN_BIN, MOST_BINS, MOST_POINTS, likely, measured, region
 
 RIGHT_M = 100.0
 
@@ -246,7 +247,7 @@ def test_what_cannot_be_computed_says_why_and_is_never_left_out() -> None:
     nothing = measured([], right_m=RIGHT_M)
 
     assert whole.lacking() == {}
-    assert set(whole.overall.figures) == set(none_given.overall.figures) == set(nothing.overall.figures)
+    assert set(FIGURES) == set(whole.overall.figures) == set(none_given.overall.figures) == set(nothing.overall.figures)
     assert none_given.lacking()["right_of_given"] == "no answer was given"
     assert none_given.lacking()["false_answers_unseen"] == "no place was left out to ask about it"
     assert none_given.lacking()["auc_pr"] == "no best place is right, and there is no recall without one"
@@ -259,6 +260,13 @@ def test_few_answers_say_on_how_many_they_stand() -> None:
 
     assert found["right_of_given"].of == 2
     assert found["answered_seen"].of == 3
+
+
+@pytest.mark.parametrize(("hits", "of"), [(26, 27), (1, 20), (0, 5), (5, 5), (500, 1_000)])
+def test_what_few_questions_leave_open_is_wilsons_interval(hits: int, of: int) -> None:
+    known = binomtest(hits, of).proportion_ci(0.95, method="wilson")
+
+    assert likely(hits / of, of) == pytest.approx((known.low, known.high), abs=1e-6)
 
 
 def test_a_curve_of_many_questions_is_drawn_by_a_few_points() -> None:

@@ -43,6 +43,21 @@ MOST_BINS, LEAST_IN_BIN = 15, 10
 DENSITIES = {"0": 0, "1-4": 1, "5-19": 5, "20+": 20}
 #: Points that a curve is drawn by at most: more than a screen shows.
 MOST_POINTS = 400
+#: Names of the figures, in the order in which people should read them.
+FIGURES = (
+    "right_of_given",
+    "answered_seen",
+    "false_answers_unseen",
+    "radius_coverage",
+    *(f"error_m_p{percentile}" for percentile in PERCENTILES),
+    *(f"within_{distance}" for distance in WITHIN_M),
+    *(f"recall_at_{k}_{distance}" for k in RECALL_AT for distance in RECALL_WITHIN_M),
+    "auc_pr",
+    "aurc",
+    "ece",
+    "ece_right",
+    "brier",
+)
 NOTHING_ASKED = to_say("nothing was asked")
 NONE_RIGHT = to_say("no best place is right, and there is no recall without one")
 
@@ -90,6 +105,14 @@ def region(lat: float, lon: float) -> str:
 
 def density(neighbours: int) -> str:
     return max((least, name) for name, least in DENSITIES.items() if neighbours >= least)[1]
+
+
+def likely(share: float, of: int) -> tuple[float, float]:
+    """Where the share of ever more questions would lie with 95 % certainty (Wilson's score interval, 1927)."""
+    z = 1.959964
+    middle, wide = share + z**2 / (2 * of), z * math.sqrt(share * (1 - share) / of + z**2 / (4 * of**2))
+    scale = 1 + z**2 / of
+    return max(0.0, (middle - wide) / scale), min(1.0, (middle + wide) / scale)
 
 
 class _Asked:

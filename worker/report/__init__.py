@@ -1,0 +1,1 @@
+"""An exam as one HTML page that needs nothing else: no network, no script, pictures and plots within it."""
