@@ -45,10 +45,22 @@ def seen_in_both(query: Keypoints, other: Keypoints) -> Seen:
     here, there = matches(query, other)
     shown = ~_drawn_on(query, other, here, there)
     here, there = here[shown], there[shown]
-    kept = _explained(query, other, here, there)
+    kept = explained(query.pixels(here), other.pixels(there))
     here_kept, there_kept = here[kept], there[kept]
     cells = min(_cells(query, here_kept), _cells(other, there_kept))
     return Seen(len(here), len(here_kept), cells, here_kept)
+
+
+def explained(here: NDArray[np.float32], there: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """bool [n]: which matches one movement of the camera explains. here, there: float32 [n, 2], pixels of each."""
+    if len(here) < LEAST_MATCHES:
+        return np.zeros(len(here), bool)
+    try:
+        _, kept = cv2.findFundamentalMat(here, there, cv2.USAC_MAGSAC, NEAR_PX, CONFIDENCE, MOST_TRIES)
+    except cv2.error:
+        # OpenCV 5.0.0 raises on many a flat wall with two wrong matches beside it; then the wall's plane is looked for.
+        _, kept = cv2.findHomography(here, there, cv2.USAC_MAGSAC, NEAR_PX, maxIters=MOST_TRIES, confidence=CONFIDENCE)
+    return np.zeros(len(here), bool) if kept is None else kept[:, 0].astype(bool)
 
 
 def _drawn_on(query: Keypoints, other: Keypoints, here: Positions, there: Positions) -> NDArray[np.bool_]:
@@ -64,18 +76,6 @@ def _from_edges(of: Keypoints, which: Positions) -> NDArray[np.float32]:
     one; to the right and the lower one they are below 0."""
     pixels, frame = of.pixels(which), np.array(of.frame, np.float32)
     return np.where(pixels < frame / 2, pixels, pixels - frame)
-
-
-def _explained(query: Keypoints, other: Keypoints, here: Positions, there: Positions) -> NDArray[np.bool_]:
-    if len(here) < LEAST_MATCHES:
-        return np.zeros(len(here), bool)
-    one, two = query.pixels(here), other.pixels(there)
-    try:
-        _, kept = cv2.findFundamentalMat(one, two, cv2.USAC_MAGSAC, NEAR_PX, CONFIDENCE, MOST_TRIES)
-    except cv2.error:
-        # OpenCV 5.0.0 raises on many a flat wall with two wrong matches beside it; then the wall's plane is looked for.
-        _, kept = cv2.findHomography(one, two, cv2.USAC_MAGSAC, NEAR_PX, maxIters=MOST_TRIES, confidence=CONFIDENCE)
-    return np.zeros(len(here), bool) if kept is None else kept[:, 0].astype(bool)
 
 
 def _cells(of: Keypoints, which: Positions) -> int:
