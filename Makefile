@@ -76,7 +76,7 @@ format: $(ALL_STAMP)  ## Put the code into the project's format
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 docs: $(RUN_STAMP)  ## Write the configuration table of the README from Settings
-	@$(BIN)/python -m worker.settings README.md
+	@$(BIN)/python -m worker.settings_table README.md
 
 words: $(ALL_STAMP)  ## Bring the texts of the code into the catalogues of other languages, and compile these
 	@$(BIN)/python -m translation

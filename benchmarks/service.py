@@ -77,6 +77,7 @@ def service(settings: Settings, dimension: int) -> Iterator[Service]:
         settings,
         encoder=NoModel(dimension),
         decode=_never,
+        find_keypoints=_never,
         source=PhotoFiles(settings),
         store=store,
         live=live,

@@ -26,6 +26,7 @@ from worker.core.ports import Encoder
 from worker.embedded import EmbeddedServers
 from worker.encoder.choice import REFERENCE
 from worker.encoder.images import decode
+from worker.encoder.keypoints import find_keypoints
 from worker.encoder.load import load_encoder
 from worker.index.folder import GenerationFolder
 from worker.index.live import FaissLiveIndex
@@ -169,9 +170,11 @@ def make_library(
         model: Encoder = parts.pop("encoder", encoder)
         store = parts.pop("store", None) or make_store()
         folder = parts.pop("generations", None) or GenerationFolder(chosen.generations_dir)
+        limits: dict[str, Any] = {"side": model.input_side, "max_megapixels": chosen.max_megapixels}
         joined: dict[str, Any] = {
             "encoder": model,
-            "decode": partial(decode, side=model.input_side, max_megapixels=chosen.max_megapixels),
+            "decode": partial(decode, **limits),
+            "find_keypoints": partial(find_keypoints, **limits),
             "source": PhotoFiles(chosen),
             "store": store,
             "live": FaissLiveIndex(store.log, folder, model_key=model.model_key, dimension=model.dimension),

@@ -12,23 +12,24 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from pathlib import PurePath
 from typing import Any, TypeVar
-
-from cachetools import TTLCache
 
 from producer_client.contract import Code, Photo, PositionIssue, Refused
 from producer_client.errors import BadRequest
 from producer_client.positions import Position, Reading, first
 from worker.core import sidecars
 from worker.core.batcher import Batcher, Expected, as_ours
-from worker.core.ports import Decode, Encoder, PhotoSource, Rows, StoredVectors
+from worker.core.keypoints import Keypoints
+from worker.core.ports import Decode, Encoder, FindKeypoints, PhotoSource, Rows, StoredKeypoints, StoredVectors
 from worker.core.request import current
-from worker.core.types import TOO_PLAIN, FileFacts, PhotoRow, is_on_disk
+from worker.core.types import FileFacts, PhotoRow, is_on_disk
 from worker.core.vectors import Vector
-from worker.errors import Permanent, PhotoRefusal, Transient, WorkerError
+from worker.errors import PhotoRefusal, Transient, WorkerError
+from worker.looks import Looks, Wanted
 from worker.settings import Settings
 
 T = TypeVar("T")
@@ -46,7 +47,8 @@ REMEMBER_S = 900.0
 @dataclass(frozen=True, slots=True)
 class Fetched:
     """One photo with its vector. `row` is its row of `photos` where one was named; `fresh`: the model ran for it;
-    `kept`: Postgres has it already. `picture_hash` None: Postgres has that already, or nobody asked for it."""
+    `kept`: Postgres has it already. `picture_hash` and `keypoints` None: Postgres has them already, or nobody asked for
+    them; `keypoints` of a question also where they could not be found for want of something, as memory."""
 
     ref: str
     content_sha256: str
@@ -56,6 +58,7 @@ class Fetched:
     fresh: bool
     kept: bool
     picture_hash: bytes | None
+    keypoints: Keypoints | None
     file: FileFacts | None
 
 
@@ -75,13 +78,12 @@ class _Read:
 @dataclass(frozen=True, slots=True)
 class _Step:
     """Some photos of a request between being read and being done. known: vectors that are there; kept: of those, the
-    ones that Postgres has. without_hash: contents whose picture Postgres does not know and should. decoding: by ref,
-    those that are decoded."""
+    ones that Postgres has. decoding: by ref, those that are decoded."""
 
     photos: list[tuple[str, str, PhotoRow | None, FileFacts | None]]  #: ref, content, row, file
     known: dict[str, Vector]
     kept: dict[str, Vector]
-    without_hash: set[str]
+    wanted: Wanted
     expected: Expected
     decoding: dict[str, Future[Reading]]
 
@@ -98,7 +100,10 @@ class Embedding:
         source: PhotoSource,
         rows: Rows,
         vectors: StoredVectors,
+        keypoints: StoredKeypoints,
+        find_keypoints: FindKeypoints | None,
     ) -> None:
+        """find_keypoints: None where nobody wants any."""
         self._photos_table = settings.photos_table
         self._encoder = encoder
         self._decode = decode
@@ -121,10 +126,16 @@ class Embedding:
             urgent: ThreadPoolExecutor(settings.decoders, thread_name_prefix=f"decode-{name}")
             for urgent, name in ((True, "urgent"), (False, "bulk"))
         }
-        #: Guards the two below.
+        # As the batcher remembers vectors.
+        self._looks = Looks(
+            vectors=vectors,
+            keypoints=keypoints,
+            find=find_keypoints,
+            remembered=settings.recent_vectors,
+            remember_s=REMEMBER_S,
+        )
+        #: Guards what is below.
         self._lock = threading.Lock()
-        #: Hashes of pictures by content, as the batcher remembers vectors.
-        self._hashes: TTLCache[str, bytes] = TTLCache(settings.recent_vectors, REMEMBER_S)
         #: Photos that needed no pass.
         self.cache_hits = 0
 
@@ -140,12 +151,13 @@ class Embedding:
         self._batcher.close()
 
     def vectors(
-        self, photos: dict[str, Photo], *, need_gps: set[str], to_keep: bool
+        self, photos: dict[str, Photo], *, need_gps: set[str], to_keep: bool, keypoints: bool = False
     ) -> tuple[dict[str, Fetched], dict[str, Refused]]:
         """Every photo's vector by ref, and the refusals. A known content costs no forward pass.
 
         to_keep: the photos are to be stored, so that their pictures' hashes are wanted where Postgres lacks them.
-        While the model works on some photos the next ones are read and decoded.
+        keypoints: these are wanted too: to be stored where Postgres lacks them, or of a question all of them. They are
+        found while the model works on the photo. While it does on some photos, the next ones are read and decoded.
         """
         fetched: dict[str, Fetched] = {}
         refused: dict[str, Refused] = {}
@@ -153,11 +165,12 @@ class Embedding:
         rows = self._rows.get(ids) if ids else {}
         # One photo is done by the thread that asks for it.
         pool = _here if len(photos) == 1 else self._pools[current.get().urgent]
+        want = partial(self._looks.want, to_keep=to_keep, keypoints=keypoints)
         steps: deque[_Step] = deque()
         with ExitStack() as stack:
             for some in _chunks(photos.items(), READ_AHEAD):
                 reading = [pool.submit(self._read, ref, photo, rows) for ref, photo in some]
-                steps.append(self._begin(_sort_out(refused, reading), need_gps, to_keep, pool, stack))
+                steps.append(self._begin(_sort_out(refused, reading), need_gps, want, pool, stack))
                 reading.clear()  # the files' bytes: up to READ_AHEAD times max_photo_bytes
                 if len(steps) > 1:
                     self._end(steps.popleft(), fetched, refused)
@@ -165,15 +178,23 @@ class Embedding:
                 self._end(steps.popleft(), fetched, refused)
         return fetched, refused
 
-    def _begin(self, read: list[_Read], need_gps: set[str], to_keep: bool, pool: Executor, stack: ExitStack) -> _Step:
+    def _begin(
+        self,
+        read: list[_Read],
+        need_gps: set[str],
+        want: Callable[[set[str]], Wanted],
+        pool: Executor,
+        stack: ExitStack,
+    ) -> _Step:
         """Look up which vectors are there, and have the other photos decoded and sent to the model."""
         contents = {r.content_sha256 for r in read}
         kept = self._stored.known(contents, self._encoder.model_key)
         known = self._batcher.recent(contents) | kept
         expected = stack.enter_context(self._batcher.expect(contents - known.keys()))
-        without_hash = self._stored.without_hash(contents) if to_keep else set()
+        wanted = stack.enter_context(want(contents))
+        # Whoever brings a photo to the model notes its hash.
+        to_look_at = (wanted.unhashed & known.keys()) | wanted.mine.keys()
         with self._lock:
-            to_look_at = {content for content in without_hash & known.keys() if content not in self._hashes}
             self.cache_hits += sum(r.content_sha256 in known for r in read)
         to_bring = set(expected.mine)
         decoding: dict[str, Future[Reading]] = {}
@@ -183,13 +204,13 @@ class Embedding:
             to_look_at.discard(r.content_sha256)
             if mine or r.ref in need_gps:
                 sent_to = expected if mine else None
-                decoding[r.ref] = pool.submit(self._decode_one, r, sent_to, look_beside=r.ref in need_gps)
+                decoding[r.ref] = pool.submit(self._decode_one, r, wanted, sent_to, look_beside=r.ref in need_gps)
             elif unseen:
-                decoding[r.ref] = pool.submit(self._look_at, r)
+                decoding[r.ref] = pool.submit(self._look_at, r, wanted)
         # Before `expected` gives up what is not there.
         stack.callback(wait, decoding.values())
         photos = [(r.ref, r.content_sha256, r.row, r.file) for r in read]
-        return _Step(photos, known, kept, without_hash, expected, decoding)
+        return _Step(photos, known, kept, wanted, expected, decoding)
 
     def _end(self, step: _Step, fetched: dict[str, Fetched], refused: dict[str, Refused]) -> None:
         fresh, failures = step.expected.vectors()
@@ -204,8 +225,6 @@ class Embedding:
                 failure = failures[content]
                 refused[ref] = Refused(ref, failure.code, failure.message)
                 continue
-            with self._lock:
-                picture_hash = self._hashes.get(content) if content in step.without_hash else None
             fetched[ref] = Fetched(
                 ref,
                 content,
@@ -214,7 +233,8 @@ class Embedding:
                 row,
                 fresh=content in fresh,
                 kept=content in step.kept,
-                picture_hash=picture_hash,
+                picture_hash=step.wanted.hash_of(content),
+                keypoints=step.wanted.keypoints_of(content),
                 file=file,
             )
 
@@ -257,38 +277,36 @@ class Embedding:
     def _is_one_file(self, path: str, other: str) -> bool:
         return path == other or self._source.spellings(path)[-1] == self._source.spellings(other)[-1]
 
-    def _decode_one(self, read: _Read, expected: Expected | None, *, look_beside: bool) -> Reading:
-        """The photo as the model sees it goes on to the model, where it is expected; returns what is said of where it
-        was taken, in the file or, if wanted, in those beside it. Raises WorkerError.
+    def _decode_one(self, read: _Read, wanted: Wanted, expected: Expected | None, *, look_beside: bool) -> Reading:
+        """The photo as the model sees it goes on to the model, where it is expected; meanwhile its picture is looked
+        at. Returns what is said of where it was taken, in the file or, if wanted, in those beside it. Raises
+        WorkerError.
         """
         try:
             decoded = self._decode(read.content)
-            decoded = replace(decoded, pixels=self._encoder.prepare(decoded.pixels))
+            square = self._encoder.prepare(decoded.pixels)
         except Exception as exc:  # others' code: decoders, which raise what they like; refused, so that nobody waits
             failure = as_ours(exc, "decoding")
             if expected is not None:
                 expected.supply(read.content_sha256, failure)
+            wanted.cannot_look(read.content_sha256, failure)
             raise failure from exc
         # Before the vector: who has waited for that finds the hash.
-        with self._lock:
-            self._hashes[read.content_sha256] = decoded.picture_hash
+        self._looks.note_hash(read.content_sha256, decoded.picture_hash)
         if expected is not None:
-            expected.supply(read.content_sha256, decoded.pixels)
+            expected.supply(read.content_sha256, square)
+        wanted.look(read.content_sha256, read.content, decoded)
         if isinstance(decoded.position, Position) or not look_beside or read.path is None:
             return decoded.position
         name = PurePath(read.path).name
         beside = self._source.beside(read.path, sidecars.names(name), limit=sidecars.MAX_BYTES)
         return first(chain([decoded.position], (sidecars.read(origin, name, content) for origin, content in beside)))
 
-    def _look_at(self, read: _Read) -> Reading:
-        """For a photo that lacks nothing but its picture's hash. That it cannot be decoded keeps no photo out, whose
-        vector is there; it is not tried again, unless the worker was short of something."""
-        with suppress(Transient):
-            try:
-                self._decode_one(read, None, look_beside=False)
-            except Permanent:
-                with self._lock:
-                    self._hashes[read.content_sha256] = TOO_PLAIN
+    def _look_at(self, read: _Read, wanted: Wanted) -> Reading:
+        """For a photo that lacks nothing but what its picture shows. That it cannot be decoded keeps no photo out,
+        whose vector is there; it is not tried again, unless the worker was short of something."""
+        with suppress(WorkerError):
+            self._decode_one(read, wanted, None, look_beside=False)
         return PositionIssue.ABSENT
 
 

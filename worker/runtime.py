@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from threadpoolctl import threadpool_limits
 
@@ -110,6 +110,7 @@ class Runtime:
 
     def _build(self) -> Iterator[Library]:
         from worker.encoder.images import decode
+        from worker.encoder.keypoints import find_keypoints
         from worker.index.live import FaissLiveIndex
         from worker.storage.source import PhotoFiles
         from worker.storage.store import PostgresStore
@@ -123,10 +124,12 @@ class Runtime:
         generations = generation_folder(settings)
         for name, sha256 in names:
             encoder = load(settings, name, sha256, known_photos=partial(known_photos, settings, store))
+            limits: dict[str, Any] = {"side": encoder.input_side, "max_megapixels": settings.max_megapixels}
             yield Library.join(
                 settings,
                 encoder=encoder,
-                decode=partial(decode, side=encoder.input_side, max_megapixels=settings.max_megapixels),
+                decode=partial(decode, **limits),
+                find_keypoints=partial(find_keypoints, **limits),
                 source=PhotoFiles(settings),
                 store=store,
                 live=FaissLiveIndex(store.log, generations, model_key=encoder.model_key, dimension=encoder.dimension),

@@ -1,6 +1,6 @@
 """Every setting: name, unit, default, reason. Read once from the environment (prefix SIGHTLINE_), then frozen.
 
-The texts below the fields are the documentation: `python -m worker.settings` prints them as the table of the
+The texts below the fields are the documentation: `python -m worker.settings_table` prints them as the table of the
 README. Lists are written with commas, or as JSON where a part has a comma or a blank at its end. While `sightline up`
 runs, its addresses come from `.sightline/up.env`.
 """
@@ -30,14 +30,17 @@ POSTGRES_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg2")
 POSTGRES_LOOKS = "postgresql://user:PASSWORD@host:5432/database"
 #: Brokers and places of replies within one process, which tests have.
 IN_MEMORY = ("memory", "cache+memory")
-#: Around the generated table in a page.
-TABLE_BEGINS, TABLE_ENDS = "<!-- settings begin -->", "<!-- settings end -->"
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(listed.parts)]
 Schemes = Annotated[tuple[Literal["http", "https", "s3", "gs", "file"], ...], NoDecode, BeforeValidator(listed.parts)]
 Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(listed.parts)]
 ProvenanceOf = Annotated[dict[str, Provenance], NoDecode, BeforeValidator(listed.pairs)]
 ColumnOf = Annotated[dict[str, str], NoDecode, BeforeValidator(listed.pairs)]
+Rungs = Annotated[
+    tuple[Literal["places", "geometry", "calibration", "conflicts", "time"], ...],
+    NoDecode,
+    BeforeValidator(listed.parts),
+]
 FolderOf = Annotated[dict[str, str], NoDecode, BeforeValidator(prefixes.read)]
 
 
@@ -178,6 +181,9 @@ class Settings(BaseSettings):
     """Seconds that a search may lag behind what other clients wrote. Removed photos are never shown."""
     min_seq_timeout_s: float = Field(default=5.0, gt=0)
     """Seconds that a search waits for the write it was told to see, before it answers `stale`."""
+    rungs: Rungs = ("places", "geometry", "calibration", "conflicts", "time")
+    """What an answer stands on beside similarity: each of `places`, `geometry`, `calibration`, `conflicts` and `time`
+    can be left out. For `geometry` keypoints of every picture are kept in Postgres, 126 kB at the most."""
     locate_neighbours: int = Field(default=8, ge=1)
     """Most similar trusted photos that are heard as witnesses."""
     locate_similarity_window: float = Field(default=0.1, ge=0)
@@ -324,27 +330,3 @@ def note_path(given: Mapping[str, Any] | None = None) -> Path:
         or Settings.model_fields["data_dir"].default
     )
     return Path(data_dir) / upenv.NAME
-
-
-def as_markdown() -> str:
-    """The configuration table of the README."""
-    rows = ["| variable | default | meaning |", "| --- | --- | --- |"]
-    for name, f in Settings.model_fields.items():
-        default = listed.written(f.default)
-        meaning = " ".join((f.description or "").split())
-        rows.append(
-            f"| `{PREFIX}{name.upper()}` | {f'`{default}`' if default not in ('', 'None') else ''} | {meaning} |"
-        )
-    return "\n".join(rows) + "\n"
-
-
-if __name__ == "__main__":
-    import sys
-
-    if len(sys.argv) == 1:
-        sys.stdout.write(as_markdown())
-    else:
-        page = Path(sys.argv[1])
-        before, _, rest = page.read_text().partition(TABLE_BEGINS)
-        _, _, after = rest.partition(TABLE_ENDS)
-        page.write_text(before + TABLE_BEGINS + "\n" + as_markdown() + TABLE_ENDS + after)

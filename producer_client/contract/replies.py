@@ -234,3 +234,11 @@ class StatsReply(Reply, frozen=True):
     changed: int = 0  #: photos whose file has another content than when they were embedded
     gone: int = 0  #: photos whose file is not there any more
     recall_at_10_at_least: float | None = None  #: as a rebuild says it; None of a generation of an earlier release
+    without_keypoints: int | None = None  #: photos whose picture the next rebuild looks at; None where none is wanted
+
+    def to_wire(self) -> dict[str, Any]:
+        """Without `without_keypoints` where it says nothing: clients of the release before it take no field more."""
+        wire = super().to_wire()
+        if self.without_keypoints is None:
+            del wire["without_keypoints"]
+        return wire

@@ -23,6 +23,7 @@ from sqlalchemy import Connection, event, text
 from producer_client.contract import Code, Near, NewPhoto, Photo, Provenance, Stored
 from producer_client.words import TRUSTED
 from tests.integration.test_index import DIM, KEY, entry, live_on, put, vectors
+from worker.core.keypoints import Keypoints
 from worker.core.types import Changes, Decoded, Entry, FileFacts, Filter, Mark, Neighbours, Pixels, UnknownFile
 from worker.core.vectors import Vector, Vectors, unit_rows
 from worker.errors import Permanent, PhotoRefusal, Transient
@@ -553,6 +554,7 @@ def test_every_stored_vector_is_its_own_photos(
             few_at_once,
             encoder=photos,
             decode=photos.decode,
+            find_keypoints=lambda content, decoded: Keypoints.none(),
             source=photos,
             store=store,
             live=live_on(store, folder),

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from sqlalchemy import text
 
+from producer_client.contract import Code, Embedded, EmbedItem, NewPhoto, Photo, Provenance, Stored
+from tests.conftest import Scene
 from tests.integration.test_store import KEY, entry
 from worker.core.keypoints import COMPONENTS, LEVELS, VERSION, Keypoints
+from worker.core.types import Decoded
+from worker.errors import PhotoRefusal
+from worker.library import Library
 from worker.settings import Settings
 from worker.storage.store import PostgresStore
 
@@ -127,3 +134,127 @@ def test_those_of_a_content_that_no_photo_has_are_swept(store: PostgresStore) ->
 
     known = store.keypoints.known({"sha-a", "sha-new", "sha-r"})
     assert known.keys() == {"sha-new", "sha-r"}, "a removed photo may come back"
+
+
+def new(scene: Scene) -> NewPhoto:
+    return NewPhoto(scene.path.name, Photo(path=str(scene.path)), 1.0, 2.0, Provenance.SURVEYED)
+
+
+def test_an_added_photo_has_its_keypoints_and_the_vector_that_it_has_without(
+    make_library: Callable[..., Library],
+    make_store: Callable[..., PostgresStore],
+    settings: Settings,
+    scenes: list[Scene],
+) -> None:
+    without = settings.model_copy(update={"rungs": (), "db_schema": f"{settings.db_schema}_b"})
+    store = make_store()
+    other = PostgresStore(without)
+    other.migrate()
+    new_photos = [new(scene) for scene in scenes[:3]]
+
+    added = make_library(store=store).photos.add_many(new_photos).outcomes
+    make_library(store=other, settings=without).photos.add_many(new_photos)
+    try:
+        contents = {outcome.content_sha256 for outcome in added if isinstance(outcome, Stored)}
+        key = make_library(store=store).model_key
+        vectors, same = (one.vectors.known(contents, key) for one in (store, other))
+        kept = store.keypoints.known(contents)
+
+        assert len(contents) == len(new_photos)
+        assert {content: vector.tobytes() for content, vector in vectors.items()} == {
+            content: vector.tobytes() for content, vector in same.items()
+        }
+        assert {content: len(one) > 100 for content, one in kept.items()} == dict.fromkeys(contents, True)
+        assert other.keypoints.known(contents) == {}
+        unsaid = [without, settings.model_copy(update={"key_prefix": ""})]
+        for chosen in unsaid:
+            stats = make_library(store=other, settings=chosen).statistics.stats(rss_mb=0)
+            assert "without_keypoints" not in stats.to_wire()
+    finally:
+        other.close()
+
+
+def test_a_rebuild_looks_at_pictures_that_nobody_has_looked_at(
+    make_library: Callable[..., Library],
+    store: PostgresStore,
+    settings: Settings,
+    scenes: list[Scene],
+    photo_root: Path,
+) -> None:
+    gone = Scene(photo_root / "gone.jpg", "", 1.0, 2.0)
+    gone.path.write_bytes(scenes[9].path.read_bytes())
+    before = settings.model_copy(update={"rungs": ()})
+    make_library(store=store, settings=before).photos.add_many([new(scene) for scene in [*scenes[:4], gone]])
+    run(store, settings, "DELETE FROM {schema}.pictures")
+    gone.path.unlink()
+    library = make_library(store=store)
+    told: list[tuple[str, int, int]] = []
+
+    assert library.statistics.stats(rss_mb=0).without_keypoints == 5
+    library.rebuilding.rebuild(lambda *facts: told.append(facts))
+
+    assert store.keypoints.missing_count() == 0
+    assert library.statistics.stats(rss_mb=0).to_wire()["without_keypoints"] == 0
+    assert store.vectors.missing_hash_count() == 0
+    assert ("look", 4, 4) in told
+    assert library.embedding.computed == 0
+    assert run(store, settings, "SELECT count(*) FROM {schema}.attempts") == [(0,)]
+    told.clear()
+    library.rebuilding.rebuild(lambda *facts: told.append(facts))
+    assert "look" not in {phase for phase, _, _ in told}
+
+
+def test_what_takes_the_process_down_is_left_alone_in_the_end(
+    make_library: Callable[..., Library], store: PostgresStore, settings: Settings, scenes: list[Scene]
+) -> None:
+    """As a picture on which OpenCV ends the process."""
+    before = settings.model_copy(update={"rungs": ()})
+    outcomes = make_library(store=store, settings=before).photos.add_many([new(scene) for scene in scenes[:3]]).outcomes
+    bad = outcomes[1]
+    assert isinstance(bad, Stored)
+    tries: list[int] = []
+
+    class Down(BaseException):
+        pass
+
+    def find(content: bytes, decoded: Decoded) -> Keypoints:
+        if content == scenes[1].path.read_bytes():
+            tries.append(1)
+            raise Down
+        return made(1, 3)
+
+    library = make_library(store=store, find_keypoints=find)
+    for _ in range(settings.quarantine_after):
+        with pytest.raises(Down):
+            library.rebuilding.rebuild()
+    library.rebuilding.rebuild()
+
+    assert len(tries) == settings.quarantine_after
+    assert [missing.photo_id for missing in store.keypoints.missing(after_id=-1, limit=9)] == [bad.photo_id]
+
+
+def test_what_cannot_be_decoded_any_more_is_not_tried_every_night(
+    make_library: Callable[..., Library], store: PostgresStore, settings: Settings, scenes: list[Scene]
+) -> None:
+    def breaks(content: bytes) -> Decoded:
+        raise PhotoRefusal(Code.DAMAGED_IMAGE, "no")
+
+    before = settings.model_copy(update={"rungs": ()})
+    make_library(store=store, settings=before).photos.add_many([new(scenes[0])])
+
+    make_library(store=store, decode=breaks).rebuilding.rebuild()
+
+    assert store.keypoints.missing_count() == 0
+    assert [len(one) for one in store.keypoints.known(set(contents_of(store, settings))).values()] == [0]
+
+
+def test_vectors_alone_leave_no_keypoints(library: Library, store: PostgresStore, scenes: list[Scene]) -> None:
+    reply = library.photos.embed_many([EmbedItem("a", Photo(path=str(scenes[0].path)))])
+    [outcome] = reply.outcomes
+    assert isinstance(outcome, Embedded)
+
+    assert store.keypoints.without({outcome.content_sha256}) == {outcome.content_sha256}
+
+
+def contents_of(store: PostgresStore, settings: Settings) -> list[str]:
+    return [content for (content,) in run(store, settings, "SELECT content_sha256 FROM {schema}.entries")]

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from producer_client.contract import Code, Provenance
 from worker import settings as settings_page
+from worker import settings_table
 from worker.core.geo import EARTH_RADIUS_M, bounding_box, distance_m, weighted_centre
 from worker.core.vectors import BadVector, from_bytes, to_bytes, unit_query, unit_rows
 from worker.settings import PREFIX, Settings
@@ -448,7 +449,7 @@ def test_replies_lie_in_the_broker_unless_it_is_told_otherwise() -> None:
 
 
 def test_every_setting_is_a_row_of_the_table() -> None:
-    table = settings_page.as_markdown()
+    table = settings_table.as_markdown()
 
     for name, field in Settings.model_fields.items():
         assert f"| `{PREFIX}{name.upper()}` |" in table

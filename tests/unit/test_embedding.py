@@ -36,7 +36,9 @@ def embedding(**parts: Any) -> Iterator[Embedding]:
         encode_images=lambda pixels: np.ones((len(pixels), 4), dtype=np.float32) / 2,
     )
     nothing = SimpleNamespace(known=lambda contents, model_key: {}, without_hash=set, get=lambda photo_ids: {})
-    chosen: dict[str, Any] = {"fetch": content_of, "decode": decoded} | parts
+    no_keypoints = SimpleNamespace(known=lambda contents: {}, without=set)
+    seen: dict[str, Any] = {"keypoints": no_keypoints, "find_keypoints": None}
+    chosen: dict[str, Any] = {"fetch": content_of, "decode": decoded} | seen | parts
     made = Embedding(
         Settings(),
         encoder=encoder,
@@ -44,6 +46,8 @@ def embedding(**parts: Any) -> Iterator[Embedding]:
         source=SimpleNamespace(fetch=chosen["fetch"], facts=lambda paths: [None] * len(paths)),
         rows=nothing,
         vectors=nothing,
+        keypoints=chosen["keypoints"],
+        find_keypoints=chosen["find_keypoints"],
     )
     try:
         yield made

@@ -9,7 +9,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from worker.joined import cli
-from worker.settings import TABLE_BEGINS, TABLE_ENDS, as_markdown
+from worker.settings_table import TABLE_BEGINS, TABLE_ENDS, as_markdown
 
 ROOT = Path(__file__).parents[2]
 

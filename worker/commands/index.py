@@ -29,6 +29,7 @@ FIGURES = {
     "rss_mb": to_say("memory of this worker, MB"),
     "changed": to_say("files that have changed"),
     "gone": to_say("files that are gone"),
+    "without_keypoints": to_say("pictures that the next rebuild looks at"),
 }
 
 
@@ -154,6 +155,7 @@ def _rebuild_as_text(run: RebuildRun | None) -> str:
             "start": say("beginning"),
             "check": say("checking"),
             "embed": say("embedding"),
+            "look": say("looking at pictures"),
             "train": say("training the index"),
             "write": say("writing the index"),
             "upload": say("uploading the index"),

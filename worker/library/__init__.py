@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from worker.core.index_ports import Generations, LiveIndex
-from worker.core.ports import Decode, Encoder, PhotoSource, Store
+from worker.core.ports import Decode, Encoder, FindKeypoints, PhotoSource, Store
 from worker.embedding import Embedding
 from worker.library.checking import Checking
 from worker.library.filling import Filling
@@ -43,9 +43,18 @@ class Library:
         store: Store,
         live: LiveIndex,
         generations: Generations,
+        find_keypoints: FindKeypoints,
     ) -> Self:
+        geometry = "geometry" in settings.rungs
         embedding = Embedding(
-            settings, encoder=encoder, decode=decode, source=source, rows=store.rows, vectors=store.vectors
+            settings,
+            encoder=encoder,
+            decode=decode,
+            source=source,
+            rows=store.rows,
+            vectors=store.vectors,
+            keypoints=store.keypoints,
+            find_keypoints=find_keypoints if geometry else None,
         )
         photos = Photos(
             encoder=encoder,
@@ -53,6 +62,7 @@ class Library:
             source=source,
             entries=store.entries,
             vectors=store.vectors,
+            keypoints=store.keypoints,
             attempts=store.attempts,
             published=store.generations,
             agree_m=settings.locate_agree_m,
@@ -62,6 +72,7 @@ class Library:
             encoder.model_key,
             photos=photos,
             vectors=store.vectors,
+            keypoints=store.keypoints if geometry else None,
             quarantine=quarantine,
             page=settings.encode_batch,
         )
@@ -103,6 +114,8 @@ class Library:
                 embedding=embedding,
                 entries=store.entries,
                 vectors=store.vectors,
+                # The queues without a prefix are for clients that take no field which they do not know.
+                keypoints=store.keypoints if geometry and settings.key_prefix else None,
                 published=store.generations,
                 runs=store.runs,
                 live=live,

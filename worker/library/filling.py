@@ -1,4 +1,5 @@
-"""Vectors for the photos of the backend's table that lack one of this library's model."""
+"""Vectors for the photos of the backend's table that lack one of this library's model, and keypoints for those of the
+index that lack them."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import time
 from collections.abc import Iterable
 
 from producer_client.contract import NewPhoto, Photo, Refused, Stored
-from worker.core.ports import Progress, StoredVectors
+from worker.core.ports import Progress, StoredKeypoints, StoredVectors
 from worker.core.types import Missing
 from worker.library.photos import Photos
 from worker.library.quarantine import Quarantine
@@ -16,14 +17,22 @@ PROGRESS_EVERY_S = 0.3
 
 
 class Filling:
-    """page: photos that are looked up at once."""
+    """page: photos that are looked up at once. keypoints: None where they are not wanted."""
 
     def __init__(
-        self, model_key: str, *, photos: Photos, vectors: StoredVectors, quarantine: Quarantine, page: int
+        self,
+        model_key: str,
+        *,
+        photos: Photos,
+        vectors: StoredVectors,
+        keypoints: StoredKeypoints | None,
+        quarantine: Quarantine,
+        page: int,
     ) -> None:
         self._model_key = model_key
         self._photos = photos
         self._vectors = vectors
+        self._keypoints = keypoints
         self._quarantine = quarantine
         self._page = page
 
@@ -50,6 +59,28 @@ class Filling:
                     refused += isinstance(outcome, Refused)
                 note("embed", embedded + refused, total)
         return embedded, refused
+
+    def keypoints(self, note: Progress) -> None:
+        """Look at the pictures of photos that were added while nobody looked for keypoints; and erase those of contents
+        that no photo has any more."""
+        if self._keypoints is None:
+            return
+        self._keypoints.sweep()
+        total = self._keypoints.missing_count()
+        if not total:
+            return
+        done, after_id = 0, -1
+        note("look", done, total)
+        while page := self._keypoints.missing(after_id=after_id, limit=self._page):
+            after_id = page[-1].photo_id
+            for group in apart(page):
+                if self._quarantine.refusal(group[0], self._model_key) is None:
+                    ids = [photo.photo_id for photo in group]
+                    with self._quarantine.trying(ids):
+                        self._photos.look_again(ids)
+                    self._quarantine.survived(ids)
+                done += len(group)
+                note("look", done, total)
 
     def some(self, photos: list[Missing], *, filling: bool) -> Iterable[Stored | Refused]:
         """Embed a group of `apart`; one outcome for each photo, by its id as the ref."""

@@ -14,7 +14,15 @@ from producer_client import contract
 from producer_client.contract import Code, NewPhoto, Provenance, Refused
 from producer_client.errors import BadRequest
 from producer_client.positions import Position
-from worker.core.ports import Attempts, Encoder, Entries, PhotoSource, PublishedGenerations, StoredVectors
+from worker.core.ports import (
+    Attempts,
+    Encoder,
+    Entries,
+    PhotoSource,
+    PublishedGenerations,
+    StoredKeypoints,
+    StoredVectors,
+)
 from worker.core.types import INLINE, NewEntry, Refusal, Written
 from worker.embedding import Embedding, Fetched
 from worker.errors import Permanent
@@ -37,6 +45,7 @@ class Photos:
         source: PhotoSource,
         entries: Entries,
         vectors: StoredVectors,
+        keypoints: StoredKeypoints,
         attempts: Attempts,
         published: PublishedGenerations,
         agree_m: float,
@@ -48,6 +57,7 @@ class Photos:
         self._source = source
         self._entries = entries
         self._vectors = vectors
+        self._keypoints = keypoints
         self._attempts = attempts
         self._published = published
 
@@ -77,6 +87,16 @@ class Photos:
             dimension=self._encoder.dimension,
         )
 
+    def look_again(self, photo_ids: Sequence[int]) -> None:
+        """See what photos of the index show that was not looked for when they were added. Those that cannot be read
+        stay as they are."""
+        wanted = {str(photo_id): contract.Photo(photo_id=photo_id) for photo_id in photo_ids}
+        fetched, _ = self._embedding.vectors(wanted, need_gps=set(), to_keep=True, keypoints=True)
+        seen = fetched.values()
+        hashes = {f.content_sha256: f.picture_hash for f in seen if f.picture_hash is not None}
+        self._vectors.keep({}, self._encoder.model_key, hashes=hashes)
+        self._keypoints.keep({f.content_sha256: f.keypoints for f in seen if f.keypoints is not None})
+
     def embed_text(self, text: str) -> contract.TextVector:
         """Raises Permanent(no_text_encoder) where the model reads no text."""
         return contract.TextVector(self._encoder.encode_texts([text])[0].tolist(), self._encoder.model_key)
@@ -95,6 +115,7 @@ class Photos:
             {ref: item.photo for ref, item in new.items()},
             need_gps={ref for ref, item in new.items() if item.provenance in (None, Provenance.EXIF_GPS)},
             to_keep=True,
+            keypoints=True,
         )
         rows = [self._new_entry(new[ref], f) for ref, f in fetched.items()]
         stored, rejected = self._put(rows, fetched, revive, filling)
@@ -165,6 +186,7 @@ class Photos:
             metadata=item.metadata,
             update_row=item.update_row,
             picture_hash=f.picture_hash,
+            keypoints=f.keypoints,
         )
 
     def _put(

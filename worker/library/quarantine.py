@@ -44,3 +44,7 @@ class Quarantine:
             with suppress(Transient):
                 self._attempts.end(photo_ids)
             raise
+
+    def survived(self, photo_ids: Sequence[int]) -> None:
+        """The work on these is done; where it stores the photos, that says so itself."""
+        self._attempts.end(photo_ids)

@@ -94,7 +94,7 @@ class Questions:
 
     def locate(self, request: contract.Locate) -> contract.LocateReply:
         started = time.monotonic()
-        query, content, own_id = self._query(contract.Search(photo=request.photo))
+        query, content, own_id = self._query(contract.Search(photo=request.photo), keypoints=True)
         self._see(request)
         settings = self._settings
         rule = Rule(
@@ -119,8 +119,9 @@ class Questions:
 
     # ---------------------------------------------------------------------------------------- below
 
-    def _query(self, request: contract.Search) -> tuple[Vector, str | None, int | None]:
-        """(vector, content, photo id) of what is searched for."""
+    def _query(self, request: contract.Search, *, keypoints: bool = False) -> tuple[Vector, str | None, int | None]:
+        """(vector, content, photo id) of what is searched for. keypoints: found beside the vector of an upload, which
+        may be added next."""
         if request.model_key not in (None, self._encoder.model_key):
             raise Permanent(
                 Code.MODEL_MISMATCH,
@@ -137,7 +138,7 @@ class Questions:
             known = self._vectors.known([entry.content_sha256], self._encoder.model_key) if entry else {}
             if entry is not None and entry.content_sha256 in known:
                 return known[entry.content_sha256], entry.content_sha256, photo.photo_id
-        fetched, refused = self._embedding.vectors({"query": photo}, need_gps=set(), to_keep=False)
+        fetched, refused = self._embedding.vectors({"query": photo}, need_gps=set(), to_keep=False, keypoints=keypoints)
         if refused:
             raise PhotoRefusal(refused["query"].code, refused["query"].message)
         found = fetched["query"]

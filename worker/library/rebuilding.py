@@ -48,7 +48,8 @@ class Rebuilding:
         self._files = files
 
     def rebuild(self, progress: Progress | None = None, *, filling: bool = False) -> contract.RebuildReply:
-        """Look at the files, embed what is missing or changed, write a generation from one snapshot, publish it.
+        """Look at the files, embed what is missing or changed, look at pictures that nobody has looked at, write a
+        generation from one snapshot, publish it.
 
         One at a time in the cluster: raises Permanent(already_running). Any failure leaves the old generation.
         """
@@ -97,6 +98,8 @@ class Rebuilding:
             training = ahead.submit(self._train)
             checked = None if filling else self._checking.all(note)
             embedded, refused = self._filling.all(note, filling=filling)
+            if not filling:
+                self._filling.keypoints(note)
             trained = training.result()
         model_key = self._encoder.model_key
         number = self._published.reserve()

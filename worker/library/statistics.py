@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from producer_client import contract
 from worker.core.index_ports import LiveIndex
-from worker.core.ports import Encoder, Entries, PublishedGenerations, Runs, StoredVectors
+from worker.core.ports import Encoder, Entries, PublishedGenerations, Runs, StoredKeypoints, StoredVectors
 from worker.embedding import Embedding
 
 
 class Statistics:
+    """keypoints: None where nobody is told how many photos lack them."""
+
     def __init__(
         self,
         *,
@@ -16,6 +18,7 @@ class Statistics:
         embedding: Embedding,
         entries: Entries,
         vectors: StoredVectors,
+        keypoints: StoredKeypoints | None,
         published: PublishedGenerations,
         runs: Runs,
         live: LiveIndex,
@@ -24,6 +27,7 @@ class Statistics:
         self._embedding = embedding
         self._entries = entries
         self._vectors = vectors
+        self._keypoints = keypoints
         self._published = published
         self._runs = runs
         self._live = live
@@ -62,4 +66,5 @@ class Statistics:
             changed=counts.changed,
             gone=counts.gone,
             recall_at_10_at_least=at_least,
+            without_keypoints=None if self._keypoints is None else self._keypoints.missing_count(),
         )

@@ -1,0 +1,215 @@
+"""What is seen of pictures beside their vectors: found once, while the model works, and never a photo's trouble."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from producer_client.contract import Code, Photo
+from tests.conftest import until
+from worker.core.keypoints import COMPONENTS, Keypoints
+from worker.core.ports import Decode, FindKeypoints
+from worker.core.types import Decoded
+from worker.embedding import Embedding, Fetched
+from worker.errors import PhotoRefusal
+from worker.settings import Settings
+
+SOME = Keypoints(np.ones((3, 2), np.uint16), np.ones((3, COMPONENTS), np.uint8), (640, 480))
+
+
+class Stored:
+    """Keypoints and hashes that Postgres has."""
+
+    def __init__(self, keypoints: Mapping[str, Keypoints] = {}) -> None:
+        self.keypoints = dict(keypoints)
+
+    def known(self, contents: set[str], model_key: str = "") -> dict[str, Any]:
+        return {} if model_key else {content: self.keypoints[content] for content in contents & self.keypoints.keys()}
+
+    def without(self, contents: set[str]) -> set[str]:
+        return contents - self.keypoints.keys()
+
+    def without_hash(self, contents: set[str]) -> set[str]:
+        return set(contents)
+
+
+@contextmanager
+def embedding(
+    find: FindKeypoints | None,
+    *,
+    stored: Stored | None = None,
+    decode: Decode = lambda content: Decoded(np.zeros((2, 2, 3), np.uint8)),
+    encode: Callable[[Any], Any] = lambda pixels: np.ones((len(pixels), 4), np.float32) / 2,
+) -> Iterator[Embedding]:
+    kept: Any = stored or Stored()
+    encoder: Any = SimpleNamespace(device="cpu", model_key="model", prepare=lambda pixels: pixels, encode_images=encode)
+    source: Any = SimpleNamespace(
+        fetch=lambda photo: photo.path.encode(), facts=lambda paths: [None] * len(paths), beside=lambda *_, **__: ()
+    )
+    nobody: Any = None
+    made = Embedding(
+        Settings(),
+        encoder=encoder,
+        decode=decode,
+        source=source,
+        rows=nobody,
+        vectors=kept,
+        keypoints=kept,
+        find_keypoints=find,
+    )
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def ask(made: Embedding, path: str = "/a.jpg") -> Fetched:
+    fetched, _ = made.vectors({"one": Photo(path=path)}, need_gps=set(), to_keep=False, keypoints=True)
+    return fetched["one"]
+
+
+def add(made: Embedding, *paths: str) -> dict[str, Fetched]:
+    photos = {str(number): Photo(path=path) for number, path in enumerate(paths or ["/a.jpg"])}
+    return made.vectors(photos, need_gps=set(photos), to_keep=True, keypoints=True)[0]
+
+
+def counting(into: list[bytes]) -> FindKeypoints:
+    def find(content: bytes, decoded: Decoded) -> Keypoints:
+        into.append(content)
+        return SOME
+
+    return find
+
+
+def test_keypoints_are_found_while_the_model_works() -> None:
+    at_work, found = threading.Event(), threading.Event()
+
+    def encode(pixels: Any) -> Any:
+        at_work.set()
+        assert found.wait(10), "the model is done first"
+        return np.ones((len(pixels), 4), np.float32) / 2
+
+    def find(content: bytes, decoded: Decoded) -> Keypoints:
+        assert at_work.wait(10), "the model waits for the keypoints"
+        found.set()
+        return SOME
+
+    with embedding(find, encode=encode) as made:
+        assert ask(made).keypoints is SOME
+
+
+def test_an_upload_that_is_located_and_then_added_is_looked_at_once() -> None:
+    looked: list[bytes] = []
+
+    with embedding(counting(looked)) as made:
+        ask(made)
+        again, added = ask(made), add(made)["0"]
+
+    assert again.keypoints is SOME
+    assert added.keypoints is SOME
+    assert looked == [b"/a.jpg"]
+
+
+def test_what_postgres_has_is_neither_found_nor_stored_again() -> None:
+    looked: list[bytes] = []
+
+    with embedding(counting(looked)) as made:
+        content = ask(made).content_sha256
+        looked.clear()
+        with embedding(counting(looked), stored=Stored({content: SOME})) as other:
+            asked, added = ask(other), add(other)["0"]
+
+    assert asked.keypoints is SOME
+    assert added.keypoints is None
+    assert looked == []
+
+
+def test_a_content_with_a_vector_and_without_keypoints_is_looked_at() -> None:
+    looked: list[bytes] = []
+
+    with embedding(counting(looked)) as made:
+        made.vectors({"one": Photo(path="/a.jpg")}, need_gps=set(), to_keep=True)
+        assert looked == []
+        assert add(made)["0"].keypoints is SOME
+
+    assert looked == [b"/a.jpg"]
+    assert made.computed == 1
+
+
+def test_copies_in_one_message_are_looked_at_by_one() -> None:
+    with embedding(counting([])) as made:
+        added = add(made, "/a.jpg", "/b.jpg", "/a.jpg")
+
+    assert [added[ref].keypoints for ref in ("0", "1", "2")] == [SOME, SOME, SOME]
+
+
+def test_who_asks_at_the_same_time_waits_for_who_looks() -> None:
+    looked: list[bytes] = []
+    looking, go_on = threading.Event(), threading.Event()
+
+    def find(content: bytes, decoded: Decoded) -> Keypoints:
+        looked.append(content)
+        looking.set()
+        assert go_on.wait(10)
+        return SOME
+
+    with embedding(find) as made, ThreadPoolExecutor(2) as threads:
+        first = threads.submit(ask, made)
+        assert looking.wait(10)
+        until(lambda: made.computed == 1)
+        # This one has its vector, and is at the end but for the keypoints.
+        second = threads.submit(ask, made)
+        until(lambda: made.cache_hits > 0)
+        go_on.set()
+
+        assert first.result(10).keypoints is second.result(10).keypoints is SOME
+    assert looked == [b"/a.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("failure", "stored"),
+    [(ZeroDivisionError("not thought of"), 0), (PhotoRefusal(Code.DAMAGED_IMAGE, "no"), 0), (MemoryError(), None)],
+)
+def test_a_picture_that_cannot_be_looked_at_is_taken_all_the_same(failure: Exception, stored: int | None) -> None:
+    def find(content: bytes, decoded: Decoded) -> Keypoints:
+        raise failure
+
+    with embedding(find) as made:
+        added = add(made)["0"]
+
+    assert added.fresh
+    assert (None if added.keypoints is None else len(added.keypoints)) == stored, "what lacked memory is tried again"
+
+
+def test_nobody_waits_for_a_photo_that_is_refused() -> None:
+    decoding, go_on = threading.Event(), threading.Event()
+
+    def breaks(content: bytes) -> Decoded:
+        decoding.set()
+        assert go_on.wait(10)
+        raise PhotoRefusal(Code.DAMAGED_IMAGE, "no")
+
+    with embedding(counting([]), decode=breaks) as made, ThreadPoolExecutor(2) as threads:
+        photo = {"one": Photo(path="/a.jpg")}
+        first = threads.submit(made.vectors, photo, need_gps=set(), to_keep=True, keypoints=True)
+        assert decoding.wait(10)
+        second = threads.submit(made.vectors, photo, need_gps=set(), to_keep=True, keypoints=True)
+        go_on.set()
+
+        for request in (first, second):
+            fetched, refused = request.result(10)
+            assert fetched == {}
+            assert refused["one"].code is Code.DAMAGED_IMAGE
+
+
+def test_without_the_rung_nobody_looks() -> None:
+    with embedding(None, stored=None) as made:
+        assert ask(made).keypoints is None
+        assert add(made)["0"].keypoints is None
