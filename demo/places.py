@@ -1,16 +1,57 @@
 """The places and the lights they are seen in, as data. Must never know how they are drawn."""
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from demo.canvas import Colour
 
+#: "canal-row~2" is another address in the style of canal-row: other houses of the same kinds. "glass-quarter^3" is the
+#: third storey of a building there: the halls of all its storeys are alike (storeys.py).
+_NAME = re.compile(r"(?P<style>[a-z-]+)(?:~(?P<address>[1-9]\d*))?(?:\^(?P<storey>[1-9]\d*))?")
+#: Degrees of latitude between two addresses (2.2 km), and between two storeys: maps have no height, so they lie 220 m
+#: apart here.
+ADDRESS_STEP, STOREY_STEP = 0.02, 0.002
+
+
+@dataclass(frozen=True)
+class Name:
+    """A place's name in its parts; 0 where it has no such part."""
+
+    style: str
+    address: int
+    storey: int
+
+    @classmethod
+    def of(cls, place: str) -> "Name":
+        """Raises ValueError where there is no such place."""
+        found = _NAME.fullmatch(place)
+        if found is None or found["style"] not in PLACES:
+            raise ValueError(f"no place is called {place!r}: a style ({', '.join(PLACES)}), with ~2 or ^3 after it")
+        return cls(found["style"], int(found["address"] or 0), int(found["storey"] or 0))
+
+
+def style_of(place: str) -> "Style":
+    """What a place looks like and where it lies."""
+    name = Name.of(place)
+    style = PLACES[name.style]
+    return replace(style, lat=style.lat + name.address * ADDRESS_STEP + name.storey * STOREY_STEP)
+
 
 def rng_of(place: str, purpose: int) -> np.random.Generator:
-    """Random numbers that depend on the place and what they are for, never on the order of calls."""
-    return np.random.default_rng([list(PLACES).index(place), purpose])
+    """Random numbers that depend on the place and what they are for, never on the order of calls. All storeys of a
+    building have the same."""
+    name = Name.of(place)
+    seed = [list(PLACES).index(name.style), purpose]
+    return np.random.default_rng([*seed, name.address] if name.address else seed)
+
+
+def storey_rng(place: str) -> np.random.Generator:
+    """Random numbers of a storey's own."""
+    name = Name.of(place)
+    return np.random.default_rng([list(PLACES).index(name.style), name.address, name.storey])
 
 
 @dataclass(frozen=True)

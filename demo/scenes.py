@@ -4,7 +4,7 @@ A place is a row of textured facades, roofs, trees and lamps in metres; a viewpo
 front of it. Must never know the service, the network or anybody's real photos.
 
 The rest, bottom up: canvas.py paints in metres, places.py says what each street is like, camera.py takes the picture,
-houses.py and street.py are what stands in front of it.
+houses.py, street.py and storeys.py are what stands in front of it.
 """
 
 import csv
@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL import ExifTags, Image
 
 from demo.camera import Camera, develop, sky
-from demo.places import LIGHTS, PLACES, rng_of
+from demo.places import LIGHTS, PLACES, Name, rng_of, style_of
 from demo.street import draw_wires, street
 
 #: Called after each written photo with (photos done, photos in all).
@@ -79,9 +79,20 @@ def render(viewpoint: Viewpoint, *, size: tuple[int, int] = (640, 480)) -> Image
     picture = sky(camera.size, viewpoint.light).copy()
     for quad in street(viewpoint.place):
         camera.paint(picture, quad, LIGHTS[viewpoint.light])
-    if PLACES[viewpoint.place].road_kind == "tram":
+    if style_of(viewpoint.place).road_kind == "tram" and not Name.of(viewpoint.place).storey:
         draw_wires(picture, camera)
     return develop(picture.resize(size, Image.Resampling.BOX), rng_of(viewpoint.place, 900 + viewpoint.number))
+
+
+def whereabouts(place: str, along_m: float, back_m: float) -> tuple[float, float]:
+    """Latitude and longitude in degrees, to 0.1 m, of who stands there in the place."""
+    style = style_of(place)
+    bearing = math.radians(style.bearing_deg)  # which way the camera looks when it faces the facades
+    north = -math.sin(bearing) * along_m - math.cos(bearing) * back_m
+    east = math.cos(bearing) * along_m - math.sin(bearing) * back_m
+    lat = style.lat + north / METRES_PER_DEGREE
+    lon = style.lon + east / (METRES_PER_DEGREE * math.cos(math.radians(style.lat)))
+    return round(lat, 6), round(lon, 6)
 
 
 def write_scenes(
@@ -109,20 +120,16 @@ def write_scenes(
 
 
 def _viewpoint(place: str, number: int, views: int) -> Viewpoint:
-    style, rng = PLACES[place], rng_of(place, number)
+    rng = rng_of(place, number)
     share = (number - 1) / (views - 1) if views > 1 else 0.5
     along = (share - 0.5) * (SPREAD_M - 2.0) + rng.uniform(-1.0, 1.0)
     # A walk that crosses the street: who stands nearer along it also sees houses of nearly the same size.
     back = 21.0 + (share - 0.5) * (-6.0 if place_names().index(place) % 2 else 6.0) + rng.uniform(-0.8, 0.8)
     # Turned a little towards the middle of the street, as people do who photograph a sight.
     yaw = -0.15 * along + rng.uniform(-4.0, 4.0)
-    bearing = math.radians(style.bearing_deg)  # which way the camera looks when it faces the facades
-    north = -math.sin(bearing) * along - math.cos(bearing) * back
-    east = math.cos(bearing) * along - math.sin(bearing) * back
-    lat = style.lat + north / METRES_PER_DEGREE
-    lon = style.lon + east / (METRES_PER_DEGREE * math.cos(math.radians(style.lat)))
+    lat, lon = whereabouts(place, along, back)
     light = list(LIGHTS)[(number * 2 + place_names().index(place)) % len(LIGHTS)]
-    return Viewpoint(place, number, round(lat, 6), round(lon, 6), light, along, back, yaw)
+    return Viewpoint(place, number, lat, lon, light, along, back, yaw)
 
 
 def _exif(view: Viewpoint) -> Image.Exif:

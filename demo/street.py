@@ -10,8 +10,11 @@ from PIL import Image, ImageDraw, ImageFilter
 from demo.camera import Camera, Quad
 from demo.canvas import Canvas, Colour, Sprite, shade
 from demo.houses import house
-from demo.places import PLACES, Style, rng_of
+from demo.places import Name, Style, rng_of, storey_rng, style_of
+from demo.storeys import storey
 
+#: Places that are drawn once for all their views.
+STREETS_KEPT = 8
 #: Half the street: at the outermost viewpoint the picture still ends on a house.
 HALF_STREET_M = 37.0
 ROAD_EDGE_M = -5.0
@@ -22,10 +25,12 @@ GROUND_PX = 12
 HILL_FOOT_M = 4.0
 
 
-@lru_cache(maxsize=len(PLACES))
+@lru_cache(maxsize=STREETS_KEPT)
 def street(place: str) -> tuple[Quad, ...]:
     """Everything that stands in a place, farthest layer first."""
-    style = PLACES[place]
+    name, style = Name.of(place), style_of(place)
+    if name.storey:
+        return storey(style, name.storey, rng_of(place, 1001), storey_rng(place))
     row = list(_row(style, rng_of(place, 1001)))
     fronts = sorted((building[-1] for building in row), key=lambda quad: -quad.corner[1])
     flanks = [quad for building in row for quad in building[:-1] if quad.side]

@@ -1,6 +1,7 @@
 """The sample photos: the same on every run, and telling the truth about where they were taken."""
 
 import csv
+import hashlib
 import math
 from collections.abc import Iterator
 from itertools import combinations
@@ -10,8 +11,11 @@ import pytest
 from PIL import ExifTags, Image
 
 from demo import scenes
+from demo.places import Name
 from demo.street import street
 
+#: Of the pixels of two views of every place. Figures in docs/benchmarks.md are of these drawings.
+DRAWN = "e84f8011b1c118c2c4af18d9bdcd6df78a51489545734eefdce1c1f9a57e98d0"
 #: Small enough for a few milliseconds each; the three first places reach west of Greenwich and south of the equator.
 SIZE = (160, 120)
 PLACES, VIEWS = 3, 2
@@ -143,3 +147,40 @@ def test_progress_is_told_after_each_photo(tmp_path: Path) -> None:
 def test_a_set_that_cannot_be_drawn_is_refused(places: int, views: int) -> None:
     with pytest.raises(ValueError, match="asked for"):
         scenes.viewpoints(places=places, views=views)
+
+
+def test_the_drawings_are_what_they_were() -> None:
+    pixels = hashlib.sha256()
+
+    for view in scenes.viewpoints(places=len(scenes.place_names()), views=2):
+        pixels.update(scenes.render(view, size=SIZE).tobytes())
+
+    assert pixels.hexdigest() == DRAWN
+
+
+def test_addresses_and_storeys_are_places_of_their_own() -> None:
+    names = ["glass-quarter", "glass-quarter~1", "glass-quarter~2", "glass-quarter^1", "glass-quarter^2"]
+    points = [scenes.whereabouts(name, 3.0, 7.0) for name in names]
+    seen = {scenes.render(scenes.Viewpoint(name, 1, 0, 0, "noon", 3.0, 7.0, 0), size=SIZE).tobytes() for name in names}
+
+    assert len(seen) == len(names)
+    for a, b in combinations(points, 2):
+        assert metres_between(a, b) > 200
+
+
+def test_storeys_differ_in_their_number_and_notices_alone() -> None:
+    first, second = (street(f"timber-market^{storey}") for storey in (3, 4))
+
+    assert len(first) == len(second)
+    for a, b in zip(first, second, strict=True):
+        assert (a.corner, a.right, a.down, a.side) == (b.corner, b.right, b.down, b.side)
+    *shared, wall = [a.sprite.paint.tobytes() == b.sprite.paint.tobytes() for a, b in zip(first, second, strict=True)]
+    assert shared
+    assert all(shared)
+    assert not wall
+
+
+@pytest.mark.parametrize("name", ["nowhere", "canal-row~0", "canal-row^", "canal-row~", "canal-row^1~2", ""])
+def test_a_place_that_cannot_be_drawn_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="no place is called"):
+        Name.of(name)
