@@ -31,7 +31,7 @@ PEERS := .venv-bench
 EARLIER := .bench-before/44b7b8e
 ENCODER_PEERS := decoders sentence-transformers infinity-emb rclip imgbeddings
 
-.PHONY: help setup demo demo-soak test browser test-client-matrix lint check format docs words findings bench-index bench-search bench-dropin bench-embed clean
+.PHONY: help setup demo demo-soak test browser test-client-matrix lint check format docs words findings bench-index bench-search bench-dropin bench-embed bench-place clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -96,6 +96,9 @@ bench-dropin: $(ALL_STAMP)  ## Measure a located request, the old class's way an
 bench-embed: $(RUN_STAMP) $(ENCODER_PEERS:%=$(PEERS)-%/.made)  ## Measure photos a second, to the queue and beside peers: QUICK=1, PHOTOS=folder, MEGAPIXELS=8; JSON on stdout
 	@$(BIN)/python -m benchmarks.encoder $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(QUICK),--quick) \
 		$(if $(MEGAPIXELS),--megapixels $(MEGAPIXELS))
+
+bench-place: $(RUN_STAMP)  ## Measure how far answers can be trusted, by policy: PHOTOS=folder, QUICK=1; JSON on stdout
+	@$(BIN)/python -m benchmarks.place $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(QUICK),--quick)
 
 findings:  ## What surprised us of other people's software, tried again: a line of each of findings/*.sh (some minutes)
 	@failed=0; for script in findings/*.sh; do \

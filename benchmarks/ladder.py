@@ -1,0 +1,218 @@
+"""A library of photos in this process, as the service joins it, asked by each policy where other photos were taken.
+
+Nothing here answers by itself: every answer is `Questions.locate`'s, with the service's own switches set otherwise.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.processes import cores
+from producer_client.contract import Answer, Locate, NewPhoto, Photo, Point, Provenance, Reason, Refused, Search
+from worker.core.geo import distance_m
+from worker.place.exam import Examined
+from worker.runtime import Runtime
+from worker.settings import Settings
+from worker.storage.migrate import migrate
+from worker.storage.store import PostgresStore
+
+ENCODER = "packaged/efficientnet-lite0"
+#: What runs it: the reference, so that no half minute goes into choosing something faster.
+BACKEND = "torch-float32"
+#: The cosine above which the guide's service took the nearest photo's coordinates.
+GUIDE_COSINE = 0.75
+#: Photos of one message.
+ADDED_AT_ONCE = 50
+#: Seconds for a process to serve what was published.
+SERVED_TIMEOUT_S = 60.0
+
+
+#: The rungs, each on top of those before it.
+LADDER: tuple[str, ...] = Settings.model_fields["rungs"].default
+#: How a generation is built before wrong positions are looked for: what is learnt from known photos hangs on these.
+BEFORE_CONFLICTS: Mapping[str, Any] = {"rungs": LADDER[: LADDER.index("conflicts")]}
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """changes: settings that are otherwise than a user has them. learnt: with which changes the generation is built
+    that it asks. guide: the nearest photo's coordinates instead."""
+
+    name: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    learnt: Mapping[str, Any] = field(default_factory=dict)
+    guide: bool = False
+
+
+def policies() -> list[Policy]:
+    """Those that are compared, each better than the one before it, as we hope; those of one generation in a row. The
+    last is what a user gets."""
+    none: Mapping[str, Any] = {"rungs": ()}
+    first = [Policy("guide", none, BEFORE_CONFLICTS, guide=True), Policy("today", none, BEFORE_CONFLICTS)]
+    for at, rung in enumerate(LADDER):
+        up_to = LADDER[: at + 1]
+        changes = {} if up_to == LADDER else {"rungs": up_to}
+        first.append(Policy(f"+{rung}", changes, {} if "conflicts" in up_to else BEFORE_CONFLICTS))
+    return first
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A photo with where it was taken, or was said to be."""
+
+    path: Path
+    lat: float
+    lon: float
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """lat, lon: the truth. place: questions of one place share it. seen: photos of it are in the library."""
+
+    number: int
+    path: Path
+    lat: float
+    lon: float
+    place: int
+    seen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """ms: of `Questions.locate`, the way of the photo from its file to the answer."""
+
+    question: Question
+    answer: Answer
+    ms: float
+
+    @property
+    def examined(self) -> Examined:
+        question, answer = self.question, self.answer
+        return Examined(
+            photo_id=question.number,
+            seen=question.seen,
+            place=question.place,
+            lat=question.lat,
+            lon=question.lon,
+            provenance=Provenance.SURVEYED,
+            density=0,
+            located=answer.located,
+            reason=None if answer.located else str(answer.reason),
+            point=None if answer.point is None else (answer.point.lat, answer.point.lon),
+            # The guide names none.
+            radius_m=answer.radius_m if answer.radius_m is not None or not answer.located else 0.0,
+            confidence=answer.confidence,
+        )
+
+    @property
+    def error_m(self) -> float | None:
+        point = self.answer.point
+        return None if point is None else distance_m(point.lat, point.lon, self.question.lat, self.question.lon)
+
+
+class Shelf:
+    """One library's Postgres and folder. Policies that ask it are processes of the service of their own, as far as
+    settings, caches and the index in memory go. Open until it is closed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        with closing(PostgresStore(settings)) as store:
+            migrate(store.database.engine, schema=settings.db_schema, photos_table=settings.photos_table)
+        self._own = started(settings)
+
+    def close(self) -> None:
+        self._own.close()
+
+    def add(self, photos: Iterable[Placed]) -> dict[Path, int]:
+        """The photos' ids. Raises RuntimeError where one is refused."""
+        new = [NewPhoto(str(p.path), Photo(path=str(p.path)), p.lat, p.lon, Provenance.EXIF_GPS) for p in photos]
+        ids = {}
+        for start in range(0, len(new), ADDED_AT_ONCE):
+            for outcome in self._own.library.photos.add_many(new[start : start + ADDED_AT_ONCE]).outcomes:
+                if isinstance(outcome, Refused):
+                    raise RuntimeError(f"{outcome.ref} was not taken: {outcome.message}")
+                ids[Path(outcome.ref)] = outcome.photo_id
+        return ids
+
+    def remove(self, ids: Sequence[int]) -> None:
+        self._own.library.photos.remove_many(ids)
+
+    def rebuild(self, **changes: Any) -> int:
+        """The generation that was published, with all that is learnt from the photos. changes: of the settings."""
+        if not changes:
+            return self._own.library.rebuilding.rebuild().generation
+        with closing(started(self.settings.model_copy(update=changes))) as runtime:
+            return runtime.library.rebuilding.rebuild().generation
+
+    @contextmanager
+    def asked_by(self, policies: Sequence[Policy], generation: int, warm: Path) -> Iterator[dict[str, Runtime]]:
+        """A process for each policy, that serves the generation and has answered before, about the photo `warm`."""
+        runtimes: dict[str, Runtime] = {}
+        try:
+            for policy in policies:
+                runtimes[policy.name] = started(self.settings.model_copy(update=policy.changes))
+                serve(runtimes[policy.name], generation, warm)
+            yield runtimes
+        finally:
+            for runtime in runtimes.values():
+                runtime.close()
+
+
+def started(settings: Settings) -> Runtime:
+    """With its model loaded."""
+    runtime = Runtime(settings)
+    runtime.start(follow=False)
+    return runtime
+
+
+def in_turns(
+    runtimes: Mapping[str, Runtime], policies: Sequence[Policy], questions: Sequence[Question]
+) -> dict[str, list[Reply]]:
+    """What each policy answers, one question at a time, by the policies in turns: drift of the machine meets all."""
+    found: dict[str, list[Reply]] = {policy.name: [] for policy in policies}
+    for turn, question in enumerate(questions):
+        for at in range(len(policies)):
+            policy = policies[(turn + at) % len(policies)]
+            found[policy.name].append(_ask(runtimes[policy.name], policy, question))
+    return found
+
+
+def at_once(
+    runtimes: Mapping[str, Runtime], policies: Sequence[Policy], questions: Sequence[Question]
+) -> dict[str, list[Reply]]:
+    """The same as fast as all cores can: these times say nothing."""
+    with ThreadPoolExecutor(cores()) as pool:
+        return {
+            policy.name: list(pool.map(partial(_ask, runtimes[policy.name], policy), questions)) for policy in policies
+        }
+
+
+def serve(runtime: Runtime, generation: int, warm: Path) -> None:
+    """Wait until it answers by this generation. warm: what it is asked about."""
+    deadline = time.monotonic() + SERVED_TIMEOUT_S
+    while runtime.library.questions.locate(Locate(photo=Photo(path=str(warm)))).generation != generation:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"waited {SERVED_TIMEOUT_S:g} s for generation {generation} to be served")
+        time.sleep(0.02)
+
+
+def _ask(runtime: Runtime, policy: Policy, question: Question) -> Reply:
+    photo = Photo(path=str(question.path))
+    started = time.perf_counter()
+    answer = _guided(runtime, photo) if policy.guide else runtime.library.questions.locate(Locate(photo=photo)).answer
+    return Reply(question, answer, (time.perf_counter() - started) * 1000)
+
+
+def _guided(runtime: Runtime, photo: Photo) -> Answer:
+    nearest = runtime.library.questions.search(Search(photo=photo, top_k=1, threshold=GUIDE_COSINE)).hits
+    if not nearest or nearest[0].lat is None or nearest[0].lon is None:
+        return Answer(status=Answer.ABSTAINED, reason=Reason.NOTHING_SIMILAR)
+    point = Point(nearest[0].lat, nearest[0].lon)
+    return Answer(status=Answer.LOCATED, point=point, confidence=min(1.0, nearest[0].similarity))

@@ -1,0 +1,213 @@
+"""How often each policy is right about where photos were taken, how sure it says it is, and how long it takes.
+
+    python -m benchmarks.place [--quick] [--photos FOLDER]
+
+JSON goes to stdout on one line, progress and tables to stderr.
+
+**The drawn photos** (lookalikes.py) are such as it is easy to be wrong about: streets of one style at several
+addresses, storeys of one building, questions by night, in rain, cropped, zoomed and half hidden. One of fifty known
+photos has a wrong position. All views of places that nobody has seen are asked about. Nothing is learnt from what is
+asked: these are other photos than those of the library. *Right* is within 100 m: addresses lie 2.2 km apart, storeys
+220 m on the map.
+
+**The policies** (ladder.py) are one library, asked with the service's own switches: the guide's rule (the nearest photo
+above a cosine of 0.75), today's rule (the share of votes), and each rung in turn on top of those before it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any
+
+from benchmarks import lookalikes
+from benchmarks.heldout import of_photos
+from benchmarks.ladder import BACKEND, ENCODER, Placed, Policy, Question, Reply, Shelf, at_once, in_turns, policies
+from benchmarks.lookalikes import Drawn, Known, Size, with_wrong_ones
+from benchmarks.matching import matching
+from benchmarks.processes import cores
+from benchmarks.report import console, machine, step, table, tell, workplace
+from worker.commands.tables import Table
+from worker.embedded import EmbeddedServers
+from worker.place.measures import measured
+from worker.settings import Settings
+
+RIGHT_M, NEAR_M = 100.0, 25.0
+#: Questions that are asked one at a time, for their times.
+TIMED, QUICK_TIMED = 40, 10
+QUICK = Size(styles=2, addresses=3, storeys=4, unseen_storeys=1, known=6, asked=3)
+#: Places, and pictures of each, that are matched by their keypoints.
+MATCHED = (12, 2)
+#: What is asked for its times alone: the last policy without keypoints, and with fewer pairs of pictures than it has.
+WITHOUT, FEW_PAIRS = Policy("without keypoints", {"rungs": ("places",)}), Policy("8 pairs", {"locate_pairs": 8})
+#: Figures that are about radii, of which the guide's rule names none.
+OF_RADII = ("radius_coverage", "ece")
+FIGURES = (
+    "answered_seen",
+    "right_of_given",
+    "false_answers_unseen",
+    "auc_pr",
+    "aurc",
+    "ece",
+    "ece_right",
+    "radius_coverage",
+    "error_m_p50",
+)
+#: Of the JSON, what the table shows, by the heads of its columns.
+SHOWN = {
+    "answered": "answered_seen",
+    "right": "right_of_given",
+    "false": "false_answers_unseen",
+    "AUC-PR": "auc_pr",
+    "ECE": "ece",
+    "radius": "radius_coverage",
+    "p50 ms": "locate_p50_ms",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.place", description="Measure answers.")
+    parser.add_argument("--photos", type=Path, help="leave one out of these, too: a folder with a manifest.csv")
+    parser.add_argument("--quick", action="store_true", help="fewer places and photos")
+    options = parser.parse_args(arguments)
+    size, timed = (QUICK, QUICK_TIMED) if options.quick else (Size(), TIMED)
+    with workplace("place") as folder, EmbeddedServers(folder / "servers", with_valkey=False) as servers:
+        settings = Settings(
+            database_url=servers.database_url,
+            data_dir=folder / "service",
+            photo_roots=(folder, *([options.photos] if options.photos else [])),
+            encoder=ENCODER,
+            backend=BACKEND,
+            device="cpu",
+        )
+        result = of_drawn(settings, folder / "drawn", size, timed=timed, compared=policies())
+        if options.photos is not None:
+            with step("photos of the folder"), closing(Shelf(_apart(settings, "given"))) as shelf:
+                result["given"] = of_photos(shelf, options.photos, policies())
+    for one in tables(result):
+        console.print(one)
+    tell(result | {"machine": machine("numpy", "torch", "faiss-cpu", "pillow")})
+
+
+def of_drawn(settings: Settings, folder: Path, size: Size, *, timed: int, compared: Sequence[Policy]) -> dict[str, Any]:
+    """folder: to draw into. timed: questions that are asked one at a time. compared: as `policies` has them."""
+    folder.mkdir()
+    with step("draw"):
+        drawn = lookalikes.draw(folder, size, processes=cores())
+    known, questions = with_wrong_ones(drawn.known, seed=0), asked_of(drawn)
+    with closing(Shelf(settings)) as shelf:
+        with step(f"{len(known)} photos into the library"):
+            shelf.add(Placed(photo.path, photo.lat, photo.lon) for photo in known)
+        figures, added = _asked(shelf, questions, timed, known, compared)
+    with step("match keypoints, ours and OpenCV's way"):
+        matched = matching(_some_of_each(known))
+    return {
+        "policies": figures | {"default": figures[compared[-1].name]},
+        "geometry_adds_ms": added,
+        **matched,
+        "photos": len(known),
+        "questions": {"seen": sum(q.seen for q in questions), "unseen": sum(not q.seen for q in questions)},
+        "right_m": RIGHT_M,
+    }
+
+
+def asked_of(drawn: Drawn) -> list[Question]:
+    places = list(dict.fromkeys(asked.place for asked in drawn.asked))
+    return [
+        Question(number, asked.path, asked.lat, asked.lon, places.index(asked.place), asked.seen)
+        for number, asked in enumerate(drawn.asked, start=1)
+    ]
+
+
+def _some_of_each(known: Sequence[Known]) -> list[Path]:
+    """Pictures of some places, one place after the other."""
+    of_place = groupby(known, key=lambda photo: photo.place)
+    return [photo.path for _, some in islice(of_place, MATCHED[0]) for photo in islice(some, MATCHED[1])]
+
+
+def _asked(
+    shelf: Shelf, questions: Sequence[Question], timed: int, known: Sequence[Known], compared: Sequence[Policy]
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Figures of each policy, and what keypoints add to a locate, by the pairs that it may compare."""
+    alone = questions[:: max(1, len(questions) // timed)][:timed]
+    others = [question for question in questions if question not in alone]
+    figures: dict[str, Any] = {}
+    added: dict[str, float] = {}
+    for learnt, some in groupby(compared, key=lambda policy: policy.learnt):
+        named = list(some)
+        with step(f"learn from {len(known)} photos, for {', '.join(policy.name for policy in named)}"):
+            generation = shelf.rebuild(**learnt)
+        asking = [*named, *([WITHOUT, FEW_PAIRS] if not named[-1].changes else [])]
+        with (
+            step(f"{len(questions)} questions to {len(named)} policies"),
+            shelf.asked_by(asking, generation, known[0].path) as runtimes,
+        ):
+            by_turns = in_turns(runtimes, asking, alone)
+            rest = at_once(runtimes, named, others)
+        figures |= {
+            policy.name: figures_of([*by_turns[policy.name], *rest[policy.name]], by_turns[policy.name], policy)
+            for policy in named
+        }
+        if WITHOUT in asking:
+            added = {
+                "8": adds_ms(by_turns[FEW_PAIRS.name], by_turns[WITHOUT.name]),
+                "20": adds_ms(by_turns[named[-1].name], by_turns[WITHOUT.name]),
+            }
+    return figures, added
+
+
+def figures_of(replies: Sequence[Reply], timed: Sequence[Reply], policy: Policy) -> dict[str, Any]:
+    """By their names; None where there is none to have."""
+    examined = [reply.examined for reply in replies]
+    found = {name: figure.value for name, figure in measured(examined, right_m=RIGHT_M).overall.figures.items()}
+    chosen = {name: None if policy.guide and name in OF_RADII else found[name] for name in FIGURES}
+    chosen["right_within_25m"] = measured(examined, right_m=NEAR_M).overall.figures["right_of_given"].value
+    rounded = {name: None if value is None else round(value, 4) for name, value in chosen.items()}
+    return rounded | {"locate_p50_ms": round(statistics.median(reply.ms for reply in timed), 1)}
+
+
+def adds_ms(these: Sequence[Reply], those: Sequence[Reply]) -> float:
+    """Median over the same questions."""
+    return round(statistics.median(one.ms - other.ms for one, other in zip(these, those, strict=True)), 1)
+
+
+def _apart(settings: Settings, name: str) -> Settings:
+    """A library of its own."""
+    own = {"db_schema": name, "photos_table": f"photos_{name}", "data_dir": settings.data_dir / name}
+    return settings.model_copy(update=own)
+
+
+def tables(result: Mapping[str, Any]) -> Iterator[Table]:
+    """Of 80 columns. `answered` is of seen places, `false` of others, `right` of all that was answered."""
+    questions = result["questions"]
+    title = f"{questions['seen']} questions about seen places, {questions['unseen']} about others"
+    yield table(title, {name: _shown(policy) for name, policy in result["policies"].items()})
+    others = [*result["geometry_adds_ms"].items()]
+    rows = {f"keypoints of {pairs} pairs add, ms": {"": added} for pairs, added in others}
+    yield table("Keypoints", rows | {name: {"": result[name]} for name in result if name.startswith("match_")})
+    if "given" in result:
+        given = result["given"]
+        rows = {name: _of_photos(policy) for name, policy in given["policies"].items()}
+        yield table(f"{given['photos']} photos of {given['places']} places, each left out in its turn", rows)
+
+
+def _shown(policy: Mapping[str, Any]) -> dict[str, Any]:
+    return {head: _rounded(policy[name]) for head, name in SHOWN.items()}
+
+
+def _of_photos(policy: Mapping[str, Any]) -> dict[str, Any]:
+    heads = {"answered": "answered", "in 50 m": "right_within_50m", "in 100 m": "right_within_100m"}
+    heads |= {"median m": "median_error_m", "largest m": "largest_error_m", "false": "false_answers_unseen"}
+    return {head: _rounded(policy[name]) for head, name in heads.items()}
+
+
+def _rounded(figure: float | None) -> float | None:
+    return None if figure is None else round(figure, 3)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""What `make bench-place` measures with: a library in this process that each policy is asked of."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from benchmarks import place
+from benchmarks.ladder import Placed, Policy, Question, Shelf, at_once, in_turns, policies
+from benchmarks.lookalikes import Size
+from tests.conftest import Scene
+from worker.settings import Settings
+
+#: The first and the last of each generation.
+COMPARED = [policy for policy in policies() if policy.name in ("guide", "+calibration") or not policy.changes]
+TINY = Size(styles=1, addresses=2, storeys=1, unseen_storeys=0, known=4, asked=2, picture=(320, 240))
+
+
+@pytest.fixture(scope="module")
+def folder(photo_root: Path) -> Path:
+    return photo_root / "lookalikes"
+
+
+def test_figures_of_every_policy_are_finite_and_told_in_80_columns(settings: Settings, folder: Path) -> None:
+    result = place.of_drawn(settings, folder, TINY, timed=2, compared=COMPARED)
+
+    assert list(result["policies"]) == [*(policy.name for policy in COMPARED), "default"]
+    assert result["questions"] == {"seen": 4, "unseen": 12}
+    assert result["policies"]["guide"]["answered_seen"] > 0
+    for figures in result["policies"].values():
+        assert set(place.SHOWN.values()) <= figures.keys()
+        assert figures["locate_p50_ms"] > 0
+        assert all(value is None or math.isfinite(value) for value in figures.values())
+    json.dumps(result, allow_nan=False)
+    for table in place.tables(result):
+        shown = io.StringIO()
+        Console(file=shown, width=200).print(table)
+        assert max(map(len, shown.getvalue().splitlines())) <= 80
+
+
+def test_a_policy_answers_by_its_own_settings(settings: Settings, scenes: list[Scene]) -> None:
+    street = [scene for scene in scenes if scene.place == scenes[0].place]
+    compared = [Policy("guide", guide=True), Policy("one", {"locate_min_witnesses": 1}), Policy("many", MANY)]
+    asked = [Question(1, street[0].path, street[0].lat, street[0].lon, 0, seen=True)]
+
+    with closing(Shelf(settings)) as shelf:
+        shelf.add(Placed(scene.path, scene.lat, scene.lon) for scene in street[1:])
+        generation = shelf.rebuild()
+        with shelf.asked_by(compared, generation, street[1].path) as runtimes:
+            replies = in_turns(runtimes, compared, asked)
+            again = at_once(runtimes, compared, asked)
+
+    located = {name: reply.answer.located for name, (reply,) in replies.items()}
+    assert located == {"guide": True, "one": True, "many": False}
+    assert located == {name: reply.answer.located for name, (reply,) in again.items()}
+    (guided,) = replies["guide"]
+    assert guided.examined.right(100)
+    assert guided.error_m == guided.examined.error_m
+
+
+#: More witnesses than there are photos.
+MANY = {"locate_min_witnesses": 8}
