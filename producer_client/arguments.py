@@ -152,10 +152,10 @@ def _progress(given: object) -> Any:
 
 _OF_NEAR: Sequence[Code] = (Code.BAD_COORDINATES, Code.BAD_COORDINATES, Code.BAD_REQUEST)
 _KINDS: Mapping[Callable[[str, Any], Any], Sequence[str]] = {
-    plain.whole: ("photo_id", "top_k", "min_seq"),
+    plain.whole: ("photo_id", "top_k", "min_seq", "after_id", "limit"),
     plain.number: ("threshold",),
     partial(plain.number, code=Code.BAD_COORDINATES): ("lat", "lon"),
-    plain.flag: ("update_row", "return_vector", "return_vectors", "trusted_only"),
+    plain.flag: ("update_row", "return_vector", "return_vectors", "trusted_only", "settled"),
     plain.text: ("url", "text", "model_key"),
     plain.label: ("ref", "task_id"),
     plain.path: ("path",),

@@ -11,9 +11,9 @@ from producer_client.arguments import checked, photo_of, read_items
 from producer_client.bulk import Pending, in_bulk
 from producer_client.connection import Connection
 from producer_client.contract import NewPhoto, Refused
-from producer_client.errors import PhotoRefused
+from producer_client.errors import BadRequest, PhotoRefused
 from producer_client.handle import Handle
-from producer_client.words import Provenance, Queue, TaskName
+from producer_client.words import Code, ConflictState, Provenance, Queue, TaskName
 
 Outcome = TypeVar("Outcome")
 
@@ -169,6 +169,86 @@ class PhotoVerbs(Connection):
     @checked
     def purge(self, photo_ids: int | Iterable[int], *, timeout_s: float | None = None) -> contract.PurgeReply:
         return self.submit_purge(photo_ids).wait(timeout_s)
+
+    # ------------------------------------------------------------------------------------ conflicts
+
+    @checked
+    def submit_conflicts(
+        self,
+        photo_ids: int | Iterable[int] | None = None,
+        *,
+        settled: bool = False,
+        after_id: int = -1,
+        limit: int = 100,
+    ) -> Handle[contract.ConflictsReply]:
+        """Photos whose position something contradicts, which are no witnesses until somebody settles it.
+
+        settled: those too that were confirmed or rejected. after_id: as the reply before says it, for the next ones.
+        """
+        request = contract.Conflicts(
+            photo_ids=None if photo_ids is None else plain.ids("photo_ids", photo_ids),
+            conflict_state=None if settled else ConflictState.OPEN,
+            after_id=after_id,
+            limit=limit,
+        )
+        return self._send(TaskName.CONFLICTS, Queue.INTERACTIVE, request, contract.ConflictsReply.from_wire)
+
+    @checked
+    def conflicts(
+        self,
+        photo_ids: int | Iterable[int] | None = None,
+        *,
+        settled: bool = False,
+        after_id: int = -1,
+        limit: int = 100,
+        timeout_s: float | None = None,
+    ) -> contract.ConflictsReply:
+        found = self.submit_conflicts(photo_ids, settled=settled, after_id=after_id, limit=limit)
+        return found.wait(timeout_s)
+
+    @checked
+    def submit_confirm(self, photo_ids: int | Iterable[int]) -> Handle[contract.ConfirmReply]:
+        """The positions of these photos are right: they are witnesses again."""
+        request = contract.Confirm(photo_ids=plain.ids("photo_ids", photo_ids))
+        return self._send(TaskName.CONFIRM, Queue.INTERACTIVE, request, contract.ConfirmReply.from_wire)
+
+    @checked
+    def confirm(self, photo_ids: int | Iterable[int], *, timeout_s: float | None = None) -> contract.ConfirmReply:
+        return self.submit_confirm(photo_ids).wait(timeout_s)
+
+    @checked
+    def submit_reject(
+        self, photo_ids: int | Iterable[int], *, lat: float | None = None, lon: float | None = None
+    ) -> Handle[contract.RejectReply]:
+        """The positions of these photos are wrong: they stay no witnesses for as long as they lie there.
+
+        lat, lon: where a single photo lies, as a person says; it is a witness of that place from now on.
+        """
+        ids = dict.fromkeys(plain.ids("photo_ids", photo_ids))
+        if len(ids) != 1 and (lat is not None or lon is not None):
+            raise BadRequest(
+                Code.BAD_REQUEST, "lat and lon are of a single one of photo_ids: reject others on their own"
+            )
+        if (lat is None) != (lon is None):
+            raise BadRequest(Code.BAD_COORDINATES, "give both lat and lon, or neither")
+        if lat is not None and lon is not None:
+            contract.check_coordinates(lat, lon)
+        if negative := [photo_id for photo_id in ids if photo_id < 0]:
+            raise BadRequest(Code.BAD_REQUEST, f"photo_ids: {negative[0]} is not a 64-bit row id")
+        items = [contract.RejectItem(f"photo {photo_id}", photo_id, lat, lon) for photo_id in ids]
+        request = contract.Reject(photos=[item.to_wire() for item in items])
+        return self._send(TaskName.REJECT, Queue.INTERACTIVE, request, contract.RejectReply.from_wire)
+
+    @checked
+    def reject(
+        self,
+        photo_ids: int | Iterable[int],
+        *,
+        lat: float | None = None,
+        lon: float | None = None,
+        timeout_s: float | None = None,
+    ) -> contract.RejectReply:
+        return self.submit_reject(photo_ids, lat=lat, lon=lon).wait(timeout_s)
 
 
 def _only(outcomes: Sequence[Outcome | Refused]) -> Outcome:

@@ -32,6 +32,9 @@ class TaskName(StrEnum):
     ADD_TO_INDEX = "sightline.add_to_index"
     REMOVE = "sightline.remove"
     PURGE = "sightline.purge"
+    CONFLICTS = "sightline.conflicts"
+    CONFIRM = "sightline.confirm"
+    REJECT = "sightline.reject"
     SEARCH = "sightline.search"
     LOCATE = "sightline.locate"
     REBUILD_INDEX = "sightline.rebuild_index"
@@ -84,6 +87,7 @@ class Code(_Growing):
     ROW_MISMATCH = "row_mismatch"
     ROW_REJECTED = "row_rejected"
     QUARANTINED = "quarantined"
+    NO_CONFLICT = "no_conflict"
     # the service
     MODEL_MISMATCH = "model_mismatch"
     ENCODER_UNAVAILABLE = "encoder_unavailable"
@@ -172,7 +176,7 @@ class PositionFrom(_Growing):
 
 
 class PositionIssue(_Growing):
-    """Why a stored photo has no position, or, of the last four, why the one that it has is no evidence."""
+    """Why a stored photo has no position, or, of the last five, why the one that it has is no evidence."""
 
     ABSENT = "absent"  #: nothing says where it was taken
     VOID = "void"  #: the camera says itself that it had no fix
@@ -189,3 +193,33 @@ class PositionIssue(_Growing):
     TOO_COARSE = "too_coarse"  #: its stated error is larger than the distance within which witnesses agree
     FILE_CHANGED = "file_changed"  #: its file has another content by now, and has not been embedded again
     FILE_GONE = "file_gone"  #: its file is not there any more
+    SUSPENDED = "suspended"  #: something contradicts it, and nobody has confirmed it since
+
+
+class Doubt(_Growing):
+    """What speaks against the position of a photo."""
+
+    SAME_CONTENT = "same_content"  #: other photos of the same file lie elsewhere
+    SAME_PICTURE = "same_picture"  #: copies of the same picture lie elsewhere
+    SHARED_POINT = "shared_point"  #: many pictures of different things lie at exactly this point: a default
+    SEEN_ELSEWHERE = "seen_elsewhere"  #: photos that show the same thing lie elsewhere, and none that lies here does
+    GPS_ELSEWHERE = "gps_elsewhere"  #: the same, of a position that its camera wrote
+
+
+class Mistake(_Growing):
+    """What would explain a wrong position: put right, it lies where the evidence does."""
+
+    LAT_SIGN = "lat_sign"  #: south for north
+    LON_SIGN = "lon_sign"  #: west for east
+    BOTH_SIGNS = "both_signs"
+    SWAPPED = "swapped"  #: latitude and longitude in each other's place
+    MINUTES_AS_DECIMALS = "minutes_as_decimals"  #: 55 degrees 41.9 minutes written as 55.419
+    OF_ANOTHER_PHOTO = "of_another_photo"  #: exactly where photos of something else lie
+
+
+class ConflictState(StrEnum):
+    """What people have said of a conflict. The photo is a witness again where they have confirmed its position."""
+
+    OPEN = "open"
+    CONFIRMED = "confirmed"
+    REJECTED = "rejected"

@@ -58,7 +58,7 @@ def create_app(settings: Settings) -> Celery:
     """The app of one process, with its Runtime as `app.runtime`. Connects to nothing."""
     app = WorkerCelery("sightline", broker=settings.broker_url, backend=settings.replies_url, set_as_current=True)
     app.conf.update(
-        imports=["worker.tasks.photos", "worker.tasks.search", "worker.tasks.index"],
+        imports=["worker.tasks.photos", "worker.tasks.conflicts", "worker.tasks.search", "worker.tasks.index"],
         task_queues=[KombuQueue(queue.value) for queue in Queue],
         task_default_queue=Queue.INTERACTIVE.value,
         task_routes={TaskName.TICK.value: {"queue": Queue.INDEX.value}},

@@ -14,7 +14,19 @@ from pydantic import ValidationError
 from typer.exceptions import Abort, TyperException
 
 from producer_client import Code, SightlineError
-from worker.commands import doctor, index, keeping, machine, moving, parked, photos, questions, refused, service
+from worker.commands import (
+    conflicts,
+    doctor,
+    index,
+    keeping,
+    machine,
+    moving,
+    parked,
+    photos,
+    questions,
+    refused,
+    service,
+)
 from worker.commands.pages import Command, Group, speak, usage_fault
 from worker.commands.terminal import BAD_SETTINGS, FAILED, fail, with_code
 from worker.errors import WorkerError
@@ -40,6 +52,9 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     photos.remove,
     photos.purge,
     refused.refused,
+    conflicts.conflicts,
+    conflicts.confirm,
+    conflicts.reject,
     index.generations,
     index.rollback,
     index.stats,

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from worker.core.geo import bounding_box
 from worker.core.vectors import Vector
+
+T = TypeVar("T")
 
 #: Photos at one point from which on it is asked about.
 MANY = 5
@@ -73,17 +75,9 @@ def compare(
     at = set(numbers)
     place = next(photo for photo in photos if photo.number in at)
     lat, lon = place.lat or 0.0, place.lon or 0.0
-    times = [time for number in _sample(numbers) if (time := changed_at(number)) is not None]
-    days = (max(times) - min(times)) / 86_400 if len(times) > 1 else None
-    known = vectors(_sample(numbers)), vectors(_sample([p.number for p in photos if p.number not in at]))
-    alike = alike_others = None
-    unlike = False
-    if min(map(len, known)) >= KNOWN_VECTORS:
-        own, others = (np.stack(list(side.values())) for side in known)
-        among = (own @ own.T)[np.triu_indices(len(own), 1)]
-        between = own @ others.T
-        alike, alike_others = round(float(among.mean()), 3), round(float(between.mean()), 3)
-        unlike = bool(among.mean() - between.mean() < DEFAULT_ALIKE * between.std())
+    days = days_between([changed_at(number) for number in sample(numbers)])
+    own, others = vectors(sample(numbers)), vectors(sample([p.number for p in photos if p.number not in at]))
+    alike, alike_others, unlike = _alike(list(own.values()), list(others.values()))
     return SharedPoint(
         lat=lat,
         lon=lon,
@@ -91,14 +85,47 @@ def compare(
         trusted=trusted,
         nearby=_nearby(photos, lat, lon) - len(at),
         days=None if days is None else round(days, 1),
-        alike=alike,
-        alike_others=alike_others,
-        is_default=len(at) >= DEFAULT_PHOTOS and days is not None and days >= DEFAULT_DAYS and unlike,
+        alike=None if alike is None else round(alike, 3),
+        alike_others=None if alike_others is None else round(alike_others, 3),
+        is_default=_speaks_for_default(len(at), days, unlike),
     )
 
 
-def _sample(numbers: Sequence[int]) -> list[int]:
-    return [numbers[i] for i in np.unique(np.linspace(0, len(numbers) - 1, min(SAMPLE, len(numbers))).astype(int))]
+def is_default(
+    photos: int, changed_at: Sequence[float | None], own: Sequence[Vector], others: Sequence[Vector]
+) -> bool:
+    """Whether a point is a default, not a place. photos: how many lie at it. changed_at: of some, when their files were
+    made. own, others: vectors of some of them, and of photos at other points."""
+    return _speaks_for_default(photos, days_between(changed_at), _alike(own, others)[2])
+
+
+def sample(items: Sequence[T]) -> list[T]:
+    """Some of them, SAMPLE at the most, from the first to the last."""
+    return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, min(SAMPLE, len(items))).astype(int))]
+
+
+def days_between(times: Sequence[float | None]) -> float | None:
+    """Days from the first to the last of these times in seconds."""
+    known = [time for time in times if time is not None]
+    return (max(known) - min(known)) / 86_400 if len(known) > 1 else None
+
+
+# ---------------------------------------------------------------------------------------------- below
+
+
+def _speaks_for_default(photos: int, days: float | None, unlike: bool) -> bool:
+    return photos >= DEFAULT_PHOTOS and days is not None and days >= DEFAULT_DAYS and unlike
+
+
+def _alike(own: Sequence[Vector], others: Sequence[Vector]) -> tuple[float | None, float | None, bool]:
+    """(mean cosine among them, and between them and the others; whether they are hardly more alike than that)."""
+    if min(len(own), len(others)) < KNOWN_VECTORS:
+        return None, None, False
+    here = np.stack(own)
+    among = (here @ here.T)[np.triu_indices(len(here), 1)]
+    between = here @ np.stack(others).T
+    unlike = bool(among.mean() - between.mean() < DEFAULT_ALIKE * between.std())
+    return float(among.mean()), float(between.mean()), unlike
 
 
 def _nearby(photos: Sequence[Placed], lat: float, lon: float) -> int:

@@ -129,6 +129,11 @@ def rebuild_lines(reply: RebuildReply) -> Iterator[str]:
         count, why = reply.unknown_files, escape(in_language(short(reply.unknown_why or "")))
         yield say("files of which nothing can be said: {count} ({why})", count=count, why=why)
     yield _line(say("indexed:"), say("{count} ({now} embedded now)", count=reply.indexed, now=reply.embedded))
+    if reply.suspended:
+        yield say(
+            "[yellow]positions that are contradicted[/]: {count} more; `sightline conflicts` lists them",
+            count=reply.suspended,
+        )
     yield _line(say("dimension:"), reply.dimension)
     yield _line(say("model:"), reply.model)
     yield _line(say("model key:"), reply.model_key)

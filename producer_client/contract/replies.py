@@ -8,7 +8,7 @@ import msgspec
 
 from producer_client.contract.values import Point, Refused
 from producer_client.contract.wire import Outcome, Reply
-from producer_client.words import PositionFrom, PositionIssue, Provenance, Reason
+from producer_client.words import ConflictState, Doubt, Mistake, PositionFrom, PositionIssue, Provenance, Reason
 
 
 class Stored(Outcome, frozen=True):
@@ -64,6 +64,34 @@ class Purged(Outcome, frozen=True):
     generations: list[int]
 
 
+class Confirmed(Outcome, frozen=True):
+    """The position holds: the photo is a witness, and is not asked about again unless position or content change.
+
+    `provenance` and `position_issue` as in Stored.
+    """
+
+    ref: str
+    photo_id: int
+    seq: int
+    lat: float | None = None
+    lon: float | None = None
+    provenance: Provenance | None = None
+    position_issue: PositionIssue | None = None
+
+
+class Rejected(Outcome, frozen=True):
+    """The position was wrong: the photo is no witness as long as it lies there. The fields say what holds now, which is
+    another position where one was given."""
+
+    ref: str
+    photo_id: int
+    seq: int
+    lat: float | None = None
+    lon: float | None = None
+    provenance: Provenance | None = None
+    position_issue: PositionIssue | None = None
+
+
 class AddReply(Reply, frozen=True):
     outcomes: list[Stored | Refused]
     model_key: str
@@ -88,6 +116,42 @@ class RemoveReply(Reply, frozen=True):
 
 class PurgeReply(Reply, frozen=True):
     outcomes: list[Purged | Refused]
+
+
+class Conflict(Reply, frozen=True):
+    """A photo whose position something contradicts. `lat`, `lon`, `provenance`: what is said of it. `photo_ids`:
+    some of the photos that contradict it. `point`, `distance_m`: where they lie, and how far away; None where that is
+    no one place."""
+
+    photo_id: int
+    path: str | None
+    lat: float
+    lon: float
+    provenance: Provenance
+    doubt: Doubt
+    conflict_state: ConflictState
+    since: str  #: ISO 8601, UTC: when it was found
+    photo_ids: list[int]
+    point: Point | None = None
+    distance_m: float | None = None
+    mistake: Mistake | None = None  #: that would explain it
+    settled_at: str | None = None  #: ISO 8601, UTC: when somebody confirmed or rejected it
+
+
+class ConflictsReply(Reply, frozen=True):
+    """`open`: how many wait for a person in all. `after_id`: from which to ask for the next ones; None at the end."""
+
+    conflicts: list[Conflict]
+    open: int
+    after_id: int | None = None
+
+
+class ConfirmReply(Reply, frozen=True):
+    outcomes: list[Confirmed | Refused]
+
+
+class RejectReply(Reply, frozen=True):
+    outcomes: list[Rejected | Refused]
 
 
 class Hit(Reply, frozen=True):
@@ -178,6 +242,14 @@ class RebuildReply(Reply, frozen=True):
     recall_at_10_at_least: float | None = None  #: what it promises to photos that it has not seen, and is published for
     unknown_files: int = 0
     unknown_why: str | None = None
+    suspended: int = 0  #: photos whose position was found to be contradicted, which are no witnesses from now on
+
+    def to_wire(self) -> dict[str, Any]:
+        """Without `suspended` where it says nothing: clients of the release before it take no field more."""
+        wire = super().to_wire()
+        if not self.suspended:
+            del wire["suspended"]
+        return wire
 
 
 class TickReply(Reply, frozen=True):
@@ -235,10 +307,13 @@ class StatsReply(Reply, frozen=True):
     gone: int = 0  #: photos whose file is not there any more
     recall_at_10_at_least: float | None = None  #: as a rebuild says it; None of a generation of an earlier release
     without_keypoints: int | None = None  #: photos whose picture the next rebuild looks at; None where none is wanted
+    conflicts: int = 0  #: photos that are no witnesses until somebody has confirmed or rejected their position
 
     def to_wire(self) -> dict[str, Any]:
-        """Without `without_keypoints` where it says nothing: clients of the release before it take no field more."""
+        """Without the last two where they say nothing: clients of the release before them take no field more."""
         wire = super().to_wire()
         if self.without_keypoints is None:
             del wire["without_keypoints"]
+        if not self.conflicts:
+            del wire["conflicts"]
         return wire

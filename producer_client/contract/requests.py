@@ -16,10 +16,11 @@ from producer_client.words import (
     MAX_TOP_K,
     VERSION,
     Code,
+    ConflictState,
     Provenance,
 )
 
-_Item = TypeVar("_Item", "NewPhoto", "EmbedItem")
+_Item = TypeVar("_Item", "NewPhoto", "EmbedItem", "RejectItem")
 
 
 class Request(Message, frozen=True):
@@ -128,6 +129,56 @@ class Remove(Request, frozen=True):
 
 class Purge(Remove, frozen=True):
     """Remove, and erase what is stored of these photos: vectors, positions, metadata, and every copy in an index."""
+
+
+class Conflicts(Request, frozen=True):
+    """Photos whose position something contradicts, by rising id after `after_id`. `photo_ids`: of these alone.
+    `conflict_state` None: settled ones too."""
+
+    photo_ids: list[int] | None = None
+    conflict_state: ConflictState | None = ConflictState.OPEN
+    after_id: int = -1
+    limit: int = 100
+
+    def __post_init__(self) -> None:
+        if self.photo_ids is not None:
+            _check_batch("photo_ids", self.photo_ids)
+        if not 1 <= self.limit <= MAX_TOP_K:
+            raise BadRequest(Code.BAD_REQUEST, f"limit {self.limit} is not within 1 and {MAX_TOP_K}")
+
+
+class Confirm(Remove, frozen=True):
+    """The positions of these photos are right, whatever contradicts them: they are witnesses again."""
+
+
+class RejectItem(Message, frozen=True):
+    """A photo whose position is wrong. lat, lon: the right one, which a person vouches for."""
+
+    ref: str
+    photo_id: int
+    lat: float | None = None
+    lon: float | None = None
+
+    def check(self) -> None:
+        _check_ref(self.ref)
+        if not 0 <= self.photo_id < 2**63:
+            raise BadRequest(Code.BAD_REQUEST, f"photo_id {self.photo_id} is not a 64-bit row id")
+        if (self.lat is None) != (self.lon is None):
+            raise BadRequest(Code.BAD_COORDINATES, f"{self.ref}: give both lat and lon, or neither")
+        if self.lat is not None and self.lon is not None:
+            check_coordinates(self.lat, self.lon)
+
+
+class Reject(Request, frozen=True):
+    """`photos` holds RejectItem objects as plain JSON, each read on its own as in AddToIndex."""
+
+    photos: list[Any] = msgspec.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        _check_batch("photo_ids", self.photos)
+
+    def read_items(self) -> list[RejectItem | Refused]:
+        return _read_items(RejectItem, self.photos)
 
 
 class Search(Request, frozen=True):

@@ -15,6 +15,9 @@ from producer_client.words import (
     MAX_JSON_DEPTH,
     VERSION,
     Code,
+    ConflictState,
+    Doubt,
+    Mistake,
     PositionFrom,
     PositionIssue,
     Provenance,
@@ -27,6 +30,9 @@ _M = TypeVar("_M", bound="Message")
 #: may be of a later release.
 _WORDS: dict[str, type[StrEnum]] = {
     "code": Code,
+    "conflict_state": ConflictState,
+    "doubt": Doubt,
+    "mistake": Mistake,
     "position_from": PositionFrom,
     "position_issue": PositionIssue,
     "provenance": Provenance,

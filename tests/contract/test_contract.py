@@ -21,6 +21,14 @@ from producer_client.contract import (
     AddToIndex,
     Answer,
     Code,
+    Confirm,
+    Confirmed,
+    ConfirmReply,
+    Conflict,
+    Conflicts,
+    ConflictsReply,
+    ConflictState,
+    Doubt,
     Embed,
     Embedded,
     EmbedItem,
@@ -33,6 +41,7 @@ from producer_client.contract import (
     Locate,
     LocateReply,
     Message,
+    Mistake,
     Near,
     NewPhoto,
     Photo,
@@ -48,6 +57,10 @@ from producer_client.contract import (
     RebuildReply,
     RebuildRun,
     Refused,
+    Reject,
+    Rejected,
+    RejectItem,
+    RejectReply,
     Remove,
     Removed,
     RemoveReply,
@@ -111,6 +124,9 @@ by_type: dict[Any, st.SearchStrategy[Any]] = {
     Code: st.sampled_from(Code),
     Provenance: st.sampled_from(Provenance),
     Reason: st.sampled_from(Reason),
+    ConflictState: st.sampled_from(ConflictState),
+    Doubt: st.sampled_from(Doubt),
+    Mistake: st.sampled_from(Mistake),
     PositionFrom: st.sampled_from(PositionFrom),
     PositionIssue: st.sampled_from(PositionIssue),
 }
@@ -154,6 +170,12 @@ def new_photos(draw: st.DrawFn) -> NewPhoto:
     )
 
 
+@st.composite
+def reject_items(draw: st.DrawFn) -> RejectItem:
+    placed = draw(st.booleans())
+    return RejectItem(draw(names), draw(row_ids), draw(lats) if placed else None, draw(lons) if placed else None)
+
+
 strategies: dict[type[Message], st.SearchStrategy[Message]] = {
     Photo: photos,
     Point: st.builds(Point, lats, lons),
@@ -167,6 +189,15 @@ strategies: dict[type[Message], st.SearchStrategy[Message]] = {
     ),
     Remove: st.builds(Remove, photo_ids=st.lists(row_ids, min_size=1, max_size=5)),
     Purge: st.builds(Purge, photo_ids=st.lists(row_ids, min_size=1, max_size=5)),
+    Confirm: st.builds(Confirm, photo_ids=st.lists(row_ids, min_size=1, max_size=5)),
+    Conflicts: st.builds(
+        Conflicts,
+        photo_ids=st.none() | st.lists(row_ids, min_size=1, max_size=5),
+        conflict_state=st.none() | st.sampled_from(ConflictState),
+        limit=st.integers(1, contract.MAX_TOP_K),
+    ),
+    RejectItem: reject_items(),
+    Reject: st.builds(Reject, photos=st.lists(reject_items().map(RejectItem.to_wire), min_size=1, max_size=3)),
     EmbedText: st.builds(EmbedText, text=names.filter(str.strip)),
     TextVector: st.builds(TextVector, vector=st.lists(numbers, max_size=4), model_key=texts),
     Search: st.one_of(
@@ -186,6 +217,7 @@ strategies |= {
     for cls in (
         Request, EmbedItem, Locate, Fill, FillReply, RebuildIndex, Stats, Tick, Refused, Stored, Embedded,
         Removed, Purged, AddReply, EmbedReply, RemoveReply, PurgeReply, Hit, SearchReply,
+        Conflict, ConflictsReply, Confirmed, ConfirmReply, Rejected, RejectReply,
         Answer, LocateReply, RebuildReply, TickReply, RebuildRun, StatsReply, Failure,
     )
 }  # fmt: skip
@@ -597,6 +629,10 @@ ALWAYS_THERE = {
     AddReply: "outcomes model_key",
     Answer: "status",
     EmbedReply: "outcomes model_key dimension",
+    Confirmed: "ref photo_id seq",
+    ConfirmReply: "outcomes",
+    Conflict: "photo_id path lat lon provenance doubt conflict_state since photo_ids",
+    ConflictsReply: "conflicts open",
     Embedded: "ref content_sha256",
     Failure: "code message",
     FillReply: "after_id",
@@ -609,6 +645,8 @@ ALWAYS_THERE = {
     "device seconds kind recall_at_10 index_bytes",
     RebuildRun: "run_id state phase done total started_at finished_at summary error",
     Refused: "ref code message",
+    Rejected: "ref photo_id seq",
+    RejectReply: "outcomes",
     RemoveReply: "outcomes",
     Removed: "ref photo_id seq was_indexed",
     SearchReply: "hits generation seq model_key took_ms",
@@ -850,8 +888,16 @@ def test_a_document_in_the_metadata_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("cls", "field", "item"),
-    [(AddToIndex, "photos", {}), (Embed, "photos", {}), (Remove, "photo_ids", 1), (Purge, "photo_ids", 1)],
-    ids=["add", "embed", "remove", "purge"],
+    [
+        (AddToIndex, "photos", {}),
+        (Embed, "photos", {}),
+        (Remove, "photo_ids", 1),
+        (Purge, "photo_ids", 1),
+        (Confirm, "photo_ids", 1),
+        (Reject, "photos", {}),
+        (Conflicts, "photo_ids", 1),
+    ],
+    ids=["add", "embed", "remove", "purge", "confirm", "reject", "conflicts"],
 )
 def test_a_batch_is_neither_empty_nor_too_long(cls: type[Message], field: str, item: object) -> None:
     cls.from_wire({"v": 1, field: [item] * contract.MAX_PHOTOS_PER_MESSAGE})
@@ -1008,6 +1054,9 @@ def test_task_names_and_queues_are_a_public_contract() -> None:
             "add_to_index",
             "remove",
             "purge",
+            "conflicts",
+            "confirm",
+            "reject",
             "search",
             "locate",
             "rebuild_index",

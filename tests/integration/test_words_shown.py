@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from producer_client import Sightline
-from producer_client.contract import Code, PositionIssue, Provenance, Reason
+from producer_client.contract import Code, Doubt, PositionIssue, Provenance, Reason
 from tests.conftest import Scene, until, whole_stack
 from worker.joined import cli
 from worker.settings import Settings
@@ -55,7 +55,7 @@ NAMES = {
 COMMANDS = [
     (command.callback.__name__ if command.callback else "").replace("_", "-") for command in cli.registered_commands
 ]
-CODES = {word.value for words in (Code, PositionIssue, Provenance, Reason) for word in words}
+CODES = {word.value for words in (Code, Doubt, PositionIssue, Provenance, Reason) for word in words}
 
 
 def said_by(settings: Settings, *commands: list[str], **env: str) -> Iterator[tuple[list[str], int, str, str]]:
@@ -146,6 +146,11 @@ def every_command(photos: Path) -> list[list[str]]:
         ["add", good, "--lat", "100", "--lon", "1"],
         ["add"],
         ["add", good, "--x"],
+        ["conflicts"],
+        ["conflicts", "999999999", "--settled"],
+        ["confirm", "999999999"],
+        ["reject", "999999999"],
+        ["reject", "1", "2", "--lat", "1", "--lon", "1"],
         ["remove", "999999999"],
         ["purge", "999999999"],
         ["parked"],
@@ -240,6 +245,55 @@ def test_ids_that_nobody_knows_are_told_and_the_others_are_done(
         "removed" if verb == "remove" else "purged",
         "refused",
     ]
+
+
+def test_a_conflict_is_listed_and_settled_from_the_command_line(
+    stack: Stack, client: Sightline, scenes: list[Scene], photo_root: Path
+) -> None:
+    folder = photo_root / "conflicts with a long name of a folder of holidays in the mountains"
+    folder.mkdir()
+    ids = []
+    for n, lat in enumerate((55.70, -55.70)):
+        path = folder / f"castle {n}.jpg"
+        path.write_bytes(scenes[3].path.read_bytes() + b"conflict")
+        ids.append(str(client.add_to_index(path=str(path), lat=lat, lon=13.19, provenance="surveyed").photo_id))
+    reply = client.rebuild_index(timeout_s=60)
+    right, wrong = ids
+    commands = [
+        ["stats", "--json"],
+        ["conflicts", *ids],
+        ["conflicts", "--json"],
+        ["confirm", right],
+        ["conflicts", *ids, "--settled", "--limit", "1"],
+        ["reject", wrong, "999999999"],
+        ["reject", wrong, "--lat", "55.7", "--lon", "13.19", "--json"],
+        ["reject", wrong, "--lat", "55.7", "--lon", "13.19"],
+        ["conflicts", *ids],
+    ]
+
+    stats, shown, as_json, confirmed, rest, rejected, moved, again, none = said_by(stack.settings, *commands)
+    russian = list(said_by(stack.settings, ["conflicts", *ids, "--settled"], ["confirm", right], SIGHTLINE_LANG="ru"))
+
+    assert reply.suspended >= 2
+    assert json.loads(stats[2])["conflicts"] >= 2
+    for said in ("castle 0.jpg", "castle 1.jpg", "-55.700000", "12387 km away", "same_content: 2", "sightline confirm"):
+        assert said in shown[2], said
+    of_wrong = {one["photo_id"]: one for one in json.loads(as_json[2])["conflicts"]}[int(wrong)]
+    assert (of_wrong["doubt"], of_wrong["mistake"]) == ("same_content", "lat_sign")
+    assert (of_wrong["photo_ids"], of_wrong["conflict_state"]) == ([int(right)], "open")
+    assert (confirmed[1], "surveyed" in confirmed[2], "suspended" in confirmed[2]) == (0, True, False)
+    assert "confirmed" in rest[2]
+    assert "--limit 0" in rest[2]
+    assert (rejected[1], "something contradicts it" in " ".join(rejected[2].split())) == (1, True)
+    assert "unknown_photo" in rejected[2]
+    (outcome,) = json.loads(moved[2])["outcomes"]
+    assert (outcome["status"], outcome["lat"], outcome["provenance"]) == ("rejected", 55.7, "confirmed")
+    assert again[1] == 0
+    assert none[2].strip() == "no position of these photos is contradicted"
+    for _, _, out, _ in (shown, confirmed, rest, rejected, *russian):
+        assert not is_cut(out)
+    own = set(re.findall(r"[A-Za-z_]+", str(folder))) | {"castle", "jpg"}
+    assert [latin_words(out, own | set(COMMANDS)) for _, _, out, _ in russian] == [set(), set()]
 
 
 def test_refused_photos_are_listed_with_what_files_have_gone_and_tried_again(

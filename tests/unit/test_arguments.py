@@ -370,6 +370,16 @@ CALLS = [
     Call("embed_text", "text", ["a", np.str_("a")], "a", [*NO_TEXTS, " ", None], ("text",)),
     Call("remove", "photo_ids", IDS, [7], [*NO_IDS, None], ("photo_ids",)),
     Call("purge", "photo_ids", IDS, [7], [*NO_IDS, None], ("photo_ids",)),
+    Call("conflicts", "photo_ids", IDS, [7], NO_IDS, ("photo_ids",)),
+    Call("conflicts", "settled", [], None, NO_FLAGS),
+    Call("conflicts", "after_id", WHOLE, 7, NOT_WHOLE, ("after_id",)),
+    Call("conflicts", "limit", WHOLE, 7, [*NOT_WHOLE, 0], ("limit",)),
+    Call("confirm", "photo_ids", IDS, [7], [*NO_IDS, None], ("photo_ids",)),
+    Call("reject", "photo_ids", IDS, 7, [*NO_IDS, None], ("photos", 0, "photo_id")),
+    Call("reject", "lat", NUMBERS, 51.5, [*NO_NUMBERS, 91, None], ("photos", 0, "lat"), {"photo_ids": [1], "lon": 1.0}),
+    Call(
+        "reject", "lon", NUMBERS, 51.5, [*NO_NUMBERS, 181, None], ("photos", 0, "lon"), {"photo_ids": [1], "lat": 1.0}
+    ),
     Call("add_many", "progress", [], None, ["soon", 5, Hostile()], (), ONE),
     Call("add_many", "timeout_s", [], None, PATIENCE, (), ONE),
     Call("rebuild_index", "timeout_s", [], None, PATIENCE),
@@ -717,13 +727,17 @@ FIELDS: dict[str, list[str]] = {
     "locate": ["photo_id", "path", "url", "content", "threshold", "near", "min_seq", "timeout_s"],
     "remove": ["photo_ids", "timeout_s"],
     "purge": ["photo_ids", "timeout_s"],
+    "conflicts": ["photo_ids", "settled", "after_id", "limit", "timeout_s"],
+    "confirm": ["photo_ids", "timeout_s"],
+    "reject": ["photo_ids", "lat", "lon", "timeout_s"],
     "embed_text": ["text", "timeout_s"],
     "stats": ["timeout_s"],
     "rebuild_index": ["timeout_s"],
 }
 NEEDED: dict[str, dict[str, Any]] = {
     "add_to_index": PLACED, "embed": GIVEN, "search": GIVEN, "locate": GIVEN, "remove": {"photo_ids": [1]},
-    "purge": {"photo_ids": [1]}, "embed_text": {"text": "a"}, "stats": {}, "rebuild_index": {},
+    "purge": {"photo_ids": [1]}, "conflicts": {}, "confirm": {"photo_ids": [1]}, "reject": {"photo_ids": [1]},
+    "embed_text": {"text": "a"}, "stats": {}, "rebuild_index": {},
 }  # fmt: skip
 
 

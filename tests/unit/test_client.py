@@ -182,6 +182,8 @@ NAMES_7: dict[str, tuple[Callable[[Sightline], Handle[Any]], contract.Message]] 
         contract.RemoveReply([contract.Removed("1", 1, 7, True), contract.Removed("2", 2, 6, False)]),
     ),
     "purge": (lambda c: c.submit_purge(1), contract.PurgeReply([REFUSED, contract.Purged("1", 1, 7, True, [])])),
+    "confirm": (lambda c: c.submit_confirm(1), contract.ConfirmReply([REFUSED, contract.Confirmed("1", 1, 7)])),
+    "reject": (lambda c: c.submit_reject(1), contract.RejectReply([REFUSED, contract.Rejected("1", 1, 7)])),
     "search": (lambda c: c.submit_search(path="/a.jpg"), contract.SearchReply([], None, 7, "model@1", 1.0)),
     "locate": (lambda c: c.submit_locate(path="/a.jpg"), contract.LocateReply(ANSWER, None, 7, "model@1", 1.0)),
     "locating": (

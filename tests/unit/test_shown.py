@@ -28,13 +28,18 @@ from producer_client import NewPhoto, Pending, Photo, Provenance, Refused, Sight
 from producer_client.contract import (
     Answer,
     Code,
+    Conflict,
+    ConflictState,
+    Doubt,
     Hit,
+    Mistake,
     Point,
     PositionIssue,
     Purged,
     Reason,
     RebuildReply,
     RebuildRun,
+    Rejected,
     Removed,
     StatsReply,
 )
@@ -42,6 +47,7 @@ from producer_client.errors import Declined
 from worker import roots as roots_page
 from worker import unfit
 from worker.commands import parked, terminal
+from worker.commands.conflicts import conflicts_table, settled_table
 from worker.commands.doctor import backend_lines, backends_table, checks_table
 from worker.commands.index import generations_table, stats_table
 from worker.commands.moving import changes_table
@@ -487,6 +493,12 @@ MISUSED = {
     "refused --code bogus": "bogus is no code",
     "refused --limit -1": "--limit",
     "refused -- -1": "PHOTO_IDS",
+    "conflicts --limit -1": "--limit",
+    "confirm": "PHOTO_IDS",
+    "confirm x": "PHOTO_IDS",
+    "reject -- -1": "PHOTO_IDS",
+    "reject 1 --lat 1": "give both --lat and --lon",
+    "reject 1 2 --lat 1 --lon 1": "for a single photo",
     "purge": "PHOTO_IDS",
     "purge -- -1": "PHOTO_IDS",
     "purge 9223372036854775808": "PHOTO_IDS",
@@ -810,6 +822,10 @@ def test_every_table_is_whole_whatever_stands_in_it(
     answers = [
         asked(odd, f"{odd}.jpg", Answer(Answer.LOCATED, Point(-55.69846, -113.19511), 12.0, 1.0, evidence=[hit]))
     ]
+    conflict = Conflict(
+        1_234_567, path, -57.557574, -110.7498, Provenance.EXIF_GPS, Doubt.GPS_ELSEWHERE, ConflictState.REJECTED, at,
+        [2**63 - 1] * 8, Point(57.557574, 110.7498), 12_387_000.0, Mistake.BOTH_SIGNS,
+    )  # fmt: skip
     generation = PublishedGeneration(1234, odd, 10**6, 10**6, "exact", 0.9851, 0.9722, 512_300_000, at, "serving")
     tables = {
         "hits": hits_table("similar", [hit]),
@@ -822,6 +838,14 @@ def test_every_table_is_whole_whatever_stands_in_it(
         "backends": backends_table([Measured("onnxruntime-float32", 212.31, 1189.12, 0.99999, 1.0)]),
         "generations": generations_table([generation]),
         "report": report_table(odd, Report(photos=10**9)),
+        "conflicts": conflicts_table([conflict]),
+        "settled": settled_table(
+            [
+                Rejected(
+                    "photo 7", 2**63 - 1, 10**12, -57.557574, -110.7498, Provenance.FALLBACK, PositionIssue.SUSPENDED
+                )
+            ]
+        ),
         "removed": removed_table([Removed("photo 7", 2**63 - 1, 10**12, was_indexed=True)]),
         "purged": purged_table([Purged("photo 7", 2**63 - 1, 10**12, was_indexed=True, generations=list(range(50)))]),
     }
@@ -839,7 +863,7 @@ def test_every_table_is_whole_whatever_stands_in_it(
 
     for name, said in pages.items():
         assert fits(said.splitlines(), width), f"{name}\n{said}"
-        if name not in ("backends", "removed", "purged"):
+        if name not in ("backends", "conflicts", "settled", "removed", "purged"):
             assert not no_spaces(odd) - no_spaces(said), f"{name}\n{said}"
 
 

@@ -30,6 +30,7 @@ FIGURES = {
     "changed": to_say("files that have changed"),
     "gone": to_say("files that are gone"),
     "without_keypoints": to_say("pictures that the next rebuild looks at"),
+    "conflicts": to_say("positions that are contradicted"),
 }
 
 
@@ -156,6 +157,7 @@ def _rebuild_as_text(run: RebuildRun | None) -> str:
             "check": say("checking"),
             "embed": say("embedding"),
             "look": say("looking at pictures"),
+            "conflicts": say("looking for conflicts"),
             "train": say("training the index"),
             "write": say("writing the index"),
             "upload": say("uploading the index"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from producer_client.contract import PositionIssue, Stored
+from producer_client.contract import Doubt, Mistake, PositionIssue, Stored
 from worker.words import say
 
 
@@ -58,3 +58,35 @@ def issue_said(issue: PositionIssue) -> str:
             return say("its file has changed")
         case PositionIssue.FILE_GONE:
             return say("its file is gone")
+        case PositionIssue.SUSPENDED:
+            return say("something contradicts it")
+
+
+def doubt_said(doubt: Doubt) -> str:
+    match doubt:
+        case Doubt.SAME_CONTENT:
+            return say("the same file lies elsewhere, too")
+        case Doubt.SAME_PICTURE:
+            return say("copies of the picture lie elsewhere")
+        case Doubt.SHARED_POINT:
+            return say("many pictures of different things lie exactly here: a default?")
+        case Doubt.SEEN_ELSEWHERE:
+            return say("photos that show the same thing lie elsewhere")
+        case Doubt.GPS_ELSEWHERE:
+            return say("its GPS, and photos that show the same thing lie elsewhere")
+
+
+def mistake_said(mistake: Mistake) -> str:
+    match mistake:
+        case Mistake.LAT_SIGN:
+            return say("with the other sign of the latitude it fits")
+        case Mistake.LON_SIGN:
+            return say("with the other sign of the longitude it fits")
+        case Mistake.BOTH_SIGNS:
+            return say("with both signs turned it fits")
+        case Mistake.SWAPPED:
+            return say("with latitude and longitude exchanged it fits")
+        case Mistake.MINUTES_AS_DECIMALS:
+            return say("with its decimals read as minutes it fits")
+        case Mistake.OF_ANOTHER_PHOTO:
+            return say("it has the position of photos of something else")

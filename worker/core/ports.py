@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
-from producer_client.contract import Photo, RebuildRun
+from producer_client.contract import Code, ConflictState, Doubt, Photo, RebuildRun
+from worker.core.conflict import Claim, Contradiction, KnownConflict, Rejection
 from worker.core.keypoints import Keypoints
 from worker.core.types import (
     Built,
@@ -191,6 +192,40 @@ class StoredKeypoints(Protocol):
     def sweep(self) -> int: ...
 
 
+class StoredConflicts(Protocol):
+    """Photos whose position something contradicts."""
+
+    def claims(self, *, after_id: int, limit: int) -> list[Claim]: ...
+
+    def of_one_content(self) -> list[list[Claim]]: ...
+
+    def of_one_point(self, least: int) -> list[list[Claim]]: ...
+
+    def suspend(self, found: Sequence[Contradiction], *, model_key: str | None = None) -> set[int]: ...
+
+    def withdraw(self, photo_ids: Collection[int]) -> None: ...
+
+    def open_ids(self, doubts: Collection[Doubt]) -> set[int]: ...
+
+    def examined_up_to(self, model_key: str) -> int: ...
+
+    def note_examined(self, model_key: str, after_id: int) -> None: ...
+
+
+class Verdicts(Protocol):
+    """What people have said of conflicts."""
+
+    def known(
+        self, photo_ids: Collection[int] | None, state: ConflictState | None, *, after_id: int, limit: int
+    ) -> list[KnownConflict]: ...
+
+    def count_open(self) -> int: ...
+
+    def confirm(self, photo_ids: Collection[int]) -> dict[int, int | Code]: ...
+
+    def reject(self, rejections: Sequence[Rejection]) -> dict[int, int | Code]: ...
+
+
 class Log(Protocol):
     """What happened, in the order of the commits, and everything at one moment."""
 
@@ -281,6 +316,12 @@ class Store(Protocol):
 
     @property
     def log(self) -> Log: ...
+
+    @property
+    def conflicts(self) -> StoredConflicts: ...
+
+    @property
+    def verdicts(self) -> Verdicts: ...
 
     @property
     def attempts(self) -> Attempts: ...

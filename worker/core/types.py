@@ -90,7 +90,8 @@ class PhotoRow:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What the index knows of one photo. picture_hash: None where no worker has made it yet, or it was not asked."""
+    """What the index knows of one photo. picture_hash: None where no worker has made it yet, or it was not asked.
+    suspended: something contradicts its position, and nobody has confirmed it."""
 
     photo_id: int
     path: str | None
@@ -104,6 +105,7 @@ class Entry:
     picture_hash: bytes | None = None
     file_state: FileState | None = None
     position_from: PositionFrom | None = None
+    suspended: bool = False
 
 
 @dataclass(frozen=True, slots=True)

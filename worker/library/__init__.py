@@ -9,6 +9,7 @@ from worker.core.index_ports import Generations, LiveIndex
 from worker.core.ports import Decode, Encoder, FindKeypoints, PhotoSource, Store
 from worker.embedding import Embedding
 from worker.library.checking import Checking
+from worker.library.conflicts import Conflicts
 from worker.library.filling import Filling
 from worker.library.models import Models
 from worker.library.photos import Photos
@@ -16,6 +17,7 @@ from worker.library.quarantine import Quarantine
 from worker.library.questions import Questions
 from worker.library.rebuilding import Rebuilding
 from worker.library.statistics import Statistics
+from worker.library.suspecting import Suspecting
 from worker.settings import Settings
 
 
@@ -27,6 +29,8 @@ class Library:
     embedding: Embedding
     photos: Photos
     questions: Questions
+    conflicts: Conflicts
+    suspecting: Suspecting
     quarantine: Quarantine
     rebuilding: Rebuilding
     models: Models
@@ -76,11 +80,15 @@ class Library:
             quarantine=quarantine,
             page=settings.encode_batch,
         )
+        suspecting = Suspecting(
+            settings, encoder=encoder, conflicts=store.conflicts, vectors=store.vectors, change_log=store.log
+        )
         rebuilding = Rebuilding(
             settings,
             encoder=encoder,
             checking=Checking(files=store.files, source=source),
             filling=filling,
+            suspecting=suspecting,
             entries=store.entries,
             change_log=store.log,
             runs=store.runs,
@@ -99,6 +107,8 @@ class Library:
                 vectors=store.vectors,
                 live=live,
             ),
+            conflicts=Conflicts(settings, entries=store.entries, verdicts=store.verdicts),
+            suspecting=suspecting,
             quarantine=quarantine,
             rebuilding=rebuilding,
             models=Models(
@@ -116,6 +126,7 @@ class Library:
                 vectors=store.vectors,
                 # The queues without a prefix are for clients that take no field which they do not know.
                 keypoints=store.keypoints if geometry and settings.key_prefix else None,
+                verdicts=store.verdicts if settings.key_prefix else None,
                 published=store.generations,
                 runs=store.runs,
                 live=live,

@@ -129,13 +129,13 @@ class Photos:
 
     def remove_many(self, photo_ids: Sequence[int]) -> contract.RemoveReply:
         """Out of the index at once and for good. Removing twice is no error; an id that nobody knows is refused."""
-        _check_ids(photo_ids)
+        check_ids(photo_ids)
         removed = self._entries.remove_many(photo_ids)
         return contract.RemoveReply(
             outcomes=[
                 contract.Removed(f"photo {photo_id}", photo_id, *removed[photo_id])
                 if photo_id in removed
-                else _unknown(photo_id)
+                else unknown(photo_id)
                 for photo_id in dict.fromkeys(photo_ids)
             ]
         )
@@ -145,7 +145,7 @@ class Photos:
 
         An id that nobody knows is refused, and asks for no rebuild.
         """
-        _check_ids(photo_ids)
+        check_ids(photo_ids)
         purged = self._entries.purge_many(photo_ids)
         kept = [generation.number for generation in self._published.kept()]
         outcomes: list[contract.Purged | Refused] = []
@@ -156,7 +156,7 @@ class Photos:
                     contract.Purged(f"photo {photo_id}", photo_id, seq, was_indexed, generations=kept if held else [])
                 )
             else:
-                outcomes.append(_unknown(photo_id))
+                outcomes.append(unknown(photo_id))
         log.info("photos purged", extra={"photos": len(purged), "generations": len(kept)})
         return contract.PurgeReply(outcomes=outcomes)
 
@@ -255,12 +255,14 @@ def _in_order(items: Sequence[object], done: dict[str, T], refused: dict[str, Re
     return outcomes
 
 
-def _unknown(photo_id: int) -> Refused:
+def unknown(photo_id: int, ref: str = "") -> Refused:
+    """Of an id that nobody knows. ref: what the caller calls it."""
     message = f"photo {photo_id} is neither in the photos table nor in the index; nothing was done"
-    return Refused(f"photo {photo_id}", Code.UNKNOWN_PHOTO, message)
+    return Refused(ref or f"photo {photo_id}", Code.UNKNOWN_PHOTO, message)
 
 
-def _check_ids(photo_ids: Sequence[int]) -> None:
+def check_ids(photo_ids: Sequence[int]) -> None:
+    """Raises BadRequest for one that no row can have."""
     for photo_id in photo_ids:
         if not 0 <= photo_id < 2**63:
             raise BadRequest(Code.BAD_REQUEST, f"photo_id {photo_id} is not a 64-bit row id")

@@ -16,6 +16,7 @@ from worker.core.ports import Encoder, Entries, Log, Progress, PublishedGenerati
 from worker.errors import Permanent, Transient
 from worker.library.checking import Checking
 from worker.library.filling import Filling, Throttled
+from worker.library.suspecting import Suspecting
 from worker.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ class Rebuilding:
         encoder: Encoder,
         checking: Checking,
         filling: Filling,
+        suspecting: Suspecting,
         entries: Entries,
         change_log: Log,
         runs: Runs,
@@ -41,6 +43,7 @@ class Rebuilding:
         self._encoder = encoder
         self._checking = checking
         self._filling = filling
+        self._suspecting = suspecting
         self._entries = entries
         self._log = change_log
         self._runs = runs
@@ -48,8 +51,8 @@ class Rebuilding:
         self._files = files
 
     def rebuild(self, progress: Progress | None = None, *, filling: bool = False) -> contract.RebuildReply:
-        """Look at the files, embed what is missing or changed, look at pictures that nobody has looked at, write a
-        generation from one snapshot, publish it.
+        """Look at the files, embed what is missing or changed, look at pictures that nobody has looked at, look for
+        conflicts, write a generation from one snapshot, publish it.
 
         One at a time in the cluster: raises Permanent(already_running). Any failure leaves the old generation.
         """
@@ -101,6 +104,9 @@ class Rebuilding:
             if not filling:
                 self._filling.keypoints(note)
             trained = training.result()
+        # Before the snapshot, which says of each photo whether it is trusted. A model that is to take over has no say.
+        wanted = "conflicts" in self._settings.rungs and not filling
+        suspended = self._suspecting.look(note) if wanted else 0
         model_key = self._encoder.model_key
         number = self._published.reserve()
         with self._log.snapshot(model_key, self._encoder.dimension) as snapshot:
@@ -136,6 +142,8 @@ class Rebuilding:
             seconds=round(time.monotonic() - started, 3),
             unknown_files=0 if checked is None else checked.unknown,
             unknown_why=None if checked is None else checked.why,
+            # The queues without a prefix are for clients that take no field which they do not know.
+            suspended=suspended if self._settings.key_prefix else 0,
         )
 
     def _train(self) -> Any:

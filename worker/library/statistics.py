@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from producer_client import contract
 from worker.core.index_ports import LiveIndex
-from worker.core.ports import Encoder, Entries, PublishedGenerations, Runs, StoredKeypoints, StoredVectors
+from worker.core.ports import Encoder, Entries, PublishedGenerations, Runs, StoredKeypoints, StoredVectors, Verdicts
 from worker.embedding import Embedding
 
 
@@ -19,6 +19,7 @@ class Statistics:
         entries: Entries,
         vectors: StoredVectors,
         keypoints: StoredKeypoints | None,
+        verdicts: Verdicts | None,
         published: PublishedGenerations,
         runs: Runs,
         live: LiveIndex,
@@ -28,6 +29,7 @@ class Statistics:
         self._entries = entries
         self._vectors = vectors
         self._keypoints = keypoints
+        self._verdicts = verdicts
         self._published = published
         self._runs = runs
         self._live = live
@@ -67,4 +69,5 @@ class Statistics:
             gone=counts.gone,
             recall_at_10_at_least=at_least,
             without_keypoints=None if self._keypoints is None else self._keypoints.missing_count(),
+            conflicts=0 if self._verdicts is None else self._verdicts.count_open(),
         )

@@ -209,6 +209,8 @@ def _why_untrusted(hit: Hit) -> str:
             return "the camera states too large an error"
         case PositionIssue.DEFAULT_POINT:
             return "exactly 0, 0"
+        case PositionIssue.SUSPENDED:
+            return "something contradicts its position"
     if hit.lat is None or hit.provenance is None:
         return "without coordinates"
     return "derived by a detector" if hit.provenance is Provenance.DERIVED else "a fallback, not a place"

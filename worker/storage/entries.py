@@ -27,8 +27,9 @@ from producer_client.contract import Code, PositionFrom, Provenance
 from worker.core.types import Counts, Entry, FileState, Filter, NewEntry, Written
 from worker.core.vectors import Ids, Vector, from_bytes
 from worker.errors import Transient
+from worker.storage.conflicts import forget_conflicts
 from worker.storage.database import Database, hold
-from worker.storage.filters import has_metadata, is_within
+from worker.storage.filters import has_metadata, is_suspended, is_within
 from worker.storage.following import news
 from worker.storage.keypoints import keep_keypoints
 from worker.storage.log import ChangeLog
@@ -136,6 +137,7 @@ class Entries:
             )
             forget_contents(connection, kept.values())
             connection.execute(delete(attempts).where(attempts.c.photo_id.in_(ids)))
+            forget_conflicts(connection, ids)
             seqs = self._log.append(connection, ids)
             for photo_id in kept:
                 asked = {"seq": seqs[photo_id], "asked_at": func.now(), "erased_at": None, "generation": None}
@@ -313,7 +315,7 @@ class Entries:
         # A caller's address, as long as the row's own is what it was then.
         own = case((entries.c.row_address == self._rows.address, entries.c.own_address))
         return (
-            select(entries, p.c.address_data.label("of_row"), own.label("of_caller"))
+            select(entries, p.c.address_data.label("of_row"), own.label("of_caller"), is_suspended().label("suspended"))
             .join_from(entries, p, p.c.id == entries.c.photo_id, isouter=True)
             .where(entries.c.photo_id.in_(photo_ids))
         )
@@ -332,4 +334,5 @@ class Entries:
             position_error_m=row.position_error_m,
             file_state=None if row.file_state is None else FileState(row.file_state),
             position_from=None if row.position_from is None else PositionFrom(row.position_from),
+            suspended=row.suspended,
         )

@@ -6,21 +6,40 @@ import json
 from typing import Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, Connection, Select, cast, literal, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, cast, exists, func, literal, or_, select
 from sqlalchemy.dialects.postgresql import JSONB
 
 from producer_client.contract import Near
-from producer_client.words import TRUSTED
+from producer_client.words import TRUSTED, ConflictState
 from worker.core.circle import unit_sphere, within
 from worker.core.geo import bounding_box, distance_m
+from worker.core.position import ROUNDED_DEG
 from worker.core.types import Filter
 from worker.core.vectors import Ids
 from worker.storage import copying
-from worker.storage.tables import entries
+from worker.storage.tables import conflicts, entries
 
 
 def is_trusted() -> ColumnElement[bool]:
-    return entries.c.provenance.in_([provenance.value for provenance in sorted(TRUSTED)])
+    """By what the provenance is stored as, and no conflict speaks against it."""
+    return and_(entries.c.provenance.in_([provenance.value for provenance in sorted(TRUSTED)]), ~is_suspended())
+
+
+def is_suspended() -> ColumnElement[bool]:
+    """Whether something contradicts the position of an entry, and nobody has confirmed it."""
+    unconfirmed = conflicts.c.state != ConflictState.CONFIRMED.value
+    return exists().where(conflicts.c.photo_id == entries.c.photo_id, unconfirmed, is_about_entry())
+
+
+def is_about_entry() -> ColumnElement[bool]:
+    """Whether a conflict is about the position that the entry has now. What was found of another content says nothing
+    of this one; what a person has rejected of a photo is wrong whatever its file is."""
+    lon_apart = func.abs(conflicts.c.lon - entries.c.lon)
+    return and_(
+        func.abs(conflicts.c.lat - entries.c.lat) <= ROUNDED_DEG,
+        or_(lon_apart <= ROUNDED_DEG, lon_apart >= 360 - ROUNDED_DEG),
+        or_(conflicts.c.state == ConflictState.REJECTED.value, conflicts.c.content_sha256 == entries.c.content_sha256),
+    )
 
 
 def has_metadata(among: Filter) -> list[ColumnElement[bool]]:

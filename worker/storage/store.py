@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from worker.settings import Settings
 from worker.storage.attempts import Attempts
+from worker.storage.conflicts import Conflicts
 from worker.storage.database import Database
 from worker.storage.entries import Entries
 from worker.storage.files import Files
@@ -14,6 +15,7 @@ from worker.storage.models import Models
 from worker.storage.rows import Rows
 from worker.storage.runs import Runs
 from worker.storage.vectors import Vectors
+from worker.storage.verdicts import Verdicts
 
 
 class PostgresStore:
@@ -28,6 +30,8 @@ class PostgresStore:
         self.keypoints = KeptKeypoints(self.database)
         self.entries = Entries(self.database, self.rows, self.log)
         self.files = Files(self.database)
+        self.conflicts = Conflicts(self.database, settings)
+        self.verdicts = Verdicts(self.database, self.rows)
         self.attempts = Attempts(self.database, self.rows, self.vectors)
         self.generations = Generations(self.database)
         self.models = Models(self.database, self.vectors)

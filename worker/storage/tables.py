@@ -22,7 +22,7 @@ from sqlalchemy import (
     func,
     or_,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.types import NullType
 
 #: Stands for SIGHTLINE_DB_SCHEMA; the engine translates it.
@@ -96,6 +96,39 @@ entries = Table(
     Column("file_state_at", DateTime(timezone=True)),
     Column("removed", Boolean, nullable=False),
     Column("updated_at", DateTime(timezone=True), nullable=False),
+)
+
+#: What speaks against a photo's position, and what people have said of it. It is about the content and the point that
+#: the photo had then (see worker.storage.filters.is_suspended). A photo that is removed keeps it, one that is purged
+#: does not.
+conflicts = Table(
+    "conflicts",
+    metadata,
+    Column("photo_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("content_sha256", Text, nullable=False),
+    Column("lat", Double, nullable=False),
+    Column("lon", Double, nullable=False),
+    #: A Doubt, and a Mistake or NULL.
+    Column("doubt", Text, nullable=False),
+    Column("mistake", Text),
+    #: Photos that contradict it, and where they lie; NULL where that is no one place.
+    Column("other_ids", ARRAY(BigInteger), nullable=False),
+    Column("other_lat", Double),
+    Column("other_lon", Double),
+    #: A ConflictState.
+    Column("state", Text, nullable=False),
+    #: The model whose neighbours said so; NULL where none was asked.
+    Column("model_key", Text),
+    Column("found_at", DateTime(timezone=True), nullable=False),
+    Column("settled_at", DateTime(timezone=True)),
+)
+
+#: How far the look for conflicts has come, by model: a large library takes several nights.
+examined = Table(
+    "examined",
+    metadata,
+    Column("model_key", Text, primary_key=True),
+    Column("after_id", BigInteger, nullable=False),
 )
 
 #: The change log. The order of `seq` is the order of commits (see ChangeLog.append).
