@@ -183,7 +183,8 @@ class Settings(BaseSettings):
     """Seconds that a search waits for the write it was told to see, before it answers `stale`."""
     rungs: Rungs = ("places", "geometry", "calibration", "conflicts", "time")
     """What an answer stands on beside similarity: each of `places`, `geometry`, `calibration`, `conflicts` and `time`
-    can be left out. For `geometry` keypoints of every picture are kept in Postgres, 126 kB at the most."""
+    can be left out. For `geometry` keypoints of every picture are kept in Postgres, 126 kB at the most, and found as it
+    is added: a tenth of a second of a core. Left out for a large import, they are found by the next rebuild with it."""
     locate_neighbours: int = Field(default=8, ge=1)
     """Most similar trusted photos that are heard as witnesses."""
     locate_similarity_window: float = Field(default=0.1, ge=0)

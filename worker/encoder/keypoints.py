@@ -46,7 +46,7 @@ def keypoints(image: Image.Image) -> Keypoints:
 
 def find_keypoints(content: bytes, decoded: Decoded, *, side: int, max_megapixels: float) -> Keypoints:
     """The keypoints of a photo that was decoded for an encoder of this side. Where that took fewer pixels than are
-    looked at, and the file has more, it is decoded again: one photo in twenty.
+    looked at, and the file has more, it is decoded again.
 
     Raises PhotoRefusal.
     """
