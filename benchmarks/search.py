@@ -33,7 +33,7 @@ from worker.core.types import Filter
 from worker.core.vectors import Ids, Vector
 from worker.embedded import EmbeddedServers
 from worker.index import kinds, searching
-from worker.library.questions import CANDIDATES
+from worker.library.finding import CANDIDATES
 from worker.settings import Settings
 from worker.storage.store import PostgresStore
 from worker.storage.tables import entries

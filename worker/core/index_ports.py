@@ -11,7 +11,23 @@ from worker.core.types import Built, Filter, Neighbours
 from worker.core.vectors import Ids, Vector
 
 
-class LiveIndex(Protocol):
+class Searched(Protocol):
+    """An index as a search sees it."""
+
+    def catch_up(self, *, max_age_s: float = 0.0) -> int: ...
+
+    def search(
+        self,
+        query: Vector,
+        k: int,
+        *,
+        among: Filter | None = None,
+        exclude: Ids | None = None,
+        drop_copies: bool = False,
+    ) -> Neighbours: ...
+
+
+class LiveIndex(Searched, Protocol):
     """What a search sees: the published generation, and everything that happened since."""
 
     @property
@@ -32,21 +48,9 @@ class LiveIndex(Protocol):
     @property
     def recall_at_10(self) -> float | None: ...
 
-    def catch_up(self, *, max_age_s: float = 0.0) -> int: ...
-
     def follow(self, every_s: float) -> None: ...
 
     def settle(self, timeout_s: float = 60.0) -> None: ...
-
-    def search(
-        self,
-        query: Vector,
-        k: int,
-        *,
-        among: Filter | None = None,
-        exclude: Ids | None = None,
-        drop_copies: bool = False,
-    ) -> Neighbours: ...
 
 
 class Generations(Protocol):

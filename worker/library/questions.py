@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -15,28 +14,17 @@ from producer_client import contract
 from producer_client.contract import Code
 from worker.core.index_ports import LiveIndex
 from worker.core.ports import Encoder, Entries, StoredVectors
-from worker.core.types import Entry, Filter, Neighbours
-from worker.core.vectors import SAME_PIXELS, Ids, Vector, unit_query
+from worker.core.types import Filter, Neighbours
+from worker.core.vectors import Ids, Vector, unit_query
 from worker.embedding import Embedding
 from worker.errors import Permanent, PhotoRefusal, Stale
+from worker.library.finding import Finding, Looked
 from worker.logs import ms_since
-from worker.place.evidence import counts_as
-from worker.place.pictures import Look
 from worker.place.rule import Rule, answer, settled
 from worker.settings import Settings
 
 log = logging.getLogger(__name__)
 
-#: Hits of one look at the index, what it saw, and what each of them looks like.
-Looked = tuple[list[contract.Hit], Neighbours, dict[int, Look]]
-
-#: Photos asked of the index beyond those wanted: its rounded vectors may order near equals wrongly, and some may be
-#: gone from Postgres.
-CANDIDATES = 16
-#: Copies among the candidates that those beyond k make up for. More are left out of another look at the index, which
-#: asks for so many times more each time that it finds nothing but copies, up to a limit.
-FEW_COPIES = 4
-MORE, MOST_CANDIDATES = 4, 1_024
 #: Times as many photos that are looked at for trusted ones among them, before only those are compared.
 FIRST_LOOK = 4
 #: Times as many photos each time that too few of those that were looked at are evidence.
@@ -68,6 +56,7 @@ class Questions:
         self._entries = entries
         self._vectors = vectors
         self._live = live
+        self._finding = Finding(settings, encoder.model_key, entries=entries, index=live)
         self._met = Recent(MET_WORDS)
 
     def search(self, request: contract.Search) -> contract.SearchReply:
@@ -78,7 +67,7 @@ class Questions:
         if threshold is None:
             threshold = -1.0 if request.text is not None else contract.DEFAULT_THRESHOLD
         look = partial(
-            self._hits,
+            self._finding.hits,
             query,
             threshold=threshold,
             exclude=self._copies(content, own_id),
@@ -163,7 +152,9 @@ class Questions:
         k = 8 * rule.neighbours
         among = None if near is None else Filter(near)
         while True:
-            hits, seen, looks = self._hits(query, k=k, threshold=-1.0, among=among, exclude=exclude, drop_copies=True)
+            hits, seen, looks = self._finding.hits(
+                query, k=k, threshold=-1.0, among=among, exclude=exclude, drop_copies=True
+            )
             if len(hits) < k or settled(hits, rule, looks=looks):
                 return hits, seen, looks
             k *= WIDER
@@ -193,62 +184,6 @@ class Questions:
                 )
             time.sleep(MIN_SEQ_POLL_S)
 
-    def _hits(
-        self,
-        query: Vector,
-        *,
-        k: int,
-        threshold: float,
-        among: Filter | None,
-        exclude: Ids,
-        drop_copies: bool,
-    ) -> Looked:
-        """The index proposes, Postgres decides: similarities are those of the stored vectors, and a photo that is not
-        there or does not pass the filter any more is gone, whatever this process has seen of it. Where nothing is
-        left, or much is gone, the index looks once at what it has not heard of yet: nobody is told of an empty one
-        that is not."""
-        caught_up = False
-        spare = CANDIDATES
-        while True:
-            found = self._live.search(query, k + spare, among=among, exclude=exclude, drop_copies=drop_copies)
-            known = self._entries.known(found.ids.tolist(), self._encoder.model_key, among)
-            similarity = {photo_id: float(vector @ query) for photo_id, (_, vector) in known.items()}
-            copies = [photo_id for photo_id, cosine in similarity.items() if drop_copies and cosine >= SAME_PIXELS]
-            gone = len(found.ids) - len(known)
-            if len(copies) > FEW_COPIES:
-                exclude = np.concatenate([exclude, np.array(copies, dtype=np.int64)])
-                spare = min(MORE * spare, MOST_CANDIDATES) if len(copies) == len(known) else spare
-                continue
-            if (len(known) == len(copies) or gone > spare) and not caught_up:
-                self._live.catch_up()
-                caught_up = True
-                continue
-            others = known.keys() - copies
-            best = sorted(others, key=lambda photo_id: (-similarity[photo_id], photo_id))[:k]
-            hits = [self._hit(known[i][0], similarity[i]) for i in best if similarity[i] >= threshold]
-            return hits, found, {i: Look(known[i][1], known[i][0].picture_hash) for i in best}
-
-    def _hit(self, entry: Entry, similarity: float) -> contract.Hit:
-        settings = self._settings
-        provenance, issue = counts_as(
-            entry, agree_m=settings.locate_agree_m, stale_files_count=settings.stale_files_count
-        )
-        return contract.Hit(
-            photo_id=entry.photo_id,
-            similarity=round(similarity, 6),
-            path=entry.path,
-            lat=entry.lat,
-            lon=entry.lon,
-            provenance=provenance,
-            address=_shown(entry, "address", entry.address),
-            metadata=_shown(entry, "metadata", entry.metadata),
-            content_sha256=entry.content_sha256,
-            position_error_m=entry.position_error_m,
-            position_issue=issue,
-            # The queues without a prefix are for clients that take no field which they do not know.
-            position_from=entry.position_from if settings.key_prefix else None,
-        )
-
 
 class Recent:
     """The last so many words that were added. Threads may share it."""
@@ -266,16 +201,6 @@ class Recent:
             self._words[word] = None
             if len(self._words) > self._size:
                 del self._words[next(iter(self._words))]
-
-
-def _shown(entry: Entry, name: str, value: Any) -> Any:
-    """As it is, or nothing where it is more than a reply bears: rows are the backend's, and have what it likes."""
-    if value is None or contract.is_bearable(value):
-        return value
-    log.warning(
-        "left out of a reply", extra={"photo_id": entry.photo_id, "what": name, "why": "too deep, too large or no JSON"}
-    )
-    return None
 
 
 def _is_trusted(hit: contract.Hit) -> bool:
