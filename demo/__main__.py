@@ -25,7 +25,7 @@ from rich.markup import escape
 from demo import scenes
 from demo.folders import Case, Split, read_folder, split
 from demo.scenes import write_scenes
-from demo.shown import Asked, asked_table, found_by_words_table, noted, places_table, similar_table
+from demo.shown import Asked, asked_table, example_shown, found_by_words_table, noted, places_table, similar_table
 from demo.words import say
 from producer_client import BadRequest, Pending, PhotoRefused, Refused, Sightline, SightlineError
 from producer_client.contract import Code
@@ -117,7 +117,7 @@ def _run(arguments: argparse.Namespace, started: float) -> dict[str, Any]:
                 rebuilt = wait_for_rebuild(client, progress, 600.0)
             out.print(noted(say("index"), "\n".join(rebuild_lines(rebuilt))))
             asked = _locate(client, parts)
-            for shown in (*asked_table(asked, single=parts.single), *places_table(asked)):
+            for shown in (*asked_table(asked, single=parts.single), *places_table(asked), *example_shown(asked)):
                 out.print(shown)
             p50_ms = _search(client, [a.case for a in asked if not a.unseen])
             dead = [process for process in stack.processes if process.exit_code is not None]

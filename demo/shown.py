@@ -15,7 +15,7 @@ from demo.folders import Case
 from demo.words import say
 from producer_client.contract import DEFAULT_THRESHOLD, Answer, Hit, Reason
 from producer_client.language import to_say
-from worker.commands.questions import hits_table
+from worker.commands.questions import answer_shown, confidence_said, hits_table
 from worker.commands.tables import PathShown, Table
 from worker.core.geo import distance_m
 
@@ -28,6 +28,11 @@ REASONS: Mapping[Reason, str] = {
     Reason.NO_TRUSTED_EVIDENCE: to_say("no evidence to trust"),
     Reason.TOO_FEW_WITNESSES: to_say("too few witnesses"),
     Reason.NEIGHBOURS_DISAGREE: to_say("neighbours disagree"),
+    Reason.LOOK_ALIKE_PLACES: to_say("look-alike places"),
+    Reason.UNVERIFIED: to_say("not verified"),
+    Reason.ONLY_OWN_COPIES: to_say("only its own copies"),
+    Reason.OUTSIDE_COVERAGE: to_say("outside coverage"),
+    Reason.NO_PLACE_IN_PICTURE: to_say("no place in it"),
 }
 
 
@@ -61,8 +66,8 @@ def asked_table(asked: Sequence[Asked], *, single: bool) -> Iterator[RenderableT
     table.add_column(say("place, photo"))
     table.add_column(say("answer"))
     table.add_column(say("error"), no_wrap=True, justify="right")
-    table.add_column(say("witnesses"), justify="right")
-    table.add_column(say("best"), no_wrap=True, justify="right")
+    table.add_column(say("for it"), justify="right")
+    table.add_column(say("against"), justify="right")
     place = None
     for a in (*asked[: SHOWN // 2], *asked[SHOWN // 2 :][-SHOWN // 2 :]):
         if a.case.place != place:
@@ -72,10 +77,10 @@ def asked_table(asked: Sequence[Asked], *, single: bool) -> Iterator[RenderableT
         evidence, point = a.answer.evidence, a.answer.point
         table.add_row(
             PathShown(Path(a.case.path).name),
-            f"[green]{point.lat:.5f}, {point.lon:.5f}[/]" if point else f"[yellow]{_why(a.answer)}[/]",
+            f"[green]{point.lat:.5f}, {point.lon:.5f}[/]\n{_sure(a.answer)}" if point else _why_not(a.answer),
             _error(a),
-            str(len(evidence)) if a.answer.located else "",
-            f"{evidence[0].similarity:.2f}" if evidence else "",
+            _witness(evidence[0] if evidence else None),
+            _witness(a.answer.contrary),
         )
     yield table
     if len(asked) > SHOWN:
@@ -128,10 +133,31 @@ def _caption(asked: Sequence[Asked]) -> str | None:
     return say("* a place that the index has never seen") if any(a.unseen for a in asked) else None
 
 
-def _why(answer: Answer) -> str:
+def example_shown(asked: Sequence[Asked]) -> Iterator[RenderableType]:
+    """The first answer in full, with what speaks for it and against it."""
+    for a in (one for one in asked if one.answer.located):
+        yield say("[bold]{photo}[/], in full:", photo=escape(str(Path(a.case.path).name)))
+        yield from answer_shown(a.answer)
+        return
+
+
+def _why_not(answer: Answer) -> str:
     # One of a later release is known by its code alone.
     known = None if answer.reason is None else REASONS.get(answer.reason)
-    return str(answer.reason) if known is None else say(known)
+    return f"[yellow]{answer.reason if known is None else say(known)}[/]"
+
+
+def _sure(answer: Answer) -> str:
+    """How near it claims to be, and how sure of that it is."""
+    near = say("within {radius_m:.0f} m", radius_m=answer.radius_m or 0.0)
+    return f"[dim]{near}, {confidence_said(answer)}[/]"
+
+
+def _witness(hit: Hit | None) -> str:
+    """What a photo shows of the one that was asked for: points in common, or else its similarity."""
+    if hit is None:
+        return ""
+    return f"{hit.similarity:.2f}" if hit.inliers is None else str(hit.inliers)
 
 
 def _place(asked: Asked) -> PathShown:

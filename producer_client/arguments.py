@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 from producer_client import plain
 from producer_client.contract import EmbedItem, Near, NewPhoto, Photo, Refused
 from producer_client.errors import BadRequest
-from producer_client.words import Code, Provenance
+from producer_client.words import Code, Policy, Provenance
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -76,6 +76,13 @@ def provenance_given(given: object) -> Provenance:
     if named not in set(Provenance):
         raise BadRequest(Code.BAD_REQUEST, f"provenance {plain.shown(named)} is not one of {', '.join(Provenance)}")
     return Provenance(named)
+
+
+def policy_given(given: object) -> Policy:
+    named = plain.text("policy", given)
+    if named not in set(Policy):
+        raise BadRequest(Code.BAD_REQUEST, f"policy {plain.shown(named)} is not one of {', '.join(Policy)}")
+    return Policy(named)
 
 
 def near_of(given: Near | Mapping[str, float] | None) -> Near | None:
@@ -171,6 +178,7 @@ TAKEN: Mapping[str, Callable[[Any], Any]] = {
     "photo": _photo,
     "near": _near,
     "provenance": provenance_given,
+    "policy": policy_given,
     "timeout_s": _patience,
     "progress": _progress,
 }

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from producer_client.contract import Answer, Code, Provenance, check_coordinates
+from producer_client.contract import Answer, Code, ConfidenceKind, Provenance, check_coordinates
 from producer_client.errors import BadRequest
 from producer_client.language import Language, explained, meaning, say, to_say
 from producer_client.positions import at_default_point
@@ -123,7 +123,13 @@ _STATUSES: Mapping[Status, str] = {
     Status.NOTHING: to_say("➖ Nothing found"),
     Status.FAILED: to_say("❌ Failed"),
 }
-_VOTES = to_say("Share of similar photos' votes: {share:.0%}")
+#: By its kind, what Sightline's confidence is.
+_KINDS: Mapping[str, str] = {
+    ConfidenceKind.PROBABILITY: to_say("Probability: {share:.0%}"),
+    ConfidenceKind.UNCALIBRATED: to_say("Strength, not calibrated: {share:.0%}"),
+    ConfidenceKind.VOTE_SHARE: to_say("Share of similar photos' votes: {share:.0%}"),
+    ConfidenceKind.COSINE: to_say("Similarity, no confidence: {share:.0%}"),
+}
 _CONFIDENCE = to_say("Confidence, as it says: {share:.0%}")
 
 
@@ -135,7 +141,8 @@ def _said(finding: Finding, language: Language) -> list[str]:
         lines.append(say("(similarity: {similarity:.2f})", language, similarity=matches[0]["similarity"]))
     else:
         lines += _wrapped(_message(finding, language))
-    return lines + _confidence(finding, language) + _error(finding, language)
+    lines += _confidence(finding, language) + _error(finding, language)
+    return lines + _witnesses(finding.answer, language)
 
 
 def _result(best: Finding | None, language: Language) -> list[str]:
@@ -157,10 +164,31 @@ def _message(finding: Finding, language: Language) -> str:
 
 
 def _confidence(finding: Finding, language: Language) -> list[str]:
-    """Of Sightline's, what it is a share of: no accuracy that somebody has measured."""
+    """Of Sightline's, what it is: only a probability is an accuracy that somebody has measured."""
     if finding.confidence is None:
         return []
-    return [say(_CONFIDENCE if finding.answer is None else _VOTES, language, share=finding.confidence)]
+    said = _KINDS.get(finding.confidence_kind or "", _CONFIDENCE)
+    return [say(said, language, share=finding.confidence), *_radius(finding, language)]
+
+
+def _radius(finding: Finding, language: Language) -> list[str]:
+    answer = finding.answer
+    if answer is None or answer.radius_m is None:
+        return []
+    return [say("Within: {radius_m:.0f} m", language, radius_m=answer.radius_m)]
+
+
+def _witnesses(answer: Answer | None, language: Language) -> list[str]:
+    """Points in common with the best photo for the answer and against it, where they were compared."""
+    lines = []
+    if answer is not None and answer.evidence and answer.evidence[0].inliers is not None:
+        lines.append(say("Points in common: {points}", language, points=answer.evidence[0].inliers))
+    if answer is not None and answer.contrary is not None:
+        hit = answer.contrary
+        lines.append(say("Against it: photo {photo_id}", language, photo_id=hit.photo_id))
+        if hit.inliers is not None:
+            lines.append(say("(points in common: {points})", language, points=hit.inliers))
+    return [wrapped for line in lines for wrapped in _wrapped(line)]
 
 
 def _error(finding: Finding, language: Language) -> list[str]:

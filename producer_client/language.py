@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from producer_client.contract import Answer, Code, Reason
+from producer_client.contract import Answer, Code, ConfidenceKind, Reason
 
 PACKAGE = Path(__file__).parent
 #: Under which gettext context a catalogue has what the codes mean.
@@ -57,6 +57,19 @@ REASONS: Mapping[Reason, str] = {
     Reason.NO_TRUSTED_EVIDENCE: to_say("similar photos are known, but none with coordinates to trust"),
     Reason.TOO_FEW_WITNESSES: to_say("too few photos speak for this place"),
     Reason.NEIGHBOURS_DISAGREE: to_say("similar photos lie in different places"),
+    Reason.LOOK_ALIKE_PLACES: to_say("several places look like it: a photo from another side may tell them apart"),
+    Reason.UNVERIFIED: to_say("similar photos are known, but it is not sure that they show the same place"),
+    Reason.ONLY_OWN_COPIES: to_say("nothing is known but the photo itself and copies of it"),
+    Reason.OUTSIDE_COVERAGE: to_say("no photo is known where it was looked for"),
+    Reason.NO_PLACE_IN_PICTURE: to_say("the picture shows no place: it is blank, a document or a screenshot"),
+}
+
+
+#: By the kind of its confidence, what an answer rests on.
+_LOCATED: Mapping[ConfidenceKind, str] = {
+    ConfidenceKind.PROBABILITY: to_say("trusted photos that speak for it: {count}, within {radius_m:.0f} m"),
+    ConfidenceKind.UNCALIBRATED: to_say("trusted photos that show the same: {count}, within {radius_m:.0f} m"),
+    ConfidenceKind.COSINE: to_say("the position of the most similar photo"),
 }
 
 
@@ -66,9 +79,5 @@ def explained(answer: Answer, language: Language | None = None) -> str:
         # One of a later release is explained by its worker.
         known = REASONS.get(answer.reason)
         return answer.message if known is None else say(known, language)
-    return say(
-        "{count} trusted photos agree within {radius_m:.0f} m",
-        language,
-        count=len(answer.evidence),
-        radius_m=answer.radius_m or 0.0,
-    )
+    said = _LOCATED.get(answer.confidence_kind, to_say("{count} trusted photos agree within {radius_m:.0f} m"))
+    return say(said, language, count=len(answer.evidence), radius_m=answer.radius_m or 0.0)

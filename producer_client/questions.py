@@ -74,17 +74,20 @@ class QuestionVerbs(Connection):
         threshold: float | None = None,
         near: contract.Near | Mapping[str, float] | None = None,
         min_seq: int | None = None,
+        policy: contract.Policy | str | None = None,
         timeout_s: float | None = None,
     ) -> Handle[contract.LocateReply]:
         """Where was it taken? `.answer` is located with point, radius and evidence, or abstained with a reason.
 
-        min_seq: the write that must have been seen, `session` unless given. timeout_s: a worker that comes to it later
-        drops it. Give more than the default 60 where nobody waits.
+        min_seq: the write that must have been seen, `session` unless given. policy: "guide" is the guide's rule, for
+        comparison. timeout_s: a worker that comes to it later drops it. Give more than the default 60 where nobody
+        waits.
         """
         request = contract.Locate(
             photo=photo_of(photo_id, path, url, content),
             threshold=threshold,
             near=near_of(near),
+            policy=None if policy is None else contract.Policy(policy),
             **self._seen(min_seq),
         )
         return self._send(

@@ -162,6 +162,26 @@ class Reason(_Growing):
     NO_TRUSTED_EVIDENCE = "no_trusted_evidence"
     TOO_FEW_WITNESSES = "too_few_witnesses"
     NEIGHBOURS_DISAGREE = "neighbours_disagree"
+    LOOK_ALIKE_PLACES = "look_alike_places"  #: another place shows nearly as much of it
+    UNVERIFIED = "unverified"  #: similar photos show other things, point by point
+    ONLY_OWN_COPIES = "only_own_copies"  #: nothing is known but the photo itself and copies of it
+    OUTSIDE_COVERAGE = "outside_coverage"  #: no photo is known where it was asked to look
+    NO_PLACE_IN_PICTURE = "no_place_in_picture"  #: a blank frame, a document, a screenshot
+
+
+class ConfidenceKind(_Growing):
+    """What the confidence of an answer is."""
+
+    PROBABILITY = "probability"  #: that the photo was taken within the radius, learnt from this library's own photos
+    UNCALIBRATED = "uncalibrated"  #: orders answers, and promises nothing
+    VOTE_SHARE = "vote_share"  #: of similar photos, where none could be compared point by point
+    COSINE = "cosine"  #: the similarity of the most similar photo, as the guide shows it
+
+
+class Policy(StrEnum):
+    """Another rule to locate by than ours."""
+
+    GUIDE = "guide"  #: the most similar photo's position from a cosine of 0.75 on, for comparison
 
 
 class PositionFrom(_Growing):

@@ -144,6 +144,10 @@ class Embedding:
         """Photos that went through the model."""
         return self._batcher.computed
 
+    def picture_hash(self, content: str) -> bytes | None:
+        """Of a photo that was decoded by this process lately."""
+        return self._looks.hash_of(content)
+
     def close(self) -> None:
         """End the threads when what they have taken is done."""
         for pool in self._pools.values():

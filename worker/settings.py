@@ -197,6 +197,9 @@ class Settings(BaseSettings):
     """Witnesses that must agree. One photo alone has nobody to agree with."""
 
     # -- the nightly rebuild
+    locate_pairs: int = Field(default=20, ge=1)
+    """Pictures that a photo is compared with by keypoints at the most, some milliseconds each; up to three of a place.
+    With 8 of them a look-alike place is missed now and then."""
     rebuild_at: str = Field(default="03:00", pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
     """Time of the nightly rebuild, HH:MM in UTC. A missed night is made up at the next tick, a failed one
     within a quarter of an hour."""

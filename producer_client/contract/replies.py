@@ -8,7 +8,16 @@ import msgspec
 
 from producer_client.contract.values import Point, Refused
 from producer_client.contract.wire import Outcome, Reply
-from producer_client.words import ConflictState, Doubt, Mistake, PositionFrom, PositionIssue, Provenance, Reason
+from producer_client.words import (
+    ConfidenceKind,
+    ConflictState,
+    Doubt,
+    Mistake,
+    PositionFrom,
+    PositionIssue,
+    Provenance,
+    Reason,
+)
 
 
 class Stored(Outcome, frozen=True):
@@ -169,13 +178,11 @@ class Hit(Reply, frozen=True):
     position_error_m: float | None = None  #: metres, as the camera states it
     position_issue: PositionIssue | None = None  #: why its position is no evidence, whatever its provenance was
     position_from: PositionFrom | None = None  #: who has said its position; None of one that an earlier release stored
+    inliers: int | None = None  #: points that it has in common with the photo asked about; None where not compared
 
     def to_wire(self) -> dict[str, Any]:
-        """Without `position_from` where it says nothing: clients of the release before it take no field more."""
-        wire = super().to_wire()
-        if self.position_from is None:
-            del wire["position_from"]
-        return wire
+        """Without what says nothing of the later fields: clients of the release before them take no field more."""
+        return _without_nothing(super().to_wire(), "position_from", "inliers")
 
 
 class SearchReply(Reply, frozen=True):
@@ -191,18 +198,21 @@ class SearchReply(Reply, frozen=True):
 class Answer(Reply, frozen=True):
     """`located` with point, radius and evidence, or `abstained` with a reason and a sentence.
 
-    `confidence` is the share of the witnesses' votes that fell on this point (`confidence_kind = "vote_share"`).
-    It is not calibrated: 0.9 does not mean right nine times out of ten.
+    What `confidence` is, `confidence_kind` says: only a `probability` says how often such answers are right.
+    `evidence` speaks for the answer, or for what is the likeliest; `contrary` is the photo that speaks most for another
+    place. `timings_ms`: what took how long, in the worker.
     """
 
     status: str
     point: Point | None = None
     radius_m: float | None = None
     confidence: float | None = None
-    confidence_kind: str = "vote_share"
+    confidence_kind: ConfidenceKind = ConfidenceKind.VOTE_SHARE
     reason: Reason | None = None
     message: str = ""
     evidence: list[Hit] = msgspec.field(default_factory=list)
+    contrary: Hit | None = None
+    timings_ms: dict[str, float] = msgspec.field(default_factory=dict)
 
     LOCATED: ClassVar[str] = "located"
     ABSTAINED: ClassVar[str] = "abstained"
@@ -210,6 +220,9 @@ class Answer(Reply, frozen=True):
     @property
     def located(self) -> bool:
         return self.status == self.LOCATED
+
+    def to_wire(self) -> dict[str, Any]:
+        return _without_nothing(super().to_wire(), "contrary", "timings_ms")
 
 
 class LocateReply(Reply, frozen=True):
@@ -317,3 +330,7 @@ class StatsReply(Reply, frozen=True):
         if not self.conflicts:
             del wire["conflicts"]
         return wire
+
+
+def _without_nothing(wire: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in wire.items() if name not in names or value not in (None, {})}

@@ -17,6 +17,7 @@ from producer_client.words import (
     VERSION,
     Code,
     ConflictState,
+    Policy,
     Provenance,
 )
 
@@ -229,13 +230,14 @@ class Search(Request, frozen=True):
 
 class Locate(Request, frozen=True):
     """Where was `photo` taken? `near` restricts the evidence to a circle that the caller already knows. `min_seq` and
-    `heard` as in Search."""
+    `heard` as in Search. `policy`: another rule than ours."""
 
     photo: Photo | None = None
     threshold: float | None = None
     near: Near | None = None
     min_seq: int = 0
     heard: str | None = None
+    policy: Policy | None = None
 
     def __post_init__(self) -> None:
         if self.photo is None:

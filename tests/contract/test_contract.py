@@ -21,6 +21,7 @@ from producer_client.contract import (
     AddToIndex,
     Answer,
     Code,
+    ConfidenceKind,
     Confirm,
     Confirmed,
     ConfirmReply,
@@ -46,6 +47,7 @@ from producer_client.contract import (
     NewPhoto,
     Photo,
     Point,
+    Policy,
     PositionFrom,
     PositionIssue,
     Provenance,
@@ -121,7 +123,10 @@ by_type: dict[Any, st.SearchStrategy[Any]] = {
     str: texts,
     Any: json_values,
     dict[str, Any]: json_objects,
+    dict[str, float]: st.dictionaries(names, numbers, max_size=3),
     Code: st.sampled_from(Code),
+    ConfidenceKind: st.sampled_from(ConfidenceKind),
+    Policy: st.sampled_from(Policy),
     Provenance: st.sampled_from(Provenance),
     Reason: st.sampled_from(Reason),
     ConflictState: st.sampled_from(ConflictState),
@@ -443,7 +448,11 @@ def test_a_fault_deep_inside_keeps_its_code() -> None:
         (Search, {"v": 1, "text": "a", "near": []}, "Search.near must be an object or null, not a list"),
         (Point, {"lat": HUGE, "lon": 0}, "Point.lat: number out of range"),
         (Locate, {"v": 1, "photo": {"size": 3}}, "Locate.photo has no field 'size'"),
-        (Locate, {"v": 1, "size": 3}, "Locate has no field 'size'; it has v, photo, threshold, near, min_seq, heard"),
+        (
+            Locate,
+            {"v": 1, "size": 3},
+            "Locate has no field 'size'; it has v, photo, threshold, near, min_seq, heard, policy",
+        ),
         (AddReply, {"outcomes": [{"status": "stored"}], "model_key": "m"}, "AddReply.outcomes[0] lacks 'ref'"),
         (AddReply, {"outcomes": [{}], "model_key": "m"}, "AddReply.outcomes[0] lacks 'status'"),
         (
@@ -687,7 +696,9 @@ def test_a_newer_client_reads_an_older_workers_reply() -> None:
     assert required == {cls: names.split() for cls, names in ALWAYS_THERE.items()}
 
 
-@pytest.mark.parametrize("cls", [Code, Reason, PositionFrom, PositionIssue], ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize(
+    "cls", [Code, Reason, ConfidenceKind, PositionFrom, PositionIssue], ids=lambda cls: cls.__name__
+)
 def test_a_word_of_a_later_release_is_kept_as_it_is(cls: type[StrEnum]) -> None:
     later = cls("of_a_later_release")
 
@@ -1042,6 +1053,11 @@ def test_the_reasons_are_a_closed_set() -> None:
         "no_trusted_evidence",
         "too_few_witnesses",
         "neighbours_disagree",
+        "look_alike_places",
+        "unverified",
+        "only_own_copies",
+        "outside_coverage",
+        "no_place_in_picture",
     }
 
 

@@ -789,7 +789,7 @@ def test_locate_can_be_kept_to_a_circle(library: Library, scenes: list[Scene]) -
         Locate(photo=Photo(path=str(query.path)), near=Near(query.lat, query.lon, 500))
     ).answer
 
-    assert elsewhere.reason is Reason.NOTHING_SIMILAR
+    assert elsewhere.reason is Reason.OUTSIDE_COVERAGE
     assert here.located
 
 

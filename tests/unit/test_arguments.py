@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from producer_client import BadRequest, Code, EmbedItem, Near, NewPhoto, Photo, Refused, Sightline, contract
 from producer_client.compat import CLIPSimilarityService
-from producer_client.contract import Message
+from producer_client.contract import Message, Policy
 
 JPEG = b"\xff\xd8\xff bytes"
 ID = uuid.UUID(int=7)
@@ -178,6 +178,7 @@ NOT_WHOLE = [
 FLAGS = [True, np.bool_(True), 1, np.int64(1)]
 METHODS: list[Any] = ["exif_gps", Method.GPS, contract.Provenance.EXIF_GPS, np.str_("exif_gps")]
 NO_METHODS: list[Any] = ["gps", "EXIF_GPS", Floor.THIRD, 5, [], {}, None, Hostile()]
+NO_POLICIES = [given for given in NO_METHODS if given is not None]
 NO_FLAGS = ["true", "yes", 2, math.nan, DAY, [], np.array([True]), Hostile(), object()]
 PATHS = ["/a.jpg", Path("/a.jpg"), np.str_("/a.jpg"), b"/a.jpg"]
 NO_PATHS = [5, 5.0, True, DAY, ID, [], {"a": 1}, "", "a\0b", "\ud800", Hostile(), object()]
@@ -361,6 +362,7 @@ CALLS = [
     Call("add_to_index", "lon", NUMBERS, 51.5, [*NO_NUMBERS, 181, None], ("photos", 0, "lon"), PLACED),
     Call("add_to_index", "provenance", METHODS, "exif_gps", NO_METHODS, ("photos", 0, "provenance"), PLACED),
     Call("add_to_index", "update_row", FLAGS, True, NO_FLAGS, ("photos", 0, "update_row"), GIVEN),
+    Call("locate", "policy", ["guide", np.str_("guide"), Policy.GUIDE], "guide", NO_POLICIES, ("policy",), GIVEN),
     Call("embed", "return_vector", FLAGS, True, NO_FLAGS, ("return_vectors",), GIVEN),
     Call("search", "top_k", WHOLE, 7, [*NOT_WHOLE, 0], ("top_k",), GIVEN),
     Call("search", "trusted_only", FLAGS, True, NO_FLAGS, ("trusted_only",), GIVEN),
@@ -724,7 +726,7 @@ FIELDS: dict[str, list[str]] = {
         "trusted_only",
         "timeout_s",
     ],
-    "locate": ["photo_id", "path", "url", "content", "threshold", "near", "min_seq", "timeout_s"],
+    "locate": ["photo_id", "path", "url", "content", "threshold", "near", "min_seq", "policy", "timeout_s"],
     "remove": ["photo_ids", "timeout_s"],
     "purge": ["photo_ids", "timeout_s"],
     "conflicts": ["photo_ids", "settled", "after_id", "limit", "timeout_s"],

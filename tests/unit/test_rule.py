@@ -7,61 +7,24 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace as changed
 
 from producer_client.contract import Answer, Hit, PositionIssue, Provenance, Reason
+from tests.hits import HERE, METRE, RULE, hit, look
 from worker.core.geo import distance_m
 from worker.core.types import TOO_PLAIN
-from worker.core.vectors import Vector
 from worker.place.pictures import LEAST_COSINE, LEAST_COSINE_ALONE, MOST_BITS, Look
-from worker.place.rule import HALF_WEIGHT_STEP, MIN_RADIUS_M, Rule, answer, settled
+from worker.place.rule import MIN_RADIUS_M, Rule, answer, settled
+from worker.place.witnesses import HALF_WEIGHT_STEP
 
 some = settings(derandomize=True, max_examples=200, deadline=None)
-
-RULE = Rule(threshold=0.75, window=0.1, agree_m=150.0, min_share=0.6, min_witnesses=2, neighbours=8)
-METRE = 1 / 111_195.08  #: of latitude, in degrees
-HERE = (50.0, 14.0)
-
-
-def hit(
-    photo_id: int,
-    similarity: float = 0.9,
-    *,
-    north_m: float = 0.0,
-    at: tuple[float, float] = HERE,
-    provenance: Provenance | None = Provenance.EXIF_GPS,
-    content: str | None = None,
-    error_m: float | None = None,
-) -> Hit:
-    """A hit `north_m` metres north of `at`, with a content of its own."""
-    return Hit(
-        photo_id,
-        similarity,
-        path=f"{photo_id}.jpg",
-        lat=at[0] + north_m * METRE,
-        lon=at[1],
-        provenance=provenance,
-        content_sha256=f"content {photo_id}" if content is None else content,
-        position_error_m=error_m,
-    )
 
 
 def ask(*hits: Hit, rule: Rule = RULE, looks: Mapping[int, Look] | None = None) -> Answer:
     return answer(hits, rule, index_count=100, looks=looks)
-
-
-def vector(cosine: float = 1.0) -> Vector:
-    """One of the plane, at this cosine to the first axis."""
-    return np.array([cosine, math.sqrt(max(0.0, 1 - cosine**2))], dtype=np.float32)
-
-
-def look(bits: int | bytes | None = 0, cosine: float = 1.0) -> Look:
-    """One whose hash differs in so many bits from that of `look()`, and whose vector has this cosine to its vector."""
-    return Look(vector(cosine), ((1 << bits) - 1).to_bytes(32) if isinstance(bits, int) else bits)
 
 
 def ids(found: Answer) -> list[int]:
@@ -80,12 +43,6 @@ def test_an_empty_index_is_said() -> None:
     found = answer([], RULE, index_count=0)
 
     assert (found.status, found.reason, found.evidence) == (Answer.ABSTAINED, Reason.EMPTY_INDEX, [])
-
-
-def test_nothing_to_compare_with_is_nothing_similar() -> None:
-    found = ask()
-
-    assert found.reason is Reason.NOTHING_SIMILAR
 
 
 def test_nothing_similar_enough_says_how_far_off_and_shows_what_there_was() -> None:
@@ -119,9 +76,21 @@ def test_where_only_copies_of_the_photo_are_known_that_is_what_is_said() -> None
     everywhere = answer([], RULE, index_count=3)
     in_a_circle = answer([], RULE, index_count=3, everywhere=False)
 
-    assert everywhere.reason is in_a_circle.reason is Reason.NOTHING_SIMILAR
+    assert (everywhere.reason, in_a_circle.reason) == (Reason.ONLY_OWN_COPIES, Reason.OUTSIDE_COVERAGE)
     assert everywhere.message.startswith("nothing is known but the photo itself and copies of it")
     assert in_a_circle.message.startswith("nothing is known in this circle")
+
+
+def test_copies_of_the_photo_itself_are_no_evidence_and_are_shown() -> None:
+    looks = {1: look(3, 0.97), 2: look(MOST_BITS + 1, 0.95), 3: look(200, 0.9)}
+    own = look(0)
+
+    alone = answer([hit(1, 0.97)], RULE, index_count=1, looks=looks, own=own)
+    beside = answer([hit(1, 0.97), hit(2, 0.95), hit(3, 0.94)], RULE, index_count=3, looks=looks, own=own)
+
+    assert (alone.reason, ids(alone)) == (Reason.ONLY_OWN_COPIES, [1])
+    assert ids(beside) == [2, 3]
+    assert not settled([hit(1, 0.97)] * 8, RULE, looks=looks, own=own), "less similar ones may be other pictures"
 
 
 def test_what_makes_each_similar_photo_no_evidence_is_said() -> None:
@@ -165,18 +134,6 @@ def test_an_abstention_carries_no_place_and_no_confidence() -> None:
         assert not found.located
         assert (found.point, found.radius_m, found.confidence) == (None, None, None)
         assert found.message
-
-
-def test_every_reason_has_a_test_above() -> None:
-    reasons = {
-        answer([], RULE, index_count=0).reason,
-        ask().reason,
-        ask(hit(1, provenance=None)).reason,
-        ask(hit(1)).reason,
-        ask(hit(1), hit(2, north_m=900)).reason,
-    }
-
-    assert reasons == set(Reason)
 
 
 # --------------------------------------------------------------------------------------- who is heard

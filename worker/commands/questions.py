@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import RenderableType
 from rich.markup import escape
 
 from producer_client import Near
-from producer_client.contract import DEFAULT_THRESHOLD, MAX_TOP_K, Hit
+from producer_client.contract import DEFAULT_THRESHOLD, MAX_TOP_K, Answer, ConfidenceKind, Hit, Policy
+from producer_client.language import to_say
 from worker.commands.connections import open_client
 from worker.commands.positions import issue_said
 from worker.commands.tables import PathShown, Table
@@ -71,41 +73,76 @@ def search(
 def locate(
     photo: Annotated[Path, typer.Argument(metavar=say("PHOTO"), help=say("A photo file."))],
     near: Annotated[str | None, typer.Option(help=say("LAT,LON,METRES: only evidence in this circle."))] = None,
+    policy: Annotated[
+        Policy | None, typer.Option(help=say("`guide`: by the rule of the guide, to compare with."))
+    ] = None,
     as_json: AsJson = False,
     timeout: TimeoutS = 60.0,
 ) -> None:
     """Say where a photo was taken, or why that cannot be said."""
     settings = load_settings()
     with open_client(settings) as client:
-        reply = client.locate(path=led_to(photo, settings.photo_roots), near=_circle(near), timeout_s=timeout)
-    found = reply.answer
+        reply = client.locate(
+            path=led_to(photo, settings.photo_roots), near=_circle(near), policy=policy, timeout_s=timeout
+        )
 
-    def table() -> None:
-        if found.point is not None:
-            out.print(
-                say(
-                    "[bold green]located[/] {lat:.6f}, {lon:.6f} within {radius_m:.0f} m, vote share {share:.0%} "
-                    "(not calibrated)",
-                    lat=found.point.lat,
-                    lon=found.point.lon,
-                    radius_m=found.radius_m,
-                    share=found.confidence,
-                )
-            )
-        else:
-            out.print(say("[bold yellow]abstained[/] {reason}", reason=found.reason))
-        out.print(escape(in_language(found.message)))
-        if found.evidence:
-            out.print(hits_table(say("evidence"), found.evidence[:8]))
+    def tables() -> None:
+        for shown in answer_shown(reply.answer):
+            out.print(shown)
 
-    show(as_json, reply, table)
+    show(as_json, reply, tables)
+
+
+def answer_shown(found: Answer) -> Iterator[RenderableType]:
+    """An answer, what speaks for it, and what speaks most against it."""
+    if found.point is None:
+        yield say("[bold yellow]abstained[/] {reason}", reason=found.reason)
+    elif found.radius_m is None:
+        yield say(
+            "[bold green]located[/] {lat:.6f}, {lon:.6f}, {confidence}",
+            lat=found.point.lat,
+            lon=found.point.lon,
+            confidence=confidence_said(found),
+        )
+    else:
+        yield say(
+            "[bold green]located[/] {lat:.6f}, {lon:.6f} within {radius_m:.0f} m, {confidence}",
+            lat=found.point.lat,
+            lon=found.point.lon,
+            radius_m=found.radius_m,
+            confidence=confidence_said(found),
+        )
+    yield escape(in_language(found.message))
+    if found.evidence:
+        title = say("evidence") if found.located else say("the likeliest, and not sure enough")
+        yield hits_table(title, found.evidence[:8])
+    if found.contrary is not None:
+        yield hits_table(say("the strongest against it"), [found.contrary])
+
+
+#: What the confidence of an answer is, by its kind.
+_CONFIDENCES: Mapping[str, str] = {
+    ConfidenceKind.PROBABILITY: to_say("probability {share:.0%}"),
+    ConfidenceKind.UNCALIBRATED: to_say("strength {share:.0%} (not calibrated)"),
+    ConfidenceKind.VOTE_SHARE: to_say("vote share {share:.0%} (not calibrated)"),
+    ConfidenceKind.COSINE: to_say("similarity {share:.0%} (no confidence)"),
+}
+
+
+def confidence_said(found: Answer) -> str:
+    # One of a later release is said by its name.
+    known = _CONFIDENCES.get(found.confidence_kind, escape(found.confidence_kind) + " {share:.0%}")
+    return say(known, share=found.confidence or 0.0)
 
 
 def hits_table(title: str, hits: Sequence[Hit]) -> Table:
-    """In 80 columns: two lines a photo, and of its path at least the name."""
+    """In 80 columns: two lines a photo, and of its path at least the name. Points in common where any is compared."""
     shown = Table(title=title, show_lines=True)
     shown.add_column(say("photo"))
     shown.add_column(say("similarity"))
+    compared = any(hit.inliers is not None for hit in hits)
+    if compared:
+        shown.add_column(say("points"), justify="right")
     shown.add_column(say("lat, lon"), no_wrap=True)
     shown.add_column(say("provenance"), max_width=14)
     shown.add_column(say("path"), min_width=12)
@@ -114,6 +151,7 @@ def hits_table(title: str, hits: Sequence[Hit]) -> Table:
         shown.add_row(
             str(hit.photo_id),
             f"{hit.similarity:.3f}",
+            *(["" if hit.inliers is None else str(hit.inliers)] if compared else []),
             "" if hit.lat is None or hit.lon is None else f"{hit.lat:.6f}\n{hit.lon:.6f}",
             f"{hit.provenance or ''}\n{issue}".strip(),
             PathShown(hit.path or ""),

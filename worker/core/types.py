@@ -19,7 +19,7 @@ from worker.core.vectors import Ids, Vector, Vectors
 INLINE = "inline:"
 #: uint8 [height, width, 3], RGB, upright.
 Pixels = npt.NDArray[np.uint8]
-#: Stands for the hash of a picture that has none, because it shows too little to be known again by it.
+#: Stands for the hash of a picture that has none, because it shows too little to be known again by it, or no place.
 TOO_PLAIN = b""
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from worker.core.types import TOO_PLAIN
+from worker.encoder.plain import is_page
 
 #: The picture is looked at in so many pixels square, and so many frequencies each way are kept: 256 bits.
 SIDE_PX, FREQUENCIES = 32, 16
@@ -27,7 +28,9 @@ _WAVES[0] /= np.sqrt(2)
 
 
 def picture_hash(image: Image.Image) -> bytes:
-    """32 bytes of an upright RGB picture of any size; TOO_PLAIN of one that shows next to nothing."""
+    """32 bytes of an upright RGB picture of any size; TOO_PLAIN of one that shows next to nothing, or a page."""
+    if is_page(np.asarray(image)):
+        return TOO_PLAIN
     step = min(image.size) // SAMPLED_PX
     if step > 1:
         image = image.resize((image.width // step, image.height // step), Image.Resampling.NEAREST)

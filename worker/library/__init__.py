@@ -104,7 +104,7 @@ class Library:
                 encoder=encoder,
                 embedding=embedding,
                 entries=store.entries,
-                vectors=store.vectors,
+                keypoints=store.keypoints,
                 live=live,
             ),
             conflicts=Conflicts(settings, entries=store.entries, verdicts=store.verdicts),

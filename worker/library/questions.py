@@ -6,21 +6,30 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from producer_client import contract
-from producer_client.contract import Code
+from producer_client.contract import Code, Reason
 from worker.core.index_ports import LiveIndex
-from worker.core.ports import Encoder, Entries, StoredVectors
-from worker.core.types import Filter, Neighbours
+from worker.core.keypoints import Keypoints
+from worker.core.ports import Encoder, Entries, StoredKeypoints
+from worker.core.types import TOO_PLAIN, Filter, Neighbours
 from worker.core.vectors import Ids, Vector, unit_query
 from worker.embedding import Embedding
 from worker.errors import Permanent, PhotoRefusal, Stale
 from worker.library.finding import Finding, Looked
+from worker.library.locating import compare_with, for_former, rule_of
 from worker.logs import ms_since
-from worker.place.rule import Rule, answer, settled
+from worker.place.guide import by_guide
+from worker.place.judging import judge
+from worker.place.pictures import Look
+from worker.place.rule import Rule, abstain, answer, settled
+from worker.place.weighing import enough_to_weigh, weigh
 from worker.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -37,6 +46,26 @@ LEAST_PAUSE_S = 0.2
 MET_WORDS = 4096
 
 
+#: What is said of a picture without anything to search by.
+NO_PLACE = abstain(
+    Reason.NO_PLACE_IN_PICTURE,
+    "the picture shows no place: it is blank or nearly so, a document or a screenshot. Send a photo of the place",
+    [],
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """What is searched for. content, photo_id: by which it is known itself. look, keypoints: of a photo, where they are
+    known and wanted."""
+
+    vector: Vector
+    content: str | None = None
+    photo_id: int | None = None
+    look: Look | None = None
+    keypoints: Keypoints | None = None
+
+
 class Questions:
     """Search and locate."""
 
@@ -47,30 +76,31 @@ class Questions:
         encoder: Encoder,
         embedding: Embedding,
         entries: Entries,
-        vectors: StoredVectors,
+        keypoints: StoredKeypoints,
         live: LiveIndex,
     ) -> None:
         self._settings = settings
+        self._rungs = frozenset(settings.rungs)
         self._encoder = encoder
         self._embedding = embedding
         self._entries = entries
-        self._vectors = vectors
+        self._keypoints = keypoints
         self._live = live
         self._finding = Finding(settings, encoder.model_key, entries=entries, index=live)
         self._met = Recent(MET_WORDS)
 
     def search(self, request: contract.Search) -> contract.SearchReply:
         started = time.monotonic()
-        query, content, own_id = self._query(request)
+        asked = self._query(request)
         self._see(request)
         threshold = request.threshold
         if threshold is None:
             threshold = -1.0 if request.text is not None else contract.DEFAULT_THRESHOLD
         look = partial(
             self._finding.hits,
-            query,
+            asked.vector,
             threshold=threshold,
-            exclude=self._copies(content, own_id),
+            exclude=self._copies(asked),
             drop_copies=request.photo is not None,
         )
         top_k = request.top_k
@@ -83,24 +113,21 @@ class Questions:
 
     def locate(self, request: contract.Locate) -> contract.LocateReply:
         started = time.monotonic()
-        query, content, own_id = self._query(contract.Search(photo=request.photo), keypoints=True)
+        asked = self._query(contract.Search(photo=request.photo), keypoints=self._rungs >= {"places", "geometry"})
+        timings_ms = {"photo": ms_since(started)}
         self._see(request)
-        settings = self._settings
-        rule = Rule(
-            threshold=contract.DEFAULT_THRESHOLD if request.threshold is None else request.threshold,
-            window=settings.locate_similarity_window,
-            agree_m=settings.locate_agree_m,
-            min_share=settings.locate_min_share,
-            min_witnesses=settings.locate_min_witnesses,
-            neighbours=settings.locate_neighbours,
-        )
-        hits, seen, looks = self._witness_hits(query, rule, request.near, self._copies(content, own_id))
-        found = answer(hits, rule, index_count=seen.count, looks=looks, everywhere=request.near is None)
-        log.info(
-            "photo located" if found.located else "photo not located",
-            extra={"reason": found.reason, "seq": seen.seq},
-        )
-        return contract.LocateReply(found, seen.generation, seen.seq, self._encoder.model_key, ms_since(started))
+        if request.policy is contract.Policy.GUIDE:
+            found, seen = self._by_guide(asked, request)
+        elif asked.look is not None and asked.look.picture_hash == TOO_PLAIN:
+            found, seen = NO_PLACE, None
+        else:
+            found, seen = self._weighed(asked, request, timings_ms)
+        found = replace(found, timings_ms={name: round(ms, 1) for name, ms in timings_ms.items()})
+        if not self._settings.key_prefix:
+            found = for_former(found)
+        generation, seq = (self._live.generation, self._live.seq) if seen is None else (seen.generation, seen.seq)
+        log.info("photo located" if found.located else "photo not located", extra={"reason": found.reason, "seq": seq})
+        return contract.LocateReply(found, generation, seq, self._encoder.model_key, ms_since(started))
 
     def follow(self) -> None:
         """Keep the index up to date from now on, also while nobody searches."""
@@ -108,30 +135,70 @@ class Questions:
 
     # ---------------------------------------------------------------------------------------- below
 
-    def _query(self, request: contract.Search, *, keypoints: bool = False) -> tuple[Vector, str | None, int | None]:
-        """(vector, content, photo id) of what is searched for. keypoints: found beside the vector of an upload, which
-        may be added next."""
+    def _query(self, request: contract.Search, *, keypoints: bool = False) -> Asked:
+        """What is searched for. keypoints: found beside the vector of an upload, which may be added next."""
         if request.model_key not in (None, self._encoder.model_key):
             raise Permanent(
                 Code.MODEL_MISMATCH,
                 f"the vector is one of {request.model_key}, this worker runs {self._encoder.model_key}; embed it again",
             )
         if request.vector is not None:
-            return unit_query(request.vector, self._encoder.dimension), None, None
+            return Asked(unit_query(request.vector, self._encoder.dimension))
         if request.text is not None:
-            return self._encoder.encode_texts([request.text])[0], None, None
+            return Asked(self._encoder.encode_texts([request.text])[0])
         photo = request.photo
         assert photo is not None
         if photo.photo_id is not None and photo.path is None:
-            entry = self._entries.get([photo.photo_id]).get(photo.photo_id)
-            known = self._vectors.known([entry.content_sha256], self._encoder.model_key) if entry else {}
-            if entry is not None and entry.content_sha256 in known:
-                return known[entry.content_sha256], entry.content_sha256, photo.photo_id
+            stored = self._entries.known([photo.photo_id], self._encoder.model_key).get(photo.photo_id)
+            if stored is not None:
+                entry, vector = stored
+                content, look = entry.content_sha256, Look(vector, entry.picture_hash)
+                own = self._keypoints.known([content]).get(content) if keypoints else None
+                return Asked(vector, content, photo.photo_id, look, own)
         fetched, refused = self._embedding.vectors({"query": photo}, need_gps=set(), to_keep=False, keypoints=keypoints)
         if refused:
             raise PhotoRefusal(refused["query"].code, refused["query"].message)
         found = fetched["query"]
-        return found.vector, found.content_sha256, photo.photo_id
+        look = Look(found.vector, self._hash_of(found.content_sha256))
+        return Asked(found.vector, found.content_sha256, photo.photo_id, look, found.keypoints)
+
+    def _hash_of(self, content: str) -> bytes | None:
+        """Of a photo that was decoded here lately, or is stored."""
+        remembered = self._embedding.picture_hash(content)
+        if remembered is not None:
+            return remembered
+        ids = self._entries.ids_with_content(content).tolist()
+        stored = self._entries.known(ids[:1], self._encoder.model_key).values()
+        return next((entry.picture_hash for entry, _ in stored), None)
+
+    def _weighed(
+        self, asked: Asked, request: contract.Locate, timings_ms: dict[str, float]
+    ) -> tuple[contract.Answer, Neighbours]:
+        """timings_ms: takes up how long each part took."""
+        started = time.monotonic()
+        rule = rule_of(self._settings, request.threshold)
+        everywhere = request.near is None
+        hits, seen, looks = self._witness_hits(asked, rule, request.near)
+        timings_ms["search"] = ms_since(started)
+        about: dict[str, Any] = {"looks": looks, "own": asked.look, "index_count": seen.count, "everywhere": everywhere}
+        if "places" not in self._rungs:
+            return answer(hits, rule, **about), seen
+        started = time.monotonic()
+        weighed = weigh(hits, rule, compare=compare_with(asked.keypoints, hits, self._keypoints), **about)
+        timings_ms["geometry"] = ms_since(started)
+        return judge(weighed), seen
+
+    def _by_guide(self, asked: Asked, request: contract.Locate) -> tuple[contract.Answer, Neighbours]:
+        hits, seen, _ = self._finding.hits(
+            asked.vector,
+            k=8 * self._settings.locate_neighbours,
+            threshold=-1.0,
+            among=None if request.near is None else Filter(request.near),
+            exclude=self._copies(asked),
+            drop_copies=True,
+        )
+        threshold = contract.DEFAULT_THRESHOLD if request.threshold is None else request.threshold
+        return by_guide(hits, threshold), seen
 
     def _trusted_hits(
         self, look: Callable[..., Looked], top_k: int, among: Filter | None, trusted: Filter
@@ -147,22 +214,25 @@ class Questions:
             hits, seen, _ = look(k=k, among=among)
         return found[:top_k], seen
 
-    def _witness_hits(self, query: Vector, rule: Rule, near: contract.Near | None, exclude: Ids) -> Looked:
+    def _witness_hits(self, asked: Asked, rule: Rule, near: contract.Near | None) -> Looked:
         """As many hits as it takes for the rule to have heard its witnesses, however many others are more similar."""
         k = 8 * rule.neighbours
         among = None if near is None else Filter(near)
+        exclude = self._copies(asked)
+        enough = settled if asked.keypoints is None else enough_to_weigh
         while True:
             hits, seen, looks = self._finding.hits(
-                query, k=k, threshold=-1.0, among=among, exclude=exclude, drop_copies=True
+                asked.vector, k=k, threshold=-1.0, among=among, exclude=exclude, drop_copies=True
             )
-            if len(hits) < k or settled(hits, rule, looks=looks):
+            if len(hits) < k or enough(hits, rule, looks=looks, own=asked.look):
                 return hits, seen, looks
             k *= WIDER
 
-    def _copies(self, content: str | None, own_id: int | None) -> Ids:
+    def _copies(self, asked: Asked) -> Ids:
         """Ids that are the searched photo itself, and other uploads of its file."""
-        ids = self._entries.ids_with_content(content) if content is not None else np.zeros(0, dtype=np.int64)
-        return ids if own_id is None else np.append(ids, np.int64(own_id))
+        none = np.zeros(0, dtype=np.int64)
+        ids = none if asked.content is None else self._entries.ids_with_content(asked.content)
+        return ids if asked.photo_id is None else np.append(ids, np.int64(asked.photo_id))
 
     def _see(self, request: contract.Search | contract.Locate) -> None:
         """Be as fresh as the settings promise, have read the log since the caller heard of its last write, and be at

@@ -1,0 +1,205 @@
+"""Where a photo was taken, by keypoints of real files in a real Postgres: what is said, and what never testifies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+from PIL import Image, ImageDraw, ImageFont
+
+from producer_client.contract import Answer, Locate, NewPhoto, Photo, Policy, Provenance, Reason, Stored
+from tests.conftest import Scene
+from worker.core.geo import distance_m
+from worker.library import Library
+from worker.library.locating import FORMER_REASONS
+from worker.place.judging import UNCALIBRATED_RADIUS_M
+from worker.place.strength import LEAST_INLIERS
+from worker.settings import Settings
+
+FAR_DEG = 0.5
+
+
+def new(scene: Scene, provenance: Provenance = Provenance.SURVEYED, *, off: float = 0.0) -> NewPhoto:
+    path = str(scene.path)
+    return NewPhoto(path, Photo(path=path), scene.lat + off, scene.lon, provenance)
+
+
+def add(library: Library, items: Sequence[NewPhoto]) -> list[int]:
+    outcomes = library.photos.add_many(items).outcomes
+    assert all(isinstance(outcome, Stored) for outcome in outcomes), outcomes
+    return [outcome.photo_id for outcome in outcomes if isinstance(outcome, Stored)]
+
+
+def ask(library: Library, path: Path, **options: Any) -> Answer:
+    return library.questions.locate(Locate(photo=Photo(path=str(path)), **options)).answer
+
+
+def places(scenes: list[Scene]) -> tuple[Scene, list[Scene], list[Scene]]:
+    """A photo that is asked about, the others of its place, and another place."""
+    here, there, *_ = sorted({scene.place for scene in scenes})
+    asked, *others = (scene for scene in scenes if scene.place == here)
+    return others[1], [asked, others[0], *others[2:]], [scene for scene in scenes if scene.place == there]
+
+
+@pytest.fixture
+def with_settings(make_library: Callable[..., Library], settings: Settings) -> Callable[..., Library]:
+    return lambda **changed: make_library(settings=settings.model_copy(update=changed))
+
+
+def test_an_answer_says_what_speaks_for_it_and_what_against(library: Library, scenes: list[Scene]) -> None:
+    query, here, there = places(scenes)
+    ids_here, ids_there = add(library, [new(s) for s in here]), add(library, [new(s) for s in there])
+
+    reply = library.questions.locate(Locate(photo=Photo(path=str(query.path))))
+    found = reply.answer
+
+    assert found.located, found.message
+    assert found.point is not None
+    assert found.radius_m is not None
+    assert found.radius_m >= UNCALIBRATED_RADIUS_M
+    assert distance_m(found.point.lat, found.point.lon, query.lat, query.lon) <= found.radius_m
+    assert found.confidence_kind == "uncalibrated"
+    assert {hit.photo_id for hit in found.evidence} <= set(ids_here)
+    assert (found.evidence[0].inliers or 0) >= LEAST_INLIERS
+    assert found.contrary is not None
+    assert found.contrary.photo_id in ids_there
+    assert found.contrary.inliers is not None
+    assert found.contrary.inliers < (found.evidence[0].inliers or 0)
+    assert list(found.timings_ms) == ["photo", "search", "geometry"]
+    assert 0 < sum(found.timings_ms.values()) <= reply.took_ms + 1
+    json.dumps(reply.to_wire(), allow_nan=False)
+
+
+def test_what_is_derived_never_testifies_not_after_a_rebuild_or_a_restart_either(
+    make_library: Callable[..., Library], scenes: list[Scene]
+) -> None:
+    """An answer of ours that is stored as derived would otherwise launder itself into evidence."""
+    query, (first, second, *others), _ = places(scenes)
+    library = make_library()
+    wrong = add(library, [new(first, Provenance.DERIVED, off=FAR_DEG), new(second, Provenance.DERIVED, off=FAR_DEG)])
+    nobody: list[Answer] = [ask(library, query.path)]
+    library.rebuilding.rebuild()
+    nobody += [ask(library, query.path), ask(make_library(), query.path)]
+    add(library, [new(scene) for scene in others])
+    right = [ask(library, query.path)]
+    library.rebuilding.rebuild()
+    right += [ask(library, query.path), ask(make_library(), query.path)]
+
+    assert {found.reason for found in nobody} == {Reason.NO_TRUSTED_EVIDENCE}
+    for found in right:
+        assert found.located, found.message
+        heard = [*found.evidence, *([] if found.contrary is None else [found.contrary])]
+        assert not {hit.photo_id for hit in heard} & set(wrong)
+        assert all(hit.provenance is Provenance.SURVEYED for hit in heard)
+
+
+def test_nothing_is_searched_by_a_picture_that_shows_no_place(
+    library: Library, scenes: list[Scene], photo_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query, here, _ = places(scenes)
+    add(library, [new(scene) for scene in here])
+    blank, page = photo_root / "blank.jpg", photo_root / "page.png"
+    Image.new("RGB", (640, 480), (120, 121, 119)).save(blank)
+    written = Image.new("RGB", (900, 1200), "white")
+    text = "terms and conditions of the street that is named below\n" * 40
+    ImageDraw.Draw(written).text((60, 60), text, "black", ImageFont.load_default(24))
+    written.save(page)
+    (stored,) = add(library, [NewPhoto("page", Photo(path=str(page)))])
+    searches: list[str] = []
+    search = library.questions._live.search
+
+    def counted(*args: Any, **options: Any) -> Any:
+        searches.append("once")
+        return search(*args, **options)
+
+    monkeypatch.setattr(library.questions._live, "search", counted)
+
+    said = [ask(library, blank), ask(library, page)]
+    by_id = library.questions.locate(Locate(photo=Photo(photo_id=stored))).answer
+
+    assert [found.reason for found in (*said, by_id)] == [Reason.NO_PLACE_IN_PICTURE] * 3
+    assert searches == []
+    assert ask(library, query.path).located
+    assert searches
+
+
+def test_copies_of_the_photo_itself_are_no_evidence(library: Library, scenes: list[Scene], photo_root: Path) -> None:
+    query, here, _ = places(scenes)
+    copy = photo_root / "smaller.jpg"
+    Image.open(query.path).resize((400, 300)).save(copy, quality=80)
+    add(library, [replace(new(query, off=FAR_DEG), photo=Photo(path=str(copy)))])
+
+    alone = ask(library, query.path)
+    add(library, [new(scene) for scene in here])
+    among = ask(library, query.path)
+
+    assert alone.reason is Reason.ONLY_OWN_COPIES
+    assert [Path(hit.path or "").name for hit in alone.evidence] == ["smaller.jpg"]
+    assert among.located, "the copy claims another place, and is not heard"
+
+
+def test_the_guides_rule_believes_whoever_is_most_similar(library: Library, scenes: list[Scene]) -> None:
+    query, (wrong, *_), _ = places(scenes)
+    add(library, [new(wrong, Provenance.DERIVED, off=FAR_DEG)])
+
+    found, ours = (ask(library, query.path, policy=policy, threshold=0.5) for policy in (Policy.GUIDE, None))
+    strict = ask(library, query.path, policy=Policy.GUIDE, threshold=1.0)
+
+    assert ours.reason is Reason.NO_TRUSTED_EVIDENCE
+    assert found.located
+    assert found.point is not None
+    assert found.point.lat == pytest.approx(wrong.lat + FAR_DEG)
+    assert (found.confidence_kind, found.radius_m) == ("cosine", None)
+    assert found.confidence == found.evidence[0].similarity
+    assert strict.reason is Reason.NOTHING_SIMILAR
+
+
+def test_each_rung_can_be_left_out(with_settings: Callable[..., Library], scenes: list[Scene]) -> None:
+    query, here, there = places(scenes)
+    whole, votes, former = with_settings(), with_settings(rungs=("places",)), with_settings(rungs=())
+    add(whole, [new(scene) for scene in here + there])
+
+    assert ask(whole, query.path).evidence[0].inliers is not None
+    assert all(hit.inliers is None for hit in ask(votes, query.path).evidence)
+    assert ask(votes, query.path).contrary is None, "all that are heard agree"
+    assert (ask(votes, query.path).confidence_kind, ask(former, query.path).confidence_kind) == ("vote_share",) * 2
+    assert list(ask(former, query.path).timings_ms) == ["photo", "search"]
+
+
+def test_no_more_pictures_are_compared_than_the_budget_allows(
+    with_settings: Callable[..., Library], scenes: list[Scene]
+) -> None:
+    query, here, there = places(scenes)
+    library = with_settings(locate_pairs=1)
+    add(library, [new(scene) for scene in here + there])
+
+    found = ask(library, query.path)
+
+    compared = [hit for hit in [*found.evidence, *([found.contrary] if found.contrary else [])] if hit.inliers]
+    assert len(compared) == 1
+
+
+def test_clients_of_the_release_before_are_answered_in_its_words(
+    with_settings: Callable[..., Library], scenes: list[Scene], photo_root: Path
+) -> None:
+    query, here, _ = places(scenes)
+    library = with_settings(key_prefix="")
+    blank = photo_root / "grey.jpg"
+    Image.new("RGB", (640, 480), (120, 121, 119)).save(blank)
+    add(library, [new(scene) for scene in here])
+
+    located, nothing = ask(library, query.path), ask(library, blank)
+
+    for wire in (located.to_wire(), nothing.to_wire()):
+        assert not {"contrary", "timings_ms"} & wire.keys()
+        assert not any("inliers" in hit for hit in wire["evidence"])
+    assert located.located
+    assert nothing.reason is Reason.NOTHING_SIMILAR
+    assert (
+        set(FORMER_REASONS.values()) | {Reason.EMPTY_INDEX, Reason.NO_TRUSTED_EVIDENCE}
+        == {*Reason} - FORMER_REASONS.keys()
+    ), "every later word has one of before"

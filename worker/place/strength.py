@@ -1,0 +1,66 @@
+"""What speaks for the best place, in figures, and whether that is clear enough without any calibration."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+#: Of the features that a calibration learns from, in their order; all of them speak for the place.
+NAMES: tuple[str, ...] = ("contrast", "ratio", "seen", "margin", "share")
+#: Inliers that chance gives at the most: 200 correspondences at random have 9 to 15 that one matrix explains.
+CHANCE = 15
+#: Least inliers of the best pair, and their cells: twice what chance gives, over more than a corner of the picture.
+LEAST_INLIERS, LEAST_CELLS = 30, 6
+#: Least contrast to every other place that was looked at: places that were never seen reached 3.7 at the most.
+LEAST_CONTRAST = 4.0
+#: Least share of the best pair's inliers over those of the best pair of any other place: of look-alike storeys 13 of 22
+#: were right at 30 inliers alone, 6 of 8 with this margin besides.
+LEAST_MARGIN = 1.5
+#: Inliers that everybody is given: between two and three there is no ratio of meaning.
+GIVEN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Strength:
+    """similarity: of the best place's most similar picture. margin: by how much it is more similar than that of any
+    other place. share: of the votes. spread_m: of the witnesses around their point. witnesses: pictures that speak for
+    it. compared: pictures of any place that the photo was compared with by keypoints. matches, inliers, cells: of the
+    best pair. contrast: to the other place that is hardest to tell from it. ratio: ln((a + 4) / (b + 4)) of the
+    inliers of the best pair here, a, and at any other place, b. All finite."""
+
+    similarity: float
+    margin: float
+    share: float
+    spread_m: float
+    witnesses: int
+    compared: int
+    matches: int
+    inliers: int
+    cells: int
+    contrast: float
+    ratio: float
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether the photo shows what a picture of the place shows, whatever else looks like it."""
+        return self.inliers >= LEAST_INLIERS and self.cells >= LEAST_CELLS
+
+    @property
+    def stands_out(self) -> bool:
+        """Whether no other place that was looked at shows it nearly as well."""
+        return self.contrast >= LEAST_CONTRAST and self.ratio >= math.log(LEAST_MARGIN)
+
+    @property
+    def verified(self) -> bool:
+        return self.is_seen and self.stands_out
+
+    def features(self) -> list[float]:
+        """By NAMES. Where pictures were compared similarity says nothing beside that: among look-alikes the margin even
+        speaks against the place, because what is put first in spite of it is more often right."""
+        if self.compared:
+            return [self.contrast, self.ratio, min(self.inliers, LEAST_INLIERS) / LEAST_INLIERS, 0.0, 0.0]
+        return [0.0, 0.0, 0.0, self.margin, self.share]
+
+
+def ratio(here: int, elsewhere: int) -> float:
+    return math.log((here + GIVEN) / (elsewhere + GIVEN))
