@@ -15,7 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.processes import cores
-from producer_client.contract import Answer, Locate, NewPhoto, Photo, Point, Provenance, Reason, Refused, Search
+from benchmarks.service import sql
+from producer_client.contract import (
+    Answer,
+    Conflicts,
+    Locate,
+    NewPhoto,
+    Photo,
+    Point,
+    Provenance,
+    Reason,
+    Refused,
+    Search,
+)
 from worker.core.geo import distance_m
 from worker.place.exam import Examined
 from worker.runtime import Runtime
@@ -74,7 +86,8 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """lat, lon: the truth. place: questions of one place share it. seen: photos of it are in the library."""
+    """lat, lon: the truth. place: questions of one place share it. seen: photos of it are in the library. kinds: what
+    it is one of."""
 
     number: int
     path: Path
@@ -82,6 +95,7 @@ class Question:
     lon: float
     place: int
     seen: bool
+    kinds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +157,28 @@ class Shelf:
 
     def remove(self, ids: Sequence[int]) -> None:
         self._own.library.photos.remove_many(ids)
+
+    def another(self, name: str, **changes: Any) -> Shelf:
+        """An empty library beside this one."""
+        own = {"db_schema": name, "photos_table": f"photos_{name}", "data_dir": self.settings.data_dir / name}
+        return Shelf(self.settings.model_copy(update=own | changes))
+
+    def take_embeddings_of(self, other: Shelf) -> None:
+        """Know the vectors and keypoints of all contents that the other one knows, so that nothing is made again."""
+        with sql(self.settings.database_url) as cursor:
+            for name in ("embeddings", "keypoints"):
+                own, from_ = (f"{shelf.settings.db_schema}.{name}" for shelf in (self, other))
+                cursor.execute(f"INSERT INTO {own} SELECT * FROM {from_}")
+
+    def suspected(self) -> set[str]:
+        """Paths of the photos whose position something contradicts."""
+        found: set[str] = set()
+        after_id: int | None = -1
+        while after_id is not None:
+            page = self._own.library.conflicts.known(Conflicts(after_id=after_id))
+            found |= {conflict.path for conflict in page.conflicts if conflict.path is not None}
+            after_id = page.after_id
+        return found
 
     def rebuild(self, **changes: Any) -> int:
         """The generation that was published, with all that is learnt from the photos. changes: of the settings."""

@@ -29,6 +29,7 @@ from benchmarks.heldout import of_photos
 from benchmarks.ladder import BACKEND, ENCODER, Placed, Policy, Question, Reply, Shelf, at_once, in_turns, policies
 from benchmarks.lookalikes import Drawn, Known, Size, with_wrong_ones
 from benchmarks.matching import matching
+from benchmarks.planted import planted
 from benchmarks.processes import cores
 from benchmarks.report import console, machine, step, table, tell, workplace
 from worker.commands.tables import Table
@@ -40,6 +41,8 @@ RIGHT_M, NEAR_M = 100.0, 25.0
 #: Questions that are asked one at a time, for their times.
 TIMED, QUICK_TIMED = 40, 10
 QUICK = Size(styles=2, addresses=3, storeys=4, unseen_storeys=1, known=6, asked=3)
+#: Seeds of the plantings of wrong positions, the first of which is that of the library that is asked.
+PLANTINGS = (0, 1, 2)
 #: Places, and pictures of each, that are matched by their keypoints.
 MATCHED = (12, 2)
 #: What is asked for its times alone: the last policy without keypoints, and with fewer pairs of pictures than it has.
@@ -57,6 +60,7 @@ FIGURES = (
     "radius_coverage",
     "error_m_p50",
 )
+PLANTED = ("planted_found", "good_suspended")
 #: Of the JSON, what the table shows, by the heads of its columns.
 SHOWN = {
     "answered": "answered_seen",
@@ -86,7 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         result = of_drawn(settings, folder / "drawn", size, timed=timed, compared=policies())
         if options.photos is not None:
-            with step("photos of the folder"), closing(Shelf(_apart(settings, "given"))) as shelf:
+            own = {"db_schema": "given", "photos_table": "photos_given", "data_dir": folder / "given"}
+            with step("photos of the folder"), closing(Shelf(settings.model_copy(update=own))) as shelf:
                 result["given"] = of_photos(shelf, options.photos, policies())
     for one in tables(result):
         console.print(one)
@@ -98,15 +103,19 @@ def of_drawn(settings: Settings, folder: Path, size: Size, *, timed: int, compar
     folder.mkdir()
     with step("draw"):
         drawn = lookalikes.draw(folder, size, processes=cores())
-    known, questions = with_wrong_ones(drawn.known, seed=0), asked_of(drawn)
+    known, questions = with_wrong_ones(drawn.known, PLANTINGS[0]), asked_of(drawn)
     with closing(Shelf(settings)) as shelf:
         with step(f"{len(known)} photos into the library"):
             shelf.add(Placed(photo.path, photo.lat, photo.lon) for photo in known)
-        figures, added = _asked(shelf, questions, timed, known, compared)
+        with step(f"wrong positions, planted {len(PLANTINGS)} times"):
+            found = planted(shelf, drawn.known, PLANTINGS)
+        figures, by_kind, added = _asked(shelf, questions, timed, known, compared)
     with step("match keypoints, ours and OpenCV's way"):
         matched = matching(_some_of_each(known))
     return {
         "policies": figures | {"default": figures[compared[-1].name]},
+        "default_by_kind": by_kind,
+        **found,
         "geometry_adds_ms": added,
         **matched,
         "photos": len(known),
@@ -118,7 +127,15 @@ def of_drawn(settings: Settings, folder: Path, size: Size, *, timed: int, compar
 def asked_of(drawn: Drawn) -> list[Question]:
     places = list(dict.fromkeys(asked.place for asked in drawn.asked))
     return [
-        Question(number, asked.path, asked.lat, asked.lon, places.index(asked.place), asked.seen)
+        Question(
+            number,
+            asked.path,
+            asked.lat,
+            asked.lon,
+            places.index(asked.place),
+            asked.seen,
+            (asked.kind, asked.spoiled or "as it was"),
+        )
         for number, asked in enumerate(drawn.asked, start=1)
     ]
 
@@ -131,12 +148,14 @@ def _some_of_each(known: Sequence[Known]) -> list[Path]:
 
 def _asked(
     shelf: Shelf, questions: Sequence[Question], timed: int, known: Sequence[Known], compared: Sequence[Policy]
-) -> tuple[dict[str, Any], dict[str, float]]:
-    """Figures of each policy, and what keypoints add to a locate, by the pairs that it may compare."""
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, float]]:
+    """Figures of each policy, those of the last by what is asked, and what keypoints add to a locate, by the pairs that
+    it may compare."""
     alone = questions[:: max(1, len(questions) // timed)][:timed]
     others = [question for question in questions if question not in alone]
     figures: dict[str, Any] = {}
     added: dict[str, float] = {}
+    by_kind: dict[str, Any] = {}
     for learnt, some in groupby(compared, key=lambda policy: policy.learnt):
         named = list(some)
         with step(f"learn from {len(known)} photos, for {', '.join(policy.name for policy in named)}"):
@@ -153,11 +172,12 @@ def _asked(
             for policy in named
         }
         if WITHOUT in asking:
+            by_kind = _by_kind([*by_turns[named[-1].name], *rest[named[-1].name]])
             added = {
                 "8": adds_ms(by_turns[FEW_PAIRS.name], by_turns[WITHOUT.name]),
                 "20": adds_ms(by_turns[named[-1].name], by_turns[WITHOUT.name]),
             }
-    return figures, added
+    return figures, by_kind, added
 
 
 def figures_of(replies: Sequence[Reply], timed: Sequence[Reply], policy: Policy) -> dict[str, Any]:
@@ -170,15 +190,20 @@ def figures_of(replies: Sequence[Reply], timed: Sequence[Reply], policy: Policy)
     return rounded | {"locate_p50_ms": round(statistics.median(reply.ms for reply in timed), 1)}
 
 
+def _by_kind(replies: Sequence[Reply]) -> dict[str, Any]:
+    """Of streets and storeys, and of what was done to the photos: the three first figures of a policy."""
+    kinds = dict.fromkeys(kind for reply in replies for kind in reply.question.kinds)
+    found = {}
+    for kind in sorted(kinds):
+        some = [reply.examined for reply in replies if kind in reply.question.kinds]
+        of = measured(some, right_m=RIGHT_M).overall
+        found[kind] = {name: _rounded(of.figures[name].value) for name in FIGURES[:3]} | {"questions": len(some)}
+    return found
+
+
 def adds_ms(these: Sequence[Reply], those: Sequence[Reply]) -> float:
     """Median over the same questions."""
     return round(statistics.median(one.ms - other.ms for one, other in zip(these, those, strict=True)), 1)
-
-
-def _apart(settings: Settings, name: str) -> Settings:
-    """A library of its own."""
-    own = {"db_schema": name, "photos_table": f"photos_{name}", "data_dir": settings.data_dir / name}
-    return settings.model_copy(update=own)
 
 
 def tables(result: Mapping[str, Any]) -> Iterator[Table]:
@@ -188,7 +213,17 @@ def tables(result: Mapping[str, Any]) -> Iterator[Table]:
     yield table(title, {name: _shown(policy) for name, policy in result["policies"].items()})
     others = [*result["geometry_adds_ms"].items()]
     rows = {f"keypoints of {pairs} pairs add, ms": {"": added} for pairs, added in others}
-    yield table("Keypoints", rows | {name: {"": result[name]} for name in result if name.startswith("match_")})
+    rows |= {name: {"": result[name]} for name in result if name.startswith("match_")}
+    yield table("Keypoints, and planted positions", rows | {name: {"": result[name]} for name in PLANTED})
+    heads = list(SHOWN.items())[:3]
+    kinds = result["default_by_kind"]
+    yield table(
+        "The last policy, by what is asked",
+        {
+            kind: {"questions": of["questions"], **{head: of[name] for head, name in heads}}
+            for kind, of in kinds.items()
+        },
+    )
     if "given" in result:
         given = result["given"]
         rows = {name: _of_photos(policy) for name, policy in given["policies"].items()}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import math
+import shutil
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,8 @@ from rich.console import Console
 
 from benchmarks import place
 from benchmarks.ladder import Placed, Policy, Question, Shelf, at_once, in_turns, policies
-from benchmarks.lookalikes import Size
+from benchmarks.lookalikes import Known, Size
+from benchmarks.planted import planted
 from tests.conftest import Scene
 from worker.settings import Settings
 
@@ -62,6 +65,25 @@ def test_a_policy_answers_by_its_own_settings(settings: Settings, scenes: list[S
     (guided,) = replies["guide"]
     assert guided.examined.right(100)
     assert guided.error_m == guided.examined.error_m
+
+
+def test_what_is_planted_is_counted_in_libraries_of_their_own(
+    settings: Settings, scenes: list[Scene], photo_root: Path
+) -> None:
+    twice = photo_root / "twice.jpg"
+    shutil.copy(scenes[0].path, twice)
+    known = [Known(scene.path, scene.place, scene.lat, scene.lon) for scene in scenes[:10]]
+
+    with closing(Shelf(settings)) as shelf:
+        shelf.add(Placed(photo.path, photo.lat, photo.lon) for photo in known)
+        # What the service finds without a look at neighbours: one content with two positions.
+        found = planted(shelf, [*known, replace(known[0], path=twice, lat=known[0].lat + 1)], seeds=[0, 1])
+
+        assert shelf.suspected() == set()
+    assert sum(of for _, of in found["planted"].values()) == 2
+    assert 0 <= found["planted_found"] <= 1
+    # Two of the ten good photos of each planting, or one where the other was planted itself; and who else is doubted.
+    assert 0.1 <= found["good_suspended"] <= 1
 
 
 #: More witnesses than there are photos.
