@@ -22,12 +22,10 @@ from producer_client.contract import (
     Locate,
     NewPhoto,
     Photo,
-    Point,
     Provenance,
-    Reason,
     Refused,
-    Search,
 )
+from producer_client.contract import Policy as Rule
 from worker.core.geo import distance_m
 from worker.place.exam import Examined
 from worker.runtime import Runtime
@@ -38,8 +36,6 @@ from worker.storage.store import PostgresStore
 ENCODER = "packaged/efficientnet-lite0"
 #: What runs it: the reference, so that no half minute goes into choosing something faster.
 BACKEND = "torch-float32"
-#: The cosine above which the guide's service took the nearest photo's coordinates.
-GUIDE_COSINE = 0.75
 #: Photos of one message.
 ADDED_AT_ONCE = 50
 #: Seconds for a process to serve what was published.
@@ -242,13 +238,6 @@ def serve(runtime: Runtime, generation: int, warm: Path) -> None:
 def _ask(runtime: Runtime, policy: Policy, question: Question) -> Reply:
     photo = Photo(path=str(question.path))
     started = time.perf_counter()
-    answer = _guided(runtime, photo) if policy.guide else runtime.library.questions.locate(Locate(photo=photo)).answer
+    request = Locate(photo=photo, policy=Rule.GUIDE if policy.guide else None)
+    answer = runtime.library.questions.locate(request).answer
     return Reply(question, answer, (time.perf_counter() - started) * 1000)
-
-
-def _guided(runtime: Runtime, photo: Photo) -> Answer:
-    nearest = runtime.library.questions.search(Search(photo=photo, top_k=1, threshold=GUIDE_COSINE)).hits
-    if not nearest or nearest[0].lat is None or nearest[0].lon is None:
-        return Answer(status=Answer.ABSTAINED, reason=Reason.NOTHING_SIMILAR)
-    point = Point(nearest[0].lat, nearest[0].lon)
-    return Answer(status=Answer.LOCATED, point=point, confidence=min(1.0, nearest[0].similarity))
