@@ -192,9 +192,9 @@ class Settings(BaseSettings):
     locate_agree_m: float = Field(default=150.0, gt=0)
     """Metres within which two witnesses count as saying the same place."""
     locate_min_share: float = Field(default=0.6, gt=0, le=1)
-    """Share of the votes that must fall on one place."""
+    """Share of the votes that must fall on one place, where no witness could be compared by keypoints."""
     locate_min_witnesses: int = Field(default=2, ge=1)
-    """Witnesses that must agree. One photo alone has nobody to agree with."""
+    """Witnesses that must agree where none could be compared by keypoints: one photo alone has nobody to agree with."""
 
     # -- the nightly rebuild
     locate_pairs: int = Field(default=20, ge=1)
