@@ -32,10 +32,10 @@ from producer_client.contract import (
     Stored,
 )
 from tests.conftest import Scene
-from tests.integration.test_library import stored
+from tests.integration.test_library import new, stored
 from worker.core.types import NewEntry
 from worker.core.vectors import unit_rows
-from worker.library import Library
+from worker.library import Library, suspecting
 from worker.settings import Settings
 from worker.storage.store import PostgresStore
 
@@ -407,3 +407,75 @@ def test_many_unlike_pictures_of_many_years_at_exactly_one_point_are_no_evidence
         assert library.suspecting.look(silent) == 0
         assert listed(library).keys() == set(here[1:])
         assert here[0] in trusted_ids(library)
+
+
+# --------------------------------------------------------------------------------------------- what neighbours say
+
+
+@pytest.fixture
+def street(library: Library, scenes: list[Scene]) -> dict[Path, int]:
+    """All photos of all places, one of them with the sign of its latitude turned; ids by path."""
+    wrong = scenes[2]
+    items = [new(scene) if scene != wrong else new(scene, lat=-scene.lat) for scene in scenes]
+    return {Path(one.ref): one.photo_id for one in stored(library, items)}
+
+
+def test_a_photo_whose_neighbours_lie_elsewhere_is_found_at_a_rebuild_and_they_are_left_in_peace(
+    library: Library, make_library: Callable[..., Library], scenes: list[Scene], street: dict[Path, int]
+) -> None:
+    wrong, right = street[scenes[2].path], {street[scene.path] for scene in scenes if scene.place == scenes[2].place}
+
+    reply = library.rebuilding.rebuild()
+    (found,) = listed(library).values()
+    again = library.rebuilding.rebuild()
+    trusted = trusted_ids(make_library())
+
+    assert (reply.suspended, again.suspended) == (1, 0)
+    assert (found.photo_id, found.doubt, found.mistake) == (wrong, Doubt.SEEN_ELSEWHERE, Mistake.LAT_SIGN)
+    assert set(found.photo_ids) <= right - {wrong}
+    assert len(found.photo_ids) >= 2
+    assert found.point is not None
+    assert (found.point.lat, found.point.lon) == pytest.approx((scenes[2].lat, scenes[2].lon), abs=1e-3)
+    assert trusted == set(street.values()) - {wrong}
+    library.conflicts.confirm_many([wrong])
+    assert library.rebuilding.rebuild().suspended == 0
+    assert trusted_ids(library) == set(street.values())
+
+
+def test_what_contradicted_a_photo_and_is_gone_is_withdrawn(
+    library: Library, scenes: list[Scene], street: dict[Path, int]
+) -> None:
+    wrong = street[scenes[2].path]
+    library.rebuilding.rebuild()
+    before = set(listed(library))
+
+    library.photos.remove_many(
+        [street[scene.path] for scene in scenes if scene.place == scenes[2].place and scene != scenes[2]]
+    )
+    library.suspecting.look(silent)
+
+    assert (before, set(listed(library))) == ({wrong}, set())
+    assert wrong in trusted_ids(library)
+
+
+def test_a_night_that_is_too_short_goes_on_where_the_last_one_ended(
+    library: Library,
+    store: PostgresStore,
+    settings: Settings,
+    street: dict[Path, int],
+    scenes: list[Scene],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    off = settings.model_copy(update={"rungs": tuple(rung for rung in settings.rungs if rung != "conflicts")})
+    monkeypatch.setattr(library.rebuilding, "_settings", off)
+    monkeypatch.setattr(suspecting, "PAGE", 1)
+    monkeypatch.setattr(library.suspecting, "_budget_s", 0.0)
+    ids = sorted(street.values())
+    at = ids.index(street[scenes[2].path])
+
+    switched_off = library.rebuilding.rebuild().suspended
+    nights = [library.suspecting.look(silent) for _ in range(at + 1)]
+
+    assert switched_off == 0
+    assert nights == [0] * at + [1]
+    assert store.conflicts.examined_up_to(library.encoder.model_key) == ids[at]

@@ -81,7 +81,15 @@ class Library:
             page=settings.encode_batch,
         )
         suspecting = Suspecting(
-            settings, encoder=encoder, conflicts=store.conflicts, vectors=store.vectors, change_log=store.log
+            settings,
+            encoder=encoder,
+            entries=store.entries,
+            conflicts=store.conflicts,
+            vectors=store.vectors,
+            keypoints=store.keypoints,
+            change_log=store.log,
+            published=store.generations,
+            live=live,
         )
         rebuilding = Rebuilding(
             settings,

@@ -8,16 +8,48 @@ docs/decisions/0031. Knows neither files nor SQL, nor who has compared the pictu
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from producer_client.contract import ConflictState, Doubt, Mistake, Provenance
 from worker.core.conflict import Claim, Contradiction, LatLon
 from worker.core.geo import distance_m, weighted_centre
+from worker.place.contrast import contrast
+
+if TYPE_CHECKING:
+    from worker.place.geometry import Seen  # brings OpenCV
 
 #: Photos that contradict one and are named, at the most.
 NAMED = 8
 #: Metres from where the evidence lies within which a mistake that is put right must come out. Turned signs and the like
 #: are thousands of kilometres off, so it needs not be near; a place that is photographed from afar is as large.
 PUT_RIGHT_M = 1_000.0
+#: Inliers, and cells that they lie in, from which on a picture shows what another does: twice what chance gives.
+LEAST_INLIERS, LEAST_CELLS = 30, 6
+#: Pictures of one other place that must show it: one may be the wrong one itself.
+LEAST_PICTURES = 2
+#: Least contrast of that place to the photo's own, and to any other: of drawn look-alike streets that nobody had seen
+#: the best reached 3.7.
+LEAST_CONTRAST = 4.0
+#: Nothing is said of a photo that is alone where it lies, as long as what shows the same lies nearer than this: a
+#: landmark is photographed from afar.
+ALONE_M = 1_000.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sighting:
+    """A photo that looks like the one that is examined, the best of its picture. seen: what both show by their
+    keypoints; None where they were not compared."""
+
+    photo_id: int
+    point: LatLon
+    similarity: float
+    error_m: float = 0.0
+    seen: Seen | None = None
+
+    @property
+    def shows_it(self) -> bool:
+        return self.seen is not None and self.seen.inliers >= LEAST_INLIERS and self.seen.cells >= LEAST_CELLS
 
 
 def of_one_picture(claims: Sequence[Claim], doubt: Doubt, *, agree_m: float) -> list[Contradiction]:
@@ -59,6 +91,47 @@ def of_one_point(claims: Sequence[Claim]) -> list[Contradiction]:
     ]
 
 
+def elsewhere(claim: Claim, sightings: Sequence[Sighting], *, agree_m: float, threshold: float) -> Contradiction | None:
+    """Whether photos that lie in one other place show what this one does, and those that lie where it does not.
+
+    sightings: of trusted photos, those of its own place too as far as they were looked at. threshold: cosine from which
+    on photos count as similar where keypoints do not say it: they do so only of a mistake that explains all.
+    """
+    here = [one for one in sightings if _away_m(claim, one) <= agree_m + claim.error_m + one.error_m]
+    far = [one for one in sightings if _away_m(claim, one) > 2 * agree_m + claim.error_m + one.error_m]
+    places = [[o for o in far if distance_m(*o.point, *centre.point) <= agree_m] for centre in far]
+    if not places:
+        return None
+    best = max(places, key=lambda place: (sum(o.shows_it for o in place), len(_shown(place)), len(place)))
+    by_keypoints = [one for one in best if one.shows_it]
+    if len(by_keypoints) >= LEAST_PICTURES:
+        against = sorted(by_keypoints, key=lambda one: -len(_shown([one])))
+        point = _middle(against)
+        mistake = mistake_of(claim.point, point)
+        rivals = [_shown([one]) for one in far if distance_m(*one.point, *point) > 2 * agree_m]
+        known_here = any(one.seen is not None for one in here)
+        if contrast(_shown(best), [_shown(here)]) < LEAST_CONTRAST:
+            return None
+        if mistake is None and contrast(_shown(best), rivals) < LEAST_CONTRAST:
+            return None
+        if not known_here and distance_m(*claim.point, *point) < ALONE_M:
+            return None
+    else:
+        best = max(places, key=lambda place: sum(one.similarity >= threshold for one in place))
+        against = [one for one in best if one.similarity >= threshold]
+        alike_here = any(one.similarity >= threshold or one.shows_it for one in here)
+        if len(against) < LEAST_PICTURES or alike_here:
+            return None
+        point = _middle(against)
+        mistake = mistake_of(claim.point, point)
+        if mistake is None:
+            return None
+    if mistake is None and any(one.point == claim.point for one in here):
+        mistake = Mistake.OF_ANOTHER_PHOTO
+    doubt = Doubt.GPS_ELSEWHERE if claim.provenance is Provenance.EXIF_GPS else Doubt.SEEN_ELSEWHERE
+    return Contradiction(claim, doubt, [one.photo_id for one in against[:NAMED]], point, mistake)
+
+
 def mistake_of(claimed: LatLon, there: LatLon) -> Mistake | None:
     """What, put right, would bring a claim to where the evidence lies."""
     for mistake, (lat, lon) in _put_right(*claimed):
@@ -96,3 +169,16 @@ def _agree(one: Claim, other: Claim, agree_m: float) -> bool:
 
 def _centre(claims: Sequence[Claim]) -> LatLon:
     return weighted_centre([claim.point for claim in claims], [1.0] * len(claims))
+
+
+def _away_m(claim: Claim, one: Sighting) -> float:
+    return distance_m(*claim.point, *one.point)
+
+
+def _shown(sightings: Sequence[Sighting]) -> set[int]:
+    """The photo's keypoints that any of these show, too."""
+    return {at for one in sightings if one.seen is not None for at in one.seen.here.tolist()}
+
+
+def _middle(sightings: Sequence[Sighting]) -> LatLon:
+    return weighted_centre([one.point for one in sightings], [1.0] * len(sightings))

@@ -51,11 +51,16 @@ class Conflicts:
 
     def claims(self, *, after_id: int, limit: int) -> list[Claim]:
         """What could be evidence, by rising id, but for what people have settled."""
-        unsettled = or_(conflicts.c.state.is_(None), conflicts.c.state == OPEN.value)
-        query = self._claims().where(entries.c.photo_id > after_id, unsettled)
+        query = self._claims().where(entries.c.photo_id > after_id, _not_settled())
         with self._database.begin() as connection:
             found = connection.execute(query.order_by(entries.c.photo_id).limit(limit))
             return [_claim(row) for row in found]
+
+    def claims_of(self, photo_ids: Collection[int]) -> list[Claim]:
+        """The same of these photos."""
+        query = self._claims().where(entries.c.photo_id.in_(photo_ids), _not_settled())
+        with self._database.begin() as connection:
+            return [_claim(row) for row in connection.execute(query.order_by(entries.c.photo_id))]
 
     def of_one_content(self) -> list[list[Claim]]:
         """Photos of one file each, of which not all lie at one point; none that a person has rejected."""
@@ -214,6 +219,10 @@ def listed(state: ConflictState | None) -> Select[Any]:
 
 
 # ---------------------------------------------------------------------------------------------- below
+
+
+def _not_settled() -> ColumnElement[bool]:
+    return or_(conflicts.c.state.is_(None), conflicts.c.state == OPEN.value)
 
 
 def _not_rejected() -> ColumnElement[bool]:
