@@ -863,7 +863,8 @@ def test_a_log_and_a_generation_of_an_earlier_release_go_on_serving(
         connection.execute(text(f"ALTER TABLE {schema}.generations DROP COLUMN recall_at_10_at_least"))
         for column in ("position_from", "file_state_at"):
             connection.execute(text(f"ALTER TABLE {schema}.entries DROP COLUMN {column}"))
-        connection.execute(text(f"DROP TABLE {schema}.keypoints"))
+        for table in ("keypoints", "conflicts", "examined"):
+            connection.execute(text(f"DROP TABLE {schema}.{table}"))
         connection.execute(text(f"UPDATE {schema}.alembic_version SET version_num = '0008'"))
     migrate(store.database.engine, schema=schema, photos_table=settings.photos_table)
     with store.database.engine.connect() as connection:
