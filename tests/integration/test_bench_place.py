@@ -21,7 +21,7 @@ from tests.conftest import Scene
 from worker.settings import Settings
 
 #: The first and the last of each generation.
-COMPARED = [policy for policy in policies() if policy.name in ("guide", "+calibration") or not policy.changes]
+COMPARED = [policy for policy in policies() if policy.name in ("guide", "+geometry") or not policy.changes]
 TINY = Size(styles=1, addresses=2, storeys=1, unseen_storeys=0, known=4, asked=2, picture=(320, 240))
 
 
@@ -87,4 +87,4 @@ def test_what_is_planted_is_counted_in_libraries_of_their_own(
 
 
 #: More witnesses than there are photos.
-MANY = {"locate_min_witnesses": 8}
+MANY = {"locate_min_witnesses": 8, "rungs": ()}

@@ -468,8 +468,9 @@ def test_a_client_that_saw_what_was_lost_is_told_what_to_do(
 
 @pytest.fixture
 def parted(settings: Settings, backup: Dump | Recovery) -> Iterator[Stack]:
-    """Lists of photos go to one worker, questions to another, which looks at the log once an hour unless it must."""
-    lagging = settings.model_copy(update={"max_staleness_s": 3600, "min_seq_timeout_s": 0.2})
+    """Lists of photos go to one worker, questions to another, which looks at the log once an hour unless it must. Votes
+    alone decide: what is asked here is what a worker has seen of the log."""
+    lagging = settings.model_copy(update={"max_staleness_s": 3600, "min_seq_timeout_s": 0.2, "rungs": ()})
     with Stack(lagging, log_dir=settings.data_dir / "logs", port=0, own_database=False) as running:
         running.start("worker", "--queues", "bulk")
         running.start("worker", "--queues", "interactive")
