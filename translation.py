@@ -39,7 +39,7 @@ SPEAKERS = {
     "BadRequest", "Declined", "PhotoRefused", "TryAgain", "TimedOut", "Refused", "failed", "Permanent", "PhotoRefusal",
     "Stale",
     "EncoderUnavailable", "BadGeneration", "BadVector", "NotThatPickle", "Transient", "ValueError", "RuntimeError",
-    "UnknownFile", "Unprepared", "Unreachable", "_refuse", "abstain", "Answer", "Note", "Fault",
+    "UnknownFile", "Unprepared", "Unreachable", "_refuse", "abstain", "Answer", "Note", "Fault", "TooFew",
 }  # fmt: skip
 #: Functions and variables whose texts are such sentences, or parts of them.
 NAMED_SENTENCES = {

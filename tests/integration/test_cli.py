@@ -272,6 +272,7 @@ def test_doctor_finds_a_healthy_stack_healthy(stack: Stack, client: Any) -> None
             "model",
             "index",
             "pictures",
+            "answers",
             "photo folders",
             "photos",
             "workers",

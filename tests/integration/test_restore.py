@@ -861,7 +861,8 @@ def test_a_log_and_a_generation_of_an_earlier_release_go_on_serving(
     with store.database.engine.begin() as connection:
         for table in ("changes", "generations"):
             connection.execute(text(f"ALTER TABLE {schema}.{table} DROP COLUMN stamp"))
-        connection.execute(text(f"ALTER TABLE {schema}.generations DROP COLUMN recall_at_10_at_least"))
+        for column in ("recall_at_10_at_least", "learnt", "exam"):
+            connection.execute(text(f"ALTER TABLE {schema}.generations DROP COLUMN {column}"))
         for column in ("position_from", "file_state_at"):
             connection.execute(text(f"ALTER TABLE {schema}.entries DROP COLUMN {column}"))
         for table in ("keypoints", "conflicts", "examined"):

@@ -20,6 +20,8 @@ from worker.commands.connections import open_client, open_store
 from worker.commands.tables import Table
 from worker.commands.terminal import UNWELL, AsJson, out, show
 from worker.errors import BadGeneration, Permanent, WorkerError
+from worker.place.calibration import from_json
+from worker.place.promised import TooFew
 from worker.roots import faults
 from worker.settings import Settings
 from worker.settings import load as load_settings
@@ -235,6 +237,31 @@ def pictures(settings: Settings) -> str:
     return say("all have been looked at, to know copies of them")
 
 
+def answers(settings: Settings) -> str:
+    """Never unwell: without enough photos to learn from answers are fewer, not wrong."""
+    with open_store(settings) as store:
+        newest = store.generations.newest()
+        kept = None if newest is None else store.generations.learnt(newest[0].number)
+    if kept is None:
+        return say("what they are worth is learnt by the next rebuild; until then only verified ones are given")
+    learnt = from_json(kept)
+    if isinstance(learnt, TooFew):
+        few = in_language(learnt.message)
+        return say("their probability is not known yet, and only verified ones are given: {few}", few=few)
+    if learnt.least >= 1.0:
+        words = to_say(
+            "none are given: not even the clearest are right as often as promised (SIGHTLINE_FALSE_ANSWERS). Are there "
+            "wrong coordinates among the trusted ones?"
+        )
+        return say(words)
+    return say(
+        "their probability is learnt from {cases} questions about {places} places; given from {least:.0%} on",
+        cases=learnt.cases,
+        places=learnt.places,
+        least=learnt.least,
+    )
+
+
 def photo_roots(settings: Settings) -> str:
     if faulty := faults(settings.photo_roots):
         raise _Unwell("\n".join(faulty.values()))
@@ -273,6 +300,7 @@ def _checks() -> Iterator[tuple[str, Callable[[Settings], str], Sequence[Callabl
     yield to_say("model"), model, ()
     yield to_say("index"), index, (database,)
     yield to_say("pictures"), pictures, (database,)
+    yield to_say("answers"), answers, (database,)
     yield to_say("photo folders"), photo_roots, ()
     yield to_say("photos"), photos, (database,)
     yield to_say("workers"), workers, (broker, database)

@@ -160,6 +160,7 @@ def _rebuild_as_text(run: RebuildRun | None) -> str:
             "conflicts": say("looking for conflicts"),
             "train": say("training the index"),
             "write": say("writing the index"),
+            "examine": say("asking about known photos"),
             "upload": say("uploading the index"),
         }
         state = f"{state}, {phases.get(run.phase, run.phase)} {run.done}/{run.total}"

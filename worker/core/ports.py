@@ -277,7 +277,19 @@ class PublishedGenerations(Protocol):
 
     def reserve(self) -> int: ...
 
-    def publish(self, number: int, model_key: str, mark: Mark, built: Built, keep: int) -> list[int]: ...
+    def publish(
+        self,
+        number: int,
+        model_key: str,
+        mark: Mark,
+        built: Built,
+        keep: int,
+        *,
+        learnt: Mapping[str, Any] | None = None,
+        exam: Mapping[str, Any] | None = None,
+    ) -> list[int]: ...
+
+    def learnt(self, number: int) -> Mapping[str, Any] | None: ...
 
     def serving(self, model_key: str) -> int | None: ...
 

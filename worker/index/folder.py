@@ -14,12 +14,14 @@ from pathlib import Path
 
 from worker.core.index_ports import RemoteFolder
 from worker.core.ports import Progress, Snapshot
-from worker.core.types import Built, Mark
+from worker.core.types import Built, Filter, Mark, Neighbours, Published
+from worker.core.vectors import Ids, Vector
 from worker.errors import BadGeneration, Transient
 from worker.index import searching
 from worker.index.building import Build, Builder, Trained
 from worker.index.generation import FILES, FORMAT, MANIFEST, Generation, fsync, open_generation, read_manifest
 from worker.index.kinds import Kind
+from worker.index.view import Layers
 
 #: Seconds after which a download that nobody finished belongs to a process that was killed.
 ABANDONED_S = 3600.0
@@ -109,6 +111,10 @@ class GenerationFolder:
                 shutil.rmtree(self.path(number), ignore_errors=True)
         return self._fetch(self._remote, number, model_key, mark)
 
+    def to_examine(self, number: int, *, model_key: str) -> Written:
+        """A generation that was written here, published or not. Raises BadGeneration."""
+        return Written(self.open(number, model_key=model_key))
+
     def numbers(self) -> list[int]:
         """Of the generations whose files are on this host, rising."""
         return sorted(int(folder.name) for folder in self._folder.glob("[0-9]*") if folder.name.isdigit())
@@ -175,6 +181,31 @@ class GenerationFolder:
             return opened
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+
+
+class Written:
+    """A generation alone, without what came since. See worker.core.index_ports.Searched."""
+
+    def __init__(self, base: Generation) -> None:
+        self._view = Layers(base, base.manifest.dimension).view(base.manifest.mark)
+
+    def catch_up(self, *, max_age_s: float = 0.0) -> int:
+        """There is nothing to catch up with."""
+        return self._view.seq
+
+    def search(
+        self,
+        query: Vector,
+        k: int,
+        *,
+        among: Filter | None = None,
+        exclude: Ids | None = None,
+        drop_copies: bool = False,
+    ) -> Neighbours:
+        """Raises ValueError for a filter: whom it passes the log says, which goes on."""
+        if among is not None:
+            raise ValueError("a written generation is searched as a whole")
+        return self._view.search(query, k, exclude=exclude, drop_copies=drop_copies)
 
 
 def _name(number: int) -> str:

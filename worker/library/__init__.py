@@ -10,7 +10,10 @@ from worker.core.ports import Decode, Encoder, FindKeypoints, PhotoSource, Store
 from worker.embedding import Embedding
 from worker.library.checking import Checking
 from worker.library.conflicts import Conflicts
+from worker.library.examining import Examining
 from worker.library.filling import Filling
+from worker.library.learning import Learning
+from worker.library.locating import rule_of
 from worker.library.models import Models
 from worker.library.photos import Photos
 from worker.library.quarantine import Quarantine
@@ -35,6 +38,8 @@ class Library:
     rebuilding: Rebuilding
     models: Models
     statistics: Statistics
+    examining: Examining
+    learning: Learning
 
     @classmethod
     def join(
@@ -71,6 +76,7 @@ class Library:
             published=store.generations,
             agree_m=settings.locate_agree_m,
         )
+        learning = Learning(store.generations, geometry=geometry)
         quarantine = Quarantine(store.attempts, after=settings.quarantine_after)
         filling = Filling(
             encoder.model_key,
@@ -91,9 +97,19 @@ class Library:
             published=store.generations,
             live=live,
         )
+        examining = Examining(
+            settings,
+            encoder.model_key,
+            encoder.dimension,
+            rule=rule_of(settings),
+            entries=store.entries,
+            keypoints=store.keypoints if geometry else None,
+            change_log=store.log,
+        )
         rebuilding = Rebuilding(
             settings,
             encoder=encoder,
+            examining=examining,
             checking=Checking(files=store.files, source=source),
             filling=filling,
             suspecting=suspecting,
@@ -113,6 +129,7 @@ class Library:
                 embedding=embedding,
                 entries=store.entries,
                 keypoints=store.keypoints,
+                learning=learning,
                 live=live,
             ),
             conflicts=Conflicts(settings, entries=store.entries, verdicts=store.verdicts),
@@ -139,6 +156,8 @@ class Library:
                 runs=store.runs,
                 live=live,
             ),
+            examining=examining,
+            learning=learning,
         )
 
     @property

@@ -23,6 +23,7 @@ from worker.core.vectors import Ids, Vector, unit_query
 from worker.embedding import Embedding
 from worker.errors import Permanent, PhotoRefusal, Stale
 from worker.library.finding import Finding, Looked
+from worker.library.learning import Learning
 from worker.library.locating import compare_with, for_former, rule_of
 from worker.logs import ms_since
 from worker.place.guide import by_guide
@@ -77,6 +78,7 @@ class Questions:
         embedding: Embedding,
         entries: Entries,
         keypoints: StoredKeypoints,
+        learning: Learning,
         live: LiveIndex,
     ) -> None:
         self._settings = settings
@@ -85,6 +87,7 @@ class Questions:
         self._embedding = embedding
         self._entries = entries
         self._keypoints = keypoints
+        self._learning = learning
         self._live = live
         self._finding = Finding(settings, encoder.model_key, entries=entries, index=live)
         self._met = Recent(MET_WORDS)
@@ -186,7 +189,10 @@ class Questions:
         started = time.monotonic()
         weighed = weigh(hits, rule, compare=compare_with(asked.keypoints, hits, self._keypoints), **about)
         timings_ms["geometry"] = ms_since(started)
-        return judge(weighed), seen
+        # What was learnt by keypoints says nothing of a photo that has not been looked at, and the other way round.
+        learnt_so = (asked.keypoints is not None) == ("geometry" in self._rungs)
+        learnt = self._learning.calibration(seen.generation) if learnt_so and "calibration" in self._rungs else None
+        return judge(weighed, learnt), seen
 
     def _by_guide(self, asked: Asked, request: contract.Locate) -> tuple[contract.Answer, Neighbours]:
         hits, seen, _ = self._finding.hits(

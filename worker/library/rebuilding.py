@@ -15,8 +15,11 @@ from worker.core.index_ports import Generations
 from worker.core.ports import Encoder, Entries, Log, Progress, PublishedGenerations, Runs
 from worker.errors import Permanent, Transient
 from worker.library.checking import Checking
+from worker.library.examining import Examination, Examining, exam_of
 from worker.library.filling import Filling, Throttled
 from worker.library.suspecting import Suspecting
+from worker.place.calibration import to_json
+from worker.place.promised import TooFew
 from worker.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -33,6 +36,7 @@ class Rebuilding:
         checking: Checking,
         filling: Filling,
         suspecting: Suspecting,
+        examining: Examining,
         entries: Entries,
         change_log: Log,
         runs: Runs,
@@ -44,6 +48,7 @@ class Rebuilding:
         self._checking = checking
         self._filling = filling
         self._suspecting = suspecting
+        self._examining = examining
         self._entries = entries
         self._log = change_log
         self._runs = runs
@@ -120,7 +125,16 @@ class Rebuilding:
                 trained=trained,
                 progress=note,
             )
-        kept = self._published.publish(number, model_key, mark, built, self._settings.keep_generations)
+        examined = self._examine(number, note)
+        kept = self._published.publish(
+            number,
+            model_key,
+            mark,
+            built,
+            self._settings.keep_generations,
+            learnt=None if examined is None else to_json(examined.learnt, geometry="geometry" in self._settings.rungs),
+            exam=self._exam(number, mark.seq, examined),
+        )
         self._files.keep_only(kept, everywhere=True)
         counts = self._entries.counts(self._encoder.model_key)
         return contract.RebuildReply(
@@ -145,6 +159,25 @@ class Rebuilding:
             # The queues without a prefix are for clients that take no field which they do not know.
             suspended=suspended if self._settings.key_prefix else 0,
         )
+
+    def _examine(self, number: int, note: Throttled) -> Examination | None:
+        """Ask the written generation about known photos, and learn from it what its answers are worth."""
+        photos = self._settings.exam_photos
+        if not photos or not {"places", "calibration"} <= set(self._settings.rungs):
+            return None
+        index = self._files.to_examine(number, model_key=self._encoder.model_key)
+        examined = self._examining.examine(index, note, photos=photos, always=False)
+        said = {"generation": number, "photos": examined.photos, "seconds": round(examined.seconds, 1)}
+        if isinstance(examined.learnt, TooFew):
+            log.info("nothing was learnt from known photos", extra={**said, "why": examined.learnt.message})
+        else:
+            log.info("learnt from known photos", extra={**said, "least": examined.learnt.least})
+        return examined
+
+    def _exam(self, number: int, seq: int, examined: Examination | None) -> dict[str, Any] | None:
+        if examined is None or not examined.questions:
+            return None
+        return exam_of(examined, self._settings, self._encoder.model_key, generation=number, seq=seq).to_json()
 
     def _train(self) -> Any:
         """Learn from the vectors that are there, while the encoder makes those that lack."""

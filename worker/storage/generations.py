@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, and_, func, insert, or_, select, update
 
 from producer_client.contract import Code
 from worker.core.types import START, Built, Mark, Published, PublishedGeneration
@@ -12,6 +13,20 @@ from worker.errors import Permanent
 from worker.storage.database import Database, iso
 from worker.storage.log import bears, hold, prune
 from worker.storage.tables import changes, generations, in_log, kept, purges, served
+
+#: What is told of those that are kept: not what an exam has found, which is large.
+SHOWN = (
+    "number",
+    "model_key",
+    "count",
+    "seq",
+    "kind",
+    "recall_at_10",
+    "recall_at_10_at_least",
+    "index_bytes",
+    "published_at",
+    "withdrawn_at",
+)
 
 
 class Generations:
@@ -26,10 +41,20 @@ class Generations:
                 connection.scalar(insert(generations).values(model_key=None).returning(generations.c.number)) or 0
             )
 
-    def publish(self, number: int, model_key: str, mark: Mark, built: Built, keep: int) -> list[int]:
+    def publish(
+        self,
+        number: int,
+        model_key: str,
+        mark: Mark,
+        built: Built,
+        keep: int,
+        *,
+        learnt: Mapping[str, Any] | None = None,
+        exam: Mapping[str, Any] | None = None,
+    ) -> list[int]:
         """Make a written generation the one that is served; returns the numbers of all that are kept.
 
-        mark: where its snapshot stood in the log.
+        mark: where its snapshot stood in the log. learnt, exam: JSON that stays with it.
         Fenced by its number: raises Permanent when a later one is out already, as after a lost lock, and by the log:
         when the database was restored to an earlier time meanwhile.
         """
@@ -51,6 +76,8 @@ class Generations:
                     recall_at_10=built.recall_at_10,
                     recall_at_10_at_least=built.recall_at_10_at_least,
                     index_bytes=built.index_bytes,
+                    learnt=learnt,
+                    exam=exam,
                     published_at=func.now(),
                 )
             )
@@ -112,8 +139,9 @@ class Generations:
     def kept(self) -> list[PublishedGeneration]:
         """All that are kept, of every model, the newest first."""
         with self._database.begin() as connection:
-            query = select(generations, in_log().label("in_log")).where(*kept()).order_by(generations.c.number.desc())
-            rows = connection.execute(query).all()
+            shown = [generations.c[name] for name in SHOWN]
+            query: Select[Any] = select(*shown, in_log().label("in_log")).where(*kept())
+            rows = connection.execute(query.order_by(generations.c.number.desc())).all()
         newest: dict[str, int] = {}
         for row in rows:
             if row.in_log and row.withdrawn_at is None:
@@ -162,6 +190,22 @@ class Generations:
                     .returning(generations.c.number)
                 )
             )
+
+    def learnt(self, number: int) -> Mapping[str, Any] | None:
+        """What was kept with it of evidence; None where nothing was, or it is not there."""
+        with self._database.begin() as connection:
+            kept: Mapping[str, Any] | None = connection.scalar(
+                select(generations.c.learnt).where(generations.c.number == number)
+            )
+        return kept
+
+    def exam(self, number: int) -> Mapping[str, Any] | None:
+        """The figures that were kept with it."""
+        with self._database.begin() as connection:
+            kept: Mapping[str, Any] | None = connection.scalar(
+                select(generations.c.exam).where(generations.c.number == number)
+            )
+        return kept
 
     def published(self, number: int) -> tuple[str | None, float | None]:
         """When a generation was published, and the recall that it promises; None where there is none."""

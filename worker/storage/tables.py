@@ -185,6 +185,10 @@ generations = Table(
     Column("recall_at_10", Double),
     Column("recall_at_10_at_least", Double),
     Column("index_bytes", BigInteger),
+    #: What its own photos taught of evidence, or why nothing (worker.library.learning); NULL where nobody was asked.
+    Column("learnt", JSONB(none_as_null=True)),
+    #: Figures of the exam that it was learnt from.
+    Column("exam", JSONB(none_as_null=True)),
     Column("published_at", DateTime(timezone=True)),
     Column("withdrawn_at", DateTime(timezone=True)),
     Column("dropped_at", DateTime(timezone=True)),

@@ -1,0 +1,283 @@
+"""A rebuild asks about known photos as if they were not there, and what it learns stays with the generation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from producer_client.contract import Answer, ConfidenceKind, Locate, Photo, Provenance
+from worker.core.keypoints import COMPONENTS, LEVELS, POINT_STEPS, Keypoints
+from worker.core.ports import Encoder, PublishedGenerations
+from worker.core.types import Filter, NewEntry
+from worker.core.vectors import unit_rows
+from worker.index.folder import GenerationFolder
+from worker.library import Library
+from worker.library.examining import LEFT_OUT_M, Examination
+from worker.library.learning import Learning
+from worker.place.calibration import LEAST_RADIUS_M, Calibration
+from worker.place.exam import Exam
+from worker.place.promised import TooFew
+from worker.settings import Settings
+from worker.storage.store import PostgresStore
+
+#: Of a place: points of a scene, of which every photo of it sees most.
+POINTS, FRAME = 160, (640, 480)
+METRE = 1 / 111_195.08
+PLACES, VIEWS = 30, 2
+
+
+def drawn(place: int, view: int, seed: int) -> Keypoints:
+    """What a camera sees of a scene from another spot, and as many points that only this photo has."""
+    scene = np.random.default_rng([seed, place])
+    own = np.random.default_rng([seed, place, view])
+    xyz = scene.uniform((-3, -2, 6), (3, 2, 12), (POINTS, 3)) - own.uniform(-0.5, 0.5, 3)
+    seen = 500 * xyz[:, :2] / xyz[:, 2:] + np.array(FRAME) / 2
+    points = np.concatenate([seen, own.uniform((20, 20), (620, 460), (POINTS, 2))])
+    descriptions = np.concatenate(
+        [scene.integers(0, LEVELS, (POINTS, COMPONENTS)), own.integers(0, LEVELS, (POINTS, COMPONENTS))]
+    )
+    inside = ((points > 1) & (points < np.array(FRAME) - 1)).all(axis=1)
+    return Keypoints((points[inside] * POINT_STEPS).astype(np.uint16), descriptions[inside].astype(np.uint8), FRAME)
+
+
+def entries(dimension: int, *, places: int, views: int, seed: int = 1, keypoints: bool = True) -> list[NewEntry]:
+    """Photos of places a kilometre apart, that look much alike, each place twice."""
+    rng = np.random.default_rng(seed)
+    looks = unit_rows(rng.normal(size=(places // 2 + 1, dimension)))
+    new = []
+    for place in range(places):
+        for view in range(views):
+            vector = unit_rows((looks[place // 2] + 0.03 * rng.normal(size=dimension))[None])[0]
+            north, east = rng.normal(scale=6.0, size=2)
+            name = f"{seed}-{place}-{view}"
+            new.append(
+                NewEntry(
+                    ref=name,
+                    photo_id=None,
+                    path=f"https://photos.example/{name}.jpg",
+                    spellings=(f"https://photos.example/{name}.jpg",),
+                    content_sha256=f"sha-{name}",
+                    vector=vector,
+                    given=(float(48 + (1_000 * place + north) * METRE), float(11 + east * METRE), Provenance.SURVEYED),
+                    exif=None,
+                    address=None,
+                    metadata=None,
+                    keypoints=drawn(place, view, seed) if keypoints else None,
+                )
+            )
+    return new
+
+
+@pytest.fixture
+def fill(store: PostgresStore, encoder: Encoder) -> Callable[..., list[int]]:
+    def put(**how: Any) -> list[int]:
+        new = entries(encoder.dimension, **how)
+        ids = {w.ref: w.entry.photo_id for w in store.entries.put_many(new, encoder.model_key)}
+        return [ids[one.ref] for one in new]
+
+    return put
+
+
+def examined(library: Library, photos: int = 1_000) -> Examination:
+    live = library.questions._live
+    live.catch_up()
+    return library.examining.examine(live, lambda *_: None, photos=photos)
+
+
+def located(library: Library, photo_id: int, generation: int) -> Answer:
+    """By a process that has this generation."""
+    live = library.questions._live
+    live.settle()
+    assert live.generation == generation
+    return library.questions.locate(Locate(photo=Photo(photo_id=photo_id))).answer
+
+
+def test_each_photo_is_asked_about_with_its_place_and_without_it(
+    fill: Callable[..., list[int]], make_library: Callable[..., Library], store: PostgresStore
+) -> None:
+    ids = fill(places=PLACES, views=VIEWS)
+
+    found = examined(make_library(store=store))
+
+    assert found.photos == len(ids)
+    assert sorted((one.photo_id, one.seen) for one in found.questions) == sorted(
+        (photo_id, seen) for photo_id in ids for seen in (True, False)
+    )
+    seen = [one for one in found.questions if one.seen]
+    unseen = [one for one in found.questions if not one.seen]
+    assert sum(one.error_m is not None and one.error_m <= 50 for one in seen) >= 0.95 * len(seen)
+    assert all(one.error_m is None or one.error_m > 500 for one in unseen)
+    assert all(away > LEFT_OUT_M for one in unseen for away in one.neighbours_m)
+    assert {one.density for one in found.questions} == {VIEWS - 1}
+    assert all(one.evidence is not None and one.evidence.inliers for one in seen)
+
+
+def test_copies_of_a_photo_do_not_testify_for_it(
+    fill: Callable[..., list[int]], make_library: Callable[..., Library], store: PostgresStore, encoder: Encoder
+) -> None:
+    fill(places=3, views=1)
+    [again] = [one for one in entries(encoder.dimension, places=3, views=1) if one.ref == "1-0-0"]
+    path = "https://photos.example/again.jpg"
+    store.entries.put_many([replace(again, ref="again", path=path, spellings=(path,))], encoder.model_key)
+
+    found = examined(make_library(store=store))
+
+    assert found.photos == 4
+    assert not any(away <= LEFT_OUT_M for one in found.questions for away in one.neighbours_m)
+
+
+def test_what_is_no_evidence_is_not_asked_about(
+    fill: Callable[..., list[int]], make_library: Callable[..., Library], store: PostgresStore
+) -> None:
+    gone, *others = fill(places=4, views=1)
+    library = make_library(store=store)
+    store.entries.remove_many([gone])
+    nowhere = entries(library.encoder.dimension, places=5, views=1)[4]
+    store.entries.put_many([replace(nowhere, given=None)], library.model_key)
+
+    found = examined(library)
+
+    assert found.trusted == 3
+    assert {one.photo_id for one in found.questions} == set(others)
+
+
+def test_a_smaller_sample_is_of_as_many_places_as_it_can_be(
+    fill: Callable[..., list[int]], make_library: Callable[..., Library], store: PostgresStore
+) -> None:
+    fill(places=6, views=3)
+    library = make_library(store=store)
+
+    some, again = examined(library, photos=6), examined(library, photos=6)
+
+    assert some.photos == 6
+    # One place may lie in two cells of the grid that the sample is drawn by.
+    assert len({round(one.lat, 2) for one in some.questions}) >= 5
+    assert [one.photo_id for one in again.questions] == [one.photo_id for one in some.questions]
+
+
+def test_a_rebuild_learns_what_stays_with_its_generation_and_comes_back_with_it(
+    fill: Callable[..., list[int]], make_library: Callable[..., Library], store: PostgresStore, settings: Settings
+) -> None:
+    fill(places=5, views=1, seed=2)
+    library = make_library(store=store, settings=settings)
+
+    first = library.rebuilding.rebuild().generation
+    assert library.learning.of(first) == TooFew(
+        14,
+        "trusted photos of 5 places are known, and 19 are needed to promise that at most 5.0% of the answers are "
+        "wrong: 14 more",
+    )
+    assert store.generations.exam(first) is None
+
+    ids = fill(places=PLACES, views=VIEWS)
+    second = library.rebuilding.rebuild().generation
+    learnt = library.learning.of(second)
+    assert isinstance(learnt, Calibration)
+    assert library.learning.calibration(second) == learnt
+    assert learnt.least < 1.0
+    exam = Exam.from_json(store.generations.exam(second) or {})
+    assert (exam.generation, exam.model_key) == (second, library.model_key)
+    assert exam.figures.overall.figures["false_answers_unseen"].value == 0.0
+
+    answer = located(library, ids[0], second)
+    assert answer.confidence_kind is ConfidenceKind.PROBABILITY
+    assert answer.located
+    assert answer.confidence is not None
+    assert answer.confidence == round(learnt.covered * learnt.surest, 4) or 0.5 < answer.confidence < learnt.covered
+    assert answer.radius_m is not None
+    assert answer.radius_m >= LEAST_RADIUS_M
+    plain = make_library(store=store, settings=settings.model_copy(update={"rungs": ("places", "geometry")}))
+    assert located(plain, ids[0], second).confidence_kind is ConfidenceKind.UNCALIBRATED
+
+    # Of a photo whose keypoints are not known yet what was learnt by keypoints says nothing.
+    bare = entries(library.encoder.dimension, places=1, views=3)[2]
+    [written] = store.entries.put_many([replace(bare, keypoints=None)], library.model_key)
+    assert located(library, written.entry.photo_id, second).confidence_kind is ConfidenceKind.VOTE_SHARE
+
+    store.generations.roll_back(first)
+    assert located(library, ids[0], first).confidence_kind is ConfidenceKind.UNCALIBRATED
+    assert isinstance(library.learning.of(first), TooFew)
+
+
+def test_what_was_learnt_by_keypoints_is_not_used_without_them(
+    fill: Callable[..., list[int]], make_library: Callable[..., Library], store: PostgresStore, settings: Settings
+) -> None:
+    fill(places=PLACES, views=VIEWS)
+    generation = make_library(store=store).rebuilding.rebuild().generation
+
+    changed = make_library(store=store, settings=settings.model_copy(update={"rungs": ("places", "calibration")}))
+
+    assert changed.learning.of(generation) is None
+
+
+@pytest.mark.parametrize("off", [{"rungs": ("places", "geometry")}, {"exam_photos": 0}])
+def test_what_is_switched_off_is_not_learnt(
+    fill: Callable[..., list[int]],
+    make_library: Callable[..., Library],
+    store: PostgresStore,
+    settings: Settings,
+    off: dict[str, Any],
+) -> None:
+    fill(places=5, views=1)
+    library = make_library(store=store, settings=settings.model_copy(update=off))
+
+    generation = library.rebuilding.rebuild().generation
+
+    assert library.learning.of(generation) is None
+    assert store.generations.learnt(generation) is None
+
+
+def test_without_geometry_it_learns_from_similarity_alone(
+    fill: Callable[..., list[int]], make_library: Callable[..., Library], store: PostgresStore, settings: Settings
+) -> None:
+    fill(places=6, views=2, keypoints=False)
+    library = make_library(store=store, settings=settings.model_copy(update={"rungs": ("places", "calibration")}))
+
+    found = examined(library)
+
+    assert len(found.questions) == 24
+    assert all(one.evidence is None or one.evidence.inliers is None for one in found.questions)
+
+
+def test_what_was_learnt_is_read_once_and_not_for_every_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = {7: {"missing": 3, "message": "three more"}, 8: {"calibration": {"names": ["colour"]}}}
+    read: list[int] = []
+
+    class Published:
+        def learnt(self, number: int) -> Any:
+            read.append(number)
+            return kept.get(number)
+
+    learning = Learning(cast(PublishedGenerations, Published()), geometry=True)
+
+    assert [learning.of(7) for _ in range(3)] == [TooFew(3, "three more")] * 3
+    assert learning.of(8) is None, "of another release"
+    assert learning.of(None) is None
+    assert [learning.of(7), learning.calibration(7)] == [TooFew(3, "three more"), None]
+    assert read == [7, 8, 7]
+    # A restored database gives out its numbers anew.
+    kept[7] = {"missing": 2, "message": "two more"}
+    monkeypatch.setattr("worker.library.learning.FRESH_S", 0.0)
+    assert learning.of(7) == TooFew(2, "two more")
+
+
+def test_a_generation_that_was_written_is_searched_as_a_whole(
+    fill: Callable[..., list[int]], make_library: Callable[..., Library], store: PostgresStore, settings: Settings
+) -> None:
+    ids = fill(places=3, views=2)
+    library = make_library(store=store)
+    number = library.rebuilding.rebuild().generation
+    fill(places=1, views=1, seed=9)
+
+    written = GenerationFolder(settings.generations_dir).to_examine(number, model_key=library.model_key)
+
+    query = unit_rows(np.ones((1, library.encoder.dimension)))[0]
+    found = written.search(query, 10, exclude=np.array(ids[:1]))
+    assert sorted(found.ids.tolist()) == sorted(ids[1:]), "what came since is not in it"
+    assert (found.generation, found.seq) == (number, written.catch_up())
+    with pytest.raises(ValueError, match="as a whole"):
+        written.search(query, 10, among=Filter(trusted_only=True))

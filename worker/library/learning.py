@@ -1,0 +1,52 @@
+"""What the generation that is searched has taught of evidence: as it is kept beside it, and at hand in a process."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from worker.core.ports import PublishedGenerations
+from worker.place.calibration import Calibration, from_json
+from worker.place.promised import TooFew
+
+log = logging.getLogger(__name__)
+
+#: Seconds after which what is kept is looked up again: a restored database gives numbers of generations out anew.
+FRESH_S = 60.0
+
+
+class Learning:
+    """Shared by threads: whoever is second reads the same again. geometry: whether pictures are compared here."""
+
+    def __init__(self, published: PublishedGenerations, *, geometry: bool) -> None:
+        self._published = published
+        self._geometry = geometry
+        self._held: tuple[int, float, Calibration | TooFew | None] = (0, float("-inf"), None)
+
+    def of(self, generation: int | None) -> Calibration | TooFew | None:
+        """None where nothing was ever asked, as before the first rebuild. Raises Transient."""
+        if generation is None:
+            return None
+        number, since, learnt = self._held
+        now = time.monotonic()
+        if number != generation or now - since > FRESH_S:
+            learnt = self._read(generation)
+            self._held = (generation, now, learnt)
+        return learnt
+
+    def calibration(self, generation: int | None) -> Calibration | None:
+        learnt = self.of(generation)
+        return learnt if isinstance(learnt, Calibration) else None
+
+    def _read(self, generation: int) -> Calibration | TooFew | None:
+        kept = self._published.learnt(generation)
+        if kept is None:
+            return None
+        try:
+            learnt = from_json(kept)
+            if isinstance(learnt, Calibration) and kept.get("geometry") is not self._geometry:
+                raise ValueError("SIGHTLINE_RUNGS has been changed since: the next rebuild learns anew")
+        except ValueError as exc:
+            log.warning("calibration is not used", extra={"generation": generation, "why": str(exc)})
+            return None
+        return learnt
