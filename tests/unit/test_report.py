@@ -79,7 +79,7 @@ def page_of(*examined: Examined, thumbnails: dict[int, bytes | str] | None = Non
     return Page(html(exam_of(examined, **other), examined, thumbnails or {}))
 
 
-MANY = [question(at, confidence=0.6 + at / 100, off_m=10.0 if at % 4 else 3_000.0) for at in range(30)] + [
+MANY = [question(at, confidence=0.6 + at / 100, off_m=10.0 if at % 4 else 3_000.0, density=at) for at in range(30)] + [
     question(at, seen=False, confidence=0.3, off_m=3_000.0, located=at < 2) for at in range(30)
 ]
 
