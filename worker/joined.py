@@ -17,6 +17,7 @@ from producer_client import Code, SightlineError
 from worker.commands import (
     conflicts,
     doctor,
+    exam,
     index,
     keeping,
     machine,
@@ -58,6 +59,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     index.generations,
     index.rollback,
     index.stats,
+    exam.exam,
     keeping.backup,
     keeping.restore,
     parked.parked,

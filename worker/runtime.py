@@ -21,7 +21,10 @@ from worker.library import Library
 from worker.settings import Settings
 
 if TYPE_CHECKING:
+    from worker.core.ports import Progress
     from worker.index.folder import GenerationFolder
+    from worker.library.examining import Examination
+    from worker.place.exam import Exam
     from worker.storage.store import PostgresStore
 
 log = logging.getLogger(__name__)
@@ -190,3 +193,32 @@ def generation_folder(settings: Settings) -> GenerationFolder:
             threads=settings.threads,
         ),
     )
+
+
+def examine_serving(
+    settings: Settings, store: PostgresStore, note: Progress, *, photos: int
+) -> tuple[Examination, Exam]:
+    """Ask the generation that serves about so many known photos, as a rebuild does. No model runs.
+
+    Raises Permanent(not_ready) where none is published, BadGeneration where its files are not as they were written.
+    """
+    from worker.library.examining import Examining, exam_of
+    from worker.library.locating import rule_of
+
+    newest = store.generations.newest()
+    if newest is None:
+        raise Permanent(Code.NOT_READY, "no generation is published yet. Run `sightline rebuild`")
+    published, model_key = newest
+    index = generation_folder(settings).to_examine(published.number, model_key=model_key)
+    examining = Examining(
+        settings,
+        model_key,
+        index.dimension,
+        rule=rule_of(settings),
+        entries=store.entries,
+        keypoints=store.keypoints if "geometry" in settings.rungs else None,
+        change_log=store.log,
+    )
+    found = examining.examine(index, note, photos=photos)
+    exam = exam_of(found, settings, model_key, generation=published.number, seq=published.mark.seq)
+    return found, exam

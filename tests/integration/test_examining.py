@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
+import typer
+from PIL import Image
 
-from producer_client.contract import Answer, ConfidenceKind, Locate, Photo, Provenance
+from producer_client.contract import Answer, Code, ConfidenceKind, Locate, Photo, Provenance
+from worker.commands.exam import exam
+from worker.commands.terminal import UNWELL, Misused
 from worker.core.keypoints import COMPONENTS, LEVELS, POINT_STEPS, Keypoints
 from worker.core.ports import Encoder, PublishedGenerations
 from worker.core.types import Filter, NewEntry
 from worker.core.vectors import unit_rows
+from worker.errors import Permanent
 from worker.index.folder import GenerationFolder
 from worker.library import Library
 from worker.library.examining import LEFT_OUT_M, Examination
 from worker.library.learning import Learning
 from worker.place.calibration import LEAST_RADIUS_M, Calibration
-from worker.place.exam import Exam
+from worker.place.exam import Exam, from_json
 from worker.place.promised import TooFew
 from worker.settings import Settings
 from worker.storage.store import PostgresStore
@@ -179,9 +187,9 @@ def test_a_rebuild_learns_what_stays_with_its_generation_and_comes_back_with_it(
     assert isinstance(learnt, Calibration)
     assert library.learning.calibration(second) == learnt
     assert learnt.least < 1.0
-    exam = Exam.from_json(store.generations.exam(second) or {})
-    assert (exam.generation, exam.model_key) == (second, library.model_key)
-    assert exam.figures.overall.figures["false_answers_unseen"].value == 0.0
+    held = Exam.from_json(store.generations.exam(second) or {})
+    assert (held.generation, held.model_key) == (second, library.model_key)
+    assert held.figures.overall.figures["false_answers_unseen"].value == 0.0
 
     answer = located(library, ids[0], second)
     assert answer.confidence_kind is ConfidenceKind.PROBABILITY
@@ -281,3 +289,114 @@ def test_a_generation_that_was_written_is_searched_as_a_whole(
     assert (found.generation, found.seq) == (number, written.catch_up())
     with pytest.raises(ValueError, match="as a whole"):
         written.search(query, 10, among=Filter(trusted_only=True))
+
+
+@pytest.fixture
+def known(
+    store: PostgresStore,
+    make_library: Callable[..., Library],
+    settings: Settings,
+    photo_root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> list[Path]:
+    """Photos with files of their own, in a generation that serves; commands find them by the environment."""
+    folder = photo_root / settings.db_schema
+    folder.mkdir()
+    library = make_library(store=store)
+    paths: list[Path] = []
+    new = []
+    for one in entries(library.encoder.dimension, places=PLACES, views=VIEWS):
+        path = folder / f"{one.ref}.jpg"
+        noise = np.random.default_rng(len(paths)).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(path)
+        paths.append(path)
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        new.append(replace(one, path=str(path), spellings=(str(path),), content_sha256=sha256))
+    store.entries.put_many(new, library.model_key)
+    library.rebuilding.rebuild()
+    for name, value in settings.as_env().items():
+        monkeypatch.setenv(name, value)
+    return paths
+
+
+def test_the_exam_is_a_table_json_and_a_page(
+    known: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in known[::2]:
+        path.unlink()
+    page = tmp_path / "exam.html"
+
+    exam(html=page, as_json=True)
+    said = json.loads(capsys.readouterr().out)
+
+    held = Exam.from_json(said["exam"])
+    assert (held.sample, held.generation, said["lacking"], said["worse"]) == (len(known), 1, {}, [])
+    assert held.figures.overall.figures["right_of_given"].value == 1.0
+    assert sorted(from_json(one).seen for one in said["questions"]) == [False] * len(known) + [True] * len(known)
+    text = page.read_text(encoding="utf-8")
+    assert text.count("data:image/jpeg;base64,") >= 3
+    assert 'class="absent">' in text, "of a file that is gone"
+
+    monkeypatch.setenv("SIGHTLINE_LANG", "ru")
+    exam(html=page)
+    table = capsys.readouterr().out
+    assert "верно, из данных ответов" in table
+    assert "Проверка поколения 1" in page.read_text(encoding="utf-8")
+
+
+def test_an_exam_that_is_clearly_worse_than_an_earlier_one_says_so(
+    known: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "before.json"
+    exam(as_json=True)
+    kept.write_text(capsys.readouterr().out)
+
+    exam(baseline=kept, as_json=True)
+    same = json.loads(capsys.readouterr().out)
+    monkeypatch.setenv("SIGHTLINE_LOCATE_THRESHOLD", "1.0")
+    monkeypatch.setenv("SIGHTLINE_LOCATE_PAIRS", "1")
+    monkeypatch.setenv("SIGHTLINE_LOCATE_NEIGHBOURS", "1")
+    with pytest.raises(typer.Exit) as ended:
+        exam(baseline=kept)
+
+    assert same["worse"] == []
+    assert same["differences"]["accuracy"]["value"] == 0.0
+    assert ended.value.exit_code == UNWELL
+    assert "clearly worse than the baseline" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"questions": [{"photo_id": 1}]}', '{"questions": 3}'])
+def test_a_baseline_that_is_none_is_told(known: list[Path], tmp_path: Path, text: str) -> None:
+    kept = tmp_path / "before.json"
+    kept.write_text(text)
+
+    with pytest.raises(Misused, match="is not what `sightline exam --json` has written"):
+        exam(baseline=kept)
+    with pytest.raises(Misused, match="No such file"):
+        exam(baseline=tmp_path / "none.json")
+
+
+def test_an_exam_of_too_few_photos_has_failed_and_says_why(
+    fill: Callable[..., list[int]],
+    make_library: Callable[..., Library],
+    store: PostgresStore,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in settings.as_env().items():
+        monkeypatch.setenv(name, value)
+    library = make_library(store=store)
+
+    with pytest.raises(Permanent, match="no generation is published yet") as refused:
+        exam()
+    fill(places=1, views=1)
+    library.rebuilding.rebuild()
+    with pytest.raises(typer.Exit) as ended:
+        exam()
+
+    assert refused.value.code is Code.NOT_READY
+    assert ended.value.exit_code == UNWELL
+    said = " ".join(capsys.readouterr().out.split())
+    assert "figures that could not be computed" in said
+    assert "trusted photos of 1 places are known" in said

@@ -187,6 +187,7 @@ class Written:
     """A generation alone, without what came since. See worker.core.index_ports.Searched."""
 
     def __init__(self, base: Generation) -> None:
+        self.dimension = base.manifest.dimension
         self._view = Layers(base, base.manifest.dimension).view(base.manifest.mark)
 
     def catch_up(self, *, max_age_s: float = 0.0) -> int:
