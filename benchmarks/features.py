@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 from PIL import Image
 from sklearn.metrics import average_precision_score
+from threadpoolctl import threadpool_limits
 
 from benchmarks import matchers
 from benchmarks.feature_peers import CONTENDERS, MOST, Contender, Matched, Pair, extracted, load, matched_by
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     cv2.setNumThreads(1)
     most = QUICK_PAIRS if options.quick else PAIRS
-    with workplace("features") as folder:
+    with workplace("features") as folder, threadpool_limits(1):
         photos: Path | None = options.photos
         if photos is None:
             photos = folder / "drawn"
