@@ -199,8 +199,9 @@ class Answer(Reply, frozen=True):
     """`located` with point, radius and evidence, or `abstained` with a reason and a sentence.
 
     What `confidence` is, `confidence_kind` says: only a `probability` says how often such answers are right.
-    `evidence` speaks for the answer, or for what is the likeliest; `contrary` is the photo that speaks most for another
-    place. `timings_ms`: what took how long, in the worker.
+    `within` has, with such a one, the probability that the truth is no farther from the point, by metres ("25", "100",
+    "1000"). `evidence` speaks for the answer, or for what is the likeliest; `contrary` is the photo that speaks most
+    for another place. `timings_ms`: what took how long, in the worker.
     """
 
     status: str
@@ -212,6 +213,7 @@ class Answer(Reply, frozen=True):
     message: str = ""
     evidence: list[Hit] = msgspec.field(default_factory=list)
     contrary: Hit | None = None
+    within: dict[str, float] = msgspec.field(default_factory=dict)
     timings_ms: dict[str, float] = msgspec.field(default_factory=dict)
 
     LOCATED: ClassVar[str] = "located"
@@ -222,7 +224,7 @@ class Answer(Reply, frozen=True):
         return self.status == self.LOCATED
 
     def to_wire(self) -> dict[str, Any]:
-        return _without_nothing(super().to_wire(), "contrary", "timings_ms")
+        return _without_nothing(super().to_wire(), "contrary", "within", "timings_ms")
 
 
 class LocateReply(Reply, frozen=True):

@@ -198,6 +198,8 @@ def test_a_rebuild_learns_what_stays_with_its_generation_and_comes_back_with_it(
     assert answer.confidence == round(learnt.covered * learnt.surest, 4) or 0.5 < answer.confidence < learnt.covered
     assert answer.radius_m is not None
     assert answer.radius_m >= LEAST_RADIUS_M
+    assert list(answer.within) == ["25", "100", "1000"]
+    assert 0.0 < answer.within["25"] <= answer.within["100"] <= answer.within["1000"] < 1.0
     plain = make_library(store=store, settings=settings.model_copy(update={"rungs": ("places", "geometry")}))
     assert located(plain, ids[0], second).confidence_kind is ConfidenceKind.UNCALIBRATED
 

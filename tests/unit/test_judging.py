@@ -39,6 +39,9 @@ class Learnt:
     def radius_m(self, spread_m: float) -> float:
         return 30.0 + spread_m
 
+    def within(self, strength: Strength) -> dict[float, float]:
+        return {25.0: 0.8 * self.says, 1_000.0: self.says}
+
 
 def ask(
     *shown: tuple[Hit, Seen | None], learnt: Learnt | None = None, geometry: bool = True, **options: object
@@ -160,6 +163,7 @@ def test_a_calibration_says_probability_and_radius() -> None:
     assert found.located
     assert (found.confidence_kind, found.confidence, found.radius_m) == ("probability", 0.873, 30.0)
     assert "within 30 m with a probability of 87%" in found.message
+    assert found.within == {"25": 0.776, "1000": 0.97}
     assert len(learnt.asked[0].features()) == len(NAMES)
 
 

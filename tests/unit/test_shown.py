@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, Group
 from rich.text import Text
 
 from demo.folders import Case
@@ -28,6 +28,7 @@ from producer_client import NewPhoto, Pending, Photo, Provenance, Refused, Sight
 from producer_client.contract import (
     Answer,
     Code,
+    ConfidenceKind,
     Conflict,
     ConflictState,
     Doubt,
@@ -52,7 +53,7 @@ from worker.commands.doctor import backend_lines, backends_table, checks_table
 from worker.commands.index import generations_table, stats_table
 from worker.commands.moving import changes_table
 from worker.commands.photos import checked_lines, purged_table, removed_table
-from worker.commands.questions import hits_table
+from worker.commands.questions import answer_shown, hits_table
 from worker.commands.refused import refused_table
 from worker.commands.reports import named_lines, point_lines, report_table
 from worker.commands.tables import PathShown, Table
@@ -77,6 +78,22 @@ def shown(what: object) -> list[str]:
     page = io.StringIO()
     Console(file=page, width=80).print(what)
     return page.getvalue().splitlines()
+
+
+def test_an_answer_with_a_probability_says_how_near_the_truth_is() -> None:
+    found = Answer(
+        status=Answer.LOCATED,
+        point=Point(56.15, 10.2),
+        radius_m=31.0,
+        confidence=0.87,
+        confidence_kind=ConfidenceKind.PROBABILITY,
+        within={"25": 0.8, "100": 0.96, "1000": 0.97},
+    )
+
+    lines = shown(Group(*answer_shown(found)))
+
+    assert lines[0] == "located 56.150000, 10.200000 within 31 m, probability 87%"
+    assert "probability within 25 m 80%, 100 m 96%, 1000 m 97%" in lines
 
 
 @pytest.mark.parametrize("language", ["en", "ru"])

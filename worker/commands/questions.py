@@ -113,6 +113,9 @@ def answer_shown(found: Answer) -> Iterator[RenderableType]:
             confidence=confidence_said(found),
         )
     yield escape(in_language(found.message))
+    if found.within:
+        shares = (say("{metres} m {share:.0%}", metres=metres, share=share) for metres, share in found.within.items())
+        yield say("probability within {shares}", shares=", ".join(shares))
     if found.evidence:
         title = say("evidence") if found.located else say("the likeliest, and not sure enough")
         yield hits_table(title, found.evidence[:8])

@@ -60,6 +60,7 @@ def for_former(answer: Answer) -> Answer:
         reason=FORMER_REASONS.get(answer.reason, answer.reason) if answer.reason else None,
         evidence=[replace(hit, inliers=None) for hit in answer.evidence],
         contrary=None,
+        within={},
         timings_ms={},
     )
 

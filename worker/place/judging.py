@@ -8,6 +8,7 @@ compared the votes decide, as they did before there were keypoints.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Protocol
 
 from msgspec.structs import replace
@@ -24,7 +25,8 @@ UNCALIBRATED_RADIUS_M = 25.0
 
 class Calibration(Protocol):
     """What evidence is worth in this library. probability: that the place is right. least: up to which nothing is
-    answered. confidence: that the truth is no farther from the point than the radius."""
+    answered. confidence: that the truth is no farther from the point than the radius. within: than some distances in
+    metres."""
 
     @property
     def least(self) -> float: ...
@@ -36,6 +38,8 @@ class Calibration(Protocol):
     def confidence(self, strength: Strength) -> float: ...
 
     def radius_m(self, spread_m: float) -> float: ...
+
+    def within(self, strength: Strength) -> Mapping[float, float]: ...
 
 
 def judge(weighed: Weighed, calibration: Calibration | None = None) -> Answer:
@@ -86,6 +90,7 @@ def _calibrated(weighed: Weighed, best: Place, strength: Strength, calibration: 
         message=f"trusted photos that speak for this place: {len(best.pictures)}; "
         f"it lies within {radius_m:.0f} m with a probability of {confidence:.0%}",
         evidence=_hits(best),
+        within={f"{metres:.0f}": round(share, 4) for metres, share in calibration.within(strength).items()},
     )
 
 
