@@ -469,12 +469,11 @@ def test_a_night_that_is_too_short_goes_on_where_the_last_one_ended(
     off = settings.model_copy(update={"rungs": tuple(rung for rung in settings.rungs if rung != "conflicts")})
     monkeypatch.setattr(library.rebuilding, "_settings", off)
     monkeypatch.setattr(suspecting, "PAGE", 1)
-    monkeypatch.setattr(library.suspecting, "_budget_s", 0.0)
     ids = sorted(street.values())
     at = ids.index(street[scenes[2].path])
 
     switched_off = library.rebuilding.rebuild().suspended
-    nights = [library.suspecting.look(silent) for _ in range(at + 1)]
+    nights = [library.suspecting.look(silent, 0.0) for _ in range(at + 1)]
 
     assert switched_off == 0
     assert nights == [0] * at + [1]

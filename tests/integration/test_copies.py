@@ -38,6 +38,12 @@ def rows() -> Vectors:
     return np.concatenate([of_one_picture(COPIES, 1e-6), of_one_picture(10, 2e-3, 3), others])
 
 
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Without a look for what a thousand photos at random points say of each other."""
+    return settings.model_copy(update={"rungs": ()})
+
+
 @pytest.fixture(params=["exact", "ivf", "hnsw"])
 def shelf(request: pytest.FixtureRequest, settings: Settings, tmp_path: Path) -> Iterator[Service]:
     chosen = settings.model_copy(update={"index_kind": request.param, "index_recall": 0.0})

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Collection
+from typing import Any, Protocol
 
 import numpy as np
 
 from producer_client import contract
 from worker.core.index_ports import Searched
-from worker.core.ports import Entries
 from worker.core.types import Entry, Filter, Neighbours
 from worker.core.vectors import SAME_PIXELS, Ids, Vector
 from worker.place.evidence import counts_as
@@ -30,10 +30,18 @@ FEW_COPIES = 4
 MORE, MOST_CANDIDATES = 4, 1_024
 
 
+class Known(Protocol):
+    """What Postgres has of photos that the index proposes, as Entries has it."""
+
+    def known(
+        self, photo_ids: Collection[int], model_key: str, among: Filter | None = None
+    ) -> dict[int, tuple[Entry, Vector]]: ...
+
+
 class Finding:
     """index: the one that serves, or one that was written and is not published yet."""
 
-    def __init__(self, settings: Settings, model_key: str, *, entries: Entries, index: Searched) -> None:
+    def __init__(self, settings: Settings, model_key: str, *, entries: Known, index: Searched) -> None:
         self._settings = settings
         self._model_key = model_key
         self._entries = entries

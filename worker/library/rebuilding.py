@@ -17,7 +17,7 @@ from worker.errors import Permanent, Transient
 from worker.library.checking import Checking
 from worker.library.examining import Examination, Examining, exam_of
 from worker.library.filling import Filling, Throttled
-from worker.library.suspecting import Suspecting
+from worker.library.suspecting import LEAST_S, NIGHT_S, Suspecting
 from worker.place.calibration import to_json
 from worker.place.promised import TooFew
 from worker.settings import Settings
@@ -55,11 +55,14 @@ class Rebuilding:
         self._published = published
         self._files = files
 
-    def rebuild(self, progress: Progress | None = None, *, filling: bool = False) -> contract.RebuildReply:
+    def rebuild(
+        self, progress: Progress | None = None, *, filling: bool = False, nightly: bool = False
+    ) -> contract.RebuildReply:
         """Look at the files, embed what is missing or changed, look at pictures that nobody has looked at, look for
         conflicts, write a generation from one snapshot, publish it.
 
-        One at a time in the cluster: raises Permanent(already_running). Any failure leaves the old generation.
+        nightly: nobody waits for it, so that the look for conflicts takes its time. One at a time in the cluster:
+        raises Permanent(already_running). Any failure leaves the old generation.
         """
         with self._runs.exclusive("rebuild") as mine:
             if not mine:
@@ -70,7 +73,7 @@ class Rebuilding:
             run_id = self._runs.start()
             note = Throttled(lambda *facts: self._runs.note_progress(run_id, *facts), progress)
             try:
-                reply = self._rebuild(note, filling)
+                reply = self._rebuild(note, filling, nightly)
             except BaseException as exc:
                 # Postgres may be what failed; the next run closes this one then.
                 with suppress(Transient):
@@ -82,7 +85,7 @@ class Rebuilding:
 
     def nightly(self, name: str, slot: datetime, *, claims: int, claim_s: float) -> bool:
         """Rebuild if nobody has done so for `slot` (UTC); returns whether this call did."""
-        return self._due(name, slot, claims=claims, claim_s=claim_s)
+        return self._due(name, slot, claims=claims, claim_s=claim_s, nightly=True)
 
     def catch_up_generations(self, *, claims: int, claim_s: float) -> bool:
         """Rebuild if so much has changed that searches pay for it, or a purged photo is still in a generation."""
@@ -90,16 +93,25 @@ class Rebuilding:
         asked = self._runs.asked(self._encoder.model_key, share=settings.compact_share, least=settings.compact_least)
         return any(self._due(name, moment, claims=claims, claim_s=claim_s, first_counts=True) for name, moment in asked)
 
-    def _due(self, name: str, slot: datetime, *, claims: int, claim_s: float, first_counts: bool = False) -> bool:
+    def _due(
+        self,
+        name: str,
+        slot: datetime,
+        *,
+        claims: int,
+        claim_s: float,
+        first_counts: bool = False,
+        nightly: bool = False,
+    ) -> bool:
         if not self._runs.due(name, slot, max_attempts=claims, retry_after_s=claim_s, first_counts=first_counts):
             return False
-        self.rebuild()
+        self.rebuild(nightly=nightly)
         self._runs.slot_done(name, slot)
         return True
 
     # ---------------------------------------------------------------------------------------- below
 
-    def _rebuild(self, note: Throttled, filling: bool) -> contract.RebuildReply:
+    def _rebuild(self, note: Throttled, filling: bool, nightly: bool) -> contract.RebuildReply:
         started = time.monotonic()
         self._entries.follow_rows()
         with ThreadPoolExecutor(1, thread_name_prefix="train") as ahead:
@@ -111,7 +123,8 @@ class Rebuilding:
             trained = training.result()
         # Before the snapshot, which says of each photo whether it is trusted. A model that is to take over has no say.
         wanted = "conflicts" in self._settings.rungs and not filling
-        suspended = self._suspecting.look(note) if wanted else 0
+        budget_s = NIGHT_S if nightly else max(LEAST_S, time.monotonic() - started)
+        suspended = self._suspecting.look(note, budget_s) if wanted else 0
         model_key = self._encoder.model_key
         number = self._published.reserve()
         with self._log.snapshot(model_key, self._encoder.dimension) as snapshot:

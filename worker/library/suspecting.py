@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Collection, Iterable
+
+import numpy as np
 
 from producer_client.contract import DEFAULT_THRESHOLD, ConflictState, Doubt, Hit, Near
 from worker import points
@@ -24,9 +27,10 @@ from worker.core.ports import (
     StoredKeypoints,
     StoredVectors,
 )
-from worker.core.types import Filter
+from worker.core.types import Entry, Filter
 from worker.core.vectors import Ids, Vector
-from worker.library.finding import Finding
+from worker.library.comparing import Comparing
+from worker.library.finding import CANDIDATES, Finding
 from worker.logs import ms_since
 from worker.place.conflicts import ALONE_M, Sighting, elsewhere, of_one_picture, of_one_point
 from worker.place.pictures import Look, is_copy
@@ -36,12 +40,16 @@ log = logging.getLogger(__name__)
 
 #: Photos of the whole library to which those of one point are compared.
 OTHERS = 1_000
-#: Seconds that are spent on photos' neighbours in one night.
-BUDGET_S = 600.0
+#: Seconds that are spent on photos' neighbours in one night, and in any other rebuild, for which somebody waits: so
+#: many, or as long as the rest has taken until then.
+NIGHT_S, LEAST_S = 600.0, 120.0
 #: Photos that are looked up at once, and pictures that look like one of them: of its own place, and of all others.
-PAGE, OWN_PLACE, OTHER_PLACES = 256, 4, 12
+PAGE, OWN_PLACE, OTHER_PLACES = 128, 4, 12
+#: How many are asked of the index, some of which are one picture.
+NEIGHBOURS = 2 * (OWN_PLACE + OTHER_PLACES)
 #: A photo is calm, and compared with nothing, where so many pictures that are most similar to it lie where it does.
 CALM = 3
+TRUSTED = Filter(trusted_only=True)
 #: What is found by a photo's neighbours.
 BY_LOOKS = (Doubt.SAME_PICTURE, Doubt.SEEN_ELSEWHERE, Doubt.GPS_ELSEWHERE)
 
@@ -59,7 +67,6 @@ class Suspecting:
         change_log: Log,
         published: PublishedGenerations,
         live: LiveIndex,
-        budget_s: float = BUDGET_S,
     ) -> None:
         self._agree_m = settings.locate_agree_m
         self._in_memory = settings.index_exact_up_to
@@ -71,15 +78,15 @@ class Suspecting:
         self._log = change_log
         self._published = published
         self._live = live
-        self._finding = Finding(settings, encoder.model_key, entries=entries, index=live)
-        self._budget_s = budget_s
+        self._read = Read(entries, encoder.model_key)
+        self._finding = Finding(settings, encoder.model_key, entries=self._read, index=live)
 
-    def look(self, note: Progress) -> int:
+    def look(self, note: Progress, budget_s: float = NIGHT_S) -> int:
         """Suspend what is contradicted, and no more what is not any more; returns how many photos are suspended that
-        were not before."""
+        were not before. budget_s: seconds for what takes long."""
         started = time.monotonic()
         note("conflicts", 0, 0)
-        suspended = self._of_one_content() + self._of_one_point() + self._by_looks(note)
+        suspended = self._of_one_content() + self._of_one_point() + self._by_looks(note, budget_s)
         log.info("conflicts looked for", extra={"suspended": suspended, "took_ms": ms_since(started)})
         return suspended
 
@@ -120,7 +127,7 @@ class Suspecting:
             self._conflicts.withdraw(gone)
         return len(self._conflicts.suspend(found)) if found else 0
 
-    def _by_looks(self, note: Progress) -> int:
+    def _by_looks(self, note: Progress, budget_s: float) -> int:
         """What is contradicted by the photos that look like it, as far as this night goes."""
         started, model_key = time.monotonic(), self._encoder.model_key
         if self._published.serving(model_key) is None and self._entries.counts(model_key).indexed > self._in_memory:
@@ -135,7 +142,7 @@ class Suspecting:
             suspended += self._examine(page)
             after_id, done = page[-1].photo_id, done + len(page)
             note("conflicts", min(done, total), total)
-            if time.monotonic() - started > self._budget_s:
+            if time.monotonic() - started > budget_s:
                 self._conflicts.note_examined(model_key, after_id)
                 return suspended
         self._conflicts.note_examined(model_key, -1)
@@ -146,15 +153,20 @@ class Suspecting:
         return self._examine(self._conflicts.claims_of(photo_ids)) if photo_ids else 0
 
     def _examine(self, claims: list[Claim]) -> int:
-        contents = {claim.content_sha256 for claim in claims}
-        vectors = self._vectors.known(contents, self._encoder.model_key)
         was_open = self._conflicts.open_ids(BY_LOOKS)
+        own = self._entries.known([claim.photo_id for claim in claims], self._encoder.model_key)
+        asked = [
+            claim
+            for claim in claims
+            if claim.photo_id in own and not (claim.state is ConflictState.OPEN and claim.photo_id not in was_open)
+        ]
+        bare = self._keypoints.without({claim.content_sha256 for claim in asked})
+        self._read.ahead(photo_id for claim in asked for photo_id in self._nearest(claim, own[claim.photo_id][1]))
         found, calm = [], set()
-        for claim in claims:
-            by_others = claim.state is ConflictState.OPEN and claim.photo_id not in was_open
-            if by_others or (vector := vectors.get(claim.content_sha256)) is None:
-                continue
-            if (one := self._contradicted(claim, vector)) is not None:
+        for claim in asked:
+            entry, vector = own[claim.photo_id]
+            looks_so = Look(vector, entry.picture_hash)
+            if (one := self._contradicted(claim, looks_so, bare=claim.content_sha256 in bare)) is not None:
                 found.append(one)
             elif claim.photo_id in was_open:
                 calm.add(claim.photo_id)
@@ -162,52 +174,82 @@ class Suspecting:
             self._conflicts.withdraw(calm)
         return len(self._conflicts.suspend(found, model_key=self._encoder.model_key)) if found else 0
 
-    def _contradicted(self, claim: Claim, vector: Vector) -> Contradiction | None:
+    def _contradicted(self, claim: Claim, mine: Look, *, bare: bool) -> Contradiction | None:
+        """bare: no keypoints of it are known, so that it can be compared with nothing."""
         own = self._entries.ids_with_content(claim.content_sha256)
-        known = self._entries.known([claim.photo_id], self._encoder.model_key).get(claim.photo_id)
-        if known is None:
-            return None
-        mine = Look(vector, known[0].picture_hash)
-        hits, looks = self._hits(vector, own, OWN_PLACE + OTHER_PLACES, Filter(trusted_only=True))
+        hits, looks = self._hits(mine.vector, own, NEIGHBOURS, TRUSTED)
         copies = [hit for hit in hits if is_copy(looks[hit.photo_id], mine)]
         pictures = _pictures([hit for hit in hits if not is_copy(looks[hit.photo_id], mine)], looks)
         if len(pictures) >= CALM and all(self._is_here(claim, hit) for hit in [*pictures[:CALM], *copies]):
             return None
-        near = Filter(Near(claim.lat, claim.lon, self._agree_m), trusted_only=True)
-        there, its_looks = self._hits(vector, own, OWN_PLACE, near)
-        here = _pictures([hit for hit in there if not is_copy(its_looks[hit.photo_id], mine)], its_looks)
         others = [hit for hit in pictures if not self._is_here(claim, hit)][:OTHER_PLACES]
+        if bare and not any(hit.similarity >= DEFAULT_THRESHOLD for hit in others):
+            return self._torn(claim, copies)
+        near = Filter(Near(claim.lat, claim.lon, self._agree_m), trusted_only=True)
+        there, its_looks = self._hits(mine.vector, own, 2 * OWN_PLACE, near)
+        here = _pictures([hit for hit in there if not is_copy(its_looks[hit.photo_id], mine)], its_looks)
         sightings = self._compared(claim, [*here[:OWN_PLACE], *others])
         found = elsewhere(claim, sightings, agree_m=self._agree_m, threshold=DEFAULT_THRESHOLD)
-        if found is not None or not copies:
-            return found
         supported = any(one.shows_it for one in sightings if distance_m(*claim.point, *one.point) <= self._agree_m)
-        claims = [claim, *(_claim(hit) for hit in copies)]
-        torn = [] if supported else of_one_picture(claims, Doubt.SAME_PICTURE, agree_m=ALONE_M)
-        return next((one for one in torn if one.claim is claim), None)
+        return found or (None if supported else self._torn(claim, copies))
 
-    def _hits(self, vector: Vector, own: Ids, pictures: int, among: Filter) -> tuple[list[Hit], dict[int, Look]]:
+    def _torn(self, claim: Claim, copies: list[Hit]) -> Contradiction | None:
+        """Whether copies of the picture claim another place."""
+        claims = [claim, *map(_claim, copies)]
+        if all(distance_m(*claim.point, *other.point) <= ALONE_M for other in claims):
+            return None
+        found = of_one_picture(claims, Doubt.SAME_PICTURE, agree_m=ALONE_M)
+        return next((one for one in found if one.claim is claim), None)
+
+    def _nearest(self, claim: Claim, vector: Vector) -> list[int]:
+        """What the first look of _hits will ask for, but for more photos of the same bytes."""
+        itself = np.array([claim.photo_id], dtype=np.int64)
+        ids: list[int] = self._live.search(vector, NEIGHBOURS + CANDIDATES, among=TRUSTED, exclude=itself).ids.tolist()
+        return ids
+
+    def _hits(self, vector: Vector, own: Ids, k: int, among: Filter) -> tuple[list[Hit], dict[int, Look]]:
         """Trusted photos that look like one, of which some are one picture."""
-        hits, _, looks = self._finding.hits(
-            vector, k=2 * pictures, threshold=-1.0, among=among, exclude=own, drop_copies=False
-        )
+        hits, _, looks = self._finding.hits(vector, k=k, threshold=-1.0, among=among, exclude=own, drop_copies=False)
         return [hit for hit in hits if hit.provenance is not None and hit.provenance.trusted], looks
 
     def _is_here(self, claim: Claim, hit: Hit) -> bool:
         return distance_m(*claim.point, *_claim(hit).point) <= self._agree_m + claim.error_m + _claim(hit).error_m
 
     def _compared(self, claim: Claim, hits: list[Hit]) -> list[Sighting]:
-        from worker.place.geometry import seen_in_both  # brings OpenCV
-
-        known = self._keypoints.known({claim.content_sha256, *(hit.content_sha256 for hit in hits)})
-        mine = known.get(claim.content_sha256)
+        mine = self._keypoints.known([claim.content_sha256]).get(claim.content_sha256)
+        compare = None if mine is None else Comparing(self._keypoints, mine)
+        if compare is not None:
+            compare.expect(hits)
         sightings = []
         for hit in hits:
-            theirs = known.get(hit.content_sha256)
-            seen = None if mine is None or theirs is None else seen_in_both(mine, theirs)
-            said = _claim(hit)
+            said, seen = _claim(hit), None if compare is None else compare(hit)
             sightings.append(Sighting(hit.photo_id, said.point, hit.similarity, said.error_m, seen))
         return sightings
+
+
+class Read:
+    """Entries with their vectors that were read together for many photos, and the others as ever."""
+
+    def __init__(self, entries: Entries, model_key: str) -> None:
+        self._entries = entries
+        self._model_key = model_key
+        self._ahead: set[int] = set()
+        self._known: dict[int, tuple[Entry, Vector]] = {}
+
+    def ahead(self, photo_ids: Iterable[int]) -> None:
+        """In place of those before."""
+        self._ahead = set(photo_ids)
+        self._known = self._entries.known(self._ahead, self._model_key, TRUSTED) if self._ahead else {}
+
+    def known(
+        self, photo_ids: Collection[int], model_key: str, among: Filter | None = None
+    ) -> dict[int, tuple[Entry, Vector]]:
+        if among != TRUSTED or model_key != self._model_key:
+            return self._entries.known(photo_ids, model_key, among)
+        found = {photo_id: self._known[photo_id] for photo_id in photo_ids if photo_id in self._known}
+        if rest := set(photo_ids) - self._ahead:
+            found |= self._entries.known(rest, model_key, among)
+        return found
 
 
 def _pictures(hits: list[Hit], looks: dict[int, Look]) -> list[Hit]:
