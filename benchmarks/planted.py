@@ -14,7 +14,7 @@ from benchmarks.ladder import LADDER, Placed, Shelf
 from benchmarks.lookalikes import Known, with_wrong_ones
 
 #: What is looked for hangs on nothing that is learnt, and learning takes long.
-LOOKED_FOR = {"rungs": LADDER}
+LOOKED_FOR = {"rungs": tuple(rung for rung in LADDER if rung != "calibration")}
 
 
 def planted(shelf: Shelf, known: Sequence[Known], seeds: Sequence[int]) -> dict[str, Any]:

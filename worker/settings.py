@@ -36,7 +36,8 @@ Schemes = Annotated[tuple[Literal["http", "https", "s3", "gs", "file"], ...], No
 Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(listed.parts)]
 ProvenanceOf = Annotated[dict[str, Provenance], NoDecode, BeforeValidator(listed.pairs)]
 ColumnOf = Annotated[dict[str, str], NoDecode, BeforeValidator(listed.pairs)]
-Rungs = Annotated[tuple[Literal["places", "geometry", "conflicts"], ...], NoDecode, BeforeValidator(listed.parts)]
+Rung = Literal["places", "geometry", "conflicts", "calibration"]
+Rungs = Annotated[tuple[Rung, ...], NoDecode, BeforeValidator(listed.parts)]
 FolderOf = Annotated[dict[str, str], NoDecode, BeforeValidator(prefixes.read)]
 
 
@@ -177,9 +178,9 @@ class Settings(BaseSettings):
     """Seconds that a search may lag behind what other clients wrote. Removed photos are never shown."""
     min_seq_timeout_s: float = Field(default=5.0, gt=0)
     """Seconds that a search waits for the write it was told to see, before it answers `stale`."""
-    rungs: Rungs = ("places", "geometry", "conflicts")
-    """What an answer stands on beside similarity: each of `places`, `geometry` and `conflicts` can be left
-    out. For `geometry` keypoints of every picture are kept in Postgres, 126 kB at the most, and found as it
+    rungs: Rungs = ("places", "geometry", "conflicts", "calibration")
+    """What an answer stands on beside similarity: each of `places`, `geometry`, `conflicts` and `calibration` can be
+    left out. For `geometry` keypoints of every picture are kept in Postgres, 126 kB at the most, and found as it
     is added: a tenth of a second of a core. Left out for a large import, they are found by the next rebuild with it."""
     locate_neighbours: int = Field(default=8, ge=1)
     """Most similar trusted photos that are heard as witnesses."""

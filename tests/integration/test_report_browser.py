@@ -78,7 +78,7 @@ def show(browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 def page_of(examined: list[Examined]) -> str:
     exam = Exam(
         "2026-11-28T02:00:00Z", 12.5, "a-very-long-model-key/" * 5, 7, 99, 30, 1, measured(examined, right_m=RIGHT_M),
-        {"SIGHTLINE_RUNGS": "places,geometry,conflicts"},
+        {"SIGHTLINE_RUNGS": "places,geometry,conflicts,calibration"},
     )  # fmt: skip
     names = [name for name in pictured(examined, RIGHT_M) if name % 5]
     before = [question(one.photo_id, seen=one.seen, off_m=1.0) for one in examined]

@@ -86,5 +86,5 @@ def test_each_policy_has_one_rung_more_than_the_one_before_it() -> None:
     assert list(named) == ["guide", "today", *(f"+{rung}" for rung in LADDER)]
     assert named.pop(f"+{LADDER[-1]}").changes == {}
     assert [policy.changes["rungs"] for policy in named.values()] == [(), *(LADDER[:n] for n in range(len(LADDER)))]
-    assert {"geometry", "conflicts"} <= set(LADDER)
+    assert {"geometry", "conflicts", "calibration"} <= set(LADDER)
     assert all(("conflicts" in policy.changes["rungs"]) == (not policy.learnt) for policy in named.values())
