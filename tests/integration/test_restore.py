@@ -821,9 +821,9 @@ def test_a_rebuild_over_which_the_database_is_restored_fails_and_the_next_one_do
     published = library.rebuilding._published
     really_publish = published.publish
 
-    def restored_before(*built: Any) -> list[int]:
+    def restored_before(*built: Any, **learnt: Any) -> list[int]:
         backup.restore()
-        return really_publish(*built)
+        return really_publish(*built, **learnt)
 
     photos = dict(zip(put_all(store, "kept", rows[:3]), rows, strict=False))
     backup.take()

@@ -19,10 +19,16 @@ from worker.stack import Stack
 
 @pytest.fixture(scope="module")
 def parted(photo_root: Path) -> Iterator[Stack]:
-    """Lists of photos go to one worker, questions to another, which lags an hour behind unless it must not."""
+    """Lists of photos go to one worker, questions to another, which lags an hour behind unless it must not. By votes,
+    whose answers need no more than that the photos are there."""
     with server_dir() as data_dir:
         settings = Settings(
-            data_dir=data_dir, photo_roots=(photo_root,), encoder=ENCODER, backend=REFERENCE, max_staleness_s=3600
+            data_dir=data_dir,
+            photo_roots=(photo_root,),
+            encoder=ENCODER,
+            backend=REFERENCE,
+            max_staleness_s=3600,
+            rungs=(),
         )
         with Stack(settings, log_dir=data_dir / "logs", port=0) as running:
             running.start("worker", "--queues", "bulk")
