@@ -29,7 +29,7 @@ from worker.core.request import current
 from worker.core.types import FileFacts, PhotoRow, is_on_disk
 from worker.core.vectors import Vector
 from worker.errors import PhotoRefusal, Transient, WorkerError
-from worker.looks import Looks, Wanted
+from worker.looks import Finding, Looks, Wanted
 from worker.settings import Settings
 
 T = TypeVar("T")
@@ -47,8 +47,8 @@ REMEMBER_S = 900.0
 @dataclass(frozen=True, slots=True)
 class Fetched:
     """One photo with its vector. `row` is its row of `photos` where one was named; `fresh`: the model ran for it;
-    `kept`: Postgres has it already. `picture_hash` and `keypoints` None: Postgres has them already, or nobody asked for
-    them; `keypoints` of a question also where they could not be found for want of something, as memory."""
+    `kept`: Postgres has it already. `picture_hash` and `keypoints`, to be stored, None: Postgres has them already, or
+    nobody asked for them. `finding`: a question's keypoints, maybe still looked for; None where nobody wants any."""
 
     ref: str
     content_sha256: str
@@ -59,6 +59,7 @@ class Fetched:
     kept: bool
     picture_hash: bytes | None
     keypoints: Keypoints | None
+    finding: Finding | None
     file: FileFacts | None
 
 
@@ -133,6 +134,7 @@ class Embedding:
             find=find_keypoints,
             remembered=settings.recent_vectors,
             remember_s=REMEMBER_S,
+            aside=settings.decoders,
         )
         #: Guards what is below.
         self._lock = threading.Lock()
@@ -152,6 +154,7 @@ class Embedding:
         """End the threads when what they have taken is done."""
         for pool in self._pools.values():
             pool.shutdown()
+        self._looks.close()
         self._batcher.close()
 
     def vectors(
@@ -160,8 +163,8 @@ class Embedding:
         """Every photo's vector by ref, and the refusals. A known content costs no forward pass.
 
         to_keep: the photos are to be stored, so that their pictures' hashes are wanted where Postgres lacks them.
-        keypoints: these are wanted too: to be stored where Postgres lacks them, or of a question all of them. They are
-        found while the model works on the photo. While it does on some photos, the next ones are read and decoded.
+        keypoints: these are wanted too: to be stored where Postgres lacks them, or all of a question's, which are found
+        meanwhile and after that. While the model works on some photos, the next ones are read and decoded.
         """
         fetched: dict[str, Fetched] = {}
         refused: dict[str, Refused] = {}
@@ -239,6 +242,7 @@ class Embedding:
                 kept=content in step.kept,
                 picture_hash=step.wanted.hash_of(content),
                 keypoints=step.wanted.keypoints_of(content),
+                finding=step.wanted.finding_of(content),
                 file=file,
             )
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable
-from concurrent.futures import Future
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Self
 
 from cachetools import TTLCache
@@ -30,7 +30,8 @@ Finding = Future[Keypoints | None]
 
 class Looks:
     """One per process and model, shared by its threads. find: None where nobody wants keypoints. remembered,
-    remember_s: hashes that are kept at hand, and for how long."""
+    remember_s: hashes that are kept at hand, and for how long. aside: pictures of questions that are looked at at a
+    time."""
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class Looks:
         find: FindKeypoints | None,
         remembered: int,
         remember_s: float,
+        aside: int,
     ) -> None:
         self._vectors = vectors
         self._keypoints = keypoints
@@ -49,6 +51,10 @@ class Looks:
         self._hashes: TTLCache[str, bytes] = TTLCache(remembered, remember_s)
         self._recent: TTLCache[str, Keypoints] = TTLCache(RECENT_KEYPOINTS, remember_s)
         self._in_hand: dict[str, Finding] = {}
+        self._aside = ThreadPoolExecutor(aside, thread_name_prefix="look")
+
+    def close(self) -> None:
+        self._aside.shutdown()
 
     def want(self, contents: Iterable[str], *, to_keep: bool, keypoints: bool) -> Wanted:
         """What a request wants to see of these contents. to_keep: what Postgres lacks, to be stored there; else
@@ -91,6 +97,10 @@ class Looks:
             log.warning("no keypoints of a photo", exc_info=exc)
             return Keypoints.none() if isinstance(as_ours(exc, "finding keypoints"), Permanent) else None
 
+    def find_aside(self, content: str, finding: Finding, file: bytes, decoded: Decoded) -> None:
+        """On a thread of its own: of a question, whose vector is searched for meanwhile."""
+        self._aside.submit(lambda: self.settle(content, finding, self.find(file, decoded), remember=True))
+
     def settle(self, content: str, finding: Finding, found: Keypoints | None, *, remember: bool) -> None:
         """Once; what comes after that is of another copy of the file in the same request."""
         with self._lock:
@@ -102,13 +112,20 @@ class Looks:
             finding.set_result(found)
 
 
+def found(keypoints: Keypoints | None) -> Finding:
+    """What nobody has to look for any more."""
+    finding: Finding = Future()
+    finding.set_result(keypoints)
+    return finding
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What one request wants to see. without_hash: contents whose hash Postgres lacks; unhashed: of these, those whose
     hash is not remembered. there: keypoints that are at hand. mine: what this request has to find, others: what another
-    one is about to.
+    one is about to. begun: what is found aside, also when the request has gone on.
 
-    As a context, it gives up at the end what was not found, so that nobody waits for it.
+    As a context, it gives up at the end what was not begun, so that nobody waits for it.
     """
 
     looks: Looks
@@ -118,18 +135,26 @@ class Wanted:
     there: dict[str, Keypoints]
     mine: dict[str, Finding]
     others: dict[str, Finding]
+    begun: set[str] = field(default_factory=set)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        for content in self.mine:
+        for content in self.mine.keys() - self.begun:
             self._settle(content, None)
 
     def look(self, content: str, file: bytes, decoded: Decoded) -> None:
-        """Find the keypoints of a decoded photo where that is for this request to do. Never raises."""
-        if content in self.mine and not self.mine[content].done():
+        """Find the keypoints of a decoded photo where that is for this request to do: at once where they are to be
+        stored, else aside. Never raises."""
+        if content not in self.mine or content in self.begun or self.mine[content].done():
+            return
+        if self.to_keep:
             self._settle(content, self.looks.find(file, decoded))
+        elif decoded.picture_hash != TOO_PLAIN:
+            # A picture that shows no place is asked nothing more.
+            self.begun.add(content)
+            self.looks.find_aside(content, self.mine[content], file, decoded)
 
     def cannot_look(self, content: str, failure: WorkerError) -> None:
         """It was not decoded. One that never can be shows nothing, and is not tried again."""
@@ -143,9 +168,19 @@ class Wanted:
         return self.looks.hash_of(content) if content in self.without_hash else None
 
     def keypoints_of(self, content: str) -> Keypoints | None:
-        """Waits for who is about to find them. None where they are not wanted, are stored already or were not found."""
+        """To be stored: waits for who is about to find them. None where they are not wanted, are stored already or were
+        not found."""
+        if not self.to_keep:
+            return None
         finding = self.mine.get(content, self.others.get(content))
         return self.there.get(content) if finding is None else finding.result()
+
+    def finding_of(self, content: str) -> Finding | None:
+        """Of a question, which may go on before they are found. None where they are not wanted."""
+        if self.to_keep:
+            return None
+        there = self.there.get(content)
+        return self.mine.get(content, self.others.get(content)) if there is None else found(there)
 
     def _settle(self, content: str, found: Keypoints | None) -> None:
         # What is to be stored need not be remembered.

@@ -51,7 +51,7 @@ def ask(
     weighed = weigh(
         [of for of, _ in shown],
         RULE,
-        compare=(lambda of: told[of.photo_id]) if geometry else None,
+        compare=(lambda hits, most: {of.photo_id: told[of.photo_id] for of in hits}) if geometry else None,
         index_count=100,
         **options,  # type: ignore[arg-type]
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pytest
@@ -24,9 +24,14 @@ class Compared:
         self.otherwise = otherwise
         self.asked: list[int] = []
 
-    def __call__(self, of: Hit) -> Seen | None:
-        self.asked.append(of.photo_id)
-        return self.told.get(of.photo_id, self.otherwise)
+    def __call__(self, hits: Sequence[Hit], most: int) -> dict[int, Seen | None]:
+        found: dict[int, Seen | None] = {}
+        for of in hits:
+            if sum(seen is not None for seen in found.values()) == most:
+                break
+            self.asked.append(of.photo_id)
+            found[of.photo_id] = self.told.get(of.photo_id, self.otherwise)
+        return found
 
 
 def ask(hits: list[Hit], compare: Compared | None = None, **options: object) -> Weighed:

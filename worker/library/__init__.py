@@ -167,3 +167,4 @@ class Library:
     def close(self) -> None:
         """End the threads when what they have taken is done."""
         self.embedding.close()
+        self.questions.close()

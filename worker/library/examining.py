@@ -29,7 +29,7 @@ from worker.core.types import TOO_PLAIN, Entry
 from worker.core.vectors import Vector
 from worker.library.comparing import Comparing
 from worker.library.finding import Finding
-from worker.library.locating import compare_with
+from worker.looks import found as known_keypoints
 from worker.place.calibration import RIGHT_M, Calibration, Case, Judged, learnt
 from worker.place.evidence import counts_as
 from worker.place.exam import Exam, Examined, Witnessed
@@ -225,7 +225,8 @@ class _Asked:
         assert entry.lon is not None
         self._finding, self._rule = finding, rule
         self._entry, self._vector = entry, vector
-        self._compare = None if stored is None else compare_with(keypoints, [], stored)
+        # The photo's own place apart, both questions are about the same pictures: each is compared once.
+        self._compare = None if stored is None else Comparing(stored, known_keypoints(keypoints))
         self._is_enough = settled if keypoints is None else enough_to_weigh
         self._truth = (entry.lat, entry.lon)
         self._own = Look(vector, entry.picture_hash)
@@ -238,8 +239,6 @@ class _Asked:
 
     def question(self, chosen: _Chosen, *, seen: bool) -> Question:
         hits = self._enough(seen)
-        if isinstance(self._compare, Comparing):
-            self._compare.expect(hits)
         weighed = weigh(
             hits, self._rule, looks=self._looks, own=self._own, compare=self._compare, index_count=self._count
         )

@@ -1,20 +1,11 @@
-"""What a locate asks and answers with: its rule, what is compared, and answers for clients of earlier releases."""
+"""What a locate asks and answers with: its rule, and answers for clients of earlier releases."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
 from msgspec.structs import replace
 
-from producer_client.contract import DEFAULT_THRESHOLD, Answer, Hit, Reason
-from worker.core.keypoints import Keypoints
-from worker.core.ports import StoredKeypoints
-from worker.library.comparing import Comparing
-from worker.place.geometry import Seen
+from producer_client.contract import DEFAULT_THRESHOLD, Answer, Reason
 from worker.place.rule import Rule
-from worker.place.strength import LEAST_INLIERS
-from worker.place.weighing import Compare
 from worker.settings import Settings
 
 #: What clients of the release before the later reasons are told instead.
@@ -41,18 +32,6 @@ def rule_of(settings: Settings, threshold: float | None = None) -> Rule:
     )
 
 
-def compare_with(own: Keypoints | None, hits: Sequence[Hit], stored: StoredKeypoints) -> Compare | None:
-    """How a photo is compared with hits; None where it has not been looked at. With fewer keypoints than it takes to be
-    verified it has nothing in common with any, and nothing is read."""
-    if own is None:
-        return None
-    if len(own) < LEAST_INLIERS:
-        return _nothing_in_common
-    comparing = Comparing(stored, own)
-    comparing.expect(hits)
-    return comparing
-
-
 def for_former(answer: Answer) -> Answer:
     """For clients of the release before: in its words, and without the fields that it does not know."""
     return replace(
@@ -63,7 +42,3 @@ def for_former(answer: Answer) -> Answer:
         within={},
         timings_ms={},
     )
-
-
-def _nothing_in_common(_: Hit) -> Seen:
-    return Seen(0, 0, 0, np.zeros(0, dtype=np.intp))

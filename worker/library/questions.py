@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,16 +17,18 @@ from msgspec.structs import replace
 from producer_client import contract
 from producer_client.contract import Code, Reason
 from worker.core.index_ports import LiveIndex
-from worker.core.keypoints import Keypoints
 from worker.core.ports import Encoder, Entries, StoredKeypoints
 from worker.core.types import TOO_PLAIN, Filter, Neighbours
 from worker.core.vectors import Ids, Vector, unit_query
 from worker.embedding import Embedding
 from worker.errors import Permanent, PhotoRefusal, Stale
+from worker.library.comparing import Comparing
 from worker.library.finding import Finding, Looked
 from worker.library.learning import Learning
-from worker.library.locating import compare_with, for_former, rule_of
+from worker.library.locating import for_former, rule_of
 from worker.logs import ms_since
+from worker.looks import Finding as Keypoints
+from worker.looks import found as known_keypoints
 from worker.place.guide import by_guide
 from worker.place.judging import judge
 from worker.place.pictures import Look
@@ -57,8 +60,8 @@ NO_PLACE = abstain(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Asked:
-    """What is searched for. content, photo_id: by which it is known itself. look, keypoints: of a photo, where they are
-    known and wanted."""
+    """What is searched for. content, photo_id: by which it is known itself. look: of a photo, where it is known.
+    keypoints: where they are wanted; they may still be looked for."""
 
     vector: Vector
     content: str | None = None
@@ -91,6 +94,8 @@ class Questions:
         self._live = live
         self._finding = Finding(settings, encoder.model_key, entries=entries, index=live)
         self._met = Recent(MET_WORDS)
+        #: Of one question, several are compared at a time.
+        self._comparing = ThreadPoolExecutor(settings.threads, thread_name_prefix="compare")
 
     def search(self, request: contract.Search) -> contract.SearchReply:
         started = time.monotonic()
@@ -116,7 +121,8 @@ class Questions:
 
     def locate(self, request: contract.Locate) -> contract.LocateReply:
         started = time.monotonic()
-        asked = self._query(contract.Search(photo=request.photo), keypoints=self._rungs >= {"places", "geometry"})
+        weighs = request.policy is not contract.Policy.GUIDE and self._rungs >= {"places", "geometry"}
+        asked = self._query(contract.Search(photo=request.photo), keypoints=weighs)
         timings_ms = {"photo": ms_since(started)}
         self._see(request)
         if request.policy is contract.Policy.GUIDE:
@@ -135,6 +141,9 @@ class Questions:
     def follow(self) -> None:
         """Keep the index up to date from now on, also while nobody searches."""
         self._live.follow(max(self._settings.max_staleness_s, LEAST_PAUSE_S))
+
+    def close(self) -> None:
+        self._comparing.shutdown()
 
     # ---------------------------------------------------------------------------------------- below
 
@@ -156,14 +165,14 @@ class Questions:
             if stored is not None:
                 entry, vector = stored
                 content, look = entry.content_sha256, Look(vector, entry.picture_hash)
-                own = self._keypoints.known([content]).get(content) if keypoints else None
+                own = known_keypoints(self._keypoints.known([content]).get(content)) if keypoints else None
                 return Asked(vector, content, photo.photo_id, look, own)
         fetched, refused = self._embedding.vectors({"query": photo}, need_gps=set(), to_keep=False, keypoints=keypoints)
         if refused:
             raise PhotoRefusal(refused["query"].code, refused["query"].message)
         found = fetched["query"]
         look = Look(found.vector, self._hash_of(found.content_sha256))
-        return Asked(found.vector, found.content_sha256, photo.photo_id, look, found.keypoints)
+        return Asked(found.vector, found.content_sha256, photo.photo_id, look, found.finding)
 
     def _hash_of(self, content: str) -> bytes | None:
         """Of a photo that was decoded here lately, or is stored."""
@@ -187,10 +196,15 @@ class Questions:
         if "places" not in self._rungs:
             return answer(hits, rule, **about), seen
         started = time.monotonic()
-        weighed = weigh(hits, rule, compare=compare_with(asked.keypoints, hits, self._keypoints), **about)
+        own = asked.keypoints
+        compare = None if own is None else Comparing(self._keypoints, own, mapped=self._comparing.map)
+        weighed = weigh(hits, rule, compare=compare, **about)
         timings_ms["geometry"] = ms_since(started)
+        if weighed.best is None:
+            # Nobody testifies: the answer does not wait for keypoints.
+            return judge(weighed), seen
         # What was learnt by keypoints says nothing of a photo that has not been looked at, and the other way round.
-        learnt_so = (asked.keypoints is not None) == ("geometry" in self._rungs)
+        learnt_so = (own is not None and own.result() is not None) == ("geometry" in self._rungs)
         learnt = self._learning.calibration(seen.generation) if learnt_so and "calibration" in self._rungs else None
         return judge(weighed, learnt), seen
 

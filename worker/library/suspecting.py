@@ -32,6 +32,7 @@ from worker.core.vectors import Ids, Vector
 from worker.library.comparing import Comparing
 from worker.library.finding import CANDIDATES, Finding
 from worker.logs import ms_since
+from worker.looks import found as known_keypoints
 from worker.place.conflicts import ALONE_M, Sighting, elsewhere, of_one_picture, of_one_point
 from worker.place.pictures import Look, is_copy
 from worker.settings import Settings
@@ -217,13 +218,11 @@ class Suspecting:
 
     def _compared(self, claim: Claim, hits: list[Hit]) -> list[Sighting]:
         mine = self._keypoints.known([claim.content_sha256]).get(claim.content_sha256)
-        compare = None if mine is None else Comparing(self._keypoints, mine)
-        if compare is not None:
-            compare.expect(hits)
+        seen = Comparing(self._keypoints, known_keypoints(mine))(hits, len(hits))
         sightings = []
         for hit in hits:
-            said, seen = _claim(hit), None if compare is None else compare(hit)
-            sightings.append(Sighting(hit.photo_id, said.point, hit.similarity, said.error_m, seen))
+            said = _claim(hit)
+            sightings.append(Sighting(hit.photo_id, said.point, hit.similarity, said.error_m, seen.get(hit.photo_id)))
         return sightings
 
 

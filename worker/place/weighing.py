@@ -24,8 +24,9 @@ from worker.place.witnesses import HALF_WEIGHT_STEP, Looks, Picture, pictures, s
 if TYPE_CHECKING:
     from worker.place.geometry import Seen  # brings OpenCV
 
-#: Keypoints of the photo and of a picture of the library together; None where no keypoints of that are known.
-Compare = Callable[[Hit], "Seen | None"]
+#: The photo's keypoints with those of pictures of the library, in turn, until so many were compared: what was seen, by
+#: photo id. None where no keypoints of a picture are known.
+Compare = Callable[[Sequence[Hit], int], "Mapping[int, Seen | None]"]
 
 #: Metres around a picture that are one place where keypoints speak: farther off is another answer. Phone GPS between
 #: houses is 5 to 30 m off.
@@ -113,19 +114,11 @@ def _place_m(rule: Rule) -> float:
 def _compared(candidates: Sequence[Picture], rule: Rule, compare: Compare) -> tuple[dict[int, Seen], int]:
     """What was seen, by photo id, and how many have no keypoints: the most similar first, and so many of one place that
     others have their turn."""
-    seen: dict[int, Seen] = {}
-    lacking = 0
     groups = places.parted([picture.best.point for picture in candidates], _place_m(rule))
-    for at in sorted(at for group in groups for at in group[:OF_ONE_PLACE]):
-        if len(seen) == rule.pairs:
-            break
-        hit = candidates[at].best.hit
-        found = compare(hit)
-        if found is None:
-            lacking += 1
-        else:
-            seen[hit.photo_id] = found
-    return seen, lacking
+    turns = sorted(at for group in groups for at in group[:OF_ONE_PLACE])
+    found = compare([candidates[at].best.hit for at in turns], rule.pairs)
+    seen = {photo_id: one for photo_id, one in found.items() if one is not None}
+    return seen, len(found) - len(seen)
 
 
 def _weighed(
