@@ -154,9 +154,9 @@ def test_unseen_places_are_kept_apart_where_answers_to_seen_ones_would_make_up_f
     scores = np.array([0.9 if case.seen or case.place < 144 else 0.1 for case in known])
     right = np.array([case.right for case in known])
 
-    assert learning._least(known, scores, right, 0.3) == 0.9
+    assert learning._least(known, scores, right, 0.3) == (0.9, None)
     scores[[not case.seen and case.place >= 110 for case in known]] = 0.1
-    assert learning._least(known, scores, right, 0.3) == learning.LEAST_PROBABILITY
+    assert learning._least(known, scores, right, 0.3) == (learning.LEAST_PROBABILITY, None)
 
 
 def test_where_no_picture_shows_the_same_nothing_is_answered_and_nothing_promised() -> None:
@@ -176,7 +176,7 @@ def test_where_no_picture_shows_the_same_nothing_is_answered_and_nothing_promise
     assert found.answers(clear)
     assert not found.answers(replace(clear, inliers=29))
     assert not found.answers(replace(clear, cells=5))
-    assert found.answers(replace(clear, inliers=0, compared=0, share=1e3))
+    assert found.may_answer(replace(clear, inliers=0, compared=0)), "there was nothing to compare"
 
 
 def test_where_no_answer_can_be_given_nothing_is_promised() -> None:
@@ -187,8 +187,9 @@ def test_where_no_answer_can_be_given_nothing_is_promised() -> None:
         false_answers=PROMISED,
     )
 
-    assert isinstance(few, TooFew)
-    assert few.missing >= 45
+    assert isinstance(few, Calibration)
+    assert few.unproven is not None
+    assert few.unproven.missing >= 45
 
 
 def test_what_is_as_likely_wrong_as_right_is_no_answer() -> None:
@@ -239,8 +240,9 @@ def test_a_stricter_promise_takes_more_places() -> None:
 
     assert isinstance(calibrated(known, false_answers=PROMISED), Calibration)
     stricter = calibrated(known, false_answers=0.01)
-    assert isinstance(stricter, TooFew)
-    assert stricter.missing == 39
+    assert isinstance(stricter, Calibration)
+    assert stricter.unproven is not None
+    assert stricter.unproven.missing == 39
 
 
 def test_photos_that_are_hardly_found_again_are_too_few_to_learn_from() -> None:
@@ -254,11 +256,34 @@ def test_photos_that_are_hardly_found_again_are_too_few_to_learn_from() -> None:
 
 
 def test_answers_that_are_right_but_too_few_to_show_it_are_no_promise() -> None:
-    few = calibrated(cases(np.random.default_rng(6), [1] * 25, apart=12.0, found_again=1.0), false_answers=PROMISED)
+    learnt_so_far = calibrated(
+        cases(np.random.default_rng(6), [1] * 25, apart=12.0, found_again=1.0), false_answers=PROMISED
+    )
 
-    assert isinstance(few, TooFew)
+    assert isinstance(learnt_so_far, Calibration)
+    few = learnt_so_far.unproven
+    assert few is not None
     assert "0.0% are wrong, which shows too little" in few.message
     assert few.missing >= 45 - 25
+
+
+def test_while_nothing_is_promised_only_what_is_verified_is_answered_and_never_what_is_known_to_be_wrong() -> None:
+    """Twelve places, each with a look-alike that is known when its own place is not: an answer of a strong rival."""
+    rng = np.random.default_rng(16)
+    known = [
+        Case(strength(contrast=9.0, ratio=1.0, inliers=200 if seen else 60), 5.0 if seen else 900.0, 5.0, place, seen)
+        for place in range(12)
+        for seen in [True, False] * 3
+    ]
+    rng.shuffle(known)
+
+    learnt_so_far = calibrated(known, false_answers=PROMISED)
+
+    assert isinstance(learnt_so_far, Calibration)
+    assert learnt_so_far.unproven is not None
+    assert learnt_so_far.answers(strength(contrast=9.0, ratio=1.0, inliers=200))
+    assert not learnt_so_far.answers(strength(contrast=9.0, ratio=1.0, inliers=60)), "as at places that are not known"
+    assert not learnt_so_far.answers(strength(contrast=1.0, ratio=1.0, inliers=200)), "not verified"
 
 
 def test_where_even_the_clearest_answers_are_wrong_nothing_is_answered() -> None:

@@ -24,6 +24,7 @@ class Learnt:
 
     says: float = 0.97
     least: float = 0.9
+    unproven: str | None = None
     asked: list[Strength] = field(default_factory=list)
 
     def probability(self, strength: Strength) -> float:
@@ -182,8 +183,20 @@ def test_what_is_learnt_from_is_what_was_compared_or_else_how_similar_it_is() ->
     ask((hit(1, 0.9), None), (hit(2, 0.8, north_m=FAR), None), learnt=similar, geometry=False)
 
     contrast, ratio = 25 / 25**0.5, math.log(49 / 24)
-    assert compared.asked[0].features() == pytest.approx([contrast, ratio, 1.0, 0.0, 0.0])
+    assert compared.asked[0].features() == pytest.approx([contrast, ratio, math.log(46), 0.0, 0.0])
     assert similar.asked[0].features() == pytest.approx([0.0, 0.0, 0.0, 0.1, 1 / (1 + 0.5 ** (10 / 3))])
+
+
+def test_while_nothing_is_promised_what_is_verified_is_answered_unless_what_was_learnt_speaks_against_it() -> None:
+    def found(here: int, elsewhere: int, says: float) -> Answer:
+        learnt = Learnt(says, unproven="places")
+        return ask((hit(1), shows(here)), (hit(2, north_m=FAR), shows(elsewhere)), learnt=learnt)
+
+    sure, unlikely, alike = found(100, 20, 0.95), found(100, 20, 0.4), found(100, 95, 0.95)
+
+    assert (sure.confidence_kind, sure.within) == ("uncalibrated", {})
+    assert (unlikely.reason, alike.reason) == (Reason.UNVERIFIED, Reason.LOOK_ALIKE_PLACES)
+    assert "a probability of 40%, more than 90% is asked" in unlikely.message
 
 
 @pytest.mark.parametrize(

@@ -245,8 +245,10 @@ def answers(settings: Settings) -> str:
     if kept is None:
         return say("what they are worth is learnt by the next rebuild; until then only verified ones are given")
     learnt = from_json(kept)
-    if isinstance(learnt, TooFew):
-        few = in_language(learnt.message)
+    too_few = learnt if isinstance(learnt, TooFew) else learnt.unproven
+    if isinstance(learnt, TooFew) or too_few is not None:
+        assert too_few is not None
+        few = in_language(too_few.message)
         return say("their probability is not known yet, and only verified ones are given: {few}", few=few)
     if learnt.least >= 1.0:
         words = to_say(

@@ -100,10 +100,9 @@ def _lines(found: Examination, held: Exam, worse: Sequence[str]) -> list[str]:
     from worker.report.tables import COMPARED
 
     lines = []
-    if isinstance(found.learnt, TooFew):
-        lines.append(
-            say("[yellow]nothing can be learnt from it:[/] {why}", why=escape(in_language(found.learnt.message)))
-        )
+    few = found.learnt if isinstance(found.learnt, TooFew) else found.learnt.unproven
+    if few is not None:
+        lines.append(say("[yellow]nothing can be promised by it:[/] {why}", why=escape(in_language(few.message))))
     for why, count in _counted(held.figures.lacking()).items():
         lines.append(say("[red]figures that could not be computed: {count}[/] ({why})", count=count, why=say(why)))
     lines += [say("[red]clearly worse than the baseline:[/] {what}", what=say(COMPARED[name])) for name in worse]

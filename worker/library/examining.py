@@ -37,7 +37,7 @@ from worker.place.judging import judge
 from worker.place.measures import measured
 from worker.place.pictures import Look
 from worker.place.places import parted
-from worker.place.promised import TooFew, too_few_places
+from worker.place.promised import LEAST_PLACES, TooFew, too_few_places
 from worker.place.rule import Rule, settled
 from worker.place.sampling import numbered, sampled
 from worker.place.strength import Strength
@@ -139,7 +139,7 @@ class Examining:
         promised = self._settings.false_answers
         chosen, trusted, places = self._chosen(photos)
         few = too_few_places(places, promised)
-        if few is not None and not always:
+        if few is not None and places < LEAST_PLACES and not always:
             return Examination(few, [], 0, trusted, SEED, time.monotonic() - began)
         finding = Finding(self._settings, self._model_key, entries=self._entries, index=index)
         questions: list[Question] = []

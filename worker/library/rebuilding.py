@@ -184,7 +184,9 @@ class Rebuilding:
         if isinstance(examined.learnt, TooFew):
             log.info("nothing was learnt from known photos", extra={**said, "why": examined.learnt.message})
         else:
-            log.info("learnt from known photos", extra={**said, "least": examined.learnt.least})
+            few = examined.learnt.unproven
+            told = {**said, "least": examined.learnt.least, "unproven": None if few is None else few.message}
+            log.info("learnt from known photos", extra=told)
         return examined
 
     def _exam(self, number: int, seq: int, examined: Examination | None) -> dict[str, Any] | None:

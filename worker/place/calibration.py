@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from worker.place.promised import TooFew, quantile, tested, too_few_places, weights_of
+from worker.place.promised import LEAST_PLACES, TooFew, quantile, tested, too_few_places, weights_of
 from worker.place.strength import NAMES, Strength
 
 #: An answer farther off than this is another place, and not a worse point of the same: what two phones state of one
@@ -79,7 +79,9 @@ class Judged:
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """names: of the features, in their order. surest: a probability claims no more than so many cases can show.
-    least: nothing is answered up to this probability; 1 where nothing can be. radius_factor: radius by the witnesses'
+    least: nothing is answered up to this probability; 1 where nothing can be. unproven: what lacks to promise anything;
+    until then answers are given by verified evidence alone, and only where what was learnt does not speak against it.
+    radius_factor: radius by the witnesses'
     spread. covered: share of right answers within their radius. near: of right answers, and of wrong ones, the share
     within each of LEVELS_M. false_answers: the share that was promised. cases, places: from how many it was learnt."""
 
@@ -94,6 +96,7 @@ class Calibration:
     false_answers: float
     cases: int
     places: int
+    unproven: TooFew | None = None
 
     def __post_init__(self) -> None:
         figures = [*self.weights, self.bias, self.radius_factor, *(share for both in self.near for share in both)]
@@ -113,7 +116,10 @@ class Calibration:
         return min(max(share, 1 - self.surest), self.surest)
 
     def answers(self, strength: Strength) -> bool:
-        return is_answerable(strength) and self.probability(strength) > self.least
+        return self.may_answer(strength) and self.probability(strength) > self.least
+
+    def may_answer(self, strength: Strength | None) -> bool:
+        return is_answerable(strength) if self.unproven is None else strength is not None and strength.verified
 
     def confidence(self, strength: Strength) -> float:
         """That the truth lies within the radius: the right place, and no farther from the point than most."""
@@ -149,9 +155,13 @@ def learnt(cases: Sequence[Case], *, false_answers: float) -> tuple[Calibration 
     found = [at for at, case in enumerate(cases) if case.strength is not None]
     features = np.array([_features(cases[at]) for at in found], dtype=np.float64).reshape(len(found), len(NAMES))
     right = np.array([case.right for case in cases], dtype=np.bool_)
-    few = too_few_places(len({case.place for case in cases if not case.seen}), false_answers)
-    if few := few or _too_few_right(int(right.sum())):
+    places = len({case.place for case in cases if not case.seen})
+    few = too_few_places(places, false_answers)
+    few_right = _too_few_right(int(right.sum()))
+    if few is not None and (places < LEAST_PLACES or few_right is not None):
         return few, []
+    if few_right is not None:
+        return few_right, []
     groups = _groups(cases)
     scores, of_found = np.zeros(len(cases)), np.zeros(len(found))
     for group in range(GROUPS):
@@ -161,9 +171,7 @@ def learnt(cases: Sequence[Case], *, false_answers: float) -> tuple[Calibration 
     surest = 1 - 1 / (len(cases) + 2)
     scores[found] = of_found.clip(1 - surest, surest)
     answerable = np.array([is_answerable(case.strength) for case in cases], dtype=np.bool_)
-    least = _least(cases, np.where(answerable, scores, 0.0), right, false_answers)
-    if isinstance(least, TooFew):
-        return least, []
+    least, few_shown = _least(cases, np.where(answerable, scores, 0.0), right, false_answers)
     weights, bias = _fitted(features, right[found])
     given = right & answerable & (scores > least)
     factor, covered = _radius(cases, given if given.sum() >= LEAST_CASES else right)
@@ -179,6 +187,7 @@ def learnt(cases: Sequence[Case], *, false_answers: float) -> tuple[Calibration 
         false_answers=false_answers,
         cases=len(cases),
         places=len({case.place for case in cases}),
+        unproven=few or few_shown,
     )
     return calibration, [_judged(case, score, calibration) for case, score in zip(cases, scores.tolist(), strict=True)]
 
@@ -203,7 +212,7 @@ def from_json(kept: Mapping[str, Any]) -> Calibration | TooFew:
 def _judged(case: Case, score: float, by: Calibration) -> Judged:
     if case.strength is None:
         return Judged(case, 0.0, 0.0, 0.0, False)
-    answered = is_answerable(case.strength) and score > by.least
+    answered = by.may_answer(case.strength) and score > by.least
     return Judged(case, score, score * by.covered, by.radius_m(case.spread_m), answered)
 
 
@@ -228,8 +237,9 @@ def _too_few_right(rights: int) -> TooFew | None:
     )
 
 
-def _least(cases: Sequence[Case], scores: Floats, right: Flags, false_answers: float) -> float | TooFew:
-    """The probability up to which nothing is answered, by two rules; the stricter one holds, and LEAST_PROBABILITY.
+def _least(cases: Sequence[Case], scores: Floats, right: Flags, false_answers: float) -> tuple[float, TooFew | None]:
+    """The probability up to which nothing is answered, by two rules; the stricter one holds, and LEAST_PROBABILITY. And
+    what lacks for the second one to show anything.
 
     Of questions about places that nobody knows, and are like those that were left out, at most the share is answered,
     whatever the model is worth: conformal prediction with whole places as its sample (Lee, Barber and Willett,
@@ -240,7 +250,9 @@ def _least(cases: Sequence[Case], scores: Floats, right: Flags, false_answers: f
     unseen = np.array([not case.seen for case in cases])
     silent = quantile(scores[unseen], [case.place for case in cases if not case.seen], 1 - false_answers)
     shown = tested(scores, ~right, weights_of([case.place for case in cases]), false_answers)
-    return shown if isinstance(shown, TooFew) else max(silent, shown, LEAST_PROBABILITY)
+    if isinstance(shown, TooFew):
+        return max(silent, LEAST_PROBABILITY), shown
+    return max(silent, shown, LEAST_PROBABILITY), None
 
 
 def _radius(cases: Sequence[Case], which: Flags) -> tuple[float, float]:

@@ -1,8 +1,9 @@
 """Whether the likeliest place is the answer, how sure that is, and else why not. Values in, a value out.
 
-With a calibration the answer is given where its probability reaches what was promised. Without one it is given where a
-picture was seen to show the same, point by point, and no other place shows nearly as much. Where nothing could be
-compared the votes decide, as they did before there were keypoints.
+With a calibration the answer is given where its probability reaches what was promised. Without one, or with one that
+can promise nothing yet, it is given where a picture was seen to show the same, point by point, and no other place shows
+nearly as much, unless what was learnt speaks against that. Where nothing could be compared the votes decide, as they
+did before there were keypoints.
 """
 
 from __future__ import annotations
@@ -25,11 +26,14 @@ UNCALIBRATED_RADIUS_M = 25.0
 
 class Calibration(Protocol):
     """What evidence is worth in this library. probability: that the place is right. least: up to which nothing is
-    answered. confidence: that the truth is no farther from the point than the radius. within: than some distances in
-    metres."""
+    answered. unproven: what lacks to promise that, None where nothing does. confidence: that the truth is no farther
+    from the point than the radius. within: than some distances in metres."""
 
     @property
     def least(self) -> float: ...
+
+    @property
+    def unproven(self) -> object | None: ...
 
     def probability(self, strength: Strength) -> float: ...
 
@@ -49,10 +53,13 @@ def judge(weighed: Weighed, calibration: Calibration | None = None) -> Answer:
     if weighed.lacking and not strength.compared:
         # No keypoints are there yet: what was learnt by them says nothing of this.
         found = _by_votes(weighed, best)
-    elif calibration is not None:
+    elif calibration is not None and calibration.unproven is None:
         found = _calibrated(weighed, best, strength, calibration)
     elif not strength.compared:
         found = _by_votes(weighed, best)
+    elif strength.verified and calibration is not None and not calibration.answers(strength):
+        # Too few of its kind are known for a promise, and enough to know better than to answer.
+        found = _no(weighed, best, strength, improbable=(calibration.probability(strength), calibration.least))
     elif strength.verified:
         found = _verified(best, strength)
     else:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 #: Of the features that a calibration learns from, in their order; all of them speak for the place.
-NAMES: tuple[str, ...] = ("contrast", "ratio", "seen", "margin", "share")
+NAMES: tuple[str, ...] = ("contrast", "ratio", "inliers", "margin", "share")
 #: Inliers that chance gives at the most: 200 correspondences at random have 9 to 15 that one matrix explains.
 CHANCE = 15
 #: Least inliers of the best pair, and their cells: twice what chance gives, over more than a corner of the picture.
@@ -58,7 +58,7 @@ class Strength:
         """By NAMES. Where pictures were compared similarity says nothing beside that: among look-alikes the margin even
         speaks against the place, because what is put first in spite of it is more often right."""
         if self.compared:
-            return [self.contrast, self.ratio, min(self.inliers, LEAST_INLIERS) / LEAST_INLIERS, 0.0, 0.0]
+            return [self.contrast, self.ratio, math.log1p(self.inliers), 0.0, 0.0]
         return [0.0, 0.0, 0.0, self.margin, self.share]
 
 
