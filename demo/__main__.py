@@ -28,7 +28,7 @@ from demo.scenes import write_scenes
 from demo.shown import Asked, asked_table, example_shown, found_by_words_table, noted, places_table, similar_table
 from demo.words import say
 from producer_client import BadRequest, Pending, PhotoRefused, Refused, Sightline, SightlineError
-from producer_client.contract import Code
+from producer_client.contract import Code, ConfidenceKind
 from producer_client.language import to_say
 from worker.commands.terminal import with_code
 from worker.embedded.private import DEMO_MARKER
@@ -51,6 +51,15 @@ DRAWN = Path(".sightline") / (
         b"".join(file.read_bytes() for file in sorted(Path(scenes.__file__).parent.glob("[!_]*.py")))
     ).hexdigest()[:12]
 )
+
+#: Streets that are drawn: one of each style.
+DRAWN_PLACES = 7
+#: What is promised in the demo, which knows a few dozen photos: that of answers no more than one in seven is wrong
+#: takes 6 places, and 15 answers without a mistake. A service promises one in twenty (SIGHTLINE_FALSE_ANSWERS).
+FALSE_ANSWERS = 0.15
+PROMISED = to_say("of the answers with a probability no more than {share:.0%} may be wrong, on places like these")
+#: Seconds for the worker to serve what was rebuilt; the demo goes on without.
+SERVED_S = 30.0
 
 #: What was held out, and what the answers show.
 PLACES_HELD_OUT = to_say(
@@ -82,7 +91,8 @@ def main() -> int:
         return _failed(in_language(str(exc)))
     sys.stdout.write(json.dumps(result) + "\n")
     # Of the drawn streets it is known what must come of them.
-    return 0 if arguments.photos != DRAWN or (result["located"] >= 1 and result["abstained"] >= 1) else 1
+    right = min(result["located"], result["abstained"], result["with_probability"]) >= 1
+    return 0 if arguments.photos != DRAWN or right else 1
 
 
 def _failed(why: str) -> int:
@@ -103,7 +113,12 @@ def _run(arguments: argparse.Namespace, started: float) -> dict[str, Any]:
     shutil.rmtree(data_dir, ignore_errors=True)
     data_dir.mkdir(parents=True)
     (data_dir / DEMO_MARKER).touch()
-    settings = load_settings(data_dir=data_dir, photo_roots=(arguments.photos.resolve(),), encoder=encoder)
+    settings = load_settings(
+        data_dir=data_dir,
+        photo_roots=(arguments.photos.resolve(),),
+        encoder=encoder,
+        false_answers=FALSE_ANSWERS,
+    )
     with Stack(settings, log_dir=data_dir / "logs", port=0) as stack:
         with out.status(say("starting Postgres and Valkey")) as status:
             stack.start_all()
@@ -116,6 +131,11 @@ def _run(arguments: argparse.Namespace, started: float) -> dict[str, Any]:
             with progress_bar(say("rebuild"), out) as progress:
                 rebuilt = wait_for_rebuild(client, progress, 600.0)
             out.print(noted(say("index"), "\n".join(rebuild_lines(rebuilt))))
+            promised = to_say(
+                "of the answers with a probability no more than {share:.0%} may be wrong, on places like these"
+            )
+            out.print(noted(say("promise"), say(promised, share=FALSE_ANSWERS)))
+            _wait_until_served(client, rebuilt.generation, parts.known[0])
             asked = _locate(client, parts)
             for shown in (*asked_table(asked, single=parts.single), *places_table(asked), *example_shown(asked)):
                 out.print(shown)
@@ -135,6 +155,9 @@ def _run(arguments: argparse.Namespace, started: float) -> dict[str, Any]:
         "generation": rebuilt.generation,
         "located": len(errors),
         "abstained": len(asked) - len(errors),
+        "with_probability": sum(
+            a.answer.located and a.answer.confidence_kind == ConfidenceKind.PROBABILITY for a in asked
+        ),
         "median_error_m": round(statistics.median(errors), 2) if errors else None,
         "search_p50_ms": p50_ms,
         "seconds": round(time.monotonic() - started, 1),
@@ -165,7 +188,7 @@ def _photos(folder: Path) -> list[Case]:
         # The manifest is written last, and the drawing is the same every time.
         if not (DRAWN / "manifest.csv").exists():
             with progress_bar(say("draw street scenes"), out) as progress:
-                write_scenes(DRAWN, progress=progress)
+                write_scenes(DRAWN, places=DRAWN_PLACES, progress=progress)
     with progress_bar(say("look for positions"), out) as progress:
         found = read_folder(folder, progress)
     for remark in found.remarks:
@@ -185,6 +208,13 @@ def _add(client: Sightline, known: Sequence[Case]) -> int:
         _say_refused(outcome.ref, outcome.message, outcome.code)
     out.print(noted(say("added"), say("photos through the queue: {count}", count=len(stored))))
     return len(stored)
+
+
+def _wait_until_served(client: Sightline, generation: int, known: Case) -> None:
+    """What was learnt comes with the generation, which a process takes up a moment after it is published."""
+    deadline = time.monotonic() + SERVED_S
+    while client.search(path=known.path, top_k=1).generation != generation and time.monotonic() < deadline:
+        time.sleep(0.2)
 
 
 def _say_refused(ref: str, message: str, code: Code) -> None:

@@ -55,6 +55,7 @@ def test_the_demo_ends_with_its_json_and_leaves_no_process(scenes: list[Scene]) 
             "generation",
             "located",
             "abstained",
+            "with_probability",
             "median_error_m",
             "search_p50_ms",
             "seconds",
