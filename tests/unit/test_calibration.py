@@ -221,7 +221,7 @@ def test_probabilities_are_as_often_right_as_they_say() -> None:
     bins = [(said >= k / 10) & (said < (k + 1) / 10) for k in range(10)]
     assert sum(abs(right[b].mean() - said[b].mean()) * b.mean() for b in bins if b.any()) <= 0.05
     for at, distance in enumerate(LEVELS_M):
-        told = [list(known_by.within(case.strength).values())[at] for case in new if case.strength]
+        told = [list(known_by.within(case.strength, case.spread_m).values())[at] for case in new if case.strength]
         assert np.mean(told) == pytest.approx(np.mean([case.error_m <= distance for case in new]), abs=0.03)
 
 
@@ -401,8 +401,12 @@ def test_nothing_is_ever_certain_or_endless(
 
     assert 0.0 < calibration.probability(evidence) < 1.0
     assert 0.0 < calibration.confidence(evidence) < calibration.probability(evidence)
-    near = list(calibration.within(evidence).values())
+    within, radius_m = calibration.within(evidence, spread_m), calibration.radius_m(spread_m)
+    near = list(within.values())
     assert near == sorted(near)
+    for metres, share in within.items():
+        inside = calibration.confidence(evidence)
+        assert share >= inside if metres >= radius_m else share <= inside
     assert all(0.0 < share < 1.0 for share in near)
     assert LEAST_RADIUS_M <= calibration.radius_m(spread_m) < math.inf
 

@@ -40,7 +40,7 @@ class Learnt:
     def radius_m(self, spread_m: float) -> float:
         return 30.0 + spread_m
 
-    def within(self, strength: Strength) -> dict[float, float]:
+    def within(self, strength: Strength, spread_m: float) -> dict[float, float]:
         return {25.0: 0.8 * self.says, 1_000.0: self.says}
 
 

@@ -128,10 +128,12 @@ class Calibration:
     def radius_m(self, spread_m: float) -> float:
         return max(LEAST_RADIUS_M, self.radius_factor * max(spread_m, LEAST_RADIUS_M))
 
-    def within(self, strength: Strength) -> dict[float, float]:
-        """Of each of LEVELS_M the probability that the truth is no farther from the point."""
-        right = self.probability(strength)
-        return {m: right * here + (1 - right) * there for m, (here, there) in zip(LEVELS_M, self.near, strict=True)}
+    def within(self, strength: Strength, spread_m: float) -> dict[float, float]:
+        """Of each of LEVELS_M the probability that the truth is no farther from the point. None denies what is said of
+        the radius."""
+        right, radius_m, inside = self.probability(strength), self.radius_m(spread_m), self.confidence(strength)
+        shares = {m: right * here + (1 - right) * there for m, (here, there) in zip(LEVELS_M, self.near, strict=True)}
+        return {m: max(share, inside) if m >= radius_m else min(share, inside) for m, share in shares.items()}
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -268,7 +270,10 @@ def _radius(cases: Sequence[Case], which: Flags) -> tuple[float, float]:
 def _near(cases: Sequence[Case], right: Flags) -> tuple[tuple[float, float], ...]:
     errors = np.array([case.error_m for case in cases])
     found = np.array([case.strength is not None for case in cases])
-    return tuple((_share(errors[right] <= m), _share(errors[found & ~right] <= m)) for m in LEVELS_M)
+    # What is right is no farther off than RIGHT_M.
+    return tuple(
+        (1.0 if m >= RIGHT_M else _share(errors[right] <= m), _share(errors[found & ~right] <= m)) for m in LEVELS_M
+    )
 
 
 def _share(flags: Flags) -> float:

@@ -43,7 +43,7 @@ class Calibration(Protocol):
 
     def radius_m(self, spread_m: float) -> float: ...
 
-    def within(self, strength: Strength) -> Mapping[float, float]: ...
+    def within(self, strength: Strength, spread_m: float) -> Mapping[float, float]: ...
 
 
 def judge(weighed: Weighed, calibration: Calibration | None = None) -> Answer:
@@ -88,6 +88,7 @@ def _calibrated(weighed: Weighed, best: Place, strength: Strength, calibration: 
     if unlike or not calibration.answers(strength):
         return _no(weighed, best, strength, improbable=(calibration.probability(strength), calibration.least))
     confidence, radius_m = calibration.confidence(strength), calibration.radius_m(best.spread_m)
+    within = calibration.within(strength, best.spread_m)
     return Answer(
         status=Answer.LOCATED,
         point=Point(*best.point),
@@ -97,7 +98,7 @@ def _calibrated(weighed: Weighed, best: Place, strength: Strength, calibration: 
         message=f"trusted photos that speak for this place: {len(best.pictures)}; "
         f"it lies within {radius_m:.0f} m with a probability of {confidence:.0%}",
         evidence=_hits(best),
-        within={f"{metres:.0f}": round(share, 4) for metres, share in calibration.within(strength).items()},
+        within={f"{metres:.0f}": round(share, 4) for metres, share in within.items()},
     )
 
 
