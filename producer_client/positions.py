@@ -18,7 +18,7 @@ from producer_client.words import PositionFrom, PositionIssue
 
 #: EXIF's GPS block and what stands in it (Exif 2.32, section 4.6.6).
 GPS_IFD = 0x8825
-LAT_REF, LAT, LON_REF, LON, STATUS, MEASURE_MODE, DATUM, ERROR = 1, 2, 3, 4, 9, 10, 18, 31
+LAT_REF, LAT, LON_REF, LON, STATUS, MEASURE_MODE, DOP, DATUM, ERROR = 1, 2, 3, 4, 9, 10, 11, 18, 31
 #: What Pillow raises for metadata that breaks off or contradicts itself; the last two, found by flipping bytes, are
 #: those of EXIF shorter than its own header and of 64-bit offsets in it.
 BROKEN = (
@@ -34,6 +34,10 @@ BROKEN = (
 )
 #: Metres of stated error above which a position is no evidence, unless a worker's SIGHTLINE_LOCATE_AGREE_M says other.
 COARSE_M = 150.0
+#: Metres of error for each unit of dilution of precision, which is a factor: what Android and others take a receiver's
+#: own error to be where the sky is open. Cameras that know no factor write metres there: it covers them, too. As nobody
+#: can tell which of both it is, it widens a position up to COARSE_M, and makes none worthless.
+M_PER_DOP = 5.0
 #: Metres that a position in another datum than WGS 84 may be off: Tokyo is 450, NAD 27 up to 200, GCJ-02 up to 700.
 DATUM_SHIFT_M = 1_000.0
 #: Datums within some metres of WGS 84, as cameras spell them, letters and digits alone.
@@ -50,6 +54,7 @@ _XMP_NAMES = {
     "GPSLongitude": LON,
     "GPSStatus": STATUS,
     "GPSMeasureMode": MEASURE_MODE,
+    "GPSDOP": DOP,
     "GPSMapDatum": DATUM,
     "GPSHPositioningError": ERROR,
 }
@@ -239,20 +244,24 @@ def _number(value: object) -> float:
 
 
 def _error_m(said: Mapping[int, object]) -> float | None:
-    value = said.get(ERROR)
-    stated: float | None = None
+    error_m = _stated(said.get(ERROR))
+    if error_m is None and (dop := _stated(said.get(DOP))) is not None:
+        error_m = min(M_PER_DOP * dop, COARSE_M)
+    datum = re.sub(r"[^A-Z0-9]", "", _text(said.get(DATUM)).upper())
+    return error_m if _AS_GOOD_AS_WGS84.fullmatch(datum) else max(error_m or 0.0, DATUM_SHIFT_M)
+
+
+def _stated(value: object) -> float | None:
+    """A number above zero: no receiver is exact, and 0 says that nobody measured it."""
     try:
         if isinstance(value, str):
             above, _, below = value.partition("/")
             stated = float(above) / float(below or 1)
-        elif value is not None:
+        else:
             stated = _number(value)
     except (_NoPosition, ValueError, ZeroDivisionError):
-        stated = None
-    # No receiver is exact: 0 says that nobody measured it.
-    error_m = stated if stated is not None and math.isfinite(stated) and stated > 0 else None
-    datum = re.sub(r"[^A-Z0-9]", "", _text(said.get(DATUM)).upper())
-    return error_m if _AS_GOOD_AS_WGS84.fullmatch(datum) else max(error_m or 0.0, DATUM_SHIFT_M)
+        return None
+    return stated if math.isfinite(stated) and stated > 0 else None
 
 
 def _text(value: object) -> str:

@@ -200,6 +200,11 @@ def test_exif_that_is_broken_is_no_position_for_either(tmp_path: Path) -> None:
         (Tag(31, 10, ((-5, 1),)), None),
         (Tag(31, 2, ("12.5",)), 12.5),
         (Tag(31, 2, ("near",)), None),
+        # a factor, of which none makes a position worthless
+        (Tag(11, 5, ((16, 10),)), 8.0),
+        (Tag(11, 5, ((9_999, 100),)), 150.0),
+        (Tag(11, 5, ((0, 1),)), None),
+        (Tag(11, 2, ("low",)), None),
         (Tag(18, 2, ("WGS-84",)), None),
         (Tag(18, 2, ("WGS 84  ",)), None),
         (Tag(18, 2, ("",)), None),
@@ -217,6 +222,22 @@ def test_the_error_that_a_camera_states_stays_with_the_position(
     assert isinstance(worker, Position)
     assert worker.error_m == error_m
     assert client.details == {"position_from": "exif", "position_error_m": error_m}
+
+
+def test_a_factor_of_precision_in_a_packet_is_read_like_a_tag() -> None:
+    found = from_xmp(at("56,9.072N", more='exif:GPSDOP="12/5"'))
+
+    assert isinstance(found, Position)
+    assert found.error_m == 12.0
+
+
+def test_metres_count_before_a_factor_of_precision(tmp_path: Path) -> None:
+    dop, metres = Tag(11, 5, ((20, 1),)), Tag(31, 5, ((7, 1),))
+
+    worker, _ = both(written(exif=exif(6, [N, E, LAT, LON, dop, metres])), tmp_path)
+
+    assert isinstance(worker, Position)
+    assert worker.error_m == 7.0
 
 
 @pytest.mark.parametrize(("error_m", "trusted"), [(150, True), (151, False), (65_000, False)])
@@ -442,5 +463,6 @@ def test_the_names_of_the_tags_are_those_of_exif() -> None:
     ours = positions.LAT_REF, positions.LAT, positions.LON_REF, positions.LON, positions.STATUS
     assert ours == (GPS.GPSLatitudeRef, GPS.GPSLatitude, GPS.GPSLongitudeRef, GPS.GPSLongitude, GPS.GPSStatus)
     assert GPS.GPSMeasureMode == positions.MEASURE_MODE
-    assert (GPS.GPSMapDatum, GPS.GPSHPositioningError) == (positions.DATUM, positions.ERROR)
+    stated = (GPS.GPSMapDatum, GPS.GPSHPositioningError, GPS.GPSDOP)
+    assert stated == (positions.DATUM, positions.ERROR, positions.DOP)
     assert IFD.GPSInfo == positions.GPS_IFD
