@@ -77,6 +77,8 @@ def test_a_stated_error_is_room() -> None:
         ((-55.42, -13.114), (-55.70, -13.19), Mistake.MINUTES_AS_DECIMALS),
         ((-16.8, 179.99), (-16.8, -179.99), Mistake.LON_SIGN),
         ((30.0, 10.0), HERE, None),
+        # At Greenwich, where a turned sign is the next street.
+        ((51.4779, -0.0060), (51.4820, 0.0050), None),
         ((10.0, 120.0), (60.0, -170.0), None),
         (THERE, HERE, None),
     ],
@@ -158,6 +160,34 @@ def test_a_mistake_that_explains_all_needs_no_margin_over_a_third_place() -> Non
 
     assert found is not None
     assert found.mistake is Mistake.LAT_SIGN
+
+
+def test_a_place_goes_by_what_its_pictures_show_together_and_not_by_how_many_there_are() -> None:
+    look_alike = of((10.0, 10.0), *5 * [seen(40)], ids=200)
+
+    found = elsewhere(HERE, *of(THERE, seen(80), seen(70)), *look_alike)
+
+    assert found is not None
+    assert found.others == [100, 101]
+
+
+def test_pictures_of_a_third_place_speak_against_it_together() -> None:
+    third = of((10.0, 10.0), seen(40), seen(40, first=40), ids=200)
+
+    assert elsewhere(HERE, *of(THERE, seen(80), seen(80)), *third) is None
+    assert elsewhere(HERE, *of(THERE, seen(80), seen(80)), *third[:1]) is not None
+
+
+def test_a_place_that_explains_the_mistake_goes_before_one_that_shows_more() -> None:
+    found = elsewhere((-HERE[0], HERE[1]), *of(HERE, seen(60), seen(60)), *of((10.0, 10.0), *3 * [seen(90)], ids=200))
+
+    assert found is not None
+    assert (found.mistake, found.others) == (Mistake.LAT_SIGN, [100, 101])
+
+
+def test_a_second_picture_need_show_no_more_than_chance_does_not() -> None:
+    assert elsewhere(HERE, *of(THERE, seen(80), seen(16))) is not None
+    assert elsewhere(HERE, *of(THERE, seen(80), seen(15))) is None
 
 
 def test_without_keypoints_only_a_mistake_that_explains_all_speaks_against_a_photo() -> None:

@@ -15,6 +15,7 @@ from producer_client.contract import ConflictState, Doubt, Mistake, Provenance
 from worker.core.conflict import Claim, Contradiction, LatLon
 from worker.core.geo import distance_m, weighted_centre
 from worker.place.contrast import contrast
+from worker.place.strength import CHANCE
 
 if TYPE_CHECKING:
     from worker.place.geometry import Seen  # brings OpenCV
@@ -24,9 +25,12 @@ NAMED = 8
 #: Metres from where the evidence lies within which a mistake that is put right must come out. Turned signs and the like
 #: are thousands of kilometres off, so it needs not be near; a place that is photographed from afar is as large.
 PUT_RIGHT_M = 1_000.0
+#: And by how many times nearer: at Greenwich a turned sign moves a photo by some streets, and is no news.
+PUT_RIGHT_NEARER = 10
 #: Inliers, and cells that they lie in, from which on a picture shows what another does: twice what chance gives.
 LEAST_INLIERS, LEAST_CELLS = 30, 6
-#: Pictures of one other place that must show it: one may be the wrong one itself.
+#: Pictures of one other place that must show it, one of them clearly and the others beyond chance: one may be the wrong
+#: one itself.
 LEAST_PICTURES = 2
 #: Least contrast of that place to the photo's own, and to any other: of drawn look-alike streets that nobody had seen
 #: the best reached 3.7.
@@ -99,33 +103,15 @@ def elsewhere(claim: Claim, sightings: Sequence[Sighting], *, agree_m: float, th
     """
     here = [one for one in sightings if _away_m(claim, one) <= agree_m + claim.error_m + one.error_m]
     far = [one for one in sightings if _away_m(claim, one) > 2 * agree_m + claim.error_m + one.error_m]
-    places = [[o for o in far if distance_m(*o.point, *centre.point) <= agree_m] for centre in far]
-    if not places:
+    if not far:
         return None
-    best = max(places, key=lambda place: (sum(o.shows_it for o in place), len(_shown(place)), len(place)))
-    by_keypoints = [one for one in best if one.shows_it]
-    if len(by_keypoints) >= LEAST_PICTURES:
-        against = sorted(by_keypoints, key=lambda one: -len(_shown([one])))
-        point = _middle(against)
-        mistake = mistake_of(claim.point, point)
-        rivals = [_shown([one]) for one in far if distance_m(*one.point, *point) > 2 * agree_m]
-        known_here = any(one.seen is not None for one in here)
-        if contrast(_shown(best), [_shown(here)]) < LEAST_CONTRAST:
-            return None
-        if mistake is None and contrast(_shown(best), rivals) < LEAST_CONTRAST:
-            return None
-        if not known_here and distance_m(*claim.point, *point) < ALONE_M:
-            return None
-    else:
-        best = max(places, key=lambda place: sum(one.similarity >= threshold for one in place))
-        against = [one for one in best if one.similarity >= threshold]
-        alike_here = any(one.similarity >= threshold or one.shows_it for one in here)
-        if len(against) < LEAST_PICTURES or alike_here:
-            return None
-        point = _middle(against)
-        mistake = mistake_of(claim.point, point)
-        if mistake is None:
-            return None
+    places = _around_each(far, agree_m)
+    showing = [place for place in places if _show_it(place)]
+    against = _shown_most(claim, here, far, showing, agree_m) if showing else _similar(claim, here, places, threshold)
+    if not against:
+        return None
+    point = _middle(against)
+    mistake = mistake_of(claim.point, point)
     if mistake is None and any(one.point == claim.point for one in here):
         mistake = Mistake.OF_ANOTHER_PHOTO
     doubt = Doubt.GPS_ELSEWHERE if claim.provenance is Provenance.EXIF_GPS else Doubt.SEEN_ELSEWHERE
@@ -134,13 +120,60 @@ def elsewhere(claim: Claim, sightings: Sequence[Sighting], *, agree_m: float, th
 
 def mistake_of(claimed: LatLon, there: LatLon) -> Mistake | None:
     """What, put right, would bring a claim to where the evidence lies."""
+    near_m = min(PUT_RIGHT_M, distance_m(*claimed, *there) / PUT_RIGHT_NEARER)
     for mistake, (lat, lon) in _put_right(*claimed):
-        if -90 <= lat <= 90 and distance_m(lat, lon, *there) <= PUT_RIGHT_M:
+        if -90 <= lat <= 90 and distance_m(lat, lon, *there) <= near_m:
             return mistake
     return None
 
 
 # ---------------------------------------------------------------------------------------------- below
+
+
+def _shown_most(
+    claim: Claim,
+    here: Sequence[Sighting],
+    far: Sequence[Sighting],
+    showing: Sequence[Sequence[Sighting]],
+    agree_m: float,
+) -> list[Sighting]:
+    """The photos of one other place that clearly show more of it than any third one, or explain the mistake."""
+    mine = _shown(here)
+
+    def explained(place: Sequence[Sighting]) -> bool:
+        return mistake_of(claim.point, _middle(_speaking(place))) is not None and _clearer(place, mine)
+
+    # By what they show together: of a look-alike more pictures may show some of it.
+    best = max(showing, key=lambda place: (explained(place), len(_shown(place))))
+    against = sorted(_speaking(best), key=lambda one: -len(_shown([one])))
+    point = _middle(against)
+    thirds = _around_each([one for one in far if distance_m(*one.point, *point) > 2 * agree_m], agree_m)
+    known_here = any(one.seen is not None for one in here)
+    if not _clearer(best, mine) or (not known_here and distance_m(*claim.point, *point) < ALONE_M):
+        return []
+    if not explained(best) and not all(_clearer(best, _shown(third)) for third in thirds):
+        return []
+    return against
+
+
+def _similar(
+    claim: Claim, here: Sequence[Sighting], places: Sequence[Sequence[Sighting]], threshold: float
+) -> list[Sighting]:
+    """The photos of one other place that are similar to it and explain the mistake."""
+    best = max(places, key=lambda place: sum(one.similarity >= threshold for one in place))
+    against = [one for one in best if one.similarity >= threshold]
+    alike_here = any(one.similarity >= threshold or one.shows_it for one in here)
+    if len(against) < LEAST_PICTURES or alike_here or mistake_of(claim.point, _middle(against)) is None:
+        return []
+    return against
+
+
+def _around_each(sightings: Sequence[Sighting], agree_m: float) -> list[list[Sighting]]:
+    return [[o for o in sightings if distance_m(*o.point, *centre.point) <= agree_m] for centre in sightings]
+
+
+def _clearer(place: Sequence[Sighting], than: set[int]) -> bool:
+    return contrast(_shown(place), [than]) >= LEAST_CONTRAST
 
 
 def _put_right(lat: float, lon: float) -> Iterator[tuple[Mistake, LatLon]]:
@@ -173,6 +206,14 @@ def _centre(claims: Sequence[Claim]) -> LatLon:
 
 def _away_m(claim: Claim, one: Sighting) -> float:
     return distance_m(*claim.point, *one.point)
+
+
+def _show_it(place: Sequence[Sighting]) -> bool:
+    return any(one.shows_it for one in place) and len(_speaking(place)) >= LEAST_PICTURES
+
+
+def _speaking(place: Sequence[Sighting]) -> list[Sighting]:
+    return [one for one in place if one.seen is not None and one.seen.inliers > CHANCE]
 
 
 def _shown(sightings: Sequence[Sighting]) -> set[int]:
