@@ -19,6 +19,7 @@ from worker.core.types import Decoded
 from worker.encoder import keypoints as finding
 from worker.encoder.images import decode
 from worker.encoder.keypoints import MOST, SIDE_PX, find_keypoints, keypoints
+from worker.place.geometry import seen_in_both
 
 SIDE = 224
 
@@ -122,6 +123,21 @@ def test_a_plain_picture_has_none(size: tuple[int, int]) -> None:
 
     assert (len(found), found.frame) == (0, size)
     assert len(Keypoints.from_bytes(found.to_bytes())) == 0
+
+
+def test_a_dark_picture_shows_what_it_shows_by_day() -> None:
+    day = drawn(640, 480)
+    night = Image.fromarray(
+        (np.asarray(day) * 0.1 + np.random.default_rng(1).normal(0, 1, (480, 640, 1))).clip(0).astype(np.uint8)
+    )
+
+    assert seen_in_both(keypoints(night), keypoints(day)).inliers > 200
+
+
+def test_noise_alone_shows_next_to_nothing() -> None:
+    noise = np.random.default_rng(1).normal(90, 3, (480, 640, 3)).clip(0, 255).astype(np.uint8)
+
+    assert len(keypoints(Image.fromarray(noise))) < 30
 
 
 @pytest.mark.parametrize("size", [(16, 16), (17, 16), (480, 16), (3000, 100)])
