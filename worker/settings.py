@@ -92,8 +92,11 @@ class Settings(BaseSettings):
 
     # -- the model
     encoder: str = "open_clip/ViT-B-32/openai"
-    """`open_clip/<model>/<tag>`, `open_clip/<model>/<file>` with `SIGHTLINE_ENCODER_SHA256`, or
-    `packaged/efficientnet-lite0`. `open_clip/<model>/random` is for tests alone."""
+    """`open_clip/<model>/<tag>`; `packaged/efficientnet-lite0` or the larger `packaged/efficientnet-lite2`; or a
+    local file with `SIGHTLINE_ENCODER_SHA256`: `open_clip/<model>/<file>`, or `place/<file>`, a state dict of
+    CosPlace or EigenPlaces (`.pth`, `.safetensors`) or any place-recognition network as `.onnx`, on the CPU. `+gem`
+    behind a vision transformer of open_clip pools the tokens of its patches, without texts.
+    `open_clip/<model>/random` is for tests alone."""
     encoder_sha256: str = ""
     """SHA-256 that a local checkpoint must have. Required with one, so that a swapped file cannot change vectors."""
     next_encoder: str = ""

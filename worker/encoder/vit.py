@@ -7,7 +7,7 @@ on 2 cores with AMX, ViT-B/32, a batch of 8: ONNX Runtime in int8 takes 0.76 tim
   overlap is one product of matrices.
 - Queries, keys and values are three products whose rows are laid out for the attention at once. torch's own layer
   moves them around several times, which was a sixth of the time.
-- Of the last block's result only the class token is used, so only that one is computed.
+- Of the last block's result only the class token is computed, unless it is the others that are pooled.
 """
 
 from __future__ import annotations
@@ -20,28 +20,51 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 
 from worker.encoder.base import Preprocessing
 
+#: Of the generalised mean over patches, as over feature maps (Radenovic, Tolias and Chum, 2018).
+GEM_P = 3.0
 #: Taken off pixels, so that they lie around 0: products in bfloat16 lose less. Both it and the difference are exact.
 MIDDLE = 128
 
 
-def lean(visual: Any, preprocessing: Preprocessing) -> LeanVision | None:
-    """None for an open_clip tower of another kind, which then runs as it is."""
+def has_patches(visual: Any) -> bool:
+    """Whether the tower is a plain vision transformer, whose patches have a normalised token each."""
+    return type(visual) is VisionTransformer and visual.attn_pool is None and not visual.final_ln_after_pool
+
+
+def patches_pooled(visual: Any, photos: torch.Tensor) -> torch.Tensor:
+    """Normalised input [n, 3, side, side] to [n, width], of a tower that `has_patches`."""
+    visual.output_tokens = True
+    _, tokens = visual(photos)
+    return generalised_mean(tokens.float())
+
+
+def generalised_mean(tokens: torch.Tensor, p: float = GEM_P) -> torch.Tensor:
+    """[n, tokens, width] to [n, width]. The power keeps the sign, and so does the root: tokens have both signs, which
+    feature maps have not. p = 1 is the mean; the larger p, the nearer to what is largest either way."""
+    powers: torch.Tensor = tokens.sign() * tokens.abs().pow(p)
+    mean = powers.mean(dim=1)
+    pooled: torch.Tensor = mean.sign() * mean.abs().pow(1.0 / p)
+    return pooled
+
+
+def lean(visual: Any, preprocessing: Preprocessing, *, gem: bool = False) -> LeanVision | None:
+    """gem: its patches' tokens, pooled. None for an open_clip tower of another kind, which then runs as it is."""
     known = (
         type(visual) is VisionTransformer
         and visual.attn_pool is None
-        and visual.pool_type == "tok"
-        and visual.proj is not None
+        and (gem or (visual.pool_type == "tok" and visual.proj is not None))
         and isinstance(visual.patch_dropout, torch.nn.Identity)
         and all(type(block) is ResidualAttentionBlock for block in visual.transformer.resblocks)
     )
-    return LeanVision(visual, preprocessing) if known else None
+    return LeanVision(visual, preprocessing, gem=gem) if known else None
 
 
 class LeanVision(torch.nn.Module):
     """uint8 [n, side, side, 3] to float32 [n, dimension] of any length."""
 
-    def __init__(self, visual: VisionTransformer, preprocessing: Preprocessing) -> None:
+    def __init__(self, visual: VisionTransformer, preprocessing: Preprocessing, *, gem: bool = False) -> None:
         super().__init__()
+        self.gem = gem
         weight = visual.conv1.weight.detach()
         self.patch: int = weight.shape[-1]
         self.grid: int = visual.grid_size[0]
@@ -64,18 +87,21 @@ class LeanVision(torch.nn.Module):
         self.register_buffer("position", position[1:].unsqueeze(0).to(weight.dtype))
         self.ln_pre, self.ln_post = visual.ln_pre, visual.ln_post
         *first, last = visual.transformer.resblocks
-        self.blocks = torch.nn.ModuleList([*map(_Block, first), _Block(last, only_first=True)])
-        self.register_buffer("proj", visual.proj.detach())
+        self.blocks = torch.nn.ModuleList([*map(_Block, first), _Block(last, only_first=not gem)])
+        self.dtype = weight.dtype
+        self.register_buffer("proj", None if gem else visual.proj.detach())
         self.eval()
 
     def forward(self, squares: torch.Tensor) -> torch.Tensor:
         count, grid, patch = squares.shape[0], self.grid, self.patch
         patches = squares.reshape(count, grid, patch, grid, patch, 3).permute(0, 1, 3, 2, 4, 5)
-        pixels = patches.reshape(count, grid * grid, patch * patch * 3).to(self.proj.dtype) - MIDDLE
+        pixels = patches.reshape(count, grid * grid, patch * patch * 3).to(self.dtype) - MIDDLE
         tokens = torch.cat([self.start.expand(count, -1, -1), self.embed(pixels) + self.position], dim=1)
         tokens = self.ln_pre(tokens)
         for block in self.blocks:
             tokens = block(tokens)
+        if self.gem:
+            return generalised_mean(self.ln_post(tokens[:, 1:]).float())
         vectors: torch.Tensor = self.ln_post(tokens[:, 0]) @ self.proj
         return vectors.float()
 
