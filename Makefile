@@ -32,7 +32,7 @@ EARLIER := .bench-before/44b7b8e
 FEATURE_PEERS := opencv-contrib learned-features
 ENCODER_PEERS := decoders sentence-transformers infinity-emb rclip imgbeddings
 
-.PHONY: help setup demo demo-soak test browser test-client-matrix lint check format docs words findings bench-index bench-search bench-dropin bench-embed bench-features bench-place clean
+.PHONY: help setup demo demo-soak test browser test-client-matrix lint check format docs words findings bench-index bench-search bench-dropin bench-embed bench-features bench-place bench-descriptors clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -103,6 +103,9 @@ bench-place: $(RUN_STAMP)  ## Measure how far answers can be trusted, by policy:
 
 bench-features: $(RUN_STAMP) $(FEATURE_PEERS:%=$(PEERS)-%/.made)  ## Measure keypoints and their matchers: PHOTOS=folder, QUICK=1; JSON on stdout
 	@$(BIN)/python -m benchmarks.features $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(QUICK),--quick)
+
+bench-descriptors: $(RUN_STAMP) $(PEERS)-patches/.made  ## Measure other vectors of the same photos on the exam: PHOTOS=folder, QUICK=1; JSON on stdout
+	@$(BIN)/python -m benchmarks.descriptors $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(QUICK),--quick)
 
 findings:  ## What surprised us of other people's software, tried again: a line of each of findings/*.sh (some minutes)
 	@failed=0; for script in findings/*.sh; do \
