@@ -32,7 +32,7 @@ EARLIER := .bench-before/44b7b8e
 FEATURE_PEERS := opencv-contrib learned-features
 ENCODER_PEERS := decoders sentence-transformers infinity-emb rclip imgbeddings
 
-.PHONY: help setup demo demo-soak test browser test-client-matrix lint check format docs words findings bench-index bench-search bench-dropin bench-embed bench-features bench-place bench-descriptors clean
+.PHONY: help setup demo demo-soak test browser test-client-matrix lint check format docs words findings bench-index bench-search bench-dropin bench-embed bench-features bench-place bench-exam bench-descriptors clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -100,6 +100,9 @@ bench-embed: $(RUN_STAMP) $(ENCODER_PEERS:%=$(PEERS)-%/.made)  ## Measure photos
 
 bench-place: $(RUN_STAMP)  ## Measure how far answers can be trusted, by policy: PHOTOS=folder, QUICK=1; JSON on stdout
 	@$(BIN)/python -m benchmarks.place $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(QUICK),--quick)
+
+bench-exam: $(RUN_STAMP)  ## Measure how long it takes to ask about 1,000 of 100,000 photos: ASKED=1000; JSON on stdout
+	@$(BIN)/python -m benchmarks.exam $(if $(ASKED),--photos $(ASKED))
 
 bench-features: $(RUN_STAMP) $(FEATURE_PEERS:%=$(PEERS)-%/.made)  ## Measure keypoints and their matchers: PHOTOS=folder, QUICK=1; JSON on stdout
 	@$(BIN)/python -m benchmarks.features $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(QUICK),--quick)

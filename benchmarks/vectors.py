@@ -23,7 +23,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from benchmarks.measure import Vectors
+from benchmarks.measure import Ids, Vectors
 
 #: Shares of a photo's squared length: mean, kind, place, photo.
 SHARES = (0.45, 0.2, 0.15, 0.2)
@@ -62,6 +62,12 @@ class ClusteredVectors:
             rng = np.random.default_rng([self._seed, 1, number])
             yield self._photos(rng, self._known(rng, min(CHUNK_ROWS, self.count - start)))
 
+    def places(self) -> Iterator[Ids]:
+        """The number of the place of each row, as `chunks` has them."""
+        for number, start in enumerate(range(0, self.count, CHUNK_ROWS)):
+            rng = np.random.default_rng([self._seed, 1, number])
+            yield self._numbers(rng, min(CHUNK_ROWS, self.count - start))
+
     def fresh(self, count: int, *, stream: int, unknown: float = 0.2) -> Vectors:
         """Photos that are not stored, in random order; of each `stream` others.
 
@@ -84,8 +90,12 @@ class ClusteredVectors:
 
     def _known(self, rng: np.random.Generator, count: int) -> Vectors:
         """Centres of stored places, each as often as its size says."""
-        centres: Vectors = self._places[np.searchsorted(self._upper, rng.random(count))]
+        centres: Vectors = self._places[self._numbers(rng, count)]
         return centres
+
+    def _numbers(self, rng: np.random.Generator, count: int) -> Ids:
+        found: Ids = np.searchsorted(self._upper, rng.random(count)).astype(np.int64)
+        return found
 
     def _photos(self, rng: np.random.Generator, centres: Vectors) -> Vectors:
         photos: Vectors = centres + self._photo * self._parts(rng, len(centres))
