@@ -8,16 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import text
+from sqlalchemy import func, select, text
 
 from producer_client.contract import Code, Embedded, EmbedItem, NewPhoto, Photo, Provenance, Stored
 from tests.conftest import Scene
 from tests.integration.test_store import KEY, entry
 from worker.core.keypoints import COMPONENTS, LEVELS, VERSION, Keypoints
 from worker.core.types import Decoded
-from worker.errors import PhotoRefusal
+from worker.errors import PhotoRefusal, Transient
 from worker.library import Library
 from worker.settings import Settings
+from worker.storage.copying import whole_rows
 from worker.storage.store import PostgresStore
 
 
@@ -56,6 +57,18 @@ def test_what_is_kept_is_found_by_its_content(store: PostgresStore, settings: Se
     )
     assert stored_as == "e", "not compressed in vain"
     assert longest <= 128_000
+
+
+def test_where_postgres_breaks_off_it_is_tried_again(store: PostgresStore) -> None:
+    def read_too_slowly() -> None:
+        with store.database.begin() as connection:
+            connection.execute(text("SET LOCAL statement_timeout = 1"))
+            list(whole_rows(connection, select(func.pg_sleep(60))))
+
+    with pytest.raises(Transient, match="statement timeout"):
+        read_too_slowly()
+
+    assert store.keypoints.known({"a"}) == {}
 
 
 def test_what_is_there_stays(store: PostgresStore) -> None:

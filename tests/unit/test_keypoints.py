@@ -46,6 +46,16 @@ def test_what_is_kept_is_read_as_it_was(made: Keypoints) -> None:
     assert len(made.to_bytes()) == 8 + 84 * len(made)
 
 
+def test_what_was_read_keeps_nothing_of_the_bytes_that_it_was_read_from() -> None:
+    many = bytearray(Keypoints(np.ones((9, 2), np.uint16), np.ones((9, COMPONENTS), np.uint8), (640, 480)).to_bytes())
+
+    read = Keypoints.from_bytes(memoryview(many))
+    # A bytearray that something looks into cannot change its size.
+    many.clear()
+
+    assert len(read) == 9
+
+
 @pytest.mark.parametrize("cut", ["", "head", "last byte", "one more", "another version"])
 def test_what_is_none_is_said_to_be_none(cut: str) -> None:
     content = Keypoints(

@@ -51,14 +51,14 @@ class Keypoints:
         return head.tobytes() + self.points.astype("<u2").tobytes() + low.tobytes() + high.tobytes()
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> Keypoints:
-        """Raises ValueError where these are no keypoints that `to_bytes` wrote."""
+    def from_bytes(cls, content: bytes | memoryview) -> Keypoints:
+        """Holds no part of it. Raises ValueError where these are no keypoints that `to_bytes` wrote."""
         head = np.frombuffer(content, _HEAD, count=1)[0]
         count = int(head["count"])
         if head["version"] != VERSION or len(content) != _HEAD.itemsize + count * (_POINT + _LOW + _HIGH):
             raise ValueError(f"no keypoints of version {VERSION}: {len(content)} bytes")
         at = _HEAD.itemsize
-        points = np.frombuffer(content, "<u2", count * 2, at).reshape(count, 2)
+        points = np.frombuffer(content, "<u2", count * 2, at).reshape(count, 2).copy()
         at += count * _POINT
         low = np.frombuffer(content, np.uint8, count * _LOW, at).reshape(count, _LOW)
         at += count * _LOW

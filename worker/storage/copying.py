@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +42,27 @@ def rows(
                 return
 
 
+def whole_rows(connection: Connection, query: Select[Any]) -> Iterator[list[memoryview]]:
+    """The fields of each row, none of which is ever NULL, in their binary form; all rows are in memory at once.
+
+    Of bytea a cursor would have Postgres write, and read, two digits for each byte. Raises OperationalError.
+    """
+    stream = io.BytesIO()
+    try:
+        _copy(connection, query, stream)
+    except psycopg2.Error as exc:
+        raise OperationalError("COPY", None, exc) from exc
+    content, at = stream.getbuffer(), HEADER_BYTES
+    while (count := int.from_bytes(content[at : at + 2], signed=True)) >= 0:
+        at += 2
+        row = []
+        for _ in range(count):
+            size = int.from_bytes(content[at : at + 4])
+            row.append(content[at + 4 : at + 4 + size])
+            at += 4 + size
+        yield row
+
+
 @contextmanager
 def copied(connection: Connection, query: Select[Any]) -> Iterator[BinaryIO]:
     """The stream of a binary COPY, behind its header. A thread feeds it from the connection meanwhile.
@@ -63,6 +85,14 @@ def copied(connection: Connection, query: Select[Any]) -> Iterator[BinaryIO]:
 
 
 def _feed(connection: Connection, query: Select[Any], writing: int, failure: list[BaseException]) -> None:
+    try:
+        with os.fdopen(writing, "wb", buffering=1 << 20) as pipe:
+            _copy(connection, query, pipe)
+    except (psycopg2.Error, OSError) as exc:
+        failure.append(exc)
+
+
+def _copy(connection: Connection, query: Select[Any], into: IO[bytes]) -> None:
     raw: Any = connection.connection.dbapi_connection
     options = connection.get_execution_options()
     compiled = query.compile(
@@ -71,9 +101,6 @@ def _feed(connection: Connection, query: Select[Any], writing: int, failure: lis
         render_schema_translate=True,
         compile_kwargs={"render_postcompile": True},
     )
-    try:
-        with os.fdopen(writing, "wb", buffering=1 << 20) as pipe, raw.cursor() as cursor:
-            statement = cursor.mogrify(str(compiled), compiled.params).decode()
-            cursor.copy_expert(f"COPY ({statement}) TO STDOUT (FORMAT binary)", pipe)
-    except (psycopg2.Error, OSError) as exc:
-        failure.append(exc)
+    with raw.cursor() as cursor:
+        statement = cursor.mogrify(str(compiled), compiled.params).decode()
+        cursor.copy_expert(f"COPY ({statement}) TO STDOUT (FORMAT binary)", into)

@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from worker.core.keypoints import VERSION, Keypoints
 from worker.core.types import Missing
+from worker.storage.copying import whole_rows
 from worker.storage.database import Database
 from worker.storage.tables import attempts, entries, keypoints
 from worker.storage.vectors import can_be_looked_at
@@ -34,11 +35,12 @@ class KeptKeypoints:
         )
         found: dict[str, Keypoints] = {}
         with self._database.begin() as connection:
-            for row in connection.execute(query):
+            for name, kept in whole_rows(connection, query):
+                content = str(name, "ascii")
                 try:
-                    found[row.content_sha256] = Keypoints.from_bytes(row.keypoints)
+                    found[content] = Keypoints.from_bytes(kept)
                 except ValueError as exc:
-                    log.warning("keypoints cannot be read", extra={"content": row.content_sha256, "why": str(exc)})
+                    log.warning("keypoints cannot be read", extra={"content": content, "why": str(exc)})
         return found
 
     def keep(self, found: Mapping[str, Keypoints]) -> None:
