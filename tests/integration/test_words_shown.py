@@ -259,7 +259,8 @@ def test_a_conflict_is_listed_and_settled_from_the_command_line(
         path = folder / f"castle {n}.jpg"
         path.write_bytes(scenes[3].path.read_bytes() + b"conflict")
         ids.append(str(client.add_to_index(path=str(path), lat=lat, lon=13.19, provenance="surveyed").photo_id))
-    reply = client.rebuild_index(timeout_s=60)
+    # The beat's own may come before it.
+    client.rebuild_index(timeout_s=60)
     right, wrong = ids
     commands = [
         ["stats", "--json"],
@@ -276,7 +277,6 @@ def test_a_conflict_is_listed_and_settled_from_the_command_line(
     stats, shown, as_json, confirmed, rest, rejected, moved, again, none = said_by(stack.settings, *commands)
     russian = list(said_by(stack.settings, ["conflicts", *ids, "--settled"], ["confirm", right], SIGHTLINE_LANG="ru"))
 
-    assert reply.suspended >= 2
     assert json.loads(stats[2])["conflicts"] >= 2
     for said in ("castle 0.jpg", "castle 1.jpg", "-55.700000", "12387 km away", "same_content: 2", "sightline confirm"):
         assert said in shown[2], said
