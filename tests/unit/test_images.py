@@ -582,7 +582,8 @@ def test_an_empty_file_is_said_to_be_empty() -> None:
         b"II*\0\x08\0\0\0",
         b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
     ],
-    ids=lambda content: content[:12].decode("latin-1").encode("unicode_escape").decode(),
+    # Without the time of day that a zip begins with: processes that share the tests out must have the same ones.
+    ids=lambda content: content[:10].decode("latin-1").encode("unicode_escape").decode(),
 )
 def test_what_is_no_photo_is_refused(content: bytes) -> None:
     assert refusal(content).code in (Code.NOT_AN_IMAGE, Code.DAMAGED_IMAGE)
