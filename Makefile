@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 PHOTOS ?=
 ENCODER ?= auto
 TESTS ?= tests
+JOBS ?= 2
 SIZE ?= 100000
 PEER_LIMIT_S ?= 60
 QUICK ?=
@@ -56,8 +57,8 @@ demo-soak: $(RUN_STAMP)  ## The demo RUNS=20 times, whose answers must be equal;
 	@$(BIN)/python -m demo.soak --encoder "$(ENCODER)" --runs $(RUNS) $(if $(PHOTOS),--photos "$(PHOTOS)") \
 		$(if $(LOAD),--load) $(if $(LOCATED),--located $(LOCATED))
 
-test: $(ALL_STAMP)  ## Run the test suite against real Postgres and Valkey processes; TESTS=path for a part
-	@$(BIN)/python -m pytest $(TESTS)
+test: $(ALL_STAMP)  ## Run the test suite against real Postgres and Valkey processes; TESTS=path for a part, JOBS=1 for one process
+	@$(BIN)/python -m pytest $(if $(filter tests,$(TESTS)),-n $(JOBS) --dist loadfile) $(TESTS)
 
 browser:  ## Install Debian's Chromium, as root, for the tests that open the exam's page; they are skipped without one
 	@command -v chromium >/dev/null || { apt-get update && apt-get install -y --no-install-recommends chromium; }
