@@ -147,7 +147,7 @@ class Wanted:
     def look(self, content: str, file: bytes, decoded: Decoded) -> None:
         """Find the keypoints of a decoded photo where that is for this request to do: at once where they are to be
         stored, else aside. Never raises."""
-        if content not in self.mine or content in self.begun or self.mine[content].done():
+        if content not in self.mine or self.mine[content].done():
             return
         if self.to_keep:
             self._settle(content, self.looks.find(file, decoded))

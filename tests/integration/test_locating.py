@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 from producer_client.contract import Answer, Locate, NewPhoto, Photo, Policy, Provenance, Reason, Stored
 from tests.conftest import Scene
 from worker.core.geo import distance_m
+from worker.core.keypoints import Keypoints
+from worker.core.types import Decoded
 from worker.library import Library
 from worker.library.locating import FORMER_REASONS
 from worker.place.judging import UNCALIBRATED_RADIUS_M
@@ -72,6 +75,32 @@ def test_an_answer_says_what_speaks_for_it_and_what_against(library: Library, sc
     assert list(found.timings_ms) == ["photo", "search", "geometry"]
     assert 0 < sum(found.timings_ms.values()) <= reply.took_ms + 1
     json.dumps(reply.to_wire(), allow_nan=False)
+
+
+def test_where_keypoints_cannot_change_the_answer_it_waits_for_none(
+    make_library: Callable[..., Library], scenes: list[Scene]
+) -> None:
+    looked, done, go_on = threading.Event(), threading.Event(), threading.Event()
+
+    def find(content: bytes, decoded: Decoded) -> Keypoints:
+        looked.set()
+        go_on.wait(5)
+        done.set()
+        return Keypoints.none()
+
+    query, (other, *_), _ = places(scenes)
+    library = make_library(find_keypoints=find)
+    try:
+        guided = ask(library, other.path, policy=Policy.GUIDE)
+        assert not looked.is_set(), "the guide's rule asks for none"
+
+        nobody = ask(library, query.path)
+        assert not done.is_set()
+    finally:
+        go_on.set()
+
+    assert (guided.reason, nobody.reason) == (Reason.NOTHING_SIMILAR, Reason.EMPTY_INDEX)
+    assert done.wait(10), "they are found all the same: it may be added next"
 
 
 def test_what_is_derived_never_testifies_not_after_a_rebuild_or_a_restart_either(

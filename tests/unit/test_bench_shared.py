@@ -13,6 +13,7 @@ from rich.console import Console
 from benchmarks.measure import K, copy_rows, exact_neighbours, fastest_s
 from benchmarks.processes import ask, python_of
 from benchmarks.report import table
+from benchmarks.vectors import ClusteredVectors
 
 
 def test_a_peer_answers_or_says_why_not() -> None:
@@ -34,6 +35,17 @@ def test_exact_neighbours_are_the_same_whatever_the_chunks() -> None:
     found = exact_neighbours(chunks, queries)
 
     assert np.array_equal(found, np.argsort(-(queries @ rows.T), axis=1)[:, :K] + 1)
+
+
+def test_the_places_of_drawn_vectors_are_those_of_their_rows() -> None:
+    made = ClusteredVectors(2_000, dimension=32)
+
+    (rows,), (places,) = list(made.chunks()), list(made.places())
+
+    of_one = places[:, None] == places[None, :]
+    np.fill_diagonal(of_one, False)
+    cosines = rows @ rows.T
+    assert np.median(cosines[of_one]) > 0.75 > np.median(cosines[~of_one]) + 0.1
 
 
 def test_rows_for_copy_have_their_fields_with_lengths() -> None:

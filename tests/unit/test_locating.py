@@ -57,7 +57,12 @@ def test_a_photo_that_was_not_looked_at_is_compared_with_nothing() -> None:
 
 
 def test_what_is_compared_is_read_while_the_photo_is_looked_at() -> None:
-    own: Finding = Future()
+    class Looked(Future[Keypoints | None]):
+        def result(self, timeout: float | None = None) -> Keypoints | None:
+            assert self.done(), "nothing is read meanwhile"
+            return super().result(timeout)
+
+    own = Looked()
 
     class Slow(Kept):
         def known(self, contents: Collection[str]) -> dict[str, Keypoints]:
