@@ -81,7 +81,7 @@ def page_of(examined: list[Examined]) -> str:
         {"SIGHTLINE_RUNGS": "places,geometry,conflicts,calibration"},
     )  # fmt: skip
     names = [name for name in pictured(examined, RIGHT_M) if name % 5]
-    before = [question(one.photo_id, seen=one.seen, off_m=1.0) for one in examined]
+    before = [question(one.photo_id, seen=one.seen, off_m=1.0, at=(one.lat, one.lon)) for one in examined]
     return html(
         exam, examined, dict.fromkeys(names, picture()), differences=compared(before, examined, right_m=RIGHT_M)
     )

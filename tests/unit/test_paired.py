@@ -51,6 +51,15 @@ def test_a_question_about_a_place_that_was_left_out_is_another_question() -> Non
     assert found["accuracy"].value == 0.0
 
 
+def test_a_position_that_was_corrected_makes_another_question() -> None:
+    before = [question(at) for at in range(4)]
+    moved = [question(0, at=(51.0, 14.0), off_m=9e3), *before[1:]]
+
+    found = compared(before, moved, right_m=RIGHT_M)
+
+    assert (found["accuracy"].value, found["accuracy"].of) == (0.0, 3)
+
+
 def test_the_same_exam_differs_in_nothing() -> None:
     asked = of_places([True, False] * 10, unseen=[False, True] * 5)
 

@@ -17,19 +17,33 @@ some = settings(derandomize=True, max_examples=200, deadline=None)
 @some
 @given(places=st.lists(st.integers(0, 8), max_size=60), count=st.integers(0, 70), seed=st.integers(0, 5))
 def test_each_place_has_its_turn_before_any_has_another(places: list[int], count: int, seed: int) -> None:
-    chosen = sampled(np.array(places, dtype=np.intp), count, seed).tolist()
+    chosen = sampled(np.array(places, dtype=np.intp), np.arange(len(places)), count, seed).tolist()
 
     assert len(chosen) == len(set(chosen)) == min(count, len(places))
     taken, sizes = Counter(places[at] for at in chosen), Counter(places)
     most = max(taken.values(), default=0)
     assert all(taken[place] >= min(most - 1, sizes[place]) for place in sizes)
-    assert chosen == sampled(np.array(places, dtype=np.intp), len(places), seed).tolist()[:count]
+    assert (
+        chosen == sampled(np.array(places, dtype=np.intp), np.arange(len(places)), len(places), seed).tolist()[:count]
+    )
 
 
 def test_another_seed_is_another_sample() -> None:
     places = np.arange(100)
 
-    assert sampled(places, 10, 1).tolist() != sampled(places, 10, 2).tolist()
+    assert sampled(places, places, 10, 1).tolist() != sampled(places, places, 10, 2).tolist()
+
+
+def test_photos_that_stay_are_asked_about_again_whatever_comes_beside_them() -> None:
+    ids = np.arange(5_000)
+    few = set(ids[:2_500][sampled(ids[:2_500] // 2, ids[:2_500], 200, 1)].tolist())
+
+    more = set(ids[sampled(ids // 2, ids, 200, 1)].tolist())
+    fewer = set(ids[10:2_500][sampled(ids[10:2_500] // 2, ids[10:2_500], 200, 1)].tolist())
+
+    assert 70 <= len(few & more) <= 130, "half of the places are new"
+    assert len(few & fewer) >= 195
+    assert len({photo_id % 2 for photo_id in few}) == 2
 
 
 @some

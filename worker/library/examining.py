@@ -168,14 +168,11 @@ class Examining:
             ]
         ids = np.concatenate([part[0] for part in parts] or [np.zeros(0, dtype=np.int64)])
         known: Places = np.stack([np.concatenate([part[axis] for part in parts] or [np.zeros(0)]) for axis in (1, 2)])
-        # In the order of their ids, so that the same seed means the same photos.
-        order = np.argsort(ids)
-        ids, known = ids[order], known[:, order]
         placed = ~np.isnan(known).any(axis=0)
         ids, known = ids[placed], known[:, placed]
         cells = numbered(known[0], known[1], RIGHT_M)
         sphere = unit_sphere(known)
-        sample = sampled(cells, photos, SEED).tolist()
+        sample = sampled(cells, ids, photos, SEED).tolist()
         points = [(float(known[0, at]), float(known[1, at])) for at in sample]
         # A cell's border may part what is one place: among the few that are asked about places are told exactly.
         place_of = {at: place for place, group in enumerate(parted(points, RIGHT_M)) for at in group}

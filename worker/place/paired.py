@@ -7,6 +7,7 @@ come out, the middle 95 % are the interval (Efron and Tibshirani, 1993). Knows n
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -40,25 +41,51 @@ class Difference:
     why: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one question, without where anything is. truth: what the position was that would have been right,
+    as 32 bits of a checksum: where it has been corrected, it is another question."""
+
+    photo_id: int
+    seen: bool
+    truth: int
+    given: bool
+    right: bool
+
+
+def outcome(question: Examined, right_m: float) -> Outcome:
+    given = question.located
+    # To the metre: a position that was written in another form is the same.
+    truth = zlib.crc32(f"{question.lat:.5f} {question.lon:.5f}".encode())
+    return Outcome(question.photo_id, question.seen, truth, given, given and question.right(right_m))
+
+
 def compared(
     before: Sequence[Examined], after: Sequence[Examined], *, right_m: float, seed: int = 0
+) -> dict[str, Difference]:
+    """See `beside`."""
+    return beside([outcome(question, right_m) for question in before], after, right_m=right_m, seed=seed)
+
+
+def beside(
+    before: Sequence[Outcome], after: Sequence[Examined], *, right_m: float, seed: int = 0
 ) -> dict[str, Difference]:
     """`accuracy` (right answers of the seen questions), `precision` (of the given answers), `coverage` (of the seen
     questions), `false_answers` (of the unseen), and `flips`: of the answers that were right, those that are not now.
 
-    Questions are paired by photo and whether its place was left in; what only one exam asked is left out.
+    Questions are paired by photo, its position and whether its place was left in; what only one exam asked is left out.
     """
-    of_before = {(question.photo_id, question.seen): question for question in before}
-    pairs = [
-        (of_before[key], question) for question in after if (key := (question.photo_id, question.seen)) in of_before
-    ]
-    counts = _by_place(pairs, right_m)
+    counts = _by_place(_pairs(before, after, right_m))
     if len(counts) < 2:
         why = to_say("both exams asked about fewer than two places in common")
-        return {name: Difference(None, None, None, len(pairs), why) for name in _RATIOS}
+        return {name: Difference(None, None, None, int(counts.sum(axis=0)[:2].sum()), why) for name in _RATIOS}
     draws = np.random.default_rng(seed).multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=DRAWS)
     drawn = draws @ counts
     return {name: _difference(name, counts.sum(axis=0), drawn) for name in _RATIOS}
+
+
+def places_in_common(before: Sequence[Outcome], after: Sequence[Examined]) -> int:
+    return len({place for _, _, place in _pairs(before, after, right_m=0.0)})
 
 
 def clearly_worse(differences: Mapping[str, Difference]) -> list[str]:
@@ -89,18 +116,24 @@ _RATIOS: Mapping[str, tuple[tuple[str, str], tuple[str, str] | None]] = {
 }
 
 
-def _by_place(pairs: Sequence[tuple[Examined, Examined]], right_m: float) -> Floats:
-    """float64 [places, columns]: how many questions of each sort a place has. Places are those of the exam after."""
+def _pairs(before: Sequence[Outcome], after: Sequence[Examined], right_m: float) -> list[tuple[Outcome, Outcome, int]]:
+    """(before, after, place in the exam after)."""
+    known = {(one.photo_id, one.seen, one.truth): one for one in before}
+    asked = [(outcome(question, right_m), question.place) for question in after]
+    return [(known[key], now, place) for now, place in asked if (key := (now.photo_id, now.seen, now.truth)) in known]
+
+
+def _by_place(pairs: Sequence[tuple[Outcome, Outcome, int]]) -> Floats:
+    """float64 [places, columns]: how many questions of each sort a place has."""
     places: dict[int, list[int]] = {}
-    for before, after in pairs:
-        was, now = before.located and before.right(right_m), after.located and after.right(right_m)
-        seen = after.seen
+    for was, now, place in pairs:
+        seen = now.seen
         row = (
-            seen, not seen, was, now, before.located, after.located, seen and before.located,
-            seen and after.located, not seen and before.located, not seen and after.located, was and not now,
+            seen, not seen, was.right, now.right, was.given, now.given, seen and was.given, seen and now.given,
+            not seen and was.given, not seen and now.given, was.right and not now.right,
         )  # fmt: skip
-        summed = places.setdefault(after.place, [0] * len(_COLUMNS))
-        places[after.place] = [total + value for total, value in zip(summed, row, strict=True)]
+        summed = places.setdefault(place, [0] * len(_COLUMNS))
+        places[place] = [total + value for total, value in zip(summed, row, strict=True)]
     return np.array(list(places.values()), dtype=np.float64).reshape(-1, len(_COLUMNS))
 
 

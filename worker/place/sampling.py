@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from worker.core.geo import EARTH_RADIUS_M
 
 Positions = NDArray[np.intp]
+Ids = NDArray[np.int64]
 Degrees = NDArray[np.float64]
 
 
@@ -23,12 +24,25 @@ def numbered(lat: Degrees, lon: Degrees, side_m: float) -> Positions:
     return numbers.reshape(-1)
 
 
-def sampled(places: Positions, count: int, seed: int) -> Positions:
+def sampled(places: Positions, ids: Ids, count: int, seed: int) -> Positions:
     """Positions of so many photos, at random: one of each place before a second one of any, and so on. Any beginning of
-    the sample is one, too."""
-    order = np.random.default_rng(seed).permutation(len(places))
+    the sample is one, too.
+
+    ids: one of each photo, that its turn hangs on: when photos come and go, those that stay keep their order, so that
+    two exams ask about the same ones as far as they can (bottom-k sampling; Cohen and Kaplan, 2007).
+    """
+    order = np.argsort(_scattered(ids, seed), kind="stable")
     by_place = np.argsort(places[order], kind="stable")
     _, sizes = np.unique(places, return_counts=True)
     turn = np.empty(len(places), dtype=np.intp)
     turn[by_place] = np.arange(len(places)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     return order[np.argsort(turn, kind="stable")][:count]
+
+
+def _scattered(ids: Ids, seed: int) -> NDArray[np.uint64]:
+    """Of each id a number that says nothing of it (the finalizer of SplitMix64; Steele, Lea and Flood, 2014)."""
+    found = ids.astype(np.uint64) + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
+    found = (found ^ (found >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    found = (found ^ (found >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    scattered: NDArray[np.uint64] = found ^ (found >> np.uint64(31))
+    return scattered
