@@ -40,12 +40,13 @@ SPEAKERS = {
     "Stale",
     "EncoderUnavailable", "BadGeneration", "BadVector", "NotThatPickle", "Transient", "ValueError", "RuntimeError",
     "UnknownFile", "Unprepared", "Unreachable", "_refuse", "abstain", "Answer", "Note", "Fault", "TooFew",
+    "Verdict", "not_examined", "HeldBack",
 }  # fmt: skip
 #: Functions and variables whose texts are such sentences, or parts of them.
 NAMED_SENTENCES = {
     "_sentence", "_why", "_judge", "_uncounted", "_untrusted", "_why_untrusted", "_lacking", "_named", "why", "message",
     "only", "none_near", "too_deep", "wanted", "remedy", "WANTED", "BY_A_PERSON", "_SAID", "_HUNG_UP",
-    "_NO_HOST", "_SILENT", "_REFUSED",
+    "_NO_HOST", "_SILENT", "_REFUSED", "MEASURES", "again",
 }  # fmt: skip
 #: What Linux says of files, disks and connections (errno(3)), as glibc words it.
 SYSTEM = (

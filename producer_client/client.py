@@ -27,14 +27,18 @@ class Sightline(PhotoVerbs, QuestionVerbs):
     """
 
     @checked
-    def submit_rebuild_index(self) -> Handle[contract.RebuildReply]:
-        return self._send(TaskName.REBUILD_INDEX, Queue.INDEX, contract.RebuildIndex(), contract.RebuildReply.from_wire)
+    def submit_rebuild_index(self, *, force: bool = False) -> Handle[contract.RebuildReply]:
+        request = contract.RebuildIndex(force=force)
+        return self._send(TaskName.REBUILD_INDEX, Queue.INDEX, request, contract.RebuildReply.from_wire)
 
     @checked
-    def rebuild_index(self, *, timeout_s: float | None = None) -> contract.RebuildReply:
+    def rebuild_index(self, *, force: bool = False, timeout_s: float | None = None) -> contract.RebuildReply:
         """Rebuild the index now. One runs at a time: a second one waits for its turn where there is one index process,
-        and raises TryAgain(already_running) where there are several."""
-        return self.submit_rebuild_index().wait(timeout_s)
+        and raises TryAgain(already_running) where there are several.
+
+        Raises SightlineError(exam_failed) where its exam is clearly worse than the baseline; `force` publishes it then.
+        """
+        return self.submit_rebuild_index(force=force).wait(timeout_s)
 
     @checked
     def submit_stats(self, *, timeout_s: float | None = None) -> Handle[contract.StatsReply]:

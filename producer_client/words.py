@@ -95,6 +95,7 @@ class Code(_Growing):
     STALE = "stale"
     ALREADY_RUNNING = "already_running"
     RECALL_TOO_LOW = "recall_too_low"
+    EXAM_FAILED = "exam_failed"
     OVERLOADED = "overloaded"
     UNAVAILABLE = "unavailable"
     TIMED_OUT = "timed_out"

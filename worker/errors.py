@@ -4,6 +4,7 @@ WorkerError
 ├── Permanent(code, message)     answered with its code at once, never retried
 │   ├── PhotoRefusal             about one photo: its neighbours in the batch go on
 │   ├── Stale(seq)               the log ends at `seq`, before the write that a question was to see
+│   ├── HeldBack                 a generation whose exam is clearly worse than the baseline
 │   ├── EncoderUnavailable       the model cannot be had here: the worker does not start
 │   └── BadGeneration            a published index directory is not what its manifest says
 └── Transient(code, message)     the same message may succeed later: retried with a growing pause
@@ -41,6 +42,11 @@ class Stale(Permanent):
 class EncoderUnavailable(Permanent):
     def __init__(self, message: str) -> None:
         super().__init__(Code.ENCODER_UNAVAILABLE, message)
+
+
+class HeldBack(Permanent):
+    def __init__(self, message: str) -> None:
+        super().__init__(Code.EXAM_FAILED, message)
 
 
 class BadGeneration(Permanent):

@@ -66,9 +66,9 @@ def both(*told: Told) -> Told:
     return tell
 
 
-def wait_for_rebuild(client: Sightline, progress: Told, timeout_s: float) -> RebuildReply:
+def wait_for_rebuild(client: Sightline, progress: Told, timeout_s: float, *, force: bool = False) -> RebuildReply:
     """Start a rebuild and pass its progress on until it is done."""
-    handle = client.submit_rebuild_index()
+    handle = client.submit_rebuild_index(force=force)
     deadline = time.monotonic() + timeout_s
     while True:
         try:
@@ -142,6 +142,8 @@ def rebuild_lines(reply: RebuildReply) -> Iterator[str]:
     promised = "" if least is None else say(" (for new photos at least {share:.3f})", share=least)
     yield _line(say("index:"), say("{kind}, {size:.1f} MB", kind=reply.kind, size=reply.index_bytes / 1e6))
     yield _line("recall@10:", f"{reply.recall_at_10:.3f}{promised}")
+    if reply.exam is not None:
+        yield _line(say("exam:"), escape(in_language(reply.exam)))
     number, seq, seconds = reply.generation, reply.seq, reply.seconds
     yield say("generation {number} at seq {seq}, {seconds:.1f} s", number=number, seq=seq, seconds=seconds)
 

@@ -258,13 +258,15 @@ class RebuildReply(Reply, frozen=True):
     unknown_files: int = 0
     unknown_why: str | None = None
     suspended: int = 0  #: photos whose position was found to be contradicted, which are no witnesses from now on
+    exam: str | None = None  #: what its exam says beside the baseline, as a sentence
+    exam_passed: bool | None = None  #: None where there was nothing to compare
 
     def to_wire(self) -> dict[str, Any]:
-        """Without `suspended` where it says nothing: clients of the release before it take no field more."""
+        """Without the last three where they say nothing: clients of the release before them take no field more."""
         wire = super().to_wire()
         if not self.suspended:
             del wire["suspended"]
-        return wire
+        return _without_nothing(wire, "exam", "exam_passed")
 
 
 class TickReply(Reply, frozen=True):
@@ -323,15 +325,18 @@ class StatsReply(Reply, frozen=True):
     recall_at_10_at_least: float | None = None  #: as a rebuild says it; None of a generation of an earlier release
     without_keypoints: int | None = None  #: photos whose picture the next rebuild looks at; None where none is wanted
     conflicts: int = 0  #: photos that are no witnesses until somebody has confirmed or rejected their position
+    learnt_places: int | None = None  #: of how many its own photos have taught what answers are worth; None: of none
+    examined: int | None = None  #: photos that the generation was asked about; None where it was not
+    exam_passed: bool | None = None  #: whether it is no worse than the baseline; None where nothing was compared
 
     def to_wire(self) -> dict[str, Any]:
-        """Without the last two where they say nothing: clients of the release before them take no field more."""
+        """Without the last five where they say nothing: clients of the release before them take no field more."""
         wire = super().to_wire()
         if self.without_keypoints is None:
             del wire["without_keypoints"]
         if not self.conflicts:
             del wire["conflicts"]
-        return wire
+        return _without_nothing(wire, "learnt_places", "examined", "exam_passed")
 
 
 def _without_nothing(wire: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -251,7 +251,16 @@ class Locate(Request, frozen=True):
 
 
 class RebuildIndex(Request, frozen=True):
-    pass
+    """`force`: publish it also where its exam is clearly worse than the baseline."""
+
+    force: bool = False
+
+    def to_wire(self) -> dict[str, Any]:
+        """Without `force` where it says nothing: workers of the release before it take no field more."""
+        wire = super().to_wire()
+        if not self.force:
+            del wire["force"]
+        return wire
 
 
 class Stats(Request, frozen=True):

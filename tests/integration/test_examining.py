@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,19 +16,23 @@ import typer
 from PIL import Image
 
 from producer_client.contract import Answer, Code, ConfidenceKind, Locate, Photo, Provenance
+from worker.commands import doctor
 from worker.commands.exam import exam
+from worker.commands.index import generations
 from worker.commands.terminal import UNWELL, Misused
+from worker.core.index_ports import PublishedGenerations
 from worker.core.keypoints import COMPONENTS, LEVELS, POINT_STEPS, Keypoints
-from worker.core.ports import Encoder, PublishedGenerations
+from worker.core.ports import Encoder
 from worker.core.types import Filter, NewEntry
 from worker.core.vectors import unit_rows
-from worker.errors import Permanent
+from worker.errors import HeldBack, Permanent
 from worker.index.folder import GenerationFolder
 from worker.library import Library
 from worker.library.examining import LEFT_OUT_M, Examination
 from worker.library.learning import Learning
 from worker.place.calibration import LEAST_RADIUS_M, Calibration
 from worker.place.exam import Exam, from_json
+from worker.place.gate import Baseline
 from worker.place.promised import TooFew
 from worker.settings import Settings
 from worker.storage.store import PostgresStore
@@ -402,3 +407,134 @@ def test_an_exam_of_too_few_photos_has_failed_and_says_why(
     said = " ".join(capsys.readouterr().out.split())
     assert "figures that could not be computed" in said
     assert "trusted photos of 1 places are known" in said
+
+
+#: By which answers are lost: few neighbours are looked at, and hardly any is similar enough.
+BLIND = {"locate_threshold": 1.0, "locate_pairs": 1, "locate_neighbours": 1}
+
+
+@pytest.fixture
+def blind(make_library: Callable[..., Library], store: PostgresStore, settings: Settings) -> Library:
+    return make_library(store=store, settings=settings.model_copy(update=BLIND))
+
+
+def test_a_generation_that_is_clearly_worse_than_the_baseline_does_not_serve(
+    fill: Callable[..., list[int]],
+    make_library: Callable[..., Library],
+    blind: Library,
+    store: PostgresStore,
+    settings: Settings,
+) -> None:
+    fill(places=PLACES, views=VIEWS)
+    library = make_library(store=store, settings=settings)
+    model_key, folder = library.model_key, GenerationFolder(settings.generations_dir)
+
+    first, again = library.rebuilding.rebuild(), library.rebuilding.rebuild()
+    with pytest.raises(HeldBack, match="clearly worse than the baseline of generation 1: fewer right answers") as held:
+        blind.rebuilding.rebuild()
+    with pytest.raises(doctor._Unwell, match="generation 3 was held back: its exam is clearly worse"):
+        doctor.exam(settings)
+
+    assert (first.exam_passed, first.exam) == (
+        True,
+        "its exam is the first with this model, and the baseline from now on",
+    )
+    assert (again.exam_passed, again.exam) == (
+        True,
+        f"its exam is no worse than the baseline of generation 1, by {PLACES} places in common",
+    )
+    assert held.value.code is Code.EXAM_FAILED
+    assert "`sightline rebuild --force`" in held.value.message
+    assert store.generations.serving(model_key) == again.generation == 2
+    assert folder.numbers() == [1, 2]
+    last = store.runs.last()
+    assert last is not None
+    assert (last.state, last.error) == ("failed", f"HeldBack: {held.value.message}")
+
+    forced = blind.rebuilding.rebuild(force=True)
+    with pytest.raises(doctor._Unwell, match="published all the same, as was asked for: its exam is clearly worse"):
+        doctor.exam(settings)
+    with pytest.raises(HeldBack, match="baseline of generation 1"):
+        blind.rebuilding.rebuild()
+    good = library.rebuilding.rebuild()
+
+    assert (forced.generation, forced.exam_passed) == (4, False)
+    assert good.exam_passed, "the baseline is not last night's"
+    assert "no worse than the baseline of generation 1" in doctor.exam(settings)
+    kept = {g.number: (g.examined, g.learnt_places, g.exam_passed) for g in store.generations.kept()}
+    assert kept[2] == kept[6] == (PLACES * VIEWS, PLACES, True)
+    assert kept[4][::2] == (PLACES * VIEWS, False)
+    live = library.questions._live
+    live.settle()
+    assert live.generation == 6
+    told = library.statistics.stats(rss_mb=1.0)
+    assert (told.examined, told.learnt_places, told.exam_passed) == kept[6]
+
+
+def test_a_night_that_was_held_back_is_over_and_what_must_leave_the_disk_leaves_it(
+    fill: Callable[..., list[int]], make_library: Callable[..., Library], blind: Library, store: PostgresStore
+) -> None:
+    ids = fill(places=PLACES, views=VIEWS)
+    make_library(store=store).rebuilding.rebuild()
+    night = datetime(2026, 11, 28, 3, tzinfo=UTC)
+    blind.rebuilding.nightly("night", night, claims=9, claim_s=0.0)
+
+    ran = [blind.rebuilding.nightly("night", night + timedelta(days=1), claims=9, claim_s=0.0) for _ in range(2)]
+
+    assert ran == [True, False]
+    assert store.generations.serving(blind.model_key) == 1
+    store.entries.purge_many(ids[:1])
+    reply = blind.rebuilding.rebuild()
+    assert (reply.generation, reply.exam_passed) == (3, False)
+    assert reply.exam is not None
+    assert reply.exam.startswith("published all the same, as photos must leave the disk or the log: ")
+    assert store.entries.counts(blind.model_key).purges_pending == 0
+
+
+def test_a_library_that_cannot_be_examined_is_published(
+    fill: Callable[..., list[int]], make_library: Callable[..., Library], store: PostgresStore, settings: Settings
+) -> None:
+    fill(places=5, views=1)
+    library = make_library(store=store, settings=settings)
+    unasked = make_library(store=store, settings=settings.model_copy(update={"exam_photos": 0}))
+
+    first, second, third = (one.rebuilding.rebuild() for one in (library, library, unasked))
+
+    for reply in (first, second):
+        assert reply.exam_passed is False
+        assert reply.exam is not None
+        assert reply.exam.startswith("figures of its exam could not be computed: right_of_given")
+    assert third.exam_passed is None
+    assert third.exam == "it was not examined: SIGHTLINE_EXAM_PHOTOS or SIGHTLINE_RUNGS says so"
+    assert store.generations.baseline(library.model_key) is None
+    assert doctor.exam(settings) == third.exam
+    assert [kept.exam_passed for kept in store.generations.kept()] == [None, False, False]
+
+
+def test_what_an_owner_freezes_is_the_baseline(
+    known: list[Path],
+    blind: Library,
+    store: PostgresStore,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(HeldBack):
+        blind.rebuilding.rebuild()
+    generation = blind.rebuilding.rebuild(force=True).generation
+    for name, value in BLIND.items():
+        monkeypatch.setenv(f"SIGHTLINE_{name.upper()}", str(value))
+
+    exam(freeze=True, as_json=True)
+
+    assert json.loads(capsys.readouterr().out)["frozen"] is True
+    assert Baseline.from_json(store.generations.baseline(blind.model_key) or {}).generation == generation
+    assert blind.rebuilding.rebuild().exam_passed
+    kept = json.dumps(store.generations.baseline(blind.model_key))
+    assert "48.0" not in kept
+    assert ".jpg" not in kept
+
+    generations()
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"exam passed; its exam is no worse than the baseline of generation {generation}" in said
+    assert "1: learnt from 60 photos of 30 places; exam passed; its exam is the first with this model" in said
+    assert "exam failed; published all the same" in said

@@ -861,11 +861,11 @@ def test_a_log_and_a_generation_of_an_earlier_release_go_on_serving(
     with store.database.engine.begin() as connection:
         for table in ("changes", "generations"):
             connection.execute(text(f"ALTER TABLE {schema}.{table} DROP COLUMN stamp"))
-        for column in ("recall_at_10_at_least", "learnt", "exam"):
+        for column in ("recall_at_10_at_least", "learnt", "exam", "verdict"):
             connection.execute(text(f"ALTER TABLE {schema}.generations DROP COLUMN {column}"))
         for column in ("position_from", "file_state_at"):
             connection.execute(text(f"ALTER TABLE {schema}.entries DROP COLUMN {column}"))
-        for table in ("keypoints", "conflicts", "examined"):
+        for table in ("keypoints", "conflicts", "examined", "exam_baselines"):
             connection.execute(text(f"DROP TABLE {schema}.{table}"))
         connection.execute(text(f"UPDATE {schema}.alembic_version SET version_num = '0008'"))
     migrate(store.database.engine, schema=schema, photos_table=settings.photos_table)

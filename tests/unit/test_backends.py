@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 
 from worker import runtime
-from worker.commands import doctor
+from worker.commands import backends
 from worker.core.types import Pixels
 from worker.core.vectors import Vectors, unit_rows
 from worker.encoder import choice as choice_module
@@ -187,19 +187,19 @@ def test_times_are_measured_once_and_vectors_compared_again_on_photos(
 @pytest.mark.usefixtures("loads")
 def test_doctor_shows_the_table_that_a_worker_has_chosen_from(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, encoder="small", device="cpu", backend="auto", model_threads=1)
-    assert doctor.backends(settings) == []
+    assert backends.backends(settings) == []
     chosen = runtime.load(settings)
 
-    rows = doctor.backends(settings)
+    rows = backends.backends(settings)
 
     assert rows == table(settings.exports_dir).rows
     assert chosen.backend == min((row for row in rows if row.why is None), key=lambda row: row.cost).backend
     shown = io.StringIO()
-    Console(file=shown, width=200).print(doctor.backends_table(rows))
+    Console(file=shown, width=200).print(backends.backends_table(rows))
     for row in rows:
         (line,) = [line for line in shown.getvalue().splitlines() if row.backend in line]
         assert ("no" if row.why else "ok") in line.split()
-    assert list(doctor.backend_lines(rows)) == [f"{row.backend}: {row.why}" for row in rows if row.why]
+    assert list(backends.backend_lines(rows)) == [f"{row.backend}: {row.why}" for row in rows if row.why]
 
 
 @pytest.mark.usefixtures("loads")

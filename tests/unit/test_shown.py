@@ -48,8 +48,9 @@ from producer_client.errors import Declined
 from worker import roots as roots_page
 from worker import unfit
 from worker.commands import parked, terminal
+from worker.commands.backends import backend_lines, backends_table
 from worker.commands.conflicts import conflicts_table, settled_table
-from worker.commands.doctor import backend_lines, backends_table, checks_table
+from worker.commands.doctor import checks_table
 from worker.commands.index import generations_table, stats_table
 from worker.commands.moving import changes_table
 from worker.commands.photos import checked_lines, purged_table, removed_table

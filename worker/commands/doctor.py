@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 from kombu import Connection
@@ -16,6 +16,7 @@ from producer_client.contract import Code
 from producer_client.language import to_say
 from producer_client.reach import reaching, shown
 from worker.broker import parking, refuses_writes
+from worker.commands.backends import backend_lines, backends, backends_table
 from worker.commands.connections import open_client, open_store
 from worker.commands.tables import Table
 from worker.commands.terminal import UNWELL, AsJson, out, show
@@ -26,9 +27,6 @@ from worker.roots import faults
 from worker.settings import Settings
 from worker.settings import load as load_settings
 from worker.words import in_language, say, told
-
-if TYPE_CHECKING:
-    from worker.encoder.choice import Measured
 
 #: Seconds to wait for a server or a worker.
 PATIENCE_S = 5
@@ -149,43 +147,6 @@ def model(settings: Settings) -> str:
     )
 
 
-def backends(settings: Settings) -> list[Measured]:
-    """What can run the model here, as a worker has measured it; nothing where none has yet."""
-    from worker.encoder.load import measured
-
-    return measured(
-        settings.encoder,
-        sha256=settings.encoder_sha256,
-        device=settings.device,
-        threads=settings.threads,
-        models=settings.exports_dir,
-    )
-
-
-def backends_table(rows: Sequence[Measured]) -> Table:
-    shown = Table()
-    shown.add_column(say("backend"), no_wrap=True)
-    for title in (say("ms a photo"), say("in a batch"), say("cosine to float32"), say("same neighbours"), ""):
-        shown.add_column(title)
-    for row in rows:
-        figures = [
-            "" if figure is None else f"{figure:{form}}"
-            for figure, form in (
-                (row.ms_alone, ".1f"),
-                (row.ms_in_batch, ".1f"),
-                (row.cosine, ".5f"),
-                (row.neighbours, ".1%"),
-            )
-        ]
-        shown.add_row(row.backend, *figures, say("[green]ok[/]") if row.why is None else say("[red]no[/]"))
-    return shown
-
-
-def backend_lines(rows: Sequence[Measured]) -> Iterator[str]:
-    """Why some are not taken."""
-    yield from (f"{row.backend}: {escape(in_language(row.why))}" for row in rows if row.why is not None)
-
-
 def index(settings: Settings) -> str:
     from worker.runtime import generation_folder
 
@@ -264,6 +225,27 @@ def answers(settings: Settings) -> str:
     )
 
 
+def exam(settings: Settings) -> str:
+    """Whether what serves is as good as the baseline, and what does not serve because it is not."""
+    with open_store(settings) as store:
+        newest = store.generations.newest()
+        said = None if newest is None else store.generations.said(newest[0].number)
+        held = None if newest is None else store.generations.held_back(newest[1])
+    if held is not None:
+        words = to_say(
+            "generation {number} was held back: {why}. The one before serves on. `sightline exam` shows where answers "
+            "are wrong; `sightline rebuild --force` publishes it all the same, and `sightline exam --freeze` then "
+            "makes it the baseline."
+        )
+        raise _Unwell(say(words, number=held[0], why=in_language(held[1]["why"])))
+    if said is None:
+        return say("none was held yet: the next rebuild holds one")
+    if said["worse"]:
+        words = to_say("{why}. `sightline exam` shows where; `sightline exam --freeze` makes it the baseline.")
+        raise _Unwell(say(words, why=in_language(said["why"])))
+    return in_language(said["why"])
+
+
 def photo_roots(settings: Settings) -> str:
     if faulty := faults(settings.photo_roots):
         raise _Unwell("\n".join(faulty.values()))
@@ -303,6 +285,7 @@ def _checks() -> Iterator[tuple[str, Callable[[Settings], str], Sequence[Callabl
     yield to_say("index"), index, (database,)
     yield to_say("pictures"), pictures, (database,)
     yield to_say("answers"), answers, (database,)
+    yield to_say("exam"), exam, (database,)
     yield to_say("photo folders"), photo_roots, ()
     yield to_say("photos"), photos, (database,)
     yield to_say("workers"), workers, (broker, database)

@@ -16,7 +16,7 @@ from producer_client.errors import BadRequest
 from worker.commands.connections import open_store
 from worker.commands.tables import Table
 from worker.commands.terminal import UNWELL, AsJson, Misused, fail, out, show
-from worker.errors import PhotoRefusal, Transient
+from worker.errors import Permanent, PhotoRefusal, Transient
 from worker.progress import progress_bar
 from worker.settings import Settings
 from worker.settings import load as load_settings
@@ -37,6 +37,10 @@ def exam(
         Path | None,
         typer.Option(metavar=say("FILE"), help=say("What `sightline exam --json` said earlier, to compare with.")),
     ] = None,
+    freeze: Annotated[
+        bool,
+        typer.Option("--freeze", help=say("Compare the exams of later generations with this one.")),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Ask the index about photos whose place is known, and say how often its answers are right.
@@ -45,6 +49,7 @@ def exam(
     """
     from worker.place.calibration import RIGHT_M
     from worker.place.exam import to_json
+    from worker.place.gate import Baseline
     from worker.place.paired import clearly_worse, compared
     from worker.runtime import examine_serving
 
@@ -57,6 +62,11 @@ def exam(
             lambda _, done, total: progress(done, total),
             photos=settings.exam_photos if photos is None else photos,
         )
+        if freeze and (lacking := held.figures.lacking()):
+            why = "; ".join(in_language(one) for one in dict.fromkeys(lacking.values()))
+            raise Permanent(Code.EXAM_FAILED, f"this exam is no baseline, as figures could not be computed: {why}")
+        if freeze:
+            store.generations.freeze(held.model_key, Baseline.of(held, found.questions).to_json())
     differences = None if before is None else compared(before, found.questions, right_m=RIGHT_M)
     worse = clearly_worse(differences or {})
     if html is not None:
@@ -67,12 +77,15 @@ def exam(
         "questions": [to_json(question) for question in found.questions],
         "differences": differences and {name: dataclasses.asdict(one) for name, one in differences.items()},
         "worse": worse,
+        "frozen": freeze,
     }
 
     def table() -> None:
         out.print(exam_table(held))
         for line in _lines(found, held, worse):
             out.print(line, highlight=False)
+        if freeze:
+            out.print(say("Frozen: exams of later generations are compared with this one."))
         if html is not None:
             out.print(say("the page: {path}", path=escape(str(html))), highlight=False)
 

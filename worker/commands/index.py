@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import typer
@@ -31,14 +31,24 @@ FIGURES = {
     "gone": to_say("files that are gone"),
     "without_keypoints": to_say("pictures that the next rebuild looks at"),
     "conflicts": to_say("positions that are contradicted"),
+    "learnt_places": to_say("places that taught what answers are worth"),
+    "examined": to_say("photos that were asked about"),
+    "exam_passed": to_say("the exam passed"),
 }
 
 
-def rebuild(as_json: AsJson = False, timeout: TimeoutS = 3600.0) -> None:
+def rebuild(
+    force: Annotated[
+        bool,
+        typer.Option("--force", help=say("Publish it also where its exam is clearly worse than the baseline.")),
+    ] = False,
+    as_json: AsJson = False,
+    timeout: TimeoutS = 3600.0,
+) -> None:
     """Rebuild the index now, and show how far it is."""
     going_on = say("stopped waiting: the rebuild goes on, and `sightline stats` shows how far it is")
     with open_client(load_settings()) as client, goes_on(going_on), progress_bar(say("rebuilding")) as progress:
-        reply = wait_for_rebuild(client, progress, timeout)
+        reply = wait_for_rebuild(client, progress, timeout, force=force)
 
     def table() -> None:
         for line in rebuild_lines(reply):
@@ -54,6 +64,8 @@ def generations(as_json: AsJson = False) -> None:
 
     def table() -> None:
         out.print(generations_table(kept) if kept else say("no generation is published yet. Run `sightline rebuild`."))
+        for line in exam_lines(kept):
+            out.print(line, highlight=False)
 
     show(as_json, {"generations": [dataclasses.asdict(g) for g in kept]}, table)
 
@@ -81,6 +93,21 @@ def generations_table(kept: Sequence[PublishedGeneration]) -> Table:
             escape(g.model_key),
         )
     return shown
+
+
+def exam_lines(kept: Sequence[PublishedGeneration]) -> Iterator[str]:
+    """Of each generation, from what its answers' probability was learnt, and what its exam says."""
+    for g in kept:
+        if g.learnt_places is None:
+            learnt = say("nothing was learnt from its photos")
+        else:
+            learnt = say("learnt from {photos} photos of {places} places", photos=g.examined, places=g.learnt_places)
+        if g.exam_passed is None:
+            passed = say("no exam")
+        else:
+            passed = say("[green]exam passed[/]") if g.exam_passed else say("[red]exam failed[/]")
+        words = [learnt, passed, escape(in_language(g.exam_says)) if g.exam_says else ""]
+        yield f"{g.number}: {'; '.join(filter(None, words))}"
 
 
 def rollback(

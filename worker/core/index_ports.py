@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from worker.core.ports import Progress, Snapshot
-from worker.core.types import Built, Filter, Neighbours
+from worker.core.types import Built, Filter, Mark, Neighbours, PublishedGeneration
 from worker.core.vectors import Ids, Vector
 
 
@@ -87,3 +87,37 @@ class RemoteFolder(Protocol):
     def names(self) -> list[str]: ...
 
     def delete(self, name: str, files: Sequence[str]) -> None: ...
+
+
+class PublishedGenerations(Protocol):
+    """Which generations there are and which one serves; their files are another port's."""
+
+    def reserve(self) -> int: ...
+
+    def publish(
+        self,
+        number: int,
+        model_key: str,
+        mark: Mark,
+        built: Built,
+        keep: int,
+        *,
+        learnt: Mapping[str, Any] | None = None,
+        exam: Mapping[str, Any] | None = None,
+        verdict: Mapping[str, Any] | None = None,
+        baseline: Mapping[str, Any] | None = None,
+    ) -> list[int]: ...
+
+    def hold_back(
+        self, number: int, model_key: str, *, exam: Mapping[str, Any] | None, verdict: Mapping[str, Any]
+    ) -> list[int]: ...
+
+    def baseline(self, model_key: str) -> Mapping[str, Any] | None: ...
+
+    def learnt(self, number: int) -> Mapping[str, Any] | None: ...
+
+    def serving(self, model_key: str) -> int | None: ...
+
+    def published(self, number: int) -> tuple[str | None, float | None]: ...
+
+    def kept(self) -> list[PublishedGeneration]: ...

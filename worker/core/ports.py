@@ -11,7 +11,6 @@ from producer_client.contract import Code, ConflictState, Doubt, Photo, RebuildR
 from worker.core.conflict import Claim, Contradiction, KnownConflict, Rejection
 from worker.core.keypoints import Keypoints
 from worker.core.types import (
-    Built,
     Changes,
     Chunk,
     Counts,
@@ -27,7 +26,6 @@ from worker.core.types import (
     NewEntry,
     PhotoRow,
     Pixels,
-    PublishedGeneration,
     Refusal,
     RowChange,
     UnknownFile,
@@ -272,32 +270,6 @@ class Runs(Protocol):
     def slot_done(self, name: str, slot: datetime) -> None: ...
 
 
-class PublishedGenerations(Protocol):
-    """Which generations there are and which one serves; their files are another port's."""
-
-    def reserve(self) -> int: ...
-
-    def publish(
-        self,
-        number: int,
-        model_key: str,
-        mark: Mark,
-        built: Built,
-        keep: int,
-        *,
-        learnt: Mapping[str, Any] | None = None,
-        exam: Mapping[str, Any] | None = None,
-    ) -> list[int]: ...
-
-    def learnt(self, number: int) -> Mapping[str, Any] | None: ...
-
-    def serving(self, model_key: str) -> int | None: ...
-
-    def published(self, number: int) -> tuple[str | None, float | None]: ...
-
-    def kept(self) -> list[PublishedGeneration]: ...
-
-
 class ServingModel(Protocol):
     """Which model serves, and the chains of messages that fill the next one."""
 
@@ -308,43 +280,3 @@ class ServingModel(Protocol):
     def hold_filler(self, model_key: str, slot: int, lease_s: float, *, new: bool) -> bool: ...
 
     def end_filler(self, model_key: str, slot: int) -> None: ...
-
-
-class Store(Protocol):
-    """The ports of one database together, for who joins the rooms; a room asks for those that it uses."""
-
-    @property
-    def rows(self) -> Rows: ...
-
-    @property
-    def entries(self) -> Entries: ...
-
-    @property
-    def files(self) -> KnownFiles: ...
-
-    @property
-    def vectors(self) -> StoredVectors: ...
-
-    @property
-    def keypoints(self) -> StoredKeypoints: ...
-
-    @property
-    def log(self) -> Log: ...
-
-    @property
-    def conflicts(self) -> StoredConflicts: ...
-
-    @property
-    def verdicts(self) -> Verdicts: ...
-
-    @property
-    def attempts(self) -> Attempts: ...
-
-    @property
-    def runs(self) -> Runs: ...
-
-    @property
-    def generations(self) -> PublishedGenerations: ...
-
-    @property
-    def models(self) -> ServingModel: ...

@@ -279,7 +279,10 @@ class Built:
 @dataclass(frozen=True, slots=True)
 class PublishedGeneration:
     """A generation that is kept. `state`: serving, kept (to roll back to), withdrawn (rolled back from) or lost (the
-    log does not hold the change at which it was built: not all of the database was restored)."""
+    log does not hold the change at which it was built: not all of the database was restored).
+
+    learnt_places: how many its own photos taught of; None where nothing was learnt. examined: photos that it was asked
+    about. exam_passed, exam_says: see worker.place.gate.Verdict."""
 
     number: int
     model_key: str
@@ -291,6 +294,10 @@ class PublishedGeneration:
     index_bytes: int | None
     published_at: str
     state: str
+    learnt_places: int | None = None
+    examined: int | None = None
+    exam_passed: bool | None = None
+    exam_says: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from worker.core.index_ports import Generations, LiveIndex
-from worker.core.ports import Decode, Encoder, FindKeypoints, PhotoSource, Store
+from worker.core.ports import Decode, Encoder, FindKeypoints, PhotoSource
+from worker.core.store_ports import Store
 from worker.embedding import Embedding
 from worker.library.checking import Checking
 from worker.library.conflicts import Conflicts
@@ -155,6 +156,7 @@ class Library:
                 published=store.generations,
                 runs=store.runs,
                 live=live,
+                tell_exam=bool(settings.key_prefix),
             ),
             examining=examining,
             learning=learning,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from worker.core.ports import PublishedGenerations
+from worker.core.index_ports import PublishedGenerations
 from worker.place.calibration import Calibration, from_json
 from worker.place.promised import TooFew
 

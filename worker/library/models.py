@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from worker.core.ports import PublishedGenerations, ServingModel, StoredVectors
+from worker.core.index_ports import PublishedGenerations
+from worker.core.ports import ServingModel, StoredVectors
 from worker.library.filling import Filling, Throttled, apart
 from worker.library.rebuilding import Rebuilding
 

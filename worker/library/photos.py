@@ -14,12 +14,12 @@ from producer_client import contract
 from producer_client.contract import Code, NewPhoto, Provenance, Refused
 from producer_client.errors import BadRequest
 from producer_client.positions import Position
+from worker.core.index_ports import PublishedGenerations
 from worker.core.ports import (
     Attempts,
     Encoder,
     Entries,
     PhotoSource,
-    PublishedGenerations,
     StoredKeypoints,
     StoredVectors,
 )

@@ -6,19 +6,22 @@ import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from producer_client import contract
 from producer_client.contract import Code
-from worker.core.index_ports import Generations
-from worker.core.ports import Encoder, Entries, Log, Progress, PublishedGenerations, Runs
-from worker.errors import Permanent, Transient
+from worker.core.index_ports import Generations, PublishedGenerations
+from worker.core.ports import Encoder, Entries, Log, Progress, Runs
+from worker.errors import HeldBack, Permanent, Transient
 from worker.library.checking import Checking
 from worker.library.examining import Examination, Examining, exam_of
 from worker.library.filling import Filling, Throttled
 from worker.library.suspecting import LEAST_S, NIGHT_S, Suspecting
 from worker.place.calibration import to_json
+from worker.place.exam import Exam
+from worker.place.gate import Baseline, Verdict, not_examined, verdict
 from worker.place.promised import TooFew
 from worker.settings import Settings
 
@@ -56,13 +59,14 @@ class Rebuilding:
         self._files = files
 
     def rebuild(
-        self, progress: Progress | None = None, *, filling: bool = False, nightly: bool = False
+        self, progress: Progress | None = None, *, filling: bool = False, nightly: bool = False, force: bool = False
     ) -> contract.RebuildReply:
         """Look at the files, embed what is missing or changed, look at pictures that nobody has looked at, look for
         conflicts, write a generation from one snapshot, publish it.
 
-        nightly: nobody waits for it, so that the look for conflicts takes its time. One at a time in the cluster:
-        raises Permanent(already_running). Any failure leaves the old generation.
+        nightly: nobody waits for it, so that the look for conflicts takes its time. force: publish it also where its
+        exam is clearly worse than the baseline. One at a time in the cluster: raises Permanent(already_running), and
+        HeldBack where its exam is worse. Any failure leaves the old generation.
         """
         with self._runs.exclusive("rebuild") as mine:
             if not mine:
@@ -73,7 +77,7 @@ class Rebuilding:
             run_id = self._runs.start()
             note = Throttled(lambda *facts: self._runs.note_progress(run_id, *facts), progress)
             try:
-                reply = self._rebuild(note, filling, nightly)
+                reply = self._rebuild(note, filling=filling, nightly=nightly, force=force)
             except BaseException as exc:
                 # Postgres may be what failed; the next run closes this one then.
                 with suppress(Transient):
@@ -105,13 +109,17 @@ class Rebuilding:
     ) -> bool:
         if not self._runs.due(name, slot, max_attempts=claims, retry_after_s=claim_s, first_counts=first_counts):
             return False
-        self.rebuild(nightly=nightly)
+        try:
+            self.rebuild(nightly=nightly)
+        except HeldBack as exc:
+            # Another try would find the same; what waits is searched through the log.
+            log.warning("generation held back", extra={"why": exc.message})
         self._runs.slot_done(name, slot)
         return True
 
     # ---------------------------------------------------------------------------------------- below
 
-    def _rebuild(self, note: Throttled, filling: bool, nightly: bool) -> contract.RebuildReply:
+    def _rebuild(self, note: Throttled, *, filling: bool, nightly: bool, force: bool) -> contract.RebuildReply:
         started = time.monotonic()
         self._entries.follow_rows()
         with ThreadPoolExecutor(1, thread_name_prefix="train") as ahead:
@@ -139,6 +147,8 @@ class Rebuilding:
                 progress=note,
             )
         examined = self._examine(number, note)
+        exam = self._exam(number, mark.seq, examined)
+        said, baseline = self._judged(number, examined, exam, force)
         kept = self._published.publish(
             number,
             model_key,
@@ -146,8 +156,11 @@ class Rebuilding:
             built,
             self._settings.keep_generations,
             learnt=None if examined is None else to_json(examined.learnt, geometry="geometry" in self._settings.rungs),
-            exam=self._exam(number, mark.seq, examined),
+            exam=None if exam is None else exam.to_json(),
+            verdict=said.to_json(),
+            baseline=baseline,
         )
+        log.info("generation examined", extra={"generation": number, "passed": said.passed, "why": said.why})
         self._files.keep_only(kept, everywhere=True)
         counts = self._entries.counts(self._encoder.model_key)
         return contract.RebuildReply(
@@ -171,6 +184,8 @@ class Rebuilding:
             unknown_why=None if checked is None else checked.why,
             # The queues without a prefix are for clients that take no field which they do not know.
             suspended=suspended if self._settings.key_prefix else 0,
+            exam=said.why if self._settings.key_prefix else None,
+            exam_passed=said.passed if self._settings.key_prefix else None,
         )
 
     def _examine(self, number: int, note: Throttled) -> Examination | None:
@@ -189,10 +204,51 @@ class Rebuilding:
             log.info("learnt from known photos", extra=told)
         return examined
 
-    def _exam(self, number: int, seq: int, examined: Examination | None) -> dict[str, Any] | None:
+    def _exam(self, number: int, seq: int, examined: Examination | None) -> Exam | None:
         if examined is None or not examined.questions:
             return None
-        return exam_of(examined, self._settings, self._encoder.model_key, generation=number, seq=seq).to_json()
+        return exam_of(examined, self._settings, self._encoder.model_key, generation=number, seq=seq)
+
+    def _judged(
+        self, number: int, examined: Examination | None, exam: Exam | None, force: bool
+    ) -> tuple[Verdict, dict[str, Any] | None]:
+        """What its exam says beside the baseline, and the baseline from now on where that is another one.
+
+        Raises HeldBack, with the generation's files gone, where it must not serve.
+        """
+        model_key = self._encoder.model_key
+        if examined is None:
+            return not_examined("SIGHTLINE_EXAM_PHOTOS or SIGHTLINE_RUNGS says so"), None
+        if exam is None:
+            why = "no known photo can be asked about"
+            return not_examined(examined.learnt.message if isinstance(examined.learnt, TooFew) else why), None
+        said = verdict(exam, examined.questions, self._baseline())
+        new = Baseline.of(exam, examined.questions).to_json() if said.renews else None
+        if not said.holds or self._published.serving(model_key) is None:
+            return said, new
+        if force:
+            why = f"published all the same, as was asked for: {said.why}"
+            return replace(said, why=why), new
+        if self._runs.asked(model_key, share=self._settings.compact_share, least=self._settings.compact_least):
+            # What serves has the same photos by the log; it is only slower to search, or still holds a purged one.
+            why = f"published all the same, as photos must leave the disk or the log: {said.why}"
+            return replace(said, why=why), new
+        self._files.keep_only(
+            self._published.hold_back(number, model_key, exam=exam.to_json(), verdict=said.to_json()), everywhere=True
+        )
+        raise HeldBack(
+            f"generation {number} is not published: {said.why}. The one before serves on. `sightline exam` shows where "
+            "answers are wrong; `sightline rebuild --force` publishes it all the same, and `sightline exam --freeze` "
+            "then makes it the baseline"
+        )
+
+    def _baseline(self) -> Baseline | None:
+        kept = self._published.baseline(self._encoder.model_key)
+        try:
+            return None if kept is None else Baseline.from_json(kept)
+        except ValueError as exc:
+            log.warning("baseline is not used", extra={"why": str(exc)})
+            return None
 
     def _train(self) -> Any:
         """Learn from the vectors that are there, while the encoder makes those that lack."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from producer_client import contract
-from worker.core.index_ports import LiveIndex
-from worker.core.ports import Encoder, Entries, PublishedGenerations, Runs, StoredKeypoints, StoredVectors, Verdicts
+from worker.core.index_ports import LiveIndex, PublishedGenerations
+from worker.core.ports import Encoder, Entries, Runs, StoredKeypoints, StoredVectors, Verdicts
 from worker.embedding import Embedding
 
 
 class Statistics:
-    """keypoints: None where nobody is told how many photos lack them."""
+    """keypoints: None where nobody is told how many photos lack them. tell_exam: whether of the exam, too."""
 
     def __init__(
         self,
@@ -23,6 +23,7 @@ class Statistics:
         published: PublishedGenerations,
         runs: Runs,
         live: LiveIndex,
+        tell_exam: bool,
     ) -> None:
         self._encoder = encoder
         self._embedding = embedding
@@ -33,12 +34,14 @@ class Statistics:
         self._published = published
         self._runs = runs
         self._live = live
+        self._tell_exam = tell_exam
 
     def stats(self, *, rss_mb: float, next_model_key: str | None = None) -> contract.StatsReply:
         counts = self._entries.counts(self._encoder.model_key)
         self._live.settle()
         number = self._live.generation
         published_at, at_least = (None, None) if number is None else self._published.published(number)
+        told = next((g for g in self._published.kept() if g.number == number), None) if self._tell_exam else None
         return contract.StatsReply(
             model=self._encoder.name,
             model_key=self._encoder.model_key,
@@ -70,4 +73,7 @@ class Statistics:
             recall_at_10_at_least=at_least,
             without_keypoints=None if self._keypoints is None else self._keypoints.missing_count(),
             conflicts=0 if self._verdicts is None else self._verdicts.count_open(),
+            learnt_places=None if told is None else told.learnt_places,
+            examined=None if told is None else told.examined,
+            exam_passed=None if told is None else told.exam_passed,
         )

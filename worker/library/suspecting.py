@@ -16,13 +16,12 @@ from producer_client.contract import DEFAULT_THRESHOLD, ConflictState, Doubt, Hi
 from worker import points
 from worker.core.conflict import Claim, Contradiction
 from worker.core.geo import distance_m
-from worker.core.index_ports import LiveIndex
+from worker.core.index_ports import LiveIndex, PublishedGenerations
 from worker.core.ports import (
     Encoder,
     Entries,
     Log,
     Progress,
-    PublishedGenerations,
     StoredConflicts,
     StoredKeypoints,
     StoredVectors,

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, and_, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
 
 from producer_client.contract import Code
 from worker.core.types import START, Built, Mark, Published, PublishedGeneration
 from worker.errors import Permanent
 from worker.storage.database import Database, iso
 from worker.storage.log import bears, hold, prune
-from worker.storage.tables import changes, generations, in_log, kept, purges, served
+from worker.storage.tables import changes, exam_baselines, generations, in_log, kept, purges, served
 
 #: What is told of those that are kept: not what an exam has found, which is large.
 SHOWN = (
@@ -26,11 +27,12 @@ SHOWN = (
     "index_bytes",
     "published_at",
     "withdrawn_at",
+    "verdict",
 )
 
 
 class Generations:
-    """See worker.core.ports.PublishedGenerations. Every method is a transaction."""
+    """See worker.core.index_ports.PublishedGenerations. Every method is a transaction."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -51,10 +53,13 @@ class Generations:
         *,
         learnt: Mapping[str, Any] | None = None,
         exam: Mapping[str, Any] | None = None,
+        verdict: Mapping[str, Any] | None = None,
+        baseline: Mapping[str, Any] | None = None,
     ) -> list[int]:
         """Make a written generation the one that is served; returns the numbers of all that are kept.
 
-        mark: where its snapshot stood in the log. learnt, exam: JSON that stays with it.
+        mark: where its snapshot stood in the log. learnt, exam, verdict: JSON that stays with it.
+        baseline: what exams of this model are compared with from now on; None leaves what there is.
         Fenced by its number: raises Permanent when a later one is out already, as after a lost lock, and by the log:
         when the database was restored to an earlier time meanwhile.
         """
@@ -78,6 +83,7 @@ class Generations:
                     index_bytes=built.index_bytes,
                     learnt=learnt,
                     exam=exam,
+                    verdict=verdict,
                     published_at=func.now(),
                 )
             )
@@ -88,6 +94,8 @@ class Generations:
                     f"generation {number} is not published: the database was restored to an earlier time while it was "
                     "built. Ask for the rebuild again",
                 )
+            if baseline is not None:
+                _freeze(connection, model_key, baseline)
             # What was rolled back from, or is of another history, is not wanted any more.
             connection.execute(
                 update(generations)
@@ -117,6 +125,39 @@ class Generations:
             prune(connection)
         return list(numbers)
 
+    def hold_back(
+        self, number: int, model_key: str, *, exam: Mapping[str, Any] | None, verdict: Mapping[str, Any]
+    ) -> list[int]:
+        """Note of a written generation why it is not published; returns the numbers of all that are kept."""
+        with self._database.begin() as connection:
+            connection.execute(
+                update(generations)
+                .where(generations.c.number == number, generations.c.published_at.is_(None))
+                .values(model_key=model_key, exam=exam, verdict=verdict)
+            )
+            return list(connection.scalars(select(generations.c.number).where(*kept())))
+
+    def held_back(self, model_key: str) -> tuple[int, Mapping[str, Any]] | None:
+        """The number and the verdict of the last one, where nothing has been published since."""
+        g = generations.c
+        last = select(func.coalesce(func.max(g.number), 0)).where(*kept(), g.model_key == model_key).scalar_subquery()
+        wanted = (g.published_at.is_(None), g.verdict.is_not(None), g.model_key == model_key, g.number > last)
+        with self._database.begin() as connection:
+            row = connection.execute(select(g.number, g.verdict).where(*wanted).order_by(g.number.desc())).first()
+        return None if row is None else (row.number, row.verdict)
+
+    def baseline(self, model_key: str) -> Mapping[str, Any] | None:
+        """What exams with this model are compared with."""
+        query = select(exam_baselines.c.baseline).where(exam_baselines.c.model_key == model_key)
+        with self._database.begin() as connection:
+            found: Mapping[str, Any] | None = connection.scalar(query)
+        return found
+
+    def freeze(self, model_key: str, baseline: Mapping[str, Any]) -> None:
+        """Compare exams with this model with it from now on."""
+        with self._database.begin() as connection:
+            _freeze(connection, model_key, baseline)
+
     def newest(self) -> tuple[Published, str] | None:
         """The last one published, and its model key, of whatever model."""
         g = generations.c
@@ -140,7 +181,10 @@ class Generations:
         """All that are kept, of every model, the newest first."""
         with self._database.begin() as connection:
             shown = [generations.c[name] for name in SHOWN]
-            query: Select[Any] = select(*shown, in_log().label("in_log")).where(*kept())
+            # Of what was learnt and examined only so much: the figures are large.
+            learnt = generations.c.learnt["calibration"]["places"].as_integer().label("learnt_places")
+            asked = generations.c.exam["sample"].as_integer().label("examined")
+            query: Select[Any] = select(*shown, learnt, asked, in_log().label("in_log")).where(*kept())
             rows = connection.execute(query.order_by(generations.c.number.desc())).all()
         newest: dict[str, int] = {}
         for row in rows:
@@ -158,6 +202,10 @@ class Generations:
                 index_bytes=row.index_bytes,
                 published_at=iso(row.published_at) or "",
                 state=_state(row, newest),
+                learnt_places=row.learnt_places,
+                examined=row.examined,
+                exam_passed=None if row.verdict is None else row.verdict.get("passed"),
+                exam_says=None if row.verdict is None else row.verdict.get("why"),
             )
             for row in rows
         ]
@@ -207,12 +255,26 @@ class Generations:
             )
         return kept
 
+    def said(self, number: int) -> Mapping[str, Any] | None:
+        """What its exam said beside the baseline, as worker.place.gate.Verdict has it."""
+        with self._database.begin() as connection:
+            kept: Mapping[str, Any] | None = connection.scalar(
+                select(generations.c.verdict).where(generations.c.number == number)
+            )
+        return kept
+
     def published(self, number: int) -> tuple[str | None, float | None]:
         """When a generation was published, and the recall that it promises; None where there is none."""
         g = generations.c
         with self._database.begin() as connection:
             row = connection.execute(select(g.published_at, g.recall_at_10_at_least).where(g.number == number)).first()
         return (None, None) if row is None else (iso(row.published_at), row.recall_at_10_at_least)
+
+
+def _freeze(connection: Connection, model_key: str, baseline: Mapping[str, Any]) -> None:
+    values = {"baseline": baseline, "frozen_at": func.now()}
+    row = insert(exam_baselines).values(model_key=model_key, **values)
+    connection.execute(row.on_conflict_do_update(index_elements=[exam_baselines.c.model_key], set_=values))
 
 
 def _state(row: Row[Any], newest: dict[str, int]) -> str:

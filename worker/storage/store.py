@@ -19,7 +19,7 @@ from worker.storage.verdicts import Verdicts
 
 
 class PostgresStore:
-    """See worker.core.ports.Store. Only joins: each room has its own page beside this one."""
+    """See worker.core.store_ports.Store. Only joins: each room has its own page beside this one."""
 
     def __init__(self, settings: Settings, *, pool_size: int = 5) -> None:
         self.settings = settings

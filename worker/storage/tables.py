@@ -189,9 +189,20 @@ generations = Table(
     Column("learnt", JSONB(none_as_null=True)),
     #: Figures of the exam that it was learnt from.
     Column("exam", JSONB(none_as_null=True)),
+    #: What that says beside the baseline (worker.place.gate); of one that was held back, too, which is not published.
+    Column("verdict", JSONB(none_as_null=True)),
     Column("published_at", DateTime(timezone=True)),
     Column("withdrawn_at", DateTime(timezone=True)),
     Column("dropped_at", DateTime(timezone=True)),
+)
+
+#: The exam that those of a model's generations are compared with.
+exam_baselines = Table(
+    "exam_baselines",
+    metadata,
+    Column("model_key", Text, primary_key=True),
+    Column("baseline", JSONB, nullable=False),
+    Column("frozen_at", DateTime(timezone=True), nullable=False),
 )
 
 #: Photos that must leave every kept generation, too, with the generation that was the first without them.

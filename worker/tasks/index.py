@@ -27,8 +27,8 @@ CLAIMS = 20
 # asked for a rebuild by hand gets no reply and asks again.
 @shared_task(base=ContractTask, bind=True, name=TaskName.REBUILD_INDEX.value, acks_late=False)
 def rebuild_index(self: ContractTask, wire: Any) -> contract.RebuildReply:
-    contract.RebuildIndex.from_wire(wire)
-    return self.runtime.library.rebuilding.rebuild()
+    request = contract.RebuildIndex.from_wire(wire)
+    return self.runtime.library.rebuilding.rebuild(force=request.force)
 
 
 @shared_task(base=ContractTask, bind=True, name=TaskName.TICK.value, acks_late=False, ignore_result=True)
