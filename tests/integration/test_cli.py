@@ -273,6 +273,7 @@ def test_doctor_finds_a_healthy_stack_healthy(stack: Stack, client: Any) -> None
             "index",
             "pictures",
             "answers",
+            "exam",
             "photo folders",
             "photos",
             "workers",
