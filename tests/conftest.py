@@ -195,7 +195,13 @@ def whole_stack(photo_root: Path) -> Iterator[Stack]:
     """Servers, a worker, the index process and the beat, as `sightline up` starts them, without a photo yet."""
     with server_dir() as data_dir:
         settings = Settings(
-            data_dir=data_dir, photo_roots=(photo_root,), encoder=ENCODER, backend=REFERENCE, tick_every_s=2.0
+            data_dir=data_dir,
+            photo_roots=(photo_root,),
+            encoder=ENCODER,
+            backend=REFERENCE,
+            tick_every_s=2.0,
+            # Photos of many tests lie in it, of which every rebuild would ask.
+            exam_photos=0,
         )
         with Stack(settings, log_dir=data_dir / "logs", port=0) as running:
             running.start_all()

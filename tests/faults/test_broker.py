@@ -172,6 +172,7 @@ def test_a_connection_that_can_be_made_again_at_once_is_one_line(
     sturdy: Stack, server: redis.Redis, client: Sightline
 ) -> None:
     all_work(sturdy, client)
+    until(lambda: server.hlen(PREFIX + "unacked") == 0, "the last message is done with, not only answered")
     before = len(log_of(sturdy.processes[0]))
     again = says(sturdy.processes[0], "Redis serves again")
     server.client_kill_filter(_type="normal", skipme=True)
