@@ -183,8 +183,8 @@ def test_what_is_learnt_from_is_what_was_compared_or_else_how_similar_it_is() ->
     ask((hit(1, 0.9), None), (hit(2, 0.8, north_m=FAR), None), learnt=similar, geometry=False)
 
     contrast, ratio = 25 / 25**0.5, math.log(49 / 24)
-    assert compared.asked[0].features() == pytest.approx([contrast, ratio, math.log(46), 0.0, 0.0])
-    assert similar.asked[0].features() == pytest.approx([0.0, 0.0, 0.0, 0.1, 1 / (1 + 0.5 ** (10 / 3))])
+    assert compared.asked[0].features() == pytest.approx([contrast, ratio, math.log(46), 0.5, 0.0, 0.0])
+    assert similar.asked[0].features() == pytest.approx([0.0, 0.0, 0.0, 0.0, 0.1, 1 / (1 + 0.5 ** (10 / 3))])
 
 
 def test_while_nothing_is_promised_what_is_verified_is_answered_unless_what_was_learnt_speaks_against_it() -> None:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 #: Of the features that a calibration learns from, in their order; all of them speak for the place.
-NAMES: tuple[str, ...] = ("contrast", "ratio", "inliers", "margin", "share")
+NAMES: tuple[str, ...] = ("contrast", "ratio", "inliers", "explained", "margin", "share")
 #: Inliers that chance gives at the most: 200 correspondences at random have 9 to 15 that one matrix explains.
 CHANCE = 15
 #: Least inliers of the best pair, and their cells: twice what chance gives, over more than a corner of the picture.
@@ -54,12 +54,18 @@ class Strength:
     def verified(self) -> bool:
         return self.is_seen and self.stands_out
 
+    @property
+    def explained(self) -> float:
+        """Share of the best pair's matches that one movement of the camera explains: of a look-alike, parts match that
+        lie otherwise."""
+        return self.inliers / max(1, self.matches)
+
     def features(self) -> list[float]:
         """By NAMES. Where pictures were compared similarity says nothing beside that: among look-alikes the margin even
         speaks against the place, because what is put first in spite of it is more often right."""
         if self.compared:
-            return [self.contrast, self.ratio, math.log1p(self.inliers), 0.0, 0.0]
-        return [0.0, 0.0, 0.0, self.margin, self.share]
+            return [self.contrast, self.ratio, math.log1p(self.inliers), self.explained, 0.0, 0.0]
+        return [0.0, 0.0, 0.0, 0.0, self.margin, self.share]
 
 
 def ratio(here: int, elsewhere: int) -> float:
