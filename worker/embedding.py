@@ -26,6 +26,7 @@ from worker.core.batcher import Batcher, Expected, as_ours
 from worker.core.keypoints import Keypoints
 from worker.core.ports import Decode, Encoder, FindKeypoints, PhotoSource, Rows, StoredKeypoints, StoredVectors
 from worker.core.request import current
+from worker.core.shot import Picture
 from worker.core.types import FileFacts, PhotoRow, is_on_disk
 from worker.core.vectors import Vector
 from worker.errors import PhotoRefusal, Transient, WorkerError
@@ -47,7 +48,7 @@ REMEMBER_S = 900.0
 @dataclass(frozen=True, slots=True)
 class Fetched:
     """One photo with its vector. `row` is its row of `photos` where one was named; `fresh`: the model ran for it;
-    `kept`: Postgres has it already. `picture_hash` and `keypoints`, to be stored, None: Postgres has them already, or
+    `kept`: Postgres has it already. `picture` and `keypoints`, to be stored, None: Postgres has them already, or
     nobody asked for them. `finding`: a question's keypoints, maybe still looked for; None where nobody wants any."""
 
     ref: str
@@ -57,7 +58,7 @@ class Fetched:
     row: PhotoRow | None
     fresh: bool
     kept: bool
-    picture_hash: bytes | None
+    picture: Picture | None
     keypoints: Keypoints | None
     finding: Finding | None
     file: FileFacts | None
@@ -127,13 +128,12 @@ class Embedding:
             urgent: ThreadPoolExecutor(settings.decoders, thread_name_prefix=f"decode-{name}")
             for urgent, name in ((True, "urgent"), (False, "bulk"))
         }
-        # As the batcher remembers vectors.
         self._looks = Looks(
             vectors=vectors,
             keypoints=keypoints,
             find=find_keypoints,
             remembered=settings.recent_vectors,
-            remember_s=REMEMBER_S,
+            remember_s=REMEMBER_S,  # as the batcher remembers vectors
             aside=settings.decoders,
         )
         #: Guards what is below.
@@ -146,9 +146,9 @@ class Embedding:
         """Photos that went through the model."""
         return self._batcher.computed
 
-    def picture_hash(self, content: str) -> bytes | None:
+    def picture(self, content: str) -> Picture | None:
         """Of a photo that was decoded by this process lately."""
-        return self._looks.hash_of(content)
+        return self._looks.picture_of(content)
 
     def close(self) -> None:
         """End the threads when what they have taken is done."""
@@ -240,7 +240,7 @@ class Embedding:
                 row,
                 fresh=content in fresh,
                 kept=content in step.kept,
-                picture_hash=step.wanted.hash_of(content),
+                picture=step.wanted.picture_of(content),
                 keypoints=step.wanted.keypoints_of(content),
                 finding=step.wanted.finding_of(content),
                 file=file,
@@ -300,7 +300,7 @@ class Embedding:
             wanted.cannot_look(read.content_sha256, failure)
             raise failure from exc
         # Before the vector: who has waited for that finds the hash.
-        self._looks.note_hash(read.content_sha256, decoded.picture_hash)
+        self._looks.note_picture(read.content_sha256, decoded.picture_hash, decoded.shot)
         if expected is not None:
             expected.supply(read.content_sha256, square)
         wanted.look(read.content_sha256, read.content, decoded)

@@ -16,6 +16,7 @@ from cachetools import TTLCache
 from worker.core.batcher import as_ours
 from worker.core.keypoints import Keypoints
 from worker.core.ports import FindKeypoints, StoredKeypoints, StoredVectors
+from worker.core.shot import NO_SHOT, Picture, Shot
 from worker.core.types import TOO_PLAIN, Decoded
 from worker.errors import Permanent, WorkerError
 
@@ -48,7 +49,7 @@ class Looks:
         self._find = find
         #: Guards all below.
         self._lock = threading.Lock()
-        self._hashes: TTLCache[str, bytes] = TTLCache(remembered, remember_s)
+        self._hashes: TTLCache[str, Picture] = TTLCache(remembered, remember_s)
         self._recent: TTLCache[str, Keypoints] = TTLCache(RECENT_KEYPOINTS, remember_s)
         self._in_hand: dict[str, Finding] = {}
         self._aside = ThreadPoolExecutor(aside, thread_name_prefix="look")
@@ -79,12 +80,12 @@ class Looks:
                     mine[content] = self._in_hand[content] = Future()
         return Wanted(self, to_keep, without_hash, unhashed, there, mine, others)
 
-    def note_hash(self, content: str, picture_hash: bytes) -> None:
+    def note_picture(self, content: str, picture_hash: bytes, shot: Shot) -> None:
         with self._lock:
-            self._hashes[content] = picture_hash
+            self._hashes[content] = picture_hash, shot
 
-    def hash_of(self, content: str) -> bytes | None:
-        """Where it is remembered."""
+    def picture_of(self, content: str) -> Picture | None:
+        """Its hash and its shot, where they are remembered."""
         with self._lock:
             return self._hashes.get(content)
 
@@ -121,9 +122,9 @@ def found(keypoints: Keypoints | None) -> Finding:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What one request wants to see. without_hash: contents whose hash Postgres lacks; unhashed: of these, those whose
-    hash is not remembered. there: keypoints that are at hand. mine: what this request has to find, others: what another
-    one is about to. begun: what is found aside, also when the request has gone on.
+    """What one request wants to see. without_hash: contents whose hash or shot Postgres lacks; unhashed: of these,
+    those whose hash is not remembered. there: keypoints that are at hand. mine: what this request has to find, others:
+    what another one is about to. begun: what is found aside, also when the request has gone on.
 
     As a context, it gives up at the end what was not begun, so that nobody waits for it.
     """
@@ -159,13 +160,13 @@ class Wanted:
     def cannot_look(self, content: str, failure: WorkerError) -> None:
         """It was not decoded. One that never can be shows nothing, and is not tried again."""
         if isinstance(failure, Permanent):
-            self.looks.note_hash(content, TOO_PLAIN)
+            self.looks.note_picture(content, TOO_PLAIN, NO_SHOT)
         if content in self.mine:
             self._settle(content, Keypoints.none() if isinstance(failure, Permanent) else None)
 
-    def hash_of(self, content: str) -> bytes | None:
-        """To be stored; None where Postgres has it, or nobody asked for it."""
-        return self.looks.hash_of(content) if content in self.without_hash else None
+    def picture_of(self, content: str) -> Picture | None:
+        """Hash and shot, to be stored; None where Postgres has them, or nobody asked for them."""
+        return self.looks.picture_of(content) if content in self.without_hash else None
 
     def keypoints_of(self, content: str) -> Keypoints | None:
         """To be stored: waits for who is about to find them. None where they are not wanted, are stored already or were

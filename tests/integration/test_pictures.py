@@ -27,6 +27,7 @@ from producer_client.contract import (
 )
 from tests.conftest import Scene
 from worker.core.ports import Encoder
+from worker.core.shot import CAMERA_BYTES
 from worker.core.types import TOO_PLAIN, Decoded
 from worker.encoder.images import decode
 from worker.library import Library
@@ -140,6 +141,62 @@ def test_different_photos_of_a_place_are_each_a_witness(library: Library, street
 
     assert len(found.evidence) >= 3
     assert "copies" not in found.message
+
+
+def taken(content: bytes, *, second: int) -> bytes:
+    """The photo as one camera saves it at that second."""
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[ExifTags.Base.Model] = "One"
+    said = {ExifTags.Base.DateTimeOriginal: f"2024:05:01 12:00:{second:02}", ExifTags.Base.BodySerialNumber: "4711"}
+    exif.get_ifd(ExifTags.IFD.Exif).update({int(tag): value for tag, value in said.items()})
+    Image.open(io.BytesIO(content)).save(file, "JPEG", quality=95, exif=exif)
+    return file.getvalue()
+
+
+def of_burst(scene: Scene, second: int, folder: Path) -> NewPhoto:
+    return new(scene, copy_of(scene, partial(taken, second=second), folder / f"{second}.jpg"))
+
+
+def test_a_burst_of_one_camera_is_one_witness_and_later_photos_are_others(
+    library: Library, street: list[Scene], folder: Path
+) -> None:
+    asked, *known = street
+    stored(library, of_burst(known[0], 1, folder), of_burst(known[1], 3, folder))
+
+    alone = ask(library, asked)
+    stored(library, of_burst(known[2], 30, folder))
+    with_a_later_one = ask(library, asked)
+
+    assert alone.message.startswith("trusted photos that show the same: 1;"), alone.message
+    assert with_a_later_one.message.startswith("trusted photos that show the same: 2;"), with_a_later_one.message
+
+
+def test_what_was_looked_at_before_shots_were_kept_is_looked_at_again_and_keeps_its_hash(
+    make_library: Callable[..., Library], store: PostgresStore, settings: Settings, street: list[Scene], folder: Path
+) -> None:
+    (outcome,) = stored(make_library(store=store), of_burst(street[0], 1, folder))
+    pictures = run(store, settings, "SELECT * FROM {schema}.pictures")
+    run(store, settings, "UPDATE {schema}.pictures SET camera = NULL, taken_s = NULL")
+
+    assert store.vectors.missing_hash_count() == 1
+    item = EmbedItem("1", Photo(photo_id=outcome.photo_id))
+    make_library(store=store).photos.embed_many([item])
+
+    assert run(store, settings, "SELECT * FROM {schema}.pictures") == pictures
+    assert store.vectors.missing_hash_count() == 0
+
+
+def test_no_serial_number_is_kept_and_a_purge_takes_the_camera_too(
+    library: Library, store: PostgresStore, settings: Settings, street: list[Scene], folder: Path
+) -> None:
+    (outcome,) = stored(library, of_burst(street[0], 1, folder))
+
+    ((camera, taken_s),) = run(store, settings, "SELECT camera, taken_s FROM {schema}.pictures")
+    library.photos.purge_many([outcome.photo_id])
+
+    assert len(camera) == CAMERA_BYTES
+    assert taken_s % 60 == 1
+    assert run(store, settings, "SELECT * FROM {schema}.pictures") == []
 
 
 def test_copies_in_two_places_say_nothing(library: Library, street: list[Scene], folder: Path) -> None:

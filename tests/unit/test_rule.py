@@ -15,6 +15,7 @@ from msgspec.structs import replace as changed
 from producer_client.contract import Answer, Hit, PositionIssue, Provenance, Reason
 from tests.hits import HERE, METRE, RULE, hit, look
 from worker.core.geo import distance_m
+from worker.core.shot import Shot
 from worker.core.types import TOO_PLAIN
 from worker.place.pictures import LEAST_COSINE, LEAST_COSINE_ALONE, MOST_BITS, Look
 from worker.place.rule import MIN_RADIUS_M, Rule, answer, settled
@@ -259,6 +260,54 @@ def test_a_chain_of_copies_is_one_picture_in_whatever_order_its_links_come() -> 
 
         assert ask(*hits, looks=looks).reason is Reason.TOO_FEW_WITNESSES
     assert ask(hit(1), hit(3), looks=looks).located, "without the one between them they are two"
+
+
+def shot_at(bits: int, taken_s: float, camera: bytes = b"camera") -> Look:
+    return replace(look(bits), shot=Shot(camera, taken_s))
+
+
+def test_a_burst_of_one_camera_is_one_witness_and_the_sentence_names_the_rest() -> None:
+    looks = {1: shot_at(0, 100.0), 2: shot_at(100, 101.0), 3: shot_at(200, 103.0)}
+
+    found = ask(hit(1, 0.95), hit(2, 0.94), hit(3, 0.93, north_m=20), looks=looks)
+
+    assert (found.reason, ids(found)) == (Reason.TOO_FEW_WITNESSES, [1])
+    assert found.message == (
+        "1 trusted photo speaks for this place, 2 are asked (not counted, of one burst: photos 2, 3)"
+    )
+
+
+def test_a_burst_is_as_wide_as_what_its_photos_claim() -> None:
+    looks = {1: shot_at(0, 100.0), 2: shot_at(100, 101.0), 3: look(200)}
+
+    found = ask(hit(1, 0.95), hit(2, 0.94, north_m=40), hit(3, 0.95), looks=looks)
+
+    assert ids(found) == [1, 3]
+    assert found.radius_m == pytest.approx(40, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [shot_at(200, 103.5), shot_at(200, 100.0, b"another"), look(200)],
+    ids=["later", "another camera", "no time"],
+)
+def test_photos_of_other_cameras_and_later_ones_are_witnesses_of_their_own(other: Look) -> None:
+    assert ask(hit(1, 0.95), hit(2, 0.94), looks={1: shot_at(0, 100.0), 2: other}).located
+
+
+def test_cameras_of_one_model_in_two_places_silence_nobody() -> None:
+    looks = {1: shot_at(0, 100.0), 2: shot_at(100, 100.0), 3: look(200), 4: look(150)}
+
+    found = ask(hit(1, 0.95), hit(2, 0.95, north_m=9_000), hit(3, 0.95), hit(4, 0.95), looks=looks)
+
+    assert ids(found)[:3] == [1, 3, 4]
+    assert found.located
+
+
+def test_a_walk_that_is_filmed_is_no_burst_of_any_length() -> None:
+    looks = {number: shot_at(80 * number, 100.0 + 2 * number) for number in range(3)}
+
+    assert ids(ask(*(hit(number, 0.95) for number in looks), looks=looks)) == [0, 2]
 
 
 def test_a_picture_whose_copies_lie_in_two_places_is_silent() -> None:

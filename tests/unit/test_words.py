@@ -228,6 +228,9 @@ SENTENCES = {
     "similar photos are known, but none with coordinates to trust (the file is gone: 3; derived by a detector: 1)": (
         "похожие фото известны, но координатам ни одного нельзя верить (файл пропал: 3; определено детектором: 1)"
     ),
+    "2 trusted photos agree within 11 m (not counted, copies: photo 5; of one burst: photo 8)": (
+        "надёжные фото сходятся в пределах 11 м: 2 (не считаются: копии: фото 5; из одной серии: фото 8)"
+    ),
     "2 trusted photos agree within 11 m (not counted, copies: photo 5; copies in different places: photos 6, 7)": (
         "надёжные фото сходятся в пределах 11 м: 2 (не считаются: копии: фото 5; копии в разных местах: фото 6, 7)"
     ),

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 from producer_client.contract import Code, ConflictState, Doubt, Photo, RebuildRun
 from worker.core.conflict import Claim, Contradiction, KnownConflict, Rejection
 from worker.core.keypoints import Keypoints
+from worker.core.shot import Picture
 from worker.core.types import (
     Changes,
     Chunk,
@@ -157,9 +158,7 @@ class StoredVectors(Protocol):
 
     def known(self, contents: Collection[str], model_key: str) -> dict[str, Vector]: ...
 
-    def keep(
-        self, vectors: Mapping[str, Vector], model_key: str, *, hashes: Mapping[str, bytes] | None = None
-    ) -> None: ...
+    def keep(self, vectors: Mapping[str, Vector], model_key: str, *, looked: Mapping[str, Picture] = ...) -> None: ...
 
     def without_hash(self, contents: Collection[str]) -> set[str]: ...
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from producer_client.contract import Code, Near, PositionFrom, PositionIssue, Provenance
 from producer_client.positions import Position, Reading
 from worker.core.keypoints import Keypoints
+from worker.core.shot import NO_SHOT, Shot
 from worker.core.vectors import Ids, Vector, Vectors
 
 #: Stands before the content's hash in the path of a photo that came as bytes and has no file to read again.
@@ -25,13 +26,14 @@ TOO_PLAIN = b""
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A photo ready for an encoder, with what its file says of where it was taken, and the hash of the picture.
-    reduced: whether the file has more pixels than these."""
+    """A photo ready for an encoder, with what its file says of where it was taken, and with what and when,
+    and the hash of the picture. reduced: whether the file has more pixels than these."""
 
     pixels: Pixels
     position: Reading = PositionIssue.ABSENT
     picture_hash: bytes = TOO_PLAIN
     reduced: bool = False
+    shot: Shot = NO_SHOT
 
     @property
     def gps(self) -> tuple[float, float] | None:
@@ -90,8 +92,8 @@ class PhotoRow:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What the index knows of one photo. picture_hash: None where no worker has made it yet, or it was not asked.
-    suspended: something contradicts its position, and nobody has confirmed it."""
+    """What the index knows of one photo. picture_hash, shot: None where no worker has made them yet, or
+    nobody asked. suspended: something contradicts its position, and nobody has confirmed it."""
 
     photo_id: int
     path: str | None
@@ -106,6 +108,7 @@ class Entry:
     file_state: FileState | None = None
     position_from: PositionFrom | None = None
     suspended: bool = False
+    shot: Shot | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +116,12 @@ class NewEntry:
     """One photo to store, in one transaction with its vector and its change.
 
     `photo_id` None finds the row of one of `spellings` (the last one is the same for all of them), or makes one with
-    `path`. `vector` None when (content, model key) is stored already, `picture_hash` and `keypoints` None when they
-    are, or are not known. `given` is what the message says, `exif` what the file or its sidecar says, `exif_from` which
-    of them; see worker.core.position for what holds. `exif_error_m` is the error that it states, in metres; it holds
-    for a row that has the same point from the same camera, too. A new row is made of them; `update_row` says whether
-    one that is there is written, too, None that the settings do. `file` is how the file was, where it is one on disk.
+    `path`. `vector` None when (content, model key) is stored already, `picture_hash`, `shot` and `keypoints` None when
+    they are, or are not known. `given` is what the message says, `exif` what the file or its sidecar says, `exif_from`
+    which of them; see worker.core.position for what holds. `exif_error_m` is the error that it states, in metres; it
+    holds for a row that has the same point from the same camera, too. A new row is made of them; `update_row` says
+    whether one that is there is written, too, None that the settings do. `file` is how the file was, where it is one
+    on disk.
     """
 
     ref: str
@@ -135,6 +139,7 @@ class NewEntry:
     file: FileFacts | None = None
     update_row: bool | None = None
     picture_hash: bytes | None = None
+    shot: Shot | None = None
     keypoints: Keypoints | None = None
 
 

@@ -25,6 +25,7 @@ from worker.core.types import Decoded, Pixels
 from worker.encoder.jxl import Header, header_of, is_jxl, is_of_jpeg, opened
 from worker.encoder.mending import breaks_off, mended, picture_breaks_off
 from worker.encoder.picture import picture_hash
+from worker.encoder.shots import shot_of
 from worker.errors import PhotoRefusal
 
 #: What people upload. A closed list keeps Pillow's rare and old parsers away from strangers' bytes.
@@ -73,7 +74,8 @@ def decode(content: bytes, *, side: int, max_megapixels: float, longer_side: int
     """Decode one photo for an encoder whose input is `side` pixels square.
 
     Returns RGB pixels whose short side is at least 2 * side, and whose longer side at least `longer_side`, where the
-    photo has as much, what its file says of where it was taken, and the picture's hash.
+    photo has as much, what its file says of where it was taken, with what and when, and the picture's
+    hash.
     Raises PhotoRefusal with empty_file, not_an_image, too_many_pixels, too_small or damaged_image.
     """
     if not content:
@@ -112,7 +114,7 @@ def _decode(content: bytes, sides: tuple[int, int], max_megapixels: float) -> De
                 image.draft("RGB", (least, least))
                 image.load()
             # After loading: Pillow turns some formats by itself, and takes the tag away.
-            position, turn = of_image(image), _turn(image)
+            position, shot, turn = of_image(image), shot_of(image), _turn(image)
             if header is not None and header.turn != 1 and not is_of_jpeg(image):
                 turn = None  # its decoder has; the EXIF of what was made of a JPEG says it once more
             small = _rgb(_reduced(image if pixels is None else Image.fromarray(pixels), least))
@@ -121,7 +123,8 @@ def _decode(content: bytes, sides: tuple[int, int], max_megapixels: float) -> De
         upright = small if turn is None else small.transpose(turn)
         pixels = np.asarray(upright, dtype=np.uint8)
         reduced = upright.width * upright.height < whole
-        return Decoded(pixels=pixels, position=position, picture_hash=picture_hash(upright), reduced=reduced)
+        hashed = picture_hash(upright)
+        return Decoded(pixels=pixels, position=position, picture_hash=hashed, reduced=reduced, shot=shot)
 
 
 def _damaged(exc: BaseException) -> PhotoRefusal:

@@ -80,7 +80,7 @@ class Finding:
             others = known.keys() - copies
             best = sorted(others, key=lambda photo_id: (-similarity[photo_id], photo_id))[:k]
             hits = [self._hit(known[i][0], similarity[i]) for i in best if similarity[i] >= threshold]
-            return hits, found, {i: Look(known[i][1], known[i][0].picture_hash) for i in best}
+            return hits, found, {i: _look(*known[i]) for i in best}
 
     def _hit(self, entry: Entry, similarity: float) -> contract.Hit:
         settings = self._settings
@@ -102,6 +102,10 @@ class Finding:
             # The queues without a prefix are for clients that take no field which they do not know.
             position_from=entry.position_from if settings.key_prefix else None,
         )
+
+
+def _look(entry: Entry, vector: Vector) -> Look:
+    return Look(vector, entry.picture_hash, entry.shot)
 
 
 def _shown(entry: Entry, name: str, value: Any) -> Any:

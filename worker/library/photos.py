@@ -68,8 +68,8 @@ class Photos:
         wanted = {item.ref: item.photo for item in items if not isinstance(item, Refused)}
         fetched, refused = self._embedding.vectors(wanted, need_gps=set(), to_keep=True)
         new = {f.content_sha256: f.vector for f in fetched.values() if not f.kept}
-        hashes = {f.content_sha256: f.picture_hash for f in fetched.values() if f.picture_hash is not None}
-        self._vectors.keep(new, self._encoder.model_key, hashes=hashes)
+        looked = {f.content_sha256: f.picture for f in fetched.values() if f.picture is not None}
+        self._vectors.keep(new, self._encoder.model_key, looked=looked)
         done = {
             f.ref: contract.Embedded(
                 ref=f.ref,
@@ -93,8 +93,8 @@ class Photos:
         wanted = {str(photo_id): contract.Photo(photo_id=photo_id) for photo_id in photo_ids}
         fetched, _ = self._embedding.vectors(wanted, need_gps=set(), to_keep=True, keypoints=True)
         seen = fetched.values()
-        hashes = {f.content_sha256: f.picture_hash for f in seen if f.picture_hash is not None}
-        self._vectors.keep({}, self._encoder.model_key, hashes=hashes)
+        looked = {f.content_sha256: f.picture for f in seen if f.picture is not None}
+        self._vectors.keep({}, self._encoder.model_key, looked=looked)
         self._keypoints.keep({f.content_sha256: f.keypoints for f in seen if f.keypoints is not None})
 
     def embed_text(self, text: str) -> contract.TextVector:
@@ -169,6 +169,7 @@ class Photos:
         photo = item.photo
         path = f.row.path if f.row is not None else photo.path or photo.url
         said = f.position if isinstance(f.position, Position) else None
+        picture_hash, shot = f.picture or (None, None)
         spellings = self._source.spellings(path or f"{INLINE}{f.content_sha256}")
         return NewEntry(
             ref=item.ref,
@@ -185,7 +186,8 @@ class Photos:
             address=item.address,
             metadata=item.metadata,
             update_row=item.update_row,
-            picture_hash=f.picture_hash,
+            picture_hash=picture_hash,
+            shot=shot,
             keypoints=f.keypoints,
         )
 

@@ -176,9 +176,9 @@ class Questions:
 
     def _hash_of(self, content: str) -> bytes | None:
         """Of a photo that was decoded here lately, or is stored."""
-        remembered = self._embedding.picture_hash(content)
+        remembered = self._embedding.picture(content)
         if remembered is not None:
-            return remembered
+            return remembered[0]
         ids = self._entries.ids_with_content(content).tolist()
         stored = self._entries.known(ids[:1], self._encoder.model_key).values()
         return next((entry.picture_hash for entry, _ in stored), None)

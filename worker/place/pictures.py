@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from worker.core.shot import Shot
 from worker.core.vectors import Vector
 
 #: Bits of 256 that may differ. Photos saved again, at any quality down to 30, in grey, in size down to 256 pixels,
@@ -23,10 +24,12 @@ LEAST_COSINE_ALONE = 0.98
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a photo looks like: its vector, and its picture's hash, empty or None where there is none."""
+    """What a photo looks like: its vector, and its picture's hash, empty or None where there is none. shot: with what
+    and when it was taken; None where nobody has looked."""
 
     vector: Vector
     picture_hash: bytes | None
+    shot: Shot | None = None
 
 
 def is_copy(one: Look, other: Look) -> bool:

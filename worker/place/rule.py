@@ -161,9 +161,12 @@ def _why_untrusted(hit: Hit) -> str:
 
 def _uncounted(pictures: Sequence[Picture]) -> str:
     """Which photos were found and do not count, as the end of a sentence; empty where there are none."""
-    copies = [w.hit.photo_id for picture in pictures if picture.agrees for w in picture.witnesses[1:]]
+    silent = [(picture, w.hit.photo_id) for picture in pictures if picture.agrees for w in picture.witnesses[1:]]
+    copies = [photo_id for picture, photo_id in silent if photo_id not in picture.burst]
+    burst = [photo_id for picture, photo_id in silent if photo_id in picture.burst]
     torn = [w.hit.photo_id for picture in pictures if not picture.agrees for w in picture.witnesses]
     said = [f"copies: {_named(copies)}"] if copies else []
+    said += [f"of one burst: {_named(burst)}"] if burst else []
     said += [f"copies in different places: {_named(torn)}"] if torn else []
     return f" (not counted, {'; '.join(said)})" if said else ""
 

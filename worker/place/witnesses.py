@@ -1,8 +1,8 @@
 """Who testifies of a place: photos whose coordinates can be trusted, and copies of one picture as one witness.
 
 What a photo's position counts as is decided before (worker.place.evidence); here whoever is not trusted is not heard.
-Copies speak once, by the best of them, and are silent where they claim different places. A copy of the photo that is
-asked about is no witness. Values in, values out.
+Copies speak once, by the best of them, and are silent where they claim different places. A burst of one camera in one
+place speaks once, too. A copy of the photo that is asked about is no witness. Values in, values out.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from producer_client.contract import Hit
 from worker.core.geo import distance_m
+from worker.core.shot import is_burst
 from worker.place.pictures import Look, is_copy
 
 #: A vote's weight halves for every such step of similarity below the best witness.
@@ -38,12 +39,14 @@ class Witness:
 
 @dataclass(slots=True, eq=False)
 class Picture:
-    """Witnesses that are one picture, the best first, who speaks for all. agrees: they claim one place; where they
-    claim two, one is wrong, and nobody knows which."""
+    """Witnesses that are one picture or of one burst, the best first, who speaks for all. agrees: they claim one place;
+    where they claim two, one is wrong, and nobody knows which. burst: ids of those that are no copies, and were taken
+    with the best one."""
 
     witnesses: list[Witness]
     agrees: bool = True
     contents: set[str] = field(default_factory=set)
+    burst: set[int] = field(default_factory=set)
 
     @property
     def best(self) -> Witness:
@@ -67,6 +70,13 @@ class Picture:
             return False
         others = (looks.get(w.hit.photo_id) for w in self.witnesses)
         return any(other is not None and is_copy(look, other) for other in others)
+
+    def is_burst_of(self, witness: Witness, looks: Looks, agree_m: float) -> bool:
+        """Whether one camera took the photo within seconds of the best of these, and where that was taken: cameras of
+        one model in two places are two. Of the best one, so that a walk that is filmed is no burst of any length."""
+        one, other = looks.get(self.best.hit.photo_id), looks.get(witness.hit.photo_id)
+        near = one is not None and other is not None and is_burst(one.shot, other.shot)
+        return near and self.best.away_m(witness) <= agree_m
 
     def add(self, witnesses: Sequence[Witness], agree_m: float) -> None:
         self.witnesses += witnesses
@@ -103,10 +113,15 @@ def pictures(hits: Sequence[Hit], looks: Looks, *, window: float, most: int, agr
             break
         witness = Witness(hit, hit.lat, hit.lon, 0.5 ** ((best - hit.similarity) / HALF_WEIGHT_STEP))
         same = [picture for picture in found if picture.shows(hit, looks)]
+        together = [] if same else [picture for picture in found if picture.is_burst_of(witness, looks, agree_m)]
         if same:
             for other in same[1:]:
                 same[0].add(other.witnesses, agree_m)
+                same[0].burst |= other.burst
                 found.remove(other)
+        elif together:
+            same = together[:1]
+            same[0].burst.add(hit.photo_id)
         else:
             same = [Picture([])]
             found += same

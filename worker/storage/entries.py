@@ -24,6 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from producer_client.contract import Code, PositionFrom, Provenance
+from worker.core.shot import NO_SHOT, Shot
 from worker.core.types import Counts, Entry, FileState, Filter, NewEntry, Written
 from worker.core.vectors import Ids, Vector, from_bytes
 from worker.errors import Transient
@@ -36,7 +37,7 @@ from worker.storage.log import ChangeLog
 from worker.storage.rows import NO_ROW, Place, Rows, Said
 from worker.storage.settling import FORGOTTEN, NO_POSITION, is_former_reading, of_file, settled
 from worker.storage.tables import attempts, changes, embeddings, entries, pictures, purges, refusals, serving
-from worker.storage.vectors import forget_contents, keep_hash, keep_vector
+from worker.storage.vectors import forget_contents, keep_picture, keep_vector
 
 
 class Entries:
@@ -65,7 +66,7 @@ class Entries:
                 if item.vector is not None:
                     keep_vector(connection, item.content_sha256, model_key, item.vector)
                 if item.picture_hash is not None:
-                    keep_hash(connection, item.content_sha256, item.picture_hash)
+                    keep_picture(connection, item.content_sha256, item.picture_hash, item.shot or NO_SHOT)
                 if item.keypoints is not None:
                     keep_keypoints(connection, item.content_sha256, item.keypoints)
                 place = rows[item.ref]
@@ -159,14 +160,14 @@ class Entries:
     def known(
         self, photo_ids: Collection[int], model_key: str, among: Filter | None = None
     ) -> dict[int, tuple[Entry, Vector]]:
-        """Indexed photos with their vectors as stored and their pictures' hashes; removed, unknown and unembedded ones
-        are absent.
+        """Indexed photos with their vectors as stored and their pictures' hashes and shots; removed, unknown and
+        unembedded ones are absent.
 
         among: only those that pass its circle and its metadata.
         """
         query = (
             self._entries(photo_ids)
-            .add_columns(embeddings.c.vector, pictures.c.hash)
+            .add_columns(embeddings.c.vector, pictures.c.hash, pictures.c.camera, pictures.c.taken_s)
             .join(
                 embeddings,
                 and_(embeddings.c.content_sha256 == entries.c.content_sha256, embeddings.c.model_key == model_key),
@@ -181,7 +182,7 @@ class Entries:
         with self._database.begin() as connection:
             return {
                 row.photo_id: (
-                    replace(self._entry(row), picture_hash=row.hash),
+                    replace(self._entry(row), picture_hash=row.hash, shot=_shot(row)),
                     from_bytes(row.vector, len(row.vector) // 4),
                 )
                 for row in connection.execute(query)
@@ -336,3 +337,7 @@ class Entries:
             position_from=None if row.position_from is None else PositionFrom(row.position_from),
             suspended=row.suspended,
         )
+
+
+def _shot(row: Any) -> Shot | None:
+    return None if row.camera is None else Shot(bytes(row.camera), row.taken_s or 0.0)

@@ -51,6 +51,10 @@ pictures = Table(
     metadata,
     Column("content_sha256", Text, primary_key=True),
     Column("hash", LargeBinary, nullable=False),
+    #: Digest of the camera, empty where the file names none or no time; NULL where nobody has looked.
+    Column("camera", LargeBinary),
+    #: Seconds by that camera's clock.
+    Column("taken_s", Double),
 )
 
 #: Keypoints per photo content, as worker.core.keypoints writes them, and its version. A row without any where a picture

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, or_, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from worker.core.shot import Picture, Shot
 from worker.core.types import INLINE, FileState, Missing
 from worker.core.vectors import Vector, from_bytes, to_bytes
 from worker.storage.database import Database
@@ -32,20 +33,25 @@ class Vectors:
                 row.content_sha256: from_bytes(row.vector, len(row.vector) // 4) for row in connection.execute(query)
             }
 
-    def keep(self, vectors: Mapping[str, Vector], model_key: str, *, hashes: Mapping[str, bytes] | None = None) -> None:
-        """Photos of the index that lacked one of these are found from now on, so the log has them."""
+    def keep(
+        self, vectors: Mapping[str, Vector], model_key: str, *, looked: Mapping[str, Picture] | None = None
+    ) -> None:
+        """looked: hashes of pictures and their shots. Photos of the index that lacked one of these vectors are found
+        from now on, so the log has them."""
         waiting = select(entries.c.photo_id).where(entries.c.content_sha256.in_(vectors), ~entries.c.removed)
         with self._database.begin() as connection:
             for content, vector in sorted(vectors.items()):
                 keep_vector(connection, content, model_key, vector)
-            for content, picture_hash in sorted((hashes or {}).items()):
-                keep_hash(connection, content, picture_hash)
+            for content, (picture_hash, shot) in sorted((looked or {}).items(), key=lambda item: item[0]):
+                keep_picture(connection, content, picture_hash, shot)
             if photo_ids := connection.scalars(waiting).all():
                 ChangeLog.append(connection, photo_ids, model_key)
 
     def without_hash(self, contents: Collection[str]) -> set[str]:
         """Those contents whose picture has not been looked at."""
-        query = select(pictures.c.content_sha256).where(pictures.c.content_sha256.in_(contents))
+        query = select(pictures.c.content_sha256).where(
+            pictures.c.content_sha256.in_(contents), pictures.c.camera.is_not(None)
+        )
         with self._database.begin() as connection:
             return set(contents).difference(connection.scalars(query))
 
@@ -116,7 +122,7 @@ class Vectors:
 
     @property
     def _without_hash(self) -> list[ColumnElement[bool]]:
-        hashed = exists().where(pictures.c.content_sha256 == entries.c.content_sha256)
+        hashed = exists().where(pictures.c.content_sha256 == entries.c.content_sha256, pictures.c.camera.is_not(None))
         return [~hashed, *can_be_looked_at()]
 
     @property
@@ -138,8 +144,10 @@ def keep_vector(connection: Connection, content: str, model_key: str, vector: Ve
     )
 
 
-def keep_hash(connection: Connection, content: str, picture_hash: bytes) -> None:
-    connection.execute(upsert(pictures).values(content_sha256=content, hash=picture_hash).on_conflict_do_nothing())
+def keep_picture(connection: Connection, content: str, picture_hash: bytes, shot: Shot) -> None:
+    said = {"camera": shot.camera, "taken_s": shot.taken_s if shot.camera else None}
+    row = upsert(pictures).values(content_sha256=content, hash=picture_hash, **said)
+    connection.execute(row.on_conflict_do_update(index_elements=[pictures.c.content_sha256], set_=said))
 
 
 def forget_contents(connection: Connection, contents: Collection[str]) -> None:

@@ -1,0 +1,45 @@
+"""With which camera a photo was taken, and when, as its file says: what one burst of photos is known by.
+
+Cameras are digests, so that no serial number is kept. Knows no file and no EXIF.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+#: Bytes of a camera's digest.
+CAMERA_BYTES = 16
+#: Stands for the camera of a photo whose file names none, or no time.
+NO_CAMERA = b""
+#: Seconds between two photos of one burst at the most: on foot that is five metres, less than a phone's GPS is off.
+BURST_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """camera: what `camera_of` gives, or NO_CAMERA. taken_s: seconds by that camera's own clock, which may be wrong and
+    of any zone: differences of one camera's alone mean something."""
+
+    camera: bytes = NO_CAMERA
+    taken_s: float = 0.0
+
+
+#: A picture's hash, and with what and when it was taken.
+Picture = tuple[bytes, Shot]
+#: Of a photo whose file does not say it.
+NO_SHOT = Shot()
+
+
+def camera_of(make: str, model: str, serial: str) -> bytes:
+    """The digest that stands for a camera; without a serial number, for all of that model."""
+    said = "\0".join((make, model, serial)).encode()
+    return hashlib.blake2b(said, digest_size=CAMERA_BYTES, person=b"sightline camera").digest()
+
+
+def is_burst(one: Shot | None, other: Shot | None) -> bool:
+    """Whether both may be of one burst. Two people may have cameras of one model: where they were is the caller's to
+    compare."""
+    if one is None or other is None or NO_CAMERA in (one.camera, other.camera):
+        return False
+    return one.camera == other.camera and abs(one.taken_s - other.taken_s) <= BURST_S
