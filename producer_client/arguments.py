@@ -162,7 +162,7 @@ _KINDS: Mapping[Callable[[str, Any], Any], Sequence[str]] = {
     plain.whole: ("photo_id", "top_k", "min_seq", "after_id", "limit"),
     plain.number: ("threshold",),
     partial(plain.number, code=Code.BAD_COORDINATES): ("lat", "lon"),
-    plain.flag: ("update_row", "return_vector", "return_vectors", "trusted_only", "settled"),
+    plain.flag: ("update_row", "return_vector", "return_vectors", "trusted_only", "settled", "force"),
     plain.text: ("url", "text", "model_key"),
     plain.label: ("ref", "task_id"),
     plain.path: ("path",),

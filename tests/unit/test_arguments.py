@@ -374,6 +374,7 @@ CALLS = [
     Call("purge", "photo_ids", IDS, [7], [*NO_IDS, None], ("photo_ids",)),
     Call("conflicts", "photo_ids", IDS, [7], NO_IDS, ("photo_ids",)),
     Call("conflicts", "settled", [], None, NO_FLAGS),
+    Call("rebuild_index", "force", [], None, NO_FLAGS),
     Call("conflicts", "after_id", WHOLE, 7, NOT_WHOLE, ("after_id",)),
     Call("conflicts", "limit", WHOLE, 7, [*NOT_WHOLE, 0], ("limit",)),
     Call("confirm", "photo_ids", IDS, [7], [*NO_IDS, None], ("photo_ids",)),
@@ -734,7 +735,7 @@ FIELDS: dict[str, list[str]] = {
     "reject": ["photo_ids", "lat", "lon", "timeout_s"],
     "embed_text": ["text", "timeout_s"],
     "stats": ["timeout_s"],
-    "rebuild_index": ["timeout_s"],
+    "rebuild_index": ["force", "timeout_s"],
 }
 NEEDED: dict[str, dict[str, Any]] = {
     "add_to_index": PLACED, "embed": GIVEN, "search": GIVEN, "locate": GIVEN, "remove": {"photo_ids": [1]},
