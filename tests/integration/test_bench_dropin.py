@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from benchmarks.dropin import WebProcess, not_located
 from benchmarks.photos import Query, View
 from producer_client import Provenance, Sightline
-from tests.conftest import Scene
+from tests.conftest import Scene, whole_stack
 from worker.stack import Stack
 
 #: What the web process of a backend may hold, Flask included.
 AIM_MB = 120.0
+
+
+@pytest.fixture(scope="module")
+def stack(photo_root: Path) -> Iterator[Stack]:
+    """Its own: what other tests say of the same photos would contradict it."""
+    with whole_stack(photo_root) as running:
+        yield running
 
 
 def test_a_web_process_that_locates_by_the_queue_stays_small(

@@ -99,6 +99,16 @@ def pair(library: Library, scenes: list[Scene], root: Path) -> tuple[int, int]:
     return ids
 
 
+def test_clients_of_the_release_before_are_told_no_word_that_they_do_not_know(
+    pair: tuple[int, int], make_library: Callable[..., Library], store: PostgresStore, settings: Settings, root: Path
+) -> None:
+    former = make_library(store=store, settings=settings.model_copy(update={"key_prefix": ""}))
+
+    assert counts(former, pair[0]) == (Provenance.FALLBACK, None)
+    again = add(former, root / "0.jpg", HERE)
+    assert (again.provenance, again.position_issue) == (Provenance.FALLBACK, None)
+
+
 def test_of_one_file_in_two_places_neither_is_believed_until_a_person_says_which(
     library: Library, pair: tuple[int, int]
 ) -> None:

@@ -195,7 +195,7 @@ def test_an_encoder_that_there_is_not_is_told_before_anything_is_made(tmp_path: 
     )
 
     assert said.returncode == 1
-    assert "'bogus' is neither open_clip/<model>/<tag or file>" in " ".join(said.stdout.split())
+    assert "'bogus' is none of open_clip/<model>/<tag or file>" in " ".join(said.stdout.split())
     assert "packaged/efficientnet-lite0" in " ".join(said.stdout.split())
     assert not (tmp_path / "demo").exists()
 

@@ -76,6 +76,7 @@ class Library:
             attempts=store.attempts,
             published=store.generations,
             agree_m=settings.locate_agree_m,
+            former=not settings.key_prefix,
         )
         learning = Learning(store.generations, geometry=geometry)
         quarantine = Quarantine(store.attempts, after=settings.quarantine_after)

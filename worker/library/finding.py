@@ -12,7 +12,7 @@ from producer_client import contract
 from worker.core.index_ports import Searched
 from worker.core.types import Entry, Filter, Neighbours
 from worker.core.vectors import SAME_PIXELS, Ids, Vector
-from worker.place.evidence import counts_as
+from worker.place.evidence import counts_as, issue_told
 from worker.place.pictures import Look
 from worker.settings import Settings
 
@@ -98,7 +98,7 @@ class Finding:
             metadata=_shown(entry, "metadata", entry.metadata),
             content_sha256=entry.content_sha256,
             position_error_m=entry.position_error_m,
-            position_issue=issue,
+            position_issue=issue_told(issue, former=not settings.key_prefix),
             # The queues without a prefix are for clients that take no field which they do not know.
             position_from=entry.position_from if settings.key_prefix else None,
         )

@@ -27,7 +27,7 @@ from worker.core.types import INLINE, NewEntry, Refusal, Written
 from worker.embedding import Embedding, Fetched
 from worker.errors import Permanent
 from worker.logs import ms_since
-from worker.place.evidence import counts_as
+from worker.place.evidence import counts_as, issue_told
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +49,11 @@ class Photos:
         attempts: Attempts,
         published: PublishedGenerations,
         agree_m: float,
+        former: bool,
     ) -> None:
-        """agree_m: see worker.place.evidence."""
+        """agree_m, former: see worker.place.evidence."""
         self._agree_m = agree_m
+        self._former = former
         self._encoder = encoder
         self._embedding = embedding
         self._source = source
@@ -240,7 +242,7 @@ class Photos:
             provenance=provenance,
             embedded=f.fresh,
             position_from=entry.position_from,
-            position_issue=issue,
+            position_issue=issue_told(issue, former=self._former),
             position_error_m=entry.position_error_m,
         )
 

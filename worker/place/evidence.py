@@ -32,3 +32,8 @@ def counts_as(
     if entry.file_state is not None and not stale_files_count:
         return Provenance.FALLBACK, STALE[entry.file_state]
     return entry.provenance, None
+
+
+def issue_told(issue: PositionIssue | None, *, former: bool) -> PositionIssue | None:
+    """former: to a client of the release before, which takes no word that it does not know: it hears no reason."""
+    return None if former and issue is PositionIssue.SUSPENDED else issue
