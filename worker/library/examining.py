@@ -307,7 +307,7 @@ def _plain_confidence(answer: Answer, strength: Strength) -> float:
     """What orders answers that no calibration judges."""
     if answer.located and answer.confidence is not None:
         return answer.confidence
-    return round(1 / (1 + math.exp(-strength.ratio)), 4) if strength.compared else strength.share
+    return round(strength.clearness, 4) if strength.compared else strength.share
 
 
 def _with(best: Examined, judged: Judged, learnt: Calibration) -> Examined:

@@ -8,7 +8,6 @@ did before there were keypoints.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -103,13 +102,11 @@ def _calibrated(weighed: Weighed, best: Place, strength: Strength, calibration: 
 
 
 def _verified(best: Place, strength: Strength) -> Answer:
-    """Its confidence orders answers and is no probability: the share of the inliers of the best pair here and the best
-    one elsewhere, a few more given to each."""
     return Answer(
         status=Answer.LOCATED,
         point=Point(*best.point),
         radius_m=_radius_m(UNCALIBRATED_RADIUS_M, best),
-        confidence=round(1 / (1 + math.exp(-strength.ratio)), 4),
+        confidence=round(strength.clearness, 4),
         confidence_kind=ConfidenceKind.UNCALIBRATED,
         message=f"trusted photos that show the same: {len(best.pictures)}; the best of them has {strength.inliers} "
         "points in common with it, and no photo of another place nearly as many",

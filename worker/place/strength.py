@@ -60,6 +60,12 @@ class Strength:
         lie otherwise."""
         return self.inliers / max(1, self.matches)
 
+    @property
+    def clearness(self) -> float:
+        """What orders answers that no calibration judges, and is no probability: the share of the inliers of the best
+        pair here and the best one elsewhere, a few more given to each."""
+        return 1 / (1 + math.exp(-self.ratio))
+
     def features(self) -> list[float]:
         """By NAMES. Where pictures were compared similarity says nothing beside that: among look-alikes the margin even
         speaks against the place, because what is put first in spite of it is more often right."""
