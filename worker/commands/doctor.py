@@ -21,7 +21,7 @@ from worker.commands.connections import open_client, open_store
 from worker.commands.tables import Table
 from worker.commands.terminal import UNWELL, AsJson, out, show
 from worker.errors import BadGeneration, Permanent, WorkerError
-from worker.place.calibration import from_json
+from worker.place.calibration import from_json, proven
 from worker.place.promised import TooFew
 from worker.roots import faults
 from worker.settings import Settings
@@ -205,11 +205,9 @@ def answers(settings: Settings) -> str:
         kept = None if newest is None else store.generations.learnt(newest[0].number)
     if kept is None:
         return say("what they are worth is learnt by the next rebuild; until then only verified ones are given")
-    learnt = from_json(kept)
-    too_few = learnt if isinstance(learnt, TooFew) else learnt.unproven
-    if isinstance(learnt, TooFew) or too_few is not None:
-        assert too_few is not None
-        few = in_language(too_few.message)
+    learnt = proven(from_json(kept))
+    if isinstance(learnt, TooFew):
+        few = in_language(learnt.message)
         return say("their probability is not known yet, and only verified ones are given: {few}", few=few)
     if learnt.least >= 1.0:
         words = to_say(

@@ -109,12 +109,13 @@ def exam_table(held: Exam) -> Table:
 
 
 def _lines(found: Examination, held: Exam, worse: Sequence[str]) -> list[str]:
+    from worker.place.calibration import proven
     from worker.place.promised import TooFew
     from worker.report.tables import COMPARED
 
     lines = []
-    few = found.learnt if isinstance(found.learnt, TooFew) else found.learnt.unproven
-    if few is not None:
+    few = proven(found.learnt)
+    if isinstance(few, TooFew):
         lines.append(say("[yellow]nothing can be promised by it:[/] {why}", why=escape(in_language(few.message))))
     for why, count in _counted(held.figures.lacking()).items():
         lines.append(say("[red]figures that could not be computed: {count}[/] ({why})", count=count, why=say(why)))

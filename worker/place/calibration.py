@@ -160,10 +160,10 @@ def learnt(cases: Sequence[Case], *, false_answers: float) -> tuple[Calibration 
     places = len({case.place for case in cases if not case.seen})
     few = too_few_places(places, false_answers)
     few_right = _too_few_right(int(right.sum()))
-    if few is not None and (places < LEAST_PLACES or few_right is not None):
-        return few, []
     if few_right is not None:
-        return few_right, []
+        return few or few_right, []
+    if few is not None and places < LEAST_PLACES:
+        return few, []
     groups = _groups(cases)
     scores, of_found = np.zeros(len(cases)), np.zeros(len(found))
     for group in range(GROUPS):
@@ -192,6 +192,11 @@ def learnt(cases: Sequence[Case], *, false_answers: float) -> tuple[Calibration 
         unproven=few or few_shown,
     )
     return calibration, [_judged(case, score, calibration) for case, score in zip(cases, scores.tolist(), strict=True)]
+
+
+def proven(learnt: Calibration | TooFew) -> Calibration | TooFew:
+    """What was learnt, where that is enough for the promise, else what lacks."""
+    return learnt if isinstance(learnt, TooFew) else learnt.unproven or learnt
 
 
 def to_json(learnt: Calibration | TooFew, *, geometry: bool) -> dict[str, Any]:
