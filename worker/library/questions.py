@@ -34,6 +34,7 @@ from worker.place.judging import judge
 from worker.place.pictures import Look
 from worker.place.rule import Rule, abstain, answer, settled
 from worker.place.weighing import enough_to_weigh, weigh
+from worker.place.witnesses import is_trusted
 from worker.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -227,7 +228,7 @@ class Questions:
         what makes it none all the same (see worker.place.evidence): those are made up for by wider looks."""
         k = FIRST_LOOK * top_k
         hits, seen, _ = look(k=k, among=among)
-        while len(found := [hit for hit in hits if _is_trusted(hit)]) < top_k and len(hits) == k:
+        while len(found := [hit for hit in hits if is_trusted(hit)]) < top_k and len(hits) == k:
             # Others crowd them out: only those that may be trusted are to be compared.
             k = k if among is not trusted else WIDER * k
             among = trusted
@@ -291,7 +292,3 @@ class Recent:
             self._words[word] = None
             if len(self._words) > self._size:
                 del self._words[next(iter(self._words))]
-
-
-def _is_trusted(hit: contract.Hit) -> bool:
-    return hit.provenance is not None and hit.provenance.trusted

@@ -34,6 +34,7 @@ from worker.logs import ms_since
 from worker.looks import found as known_keypoints
 from worker.place.conflicts import ALONE_M, Sighting, elsewhere, of_one_picture, of_one_point
 from worker.place.pictures import Look, is_copy
+from worker.place.witnesses import is_trusted
 from worker.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -210,7 +211,7 @@ class Suspecting:
     def _hits(self, vector: Vector, own: Ids, k: int, among: Filter) -> tuple[list[Hit], dict[int, Look]]:
         """Trusted photos that look like one, of which some are one picture."""
         hits, _, looks = self._finding.hits(vector, k=k, threshold=-1.0, among=among, exclude=own, drop_copies=False)
-        return [hit for hit in hits if hit.provenance is not None and hit.provenance.trusted], looks
+        return [hit for hit in hits if is_trusted(hit)], looks
 
     def _is_here(self, claim: Claim, hit: Hit) -> bool:
         return distance_m(*claim.point, *_claim(hit).point) <= self._agree_m + claim.error_m + _claim(hit).error_m
