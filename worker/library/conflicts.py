@@ -11,8 +11,8 @@ from worker.core.conflict import KnownConflict, Rejection
 from worker.core.geo import distance_m
 from worker.core.ports import Entries, Verdicts
 from worker.core.types import Entry
+from worker.library.locating import counted
 from worker.library.photos import check_ids, unknown
-from worker.place.evidence import counts_as
 from worker.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -92,12 +92,7 @@ class Conflicts:
         """Where a photo lies now, and what that counts as."""
         if entry is None:
             return None, None, None, None
-        settings = self._settings
-        return (
-            entry.lat,
-            entry.lon,
-            *counts_as(entry, agree_m=settings.locate_agree_m, stale_files_count=settings.stale_files_count),
-        )
+        return entry.lat, entry.lon, *counted(entry, self._settings)
 
 
 def _shown(one: KnownConflict) -> contract.Conflict:

@@ -29,9 +29,9 @@ from worker.core.types import TOO_PLAIN, Entry
 from worker.core.vectors import Vector
 from worker.library.comparing import Comparing
 from worker.library.finding import Finding
+from worker.library.locating import counted
 from worker.looks import found as known_keypoints
 from worker.place.calibration import RIGHT_M, Calibration, Case, Judged, learnt
-from worker.place.evidence import counts_as
 from worker.place.exam import Exam, Examined, Witnessed
 from worker.place.judging import judge
 from worker.place.measures import measured
@@ -200,8 +200,7 @@ class Examining:
         return [asked.question(chosen, seen=True), asked.question(chosen, seen=False)]
 
     def _is_trusted(self, entry: Entry) -> bool:
-        settings = self._settings
-        provenance, _ = counts_as(entry, agree_m=settings.locate_agree_m, stale_files_count=settings.stale_files_count)
+        provenance, _ = counted(entry, self._settings)
         return provenance is not None and provenance.trusted and entry.lat is not None and entry.lon is not None
 
 

@@ -12,7 +12,8 @@ from producer_client import contract
 from worker.core.index_ports import Searched
 from worker.core.types import Entry, Filter, Neighbours
 from worker.core.vectors import SAME_PIXELS, Ids, Vector
-from worker.place.evidence import counts_as, issue_told
+from worker.library.locating import counted
+from worker.place.evidence import issue_told
 from worker.place.pictures import Look
 from worker.settings import Settings
 
@@ -84,9 +85,7 @@ class Finding:
 
     def _hit(self, entry: Entry, similarity: float) -> contract.Hit:
         settings = self._settings
-        provenance, issue = counts_as(
-            entry, agree_m=settings.locate_agree_m, stale_files_count=settings.stale_files_count
-        )
+        provenance, issue = counted(entry, settings)
         return contract.Hit(
             photo_id=entry.photo_id,
             similarity=round(similarity, 6),

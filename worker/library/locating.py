@@ -1,10 +1,13 @@
-"""What a locate asks and answers with: its rule, and answers for clients of earlier releases."""
+"""What a locate asks and answers with: its rule, what a position counts as by the settings, and answers for clients of
+earlier releases."""
 
 from __future__ import annotations
 
 from msgspec.structs import replace
 
-from producer_client.contract import DEFAULT_THRESHOLD, Answer, Reason
+from producer_client.contract import DEFAULT_THRESHOLD, Answer, PositionIssue, Provenance, Reason
+from worker.core.types import Entry
+from worker.place.evidence import counts_as
 from worker.place.rule import Rule
 from worker.settings import Settings
 
@@ -30,6 +33,11 @@ def rule_of(settings: Settings, threshold: float | None = None) -> Rule:
         floor=-1.0 if threshold is None else threshold,
         pairs=settings.locate_pairs,
     )
+
+
+def counted(entry: Entry, settings: Settings) -> tuple[Provenance | None, PositionIssue | None]:
+    """What a photo's position counts as here, and why it is not what is stored."""
+    return counts_as(entry, agree_m=settings.locate_agree_m, stale_files_count=settings.stale_files_count)
 
 
 def for_former(answer: Answer) -> Answer:
