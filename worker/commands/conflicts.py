@@ -12,9 +12,10 @@ from worker.commands.connections import open_client
 from worker.commands.positions import doubt_said, issue_said, mistake_said
 from worker.commands.tables import PathShown, Table
 from worker.commands.terminal import (
-    HIGHEST_ID,
     AsJson,
+    Limit,
     Misused,
+    OnlyPhotoIds,
     PhotoIds,
     TimeoutS,
     count_lines,
@@ -31,19 +32,11 @@ NAMED = 3
 
 
 def conflicts(
-    photo_ids: Annotated[
-        list[int] | None,
-        typer.Argument(
-            metavar=say("PHOTO_IDS"),
-            min=0,
-            max=HIGHEST_ID,
-            help=say("Only these, by their ids in the photos table."),
-        ),
-    ] = None,
+    photo_ids: OnlyPhotoIds = None,
     settled: Annotated[
         bool, typer.Option("--settled", help=say("Also those that were confirmed or rejected."))
     ] = False,
-    limit: Annotated[int, typer.Option(min=0, help=say("Photos to show at the most; 0 shows all."))] = 50,
+    limit: Limit = 50,
     as_json: AsJson = False,
     timeout: TimeoutS = 60.0,
 ) -> None:

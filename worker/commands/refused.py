@@ -15,9 +15,10 @@ from worker.commands.connections import open_client, open_store
 from worker.commands.positions import issue_said
 from worker.commands.tables import PathShown, Table
 from worker.commands.terminal import (
-    HIGHEST_ID,
     AsJson,
+    Limit,
     Misused,
+    OnlyPhotoIds,
     TimeoutS,
     count_lines,
     named_shortly,
@@ -39,15 +40,7 @@ OF_FILES = (PositionIssue.FILE_CHANGED.value, PositionIssue.FILE_GONE.value)
 
 
 def refused(
-    photo_ids: Annotated[
-        list[int] | None,
-        typer.Argument(
-            metavar=say("PHOTO_IDS"),
-            min=0,
-            max=HIGHEST_ID,
-            help=say("Only these, by their ids in the photos table."),
-        ),
-    ] = None,
+    photo_ids: OnlyPhotoIds = None,
     code: Annotated[
         list[str] | None,
         typer.Option(
@@ -55,7 +48,7 @@ def refused(
         ),
     ] = None,
     retry: Annotated[bool, typer.Option("--retry", help=say("Try them again now, quarantined ones too."))] = False,
-    limit: Annotated[int, typer.Option(min=0, help=say("Photos to show at the most; 0 shows all."))] = 50,
+    limit: Limit = 50,
     as_json: AsJson = False,
     timeout: TimeoutS = 300.0,
 ) -> None:

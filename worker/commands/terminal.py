@@ -56,6 +56,14 @@ PhotoIds = Annotated[
     typer.Argument(metavar=say("PHOTO_IDS"), min=0, max=HIGHEST_ID, help=say("Ids of rows of the photos table.")),
 ]
 
+OnlyPhotoIds = Annotated[
+    list[int] | None,
+    typer.Argument(
+        metavar=say("PHOTO_IDS"), min=0, max=HIGHEST_ID, help=say("Only these, by their ids in the photos table.")
+    ),
+]
+Limit = Annotated[int, typer.Option(min=0, help=say("Photos to show at the most; 0 shows all."))]
+
 out = Console()
 err = Console(stderr=True)
 
