@@ -33,7 +33,7 @@ import torch
 
 from benchmarks import lookalikes
 from benchmarks.described import Describe, Way, in_parts, mean_sky, open_clips, transformer, ways
-from benchmarks.ladder import BACKEND, ENCODER, Placed, Shelf
+from benchmarks.ladder import Placed, Shelf, settings_of
 from benchmarks.lookalikes import Asked, Known, Size
 from benchmarks.photos import listed
 from benchmarks.processes import cores
@@ -70,14 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     size, examined = (QUICK, QUICK_EXAMINED) if options.quick else (SIZE, EXAMINED)
     torch.set_num_threads(1)
     with workplace("descriptors") as folder, EmbeddedServers(folder / "servers", with_valkey=False) as servers:
-        settings = Settings(
-            database_url=servers.database_url,
-            data_dir=folder / "service",
-            photo_roots=(folder, *([options.photos] if options.photos else [])),
-            encoder=ENCODER,
-            backend=BACKEND,
-            device="cpu",
-        )
+        settings = settings_of(servers, folder, options.photos)
         drawn_in = folder / "drawn"
         drawn_in.mkdir()
         with step("draw"):

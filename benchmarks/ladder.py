@@ -27,6 +27,7 @@ from producer_client.contract import (
 )
 from producer_client.contract import Policy as Rule
 from worker.core.geo import distance_m
+from worker.embedded import EmbeddedServers
 from worker.place.exam import Examined
 from worker.runtime import Runtime
 from worker.settings import Settings
@@ -125,6 +126,18 @@ class Reply:
     def error_m(self) -> float | None:
         point = self.answer.point
         return None if point is None else distance_m(point.lat, point.lon, self.question.lat, self.question.lon)
+
+
+def settings_of(servers: EmbeddedServers, folder: Path, photos: Path | None = None) -> Settings:
+    """Of a library below this folder. photos: a folder of others that may be added."""
+    return Settings(
+        database_url=servers.database_url,
+        data_dir=folder / "service",
+        photo_roots=(folder, *([photos] if photos else [])),
+        encoder=ENCODER,
+        backend=BACKEND,
+        device="cpu",
+    )
 
 
 class Shelf:

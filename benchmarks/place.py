@@ -26,7 +26,7 @@ from typing import Any
 
 from benchmarks import lookalikes
 from benchmarks.heldout import of_photos
-from benchmarks.ladder import BACKEND, ENCODER, Placed, Policy, Question, Reply, Shelf, at_once, in_turns, policies
+from benchmarks.ladder import Placed, Policy, Question, Reply, Shelf, at_once, in_turns, policies, settings_of
 from benchmarks.lookalikes import Drawn, Known, Size, with_wrong_ones
 from benchmarks.matching import matching
 from benchmarks.planted import planted
@@ -80,14 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     size, timed = (QUICK, QUICK_TIMED) if options.quick else (Size(), TIMED)
     with workplace("place") as folder, EmbeddedServers(folder / "servers", with_valkey=False) as servers:
-        settings = Settings(
-            database_url=servers.database_url,
-            data_dir=folder / "service",
-            photo_roots=(folder, *([options.photos] if options.photos else [])),
-            encoder=ENCODER,
-            backend=BACKEND,
-            device="cpu",
-        )
+        settings = settings_of(servers, folder, options.photos)
         result = of_drawn(settings, folder / "drawn", size, timed=timed, compared=policies())
         if options.photos is not None:
             own = {"db_schema": "given", "photos_table": "photos_given", "data_dir": folder / "given"}
