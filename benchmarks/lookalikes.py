@@ -1,5 +1,7 @@
 """Drawn photos among which it is easy to be wrong: streets of one style at several addresses, storeys of one building,
 questions by night, in rain, cropped, zoomed and half hidden, places that nobody has seen, and a few wrong positions.
+Known photos were taken on trips along a place, by a camera that says its number or by one of many of the same model at
+the same minutes; half of the questions come from such a trip, also those about a place to which it went on from there.
 
 Knows neither the service nor how it answers.
 """
@@ -9,15 +11,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
+from PIL.ExifTags import IFD, Base
 
 from benchmarks.processes import spawn
 from demo.places import LIGHTS
 from demo.scenes import Viewpoint, place_names, render, whereabouts
+from worker.core.geo import distance_m
 
 BUILDING = "glass-quarter"
 #: Of so many known photos one has a wrong position.
@@ -27,6 +32,15 @@ SPREAD_M, ALONG_M, YAW_DEG = 32.0, 1.5, 6.0
 #: Metres from the walls, and by which a viewpoint is off that.
 STREET_BACK_M, STOREY_BACK_M = (21.0, 4.0), (7.0, 1.5)
 QUALITY = 88
+#: When all trips begin: the minutes are the same for all cameras of one model.
+NOON = datetime(2025, 6, 1, 12)
+#: Seconds between two photos of a trip, more than those of a burst.
+PAUSE_S = (10.0, 40.0)
+#: Metres a second on foot within a building, and by car between streets; farther than this nobody goes on.
+WALKED_MPS, DRIVEN_MPS, FARTHEST_M = 1.4, 12.0, 10_000.0
+#: What a question's file says of when it was taken: nothing, as messengers leave it; by which camera, to its number; or
+#: by which model.
+UNTIMED, TIMED, BY_MODEL = "untimed", "timed", "timed by model"
 
 Rng = np.random.Generator
 
@@ -61,7 +75,7 @@ class Known:
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A photo to ask about. lat, lon: the truth. seen: the library has photos of its place. kind: `street` or `storey`.
-    spoiled: what was done to it, empty for nothing."""
+    spoiled: what was done to it, empty for nothing. timed: UNTIMED, TIMED or BY_MODEL."""
 
     path: Path
     place: str
@@ -70,6 +84,7 @@ class Asked:
     seen: bool
     kind: str
     spoiled: str
+    timed: str = UNTIMED
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +95,14 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
+    """after: the known place where its trip was before, empty where it begins here. serial: of the camera, empty where
+    it names its model alone."""
+
     name: str
     seen: bool
     kind: str
+    after: str
+    serial: str
 
 
 def draw(folder: Path, size: Size, *, processes: int = 1, progress: Callable[[int, int], None] | None = None) -> Drawn:
@@ -125,12 +145,52 @@ def with_wrong_ones(known: Sequence[Known], seed: int) -> list[Known]:
 
 
 def _places(size: Size) -> Iterator[_Place]:
+    known: list[_Place] = []
+    for name, seen, kind in _names(size):
+        before = None if seen or not known or _apart_m(known[-1].name, name) > FARTHEST_M else known[-1]
+        # Every second trip is by a phone.
+        serial = before.serial if before is not None else f"{len(known)} {name}" if len(known) % 2 == 0 else ""
+        place = _Place(name, seen, kind, "" if before is None else before.name, serial)
+        known += [place] if seen else []
+        yield place
+
+
+def _names(size: Size) -> Iterator[tuple[str, bool, str]]:
     for name in place_names()[: size.styles]:
         for address in range(size.addresses):
-            yield _Place(f"{name}~{address}" if address else name, address < size.addresses - 1, "street")
-    yield _Place(place_names()[-1], False, "street")
+            yield f"{name}~{address}" if address else name, address < size.addresses - 1, "street"
+    yield place_names()[-1], False, "street"
     for number in range(1, size.storeys + 1):
-        yield _Place(f"{BUILDING}^{number}", number <= size.storeys - size.unseen_storeys, "storey")
+        yield f"{BUILDING}^{number}", number <= size.storeys - size.unseen_storeys, "storey"
+
+
+def _apart_m(one: str, other: str) -> float:
+    return distance_m(*whereabouts(one, 0, 0), *whereabouts(other, 0, 0))
+
+
+def _times(place: _Place, views: int) -> list[float]:
+    """Seconds after NOON of each view, and of when the last one is done."""
+    start_s = 0.0
+    if place.after:
+        before = replace(place, name=place.after, after="")
+        way_mps = WALKED_MPS if place.kind == "storey" else DRIVEN_MPS
+        start_s = _times(before, views)[-1] + _apart_m(place.after, place.name) / way_mps
+    # Of its own: pictures are the same whether or not they have times.
+    pauses = np.random.default_rng([*place.name.encode(), 1]).uniform(*PAUSE_S, views)
+    return [start_s, *(start_s + np.cumsum(pauses)).tolist()]
+
+
+def _said(place: _Place, after_s: float) -> Image.Exif:
+    """EXIF of a photo of its trip."""
+    at = NOON + timedelta(seconds=after_s)
+    exif = Image.Exif()
+    exif[Base.Make], exif[Base.Model] = "Sightline", "camera" if place.serial else "phone"
+    detail = exif.get_ifd(IFD.Exif)
+    detail[Base.DateTimeOriginal] = f"{at:%Y:%m:%d %H:%M:%S}"
+    detail[Base.SubsecTimeOriginal] = f"{at.microsecond // 10_000:02d}"
+    if place.serial:
+        detail[Base.BodySerialNumber] = place.serial
+    return exif
 
 
 def _draw(folder: Path, size: Size, place: _Place) -> tuple[list[Known], list[Asked]]:
@@ -140,17 +200,22 @@ def _draw(folder: Path, size: Size, place: _Place) -> tuple[list[Known], list[As
     views = size.known + size.asked
     step = views // (size.asked + 1)
     questions = set(range(views)) if not place.seen else set(range(step, views, step)[: size.asked])
+    times_s = _times(place, views)
+    named = np.random.default_rng([*place.name.encode(), 2]).random(views) < 0.5
     for at, view in enumerate(_views(place, views, rng)):
         spoiled = str(rng.choice(["", *SPOILERS])) if at in questions else ""
         # After dusk lamps and windows shine.
         picture = render(replace(view, light="dusk") if spoiled == "night" else view, size=size.picture)
         path = folder / f"{place.name}-{view.number:02d}.jpg"
+        exif = _said(place, times_s[at])
         if at in questions:
             picture = SPOILERS[spoiled](picture, rng) if spoiled else picture
-            asked.append(Asked(path, place.name, view.lat, view.lon, place.seen, place.kind, spoiled))
+            timed = (TIMED if place.serial else BY_MODEL) if named[at] else UNTIMED
+            exif = Image.Exif() if timed == UNTIMED else exif
+            asked.append(Asked(path, place.name, view.lat, view.lon, place.seen, place.kind, spoiled, timed))
         else:
             known.append(Known(path, place.name, view.lat, view.lon))
-        picture.save(path, "JPEG", quality=QUALITY)
+        picture.save(path, "JPEG", quality=QUALITY, exif=exif)
     return known, asked
 
 

@@ -127,7 +127,7 @@ def asked_of(drawn: Drawn) -> list[Question]:
             asked.lon,
             places.index(asked.place),
             asked.seen,
-            (asked.kind, asked.spoiled or "as it was"),
+            (asked.kind, asked.spoiled or "as it was", asked.timed),
         )
         for number, asked in enumerate(drawn.asked, start=1)
     ]

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.lookalikes import ONE_WRONG_OF, SPOILERS, Drawn, Known, Size, draw, with_wrong_ones
+from benchmarks.lookalikes import (
+    BY_MODEL,
+    ONE_WRONG_OF,
+    PAUSE_S,
+    SPOILERS,
+    TIMED,
+    UNTIMED,
+    Drawn,
+    Known,
+    Size,
+    draw,
+    with_wrong_ones,
+)
 from worker.core.geo import distance_m
+from worker.core.shot import NO_SHOT, Shot
+from worker.encoder.shots import shot_of
 
 SIZE = Size(styles=1, addresses=2, storeys=2, unseen_storeys=1, known=3, asked=1, picture=(120, 90))
 
@@ -82,3 +97,28 @@ def test_one_of_fifty_is_far_from_where_it_was_taken() -> None:
     ways = Counter(photo.wrong for some in found for photo in some)
     assert ways.keys() == {"", "sign flipped", "changed over", "another's position", "in the sea"}
     assert len({tuple(photo.path for photo in some if photo.wrong) for some in found}) == 4
+
+
+def shot(path: Path) -> Shot:
+    with Image.open(path) as image:
+        return shot_of(image)
+
+
+def test_known_photos_are_of_trips_and_half_of_the_questions_too(folder: Path, drawn: Drawn) -> None:
+    known = {name: [shot(p.path) for p in drawn.known if p.place == name] for name in {p.place for p in drawn.known}}
+    street, storey = known["canal-row"], known["glass-quarter^1"]
+
+    assert len({one.camera for one in street}) == len({one.camera for one in storey}) == 1
+    assert street[0].camera != storey[0].camera
+    for trip in (street, storey):
+        times = [one.taken_s for one in trip]
+        assert all(later - one >= PAUSE_S[0] for one, later in pairwise(times))
+    assert {asked.timed for asked in drawn.asked} == {TIMED, BY_MODEL, UNTIMED}
+    assert all((shot(asked.path) == NO_SHOT) == (asked.timed == UNTIMED) for asked in drawn.asked)
+    # What nobody has seen was reached from a known place as fast as one can, by the same camera.
+    for place, before, way_mps in (("canal-row~1", street, 12.0), ("glass-quarter^2", storey, 1.4)):
+        taken = [shot(asked.path) for asked in drawn.asked if asked.place == place and asked.timed != UNTIMED]
+        assert {one.camera for one in taken} == {before[0].camera}
+        assert min(one.taken_s for one in taken) - before[-1].taken_s > 200.0 / way_mps
+    far = [shot(asked.path) for asked in drawn.asked if asked.place == "plane-boulevard" and asked.timed != UNTIMED]
+    assert {one.camera for one in far} == {storey[0].camera}, "of another phone of the same model"
