@@ -182,7 +182,7 @@ class ConfidenceKind(_Growing):
 class Policy(StrEnum):
     """Another rule to locate by than ours."""
 
-    GUIDE = "guide"  #: the most similar photo's position from a cosine of 0.75 on, for comparison
+    GUIDE = "guide"  #: the most similar photo's position from a least cosine on, for comparison
 
 
 class PositionFrom(_Growing):

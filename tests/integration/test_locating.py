@@ -187,6 +187,20 @@ def test_the_guides_rule_believes_whoever_is_most_similar(library: Library, scen
     assert strict.reason is Reason.NOTHING_SIMILAR
 
 
+@pytest.mark.parametrize("rungs", [("places",), ()])
+@pytest.mark.parametrize("policy", [Policy.GUIDE, None])
+def test_the_threshold_of_the_settings_holds_where_a_caller_names_none(
+    with_settings: Callable[..., Library], scenes: list[Scene], rungs: tuple[str, ...], policy: Policy | None
+) -> None:
+    query, here, _ = places(scenes)
+    lax, strict = (with_settings(rungs=rungs, locate_threshold=least) for least in (0.5, 1.0))
+    add(lax, [new(scene) for scene in here])
+
+    assert ask(lax, query.path, policy=policy).located
+    assert ask(strict, query.path, policy=policy).reason is Reason.NOTHING_SIMILAR
+    assert ask(strict, query.path, policy=policy, threshold=0.5).located
+
+
 def test_each_rung_can_be_left_out(with_settings: Callable[..., Library], scenes: list[Scene]) -> None:
     query, here, there = places(scenes)
     whole, votes, former = with_settings(), with_settings(rungs=("places",)), with_settings(rungs=())

@@ -121,3 +121,4 @@ def test_the_similarity_that_a_caller_asks_for_holds_for_all_evidence() -> None:
 
     assert (rule_of(settings).threshold, rule_of(settings).floor, rule_of(settings).pairs) == (0.75, -1.0, 7)
     assert (rule_of(settings, 0.9).threshold, rule_of(settings, 0.9).floor) == (0.9, 0.9)
+    assert (rule_of(Settings(locate_threshold=0.6)).threshold, rule_of(settings).floor) == (0.6, -1.0)

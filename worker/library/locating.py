@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from producer_client.contract import DEFAULT_THRESHOLD, Answer, PositionIssue, Provenance, Reason
+from producer_client.contract import Answer, PositionIssue, Provenance, Reason
 from worker.core.types import Entry
 from worker.place.evidence import counts_as
 from worker.place.rule import Rule
@@ -24,7 +24,7 @@ FORMER_REASONS = {
 def rule_of(settings: Settings, threshold: float | None = None) -> Rule:
     """threshold: the similarity that a caller asks for, of all evidence; else what has keypoints needs none."""
     return Rule(
-        threshold=DEFAULT_THRESHOLD if threshold is None else threshold,
+        threshold=settings.locate_threshold if threshold is None else threshold,
         window=settings.locate_similarity_window,
         agree_m=settings.locate_agree_m,
         min_share=settings.locate_min_share,

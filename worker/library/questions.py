@@ -218,8 +218,7 @@ class Questions:
             exclude=self._copies(asked),
             drop_copies=True,
         )
-        threshold = contract.DEFAULT_THRESHOLD if request.threshold is None else request.threshold
-        return by_guide(hits, threshold), seen
+        return by_guide(hits, rule_of(self._settings, request.threshold).threshold), seen
 
     def _trusted_hits(
         self, look: Callable[..., Looked], top_k: int, among: Filter | None, trusted: Filter
