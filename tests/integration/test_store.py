@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import Connection, select, text
 
 from producer_client.contract import Code, Near, Provenance
+from worker.core.shot import CAMERA_BYTES, Shot
 from worker.core.types import START, Built, FileFacts, FileState, Filter, Mark, NewEntry, Published, Refusal
 from worker.core.vectors import Vector, unit_rows
 from worker.errors import Permanent, Transient, Unprepared
@@ -1015,9 +1016,51 @@ def test_migrating_twice_and_at_once_is_one_migration(settings: Settings) -> Non
     for thread in threads:
         thread.join()
 
-    assert reached == ["0017"] * 3
+    assert reached == ["0018"] * 3
     for store in stores:
         store.close()
+
+
+def test_digests_that_may_stand_for_one_camera_or_for_many_are_made_again(
+    store: PostgresStore, settings: Settings
+) -> None:
+    timed, untimed = entry("a", shot=Shot(b"of both", 60.0), picture_hash=b"1"), entry("b", picture_hash=b"2")
+    store.entries.put_many([timed, untimed], KEY)
+    with store.database.engine.begin() as connection:
+        connection.execute(text(f"DROP INDEX {settings.db_schema}.pictures_shots"))
+        connection.execute(text(f"UPDATE {settings.db_schema}.alembic_version SET version_num = '0017'"))
+
+    migrate(store.database.engine, schema=settings.db_schema, photos_table=settings.photos_table)
+
+    contents = {timed.content_sha256, untimed.content_sha256}
+    assert store.vectors.without_hash(contents) == {timed.content_sha256}
+    plan = "EXPLAIN SELECT 1 FROM {schema}.pictures WHERE camera = 'x' AND taken_s BETWEEN 1 AND 9"
+    with store.database.engine.begin() as connection:
+        connection.execute(text("SET LOCAL enable_seqscan = off"))
+        said = connection.scalars(text(plan.format(schema=settings.db_schema))).all()
+    assert any("pictures_shots" in line for line in said), said
+
+
+def test_what_one_camera_took_within_minutes_is_found_the_nearest_in_time_first(
+    store: PostgresStore, settings: Settings
+) -> None:
+    camera, other = b"c" * CAMERA_BYTES, b"o" * CAMERA_BYTES
+    shots = {"far": (camera, 400.0), "after": (camera, 130.0), "other": (other, 100.0), "before": (camera, 90.0)}
+    new = [entry(name, shot=Shot(*said), picture_hash=name.encode()) for name, said in shots.items()]
+    weak = (1.0, 2.0, Provenance.DERIVED)
+    for name, given in (("derived", {"given": weak}), ("unplaced", {"given": None}), ("removed", {})):
+        new.append(entry(name, shot=Shot(camera, 100.0), picture_hash=name.encode(), **given))
+    ids = {written.ref: written.entry.photo_id for written in store.entries.put_many(new, KEY)}
+    store.entries.remove_many([ids["removed"]])
+
+    def near(at_s: float = 100.0, limit: int = 9) -> list[int]:
+        return store.vectors.taken_near(Shot(camera, at_s), within_s=300.0, limit=limit)
+
+    assert near() == [ids["before"], ids["after"], ids["far"]]
+    assert near(limit=1) == [ids["before"]]
+    assert near(99.9) == [ids["before"], ids["after"]], "the window has an end"
+    store.entries.purge_many([ids["before"]])
+    assert near() == [ids["after"], ids["far"]]
 
 
 def outside_their_rows(store: PostgresStore) -> list[str]:

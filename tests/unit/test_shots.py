@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from PIL.ExifTags import IFD, Base
 
-from worker.core.shot import NO_CAMERA, Shot, is_burst
+from worker.core.shot import CAMERA_BYTES, MODEL_BYTES, NO_CAMERA, Shot, is_burst
 from worker.encoder.images import decode
 from worker.encoder.shots import shot_of
 
@@ -66,6 +66,14 @@ def test_a_zone_beside_the_time_is_taken_off() -> None:
 )
 def test_another_camera_has_another_digest(other: dict[str, str | None]) -> None:
     assert shot(taken(**other)).camera not in (shot(taken()).camera, NO_CAMERA)  # type: ignore[arg-type]
+
+
+def test_only_a_serial_number_makes_a_digest_of_one_camera() -> None:
+    known, unknown = shot(taken()), shot(taken(serial=None))
+
+    assert (len(known.camera), known.of_one_camera) == (CAMERA_BYTES, True)
+    assert (len(unknown.camera), unknown.of_one_camera) == (MODEL_BYTES, False)
+    assert not Shot().of_one_camera
 
 
 def test_no_serial_number_is_in_what_is_kept() -> None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 from producer_client.contract import Code, ConflictState, Doubt, Photo, RebuildRun
 from worker.core.conflict import Claim, Contradiction, KnownConflict, Rejection
 from worker.core.keypoints import Keypoints
-from worker.core.shot import Picture
+from worker.core.shot import Picture, Shot
 from worker.core.types import (
     Changes,
     Chunk,
@@ -161,6 +161,8 @@ class StoredVectors(Protocol):
     def keep(self, vectors: Mapping[str, Vector], model_key: str, *, looked: Mapping[str, Picture] = ...) -> None: ...
 
     def without_hash(self, contents: Collection[str]) -> set[str]: ...
+
+    def taken_near(self, shot: Shot, *, within_s: float, limit: int) -> list[int]: ...
 
     def missing(
         self, model_key: str, *, after_id: int, limit: int, share: tuple[int, int] | None = None

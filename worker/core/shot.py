@@ -1,4 +1,5 @@
-"""With which camera a photo was taken, and when, as its file says: what one burst of photos is known by.
+"""With which camera a photo was taken, and when, as its file says: what one burst of photos is known by, and what a
+camera took minutes before and after.
 
 Cameras are digests, so that no serial number is kept. Knows no file and no EXIF.
 """
@@ -8,8 +9,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-#: Bytes of a camera's digest.
-CAMERA_BYTES = 16
+#: Bytes of a camera's digest where its serial number is known, and of one that stands for all cameras of a model.
+CAMERA_BYTES, MODEL_BYTES = 16, 8
 #: Stands for the camera of a photo whose file names none, or no time.
 NO_CAMERA = b""
 #: Seconds between two photos of one burst at the most: on foot that is five metres, less than a phone's GPS is off.
@@ -24,6 +25,11 @@ class Shot:
     camera: bytes = NO_CAMERA
     taken_s: float = 0.0
 
+    @property
+    def of_one_camera(self) -> bool:
+        """Whether nobody else's camera has this digest."""
+        return len(self.camera) == CAMERA_BYTES
+
 
 #: A picture's hash, and with what and when it was taken.
 Picture = tuple[bytes, Shot]
@@ -34,7 +40,8 @@ NO_SHOT = Shot()
 def camera_of(make: str, model: str, serial: str) -> bytes:
     """The digest that stands for a camera; without a serial number, for all of that model."""
     said = "\0".join((make, model, serial)).encode()
-    return hashlib.blake2b(said, digest_size=CAMERA_BYTES, person=b"sightline camera").digest()
+    size = CAMERA_BYTES if serial else MODEL_BYTES
+    return hashlib.blake2b(said, digest_size=size, person=b"sightline camera").digest()
 
 
 def is_burst(one: Shot | None, other: Shot | None) -> bool:

@@ -51,7 +51,8 @@ pictures = Table(
     metadata,
     Column("content_sha256", Text, primary_key=True),
     Column("hash", LargeBinary, nullable=False),
-    #: Digest of the camera, empty where the file names none or no time; NULL where nobody has looked.
+    #: Digest of the camera (worker.core.shot), empty where the file names none or no time; NULL where nobody has
+    #: looked.
     Column("camera", LargeBinary),
     #: Seconds by that camera's clock.
     Column("taken_s", Double),

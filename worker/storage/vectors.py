@@ -11,6 +11,7 @@ from worker.core.shot import Picture, Shot
 from worker.core.types import INLINE, FileState, Missing
 from worker.core.vectors import Vector, from_bytes, to_bytes
 from worker.storage.database import Database
+from worker.storage.filters import is_trusted
 from worker.storage.log import ChangeLog
 from worker.storage.rows import Rows
 from worker.storage.tables import attempts, embeddings, entries, keypoints, pictures, refusals
@@ -54,6 +55,25 @@ class Vectors:
         )
         with self._database.begin() as connection:
             return set(contents).difference(connection.scalars(query))
+
+    def taken_near(self, shot: Shot, *, within_s: float, limit: int) -> list[int]:
+        """Ids of the indexed photos of this camera that were taken within so many seconds of the shot and whose
+        position may be trusted, the nearest in time first."""
+        apart_s = func.abs(pictures.c.taken_s - shot.taken_s)
+        query = (
+            select(entries.c.photo_id)
+            .join_from(pictures, entries, entries.c.content_sha256 == pictures.c.content_sha256)
+            .where(
+                pictures.c.camera == shot.camera,
+                pictures.c.taken_s.between(shot.taken_s - within_s, shot.taken_s + within_s),
+                ~entries.c.removed,
+                is_trusted(),
+            )
+            .order_by(apart_s, entries.c.photo_id)
+            .limit(limit)
+        )
+        with self._database.begin() as connection:
+            return list(connection.scalars(query))
 
     def missing(
         self, model_key: str, *, after_id: int, limit: int, share: tuple[int, int] | None = None
