@@ -15,7 +15,7 @@ from producer_client.contract import ConflictState, Doubt, Mistake, Provenance
 from worker.core.conflict import Claim, Contradiction, LatLon
 from worker.core.geo import distance_m, weighted_centre
 from worker.place.contrast import contrast
-from worker.place.strength import CHANCE
+from worker.place.strength import CHANCE, LEAST_CELLS, LEAST_INLIERS
 
 if TYPE_CHECKING:
     from worker.place.geometry import Seen  # brings OpenCV
@@ -27,8 +27,6 @@ NAMED = 8
 PUT_RIGHT_M = 1_000.0
 #: And by how many times nearer: at Greenwich a turned sign moves a photo by some streets, and is no news.
 PUT_RIGHT_NEARER = 10
-#: Inliers, and cells that they lie in, from which on a picture shows what another does: twice what chance gives.
-LEAST_INLIERS, LEAST_CELLS = 30, 6
 #: Pictures of one other place that must show it, one of them clearly and the others beyond chance: one may be the wrong
 #: one itself.
 LEAST_PICTURES = 2
