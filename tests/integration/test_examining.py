@@ -498,7 +498,12 @@ def test_a_library_that_cannot_be_examined_is_published(
     library = make_library(store=store, settings=settings)
     unasked = make_library(store=store, settings=settings.model_copy(update={"exam_photos": 0}))
 
-    first, second, third = (one.rebuilding.rebuild() for one in (library, library, unasked))
+    first, second = library.rebuilding.rebuild(), library.rebuilding.rebuild()
+    with pytest.raises(
+        doctor._Unwell, match=r"could not be computed: right_of_given.* Add more photos of the same places"
+    ) as failed:
+        doctor.exam(settings)
+    third = unasked.rebuilding.rebuild()
 
     for reply in (first, second):
         assert reply.exam_passed is False
@@ -507,6 +512,7 @@ def test_a_library_that_cannot_be_examined_is_published(
     assert third.exam_passed is None
     assert third.exam == "it was not examined: SIGHTLINE_EXAM_PHOTOS or SIGHTLINE_RUNGS says so"
     assert store.generations.baseline(library.model_key) is None
+    assert "`sightline exam` says why" in failed.value.message
     assert doctor.exam(settings) == third.exam
     assert [kept.exam_passed for kept in store.generations.kept()] == [None, False, False]
 

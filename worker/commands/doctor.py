@@ -241,6 +241,12 @@ def exam(settings: Settings) -> str:
     if said["worse"]:
         words = to_say("{why}. `sightline exam` shows where; `sightline exam --freeze` makes it the baseline.")
         raise _Unwell(say(words, why=in_language(said["why"])))
+    if said["passed"] is False:
+        words = to_say(
+            "{why}. `sightline exam` says why they could not: mostly no place has a second photo to find it by. Add "
+            "more photos of the same places with coordinates to trust; the next rebuild holds another exam."
+        )
+        raise _Unwell(say(words, why=in_language(said["why"])))
     return in_language(said["why"])
 
 
