@@ -149,6 +149,8 @@ def test_no_text_of_a_plot_is_cut_off_or_lies_upon_another(
 ) -> None:
     assert show(asked_about(), language=language, width=width).value(CROWDED) == []
     assert show(asked_about(2), language=language, width=width).value(CROWDED) == []
+    near = [question(at, confidence=0.9, off_m=float(at), seen=True, at=(56.1, 10.2)) for at in range(1, 20)]
+    assert show(near, language=language, width=width).value(CROWDED) == []
 
 
 #: Least contrast of a text with what lies behind it, by WCAG 2.2's formula.

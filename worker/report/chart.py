@@ -15,6 +15,8 @@ from worker.report.elements import element
 
 WIDTH, HEIGHT = 360, 260
 LEFT, RIGHT, TOP, BOTTOM = 58, 18, 10, 46
+#: Half the width of a letter in the name of a tick, as wide as common fonts have it.
+HALF_LETTER = 3.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class Chart:
         for value, name in self.x.ticks:
             x, _ = self.at(value, self.y.least)
             yield element("line", x1=x, x2=x, y1=bottom, y2=top, class_="grid")
-            yield element("text", name, x=x, y=bottom + 18, class_="tick middle")
+            yield element("text", name, x=min(x, WIDTH - len(name) * HALF_LETTER), y=bottom + 18, class_="tick middle")
         for value, name in self.y.ticks:
             _, y = self.at(self.x.least, value)
             yield element("line", x1=left, x2=right, y1=y, y2=y, class_="grid")
