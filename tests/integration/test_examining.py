@@ -258,6 +258,24 @@ def test_without_geometry_it_learns_from_similarity_alone(
     assert all(one.evidence is None or one.evidence.inliers is None for one in found.questions)
 
 
+def test_what_was_not_compared_is_examined_by_its_votes_until_enough_is_learnt(
+    fill: Callable[..., list[int]], make_library: Callable[..., Library], store: PostgresStore, settings: Settings
+) -> None:
+    """As `locate` answers it, which takes a calibration without a promise for none there."""
+    ids = fill(places=14, views=6, keypoints=False)
+    changes = {"rungs": ("places", "calibration"), "locate_min_share": 0.5, "locate_threshold": -1.0}
+    library = make_library(store=store, settings=settings.model_copy(update=changes))
+    generation = library.rebuilding.rebuild().generation
+
+    found = examined(library)
+
+    assert isinstance(found.learnt, Calibration)
+    assert found.learnt.unproven is not None
+    answered = {one.photo_id: one.located for one in found.questions if one.seen}
+    assert answered == {photo_id: located(library, photo_id, generation).located for photo_id in ids}
+    assert any(answered.values())
+
+
 def test_what_was_learnt_is_read_once_and_not_for_every_question(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = {7: {"missing": 3, "message": "three more"}, 8: {"calibration": {"names": ["colour"]}}}
     read: list[int] = []

@@ -10,11 +10,12 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -46,6 +47,9 @@ from worker.place.witnesses import Looks
 from worker.settings import PREFIX, Settings
 
 log = logging.getLogger(__name__)
+
+#: What comes of asking about one photo.
+Answers = TypeVar("Answers")
 
 #: Metres around a photo that are its place where that is left out: no witness beyond can make a right answer, and few
 #: of those who stand there see the same.
@@ -102,7 +106,7 @@ def exam_of(examination: Examination, settings: Settings, model_key: str, *, gen
 
 
 @dataclass(frozen=True, slots=True)
-class _Chosen:
+class Chosen:
     photo_id: int
     place: int
     density: int
@@ -137,30 +141,36 @@ class Examining:
         """
         began = time.monotonic()
         promised = self._settings.false_answers
-        chosen, trusted, places = self._chosen(photos)
+        chosen, trusted, places = self.chosen(photos)
         few = too_few_places(places, promised)
         if few is not None and places < LEAST_PLACES and not always:
             return Examination(few, [], 0, trusted, SEED, time.monotonic() - began)
+        pairs, asked = self.ask(index, note, chosen, lambda one: [one.question(seen=True), one.question(seen=False)])
+        questions = [question for pair in pairs for question in pair]
+        found, judged = learnt([question.case for question in questions], false_answers=promised)
+        examined = as_learnt([question.best for question in questions], found, judged)
+        return Examination(found, examined, asked, trusted, SEED, time.monotonic() - began)
+
+    def ask(
+        self, index: Searched, note: Progress, chosen: Sequence[Chosen], each: Callable[[Asked], Answers]
+    ) -> tuple[list[Answers], int]:
+        """What comes of each photo that is still evidence, in their order, and how many of them there was time for.
+        Raises Transient."""
+        began = time.monotonic()
         finding = Finding(self._settings, self._model_key, entries=self._entries, index=index)
-        questions: list[Question] = []
+        found: list[Answers] = []
         asked = 0
         note("examine", 0, len(chosen))
         threads = min(self._settings.threads, len(chosen) or 1)
         with ThreadPoolExecutor(threads, thread_name_prefix="examine") as pool:
             while asked < len(chosen) and time.monotonic() - began < MOST_S:
-                for pair in pool.map(partial(self._ask, finding), chosen[asked : asked + AT_ONCE]):
-                    questions += pair
-                asked += len(chosen[asked : asked + AT_ONCE])
+                some = chosen[asked : asked + AT_ONCE]
+                found += [one for one in pool.map(partial(self._ask, finding, each), some) if one is not None]
+                asked += len(some)
                 note("examine", asked, len(chosen))
-        found, judged = learnt([question.case for question in questions], false_answers=promised)
-        examined = [question.best for question in questions]
-        if isinstance(found, Calibration):
-            examined = [_with(one, answer, found) for one, answer in zip(examined, judged, strict=True)]
-        return Examination(found, examined, asked, trusted, SEED, time.monotonic() - began)
+        return found, asked
 
-    # ---------------------------------------------------------------------------------------- below
-
-    def _chosen(self, photos: int) -> tuple[list[_Chosen], int, int]:
+    def chosen(self, photos: int) -> tuple[list[Chosen], int, int]:
         """Photos to ask about, of how many trusted ones, at how many places."""
         with self._log.snapshot(self._model_key, self._dimension) as snapshot:
             parts = [
@@ -179,36 +189,38 @@ class Examining:
         chosen = []
         for at, (photo_id, point) in enumerate(zip(ids[sample].tolist(), points, strict=True)):
             around = within(Near(*point, DENSE_M), known, sphere)
-            chosen.append(_Chosen(photo_id, place_of[at], int(np.count_nonzero(around)) - 1))
+            chosen.append(Chosen(photo_id, place_of[at], int(np.count_nonzero(around)) - 1))
         return chosen, len(ids), len(set(place_of.values()))
 
-    def _ask(self, finding: Finding, chosen: _Chosen) -> list[Question]:
-        """As it is, and without its place; nothing where the photo is gone or is no evidence any more."""
+    # ---------------------------------------------------------------------------------------- below
+
+    def _ask(self, finding: Finding, each: Callable[[Asked], Answers], chosen: Chosen) -> Answers | None:
+        """Nothing where the photo is gone or is no evidence any more."""
         entry, vector = self._entries.known([chosen.photo_id], self._model_key).get(chosen.photo_id, (None, None))
         if entry is None or vector is None or not self._is_trusted(entry):
-            return []
+            return None
         if entry.picture_hash == TOO_PLAIN:
             # Whoever asks about it is told that it shows no place.
-            return []
+            return None
         own = None
         if self._keypoints is not None:
             own = self._keypoints.known([entry.content_sha256]).get(entry.content_sha256)
             if own is None:
                 # Whoever asks about a file is answered by its keypoints; this one's are still to be found.
-                return []
-        asked = _Asked(finding, self._rule, self._entries, entry, vector, own, self._keypoints)
-        return [asked.question(chosen, seen=True), asked.question(chosen, seen=False)]
+                return None
+        return each(Asked(chosen, finding, self._rule, self._entries, entry, vector, own, self._keypoints))
 
     def _is_trusted(self, entry: Entry) -> bool:
         provenance, _ = counted(entry, self._settings)
         return provenance is not None and provenance.trusted and entry.lat is not None and entry.lon is not None
 
 
-class _Asked:
+class Asked:
     """One photo, asked about in two ways: what is found and compared once serves both."""
 
     def __init__(
         self,
+        chosen: Chosen,
         finding: Finding,
         rule: Rule,
         entries: Entries,
@@ -219,12 +231,12 @@ class _Asked:
     ) -> None:
         assert entry.lat is not None
         assert entry.lon is not None
-        self._finding, self._rule = finding, rule
-        self._entry, self._vector = entry, vector
+        self.chosen, self.entry = chosen, entry
+        self._finding, self._rule, self._vector = finding, rule, vector
         # The photo's own place apart, both questions are about the same pictures: each is compared once.
-        self._compare = None if stored is None else Comparing(stored, known_keypoints(keypoints))
+        self.compare = None if stored is None else Comparing(stored, known_keypoints(keypoints))
         self._is_enough = settled if keypoints is None else enough_to_weigh
-        self._truth = (entry.lat, entry.lon)
+        self.truth = (entry.lat, entry.lon)
         self._own = Look(vector, entry.picture_hash)
         own_id = np.array([entry.photo_id], dtype=np.int64)
         self._exclude = np.union1d(entries.ids_with_content(entry.content_sha256), own_id)
@@ -233,14 +245,18 @@ class _Asked:
         self._count = 0
         self._k = 0
 
-    def question(self, chosen: _Chosen, *, seen: bool) -> Question:
-        hits = self._enough(seen)
-        weighed = weigh(
-            hits, self._rule, looks=self._looks, own=self._own, compare=self._compare, index_count=self._count
-        )
-        return Question(self._case(weighed, chosen, seen), self._examined(weighed, hits, chosen, seen))
+    def question(self, *, seen: bool) -> Question:
+        hits = self.hits(seen)
+        weighed = weigh(hits, self._rule, compare=self.compare, **self.about)
+        return Question(self.case(weighed, seen), self._examined(weighed, hits, seen))
 
-    def _enough(self, seen: bool) -> list[Hit]:
+    @property
+    def about(self) -> dict[str, Any]:
+        """What answers depend on beside the hits, which are asked for first."""
+        return {"looks": self._looks, "own": self._own, "index_count": self._count}
+
+    def hits(self, seen: bool) -> list[Hit]:
+        """As many as the rule needs."""
         while True:
             hits = self._hits if seen else [hit for hit in self._hits if not self._at_its_place(hit)]
             all_there = self._k > 0 and len(self._hits) < self._k
@@ -257,29 +273,29 @@ class _Asked:
             self._count = found.count
 
     def _away_m(self, hit: Hit) -> float:
-        return math.inf if hit.lat is None or hit.lon is None else distance_m(*self._truth, hit.lat, hit.lon)
+        return math.inf if hit.lat is None or hit.lon is None else distance_m(*self.truth, hit.lat, hit.lon)
 
     def _at_its_place(self, hit: Hit) -> bool:
         return self._away_m(hit) <= LEFT_OUT_M
 
-    def _case(self, weighed: Weighed, chosen: _Chosen, seen: bool) -> Case:
+    def case(self, weighed: Weighed, seen: bool) -> Case:
         best, strength = weighed.best, weighed.strength
         if best is None or strength is None or (weighed.lacking and not strength.compared):
-            return Case(None, math.inf, 0.0, chosen.place, seen)
-        return Case(strength, distance_m(*self._truth, *best.point), best.spread_m, chosen.place, seen)
+            return Case(None, math.inf, 0.0, self.chosen.place, seen)
+        return Case(strength, distance_m(*self.truth, *best.point), best.spread_m, self.chosen.place, seen)
 
-    def _examined(self, weighed: Weighed, hits: Sequence[Hit], chosen: _Chosen, seen: bool) -> Examined:
+    def _examined(self, weighed: Weighed, hits: Sequence[Hit], seen: bool) -> Examined:
         answer, best, strength = judge(weighed), weighed.best, weighed.strength
         evidence = best.pictures[0].best.hit if best is not None else None
         rival = weighed.rival.best.hit if weighed.rival is not None else None
-        entry = self._entry
+        entry, chosen = self.entry, self.chosen
         placed = best is not None and strength is not None
         return Examined(
             photo_id=entry.photo_id,
             seen=seen,
             place=chosen.place,
-            lat=self._truth[0],
-            lon=self._truth[1],
+            lat=self.truth[0],
+            lon=self.truth[1],
             provenance="" if entry.provenance is None else entry.provenance.value,
             density=chosen.density,
             located=placed and answer.located,
@@ -309,9 +325,17 @@ def _plain_confidence(answer: Answer, strength: Strength) -> float:
     return round(strength.clearness, 4) if strength.compared else strength.share
 
 
-def _with(best: Examined, judged: Judged, learnt: Calibration) -> Examined:
-    """As it would be answered by what was learnt at other places."""
-    if judged.case.strength is None:
+def as_learnt(found: Sequence[Examined], learnt: Calibration | TooFew, judged: Sequence[Judged]) -> list[Examined]:
+    """As they would be answered by what was learnt at other places; as they are where nothing was."""
+    if isinstance(learnt, TooFew):
+        return list(found)
+    return [_as_judged(one, answer, learnt) for one, answer in zip(found, judged, strict=True)]
+
+
+def _as_judged(best: Examined, judged: Judged, learnt: Calibration) -> Examined:
+    strength = judged.case.strength
+    if strength is None or (learnt.unproven is not None and not strength.compared):
+        # By the votes, which nothing that was learnt has a say in.
         return best
     return replace(
         best,
