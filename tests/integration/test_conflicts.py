@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,9 @@ from producer_client.contract import (
     Stored,
 )
 from tests.conftest import Scene
+from tests.integration.test_examining import drawn
 from tests.integration.test_library import new, stored
+from worker.core.shot import Shot
 from worker.core.types import NewEntry
 from worker.core.vectors import unit_rows
 from worker.library import Library, suspecting
@@ -488,3 +491,119 @@ def test_a_night_that_is_too_short_goes_on_where_the_last_one_ended(
     assert switched_off == 0
     assert nights == [0] * at + [1]
     assert store.conflicts.examined_up_to(library.encoder.model_key) == ids[at]
+
+
+# --------------------------------------------------------------------------------------------------------- bursts
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A photo of the scene. view: another one shows it from elsewhere. taken_s: by the one camera of all bursts, None
+    where nobody knows. away: how far its vector is from the one that is looked at. copy: of the picture of so many."""
+
+    at: tuple[float, float]
+    view: int
+    taken_s: float | None = None
+    away: float = 0.1
+    copy: bool = False
+    provenance: Provenance = Provenance.SURVEYED
+
+
+def burst(at: tuple[float, float], frames: int, *, view: int, start_s: float = 0.0, **how: Any) -> list[Frame]:
+    """Frames of one camera within seconds."""
+    return [Frame(at, view + n, start_s + 0.2 * n, **how) for n in range(frames)]
+
+
+def shoot(library: Library, store: PostgresStore, frames: Sequence[Frame]) -> list[int]:
+    dimension = library.encoder.dimension
+    scene, rng = anything(1, dimension, 5)[0], np.random.default_rng(6)
+    new = []
+    for n, frame in enumerate(frames):
+        aside = unit_rows(rng.normal(size=dimension)[None])[0]
+        name, copied = f"frame {n}", 0 if frame.copy else n + 1
+        new.append(
+            NewEntry(
+                ref=name,
+                photo_id=None,
+                path=f"https://photos.example/{name}.jpg",
+                spellings=(f"https://photos.example/{name}.jpg",),
+                content_sha256=f"sha-{name}",
+                vector=unit_rows((scene + (0.01 if frame.copy else frame.away) * aside)[None])[0],
+                given=(*frame.at, frame.provenance),
+                exif=None,
+                address=None,
+                metadata=None,
+                picture_hash=np.random.default_rng([7, copied]).bytes(32),
+                shot=None if frame.taken_s is None else Shot(b"of one phone", frame.taken_s),
+                keypoints=drawn(0, frame.view, 8),
+            )
+        )
+    ids = {written.ref: written.entry.photo_id for written in store.entries.put_many(new, library.encoder.model_key)}
+    return [ids[one.ref] for one in new]
+
+
+def test_a_burst_with_one_wrong_position_vouches_for_none_of_its_frames(library: Library, store: PostgresStore) -> None:
+    wrong = burst(THERE, 10, view=0)
+    ids = shoot(library, store, [*wrong, *(Frame(HERE, 20 + n) for n in range(3))])
+
+    assert library.suspecting.look(silent) == 10
+    assert listed(library).keys() == set(ids[:10])
+    assert trusted_ids(library) == set(ids[10:])
+
+
+def test_ten_frames_of_one_burst_are_not_ten_witnesses_against_a_photo(library: Library, store: PostgresStore) -> None:
+    shoot(library, store, [Frame(HERE, 20), *burst(THERE, 10, view=0)])
+
+    assert library.suspecting.look(silent) == 0
+
+
+def test_two_bursts_of_another_place_are_two_witnesses_against_a_photo(library: Library, store: PostgresStore) -> None:
+    ids = shoot(library, store, [Frame(HERE, 20), *burst(THERE, 5, view=0), *burst(THERE, 5, view=10, start_s=600.0)])
+
+    assert library.suspecting.look(silent) == 1
+    assert listed(library).keys() == {ids[0]}
+
+
+def test_a_frame_that_lies_elsewhere_than_its_burst_is_found(library: Library, store: PostgresStore) -> None:
+    frames = burst(THERE, 3, view=0)
+    frames[0] = replace(frames[0], at=HERE)
+    ids = shoot(library, store, [*frames, Frame(THERE, 20)])
+
+    assert library.suspecting.look(silent) == 1
+    assert listed(library).keys() == {ids[0]}
+
+
+def test_of_a_picture_whose_copies_are_a_burst_the_burst_has_one_voice(library: Library, store: PostgresStore) -> None:
+    ids = shoot(library, store, [Frame(HERE, 0, copy=True), *burst(THERE, 10, view=0, copy=True)])
+
+    assert library.suspecting.look(silent) == 11
+    assert {one.doubt for one in listed(library).values()} == {Doubt.SAME_PICTURE}
+    assert listed(library).keys() == set(ids)
+
+
+def test_of_a_burst_of_copies_the_frame_that_a_person_has_confirmed_is_heard(
+    library: Library, store: PostgresStore
+) -> None:
+    frames = burst(THERE, 3, view=0, copy=True)
+    frames[2] = replace(frames[2], provenance=Provenance.CONFIRMED)
+    ids = shoot(library, store, [Frame(HERE, 0, copy=True), *frames])
+
+    assert library.suspecting.look(silent) == 1
+    assert listed(library).keys() == {ids[0]}
+
+
+def test_a_long_burst_hides_no_other_photo_of_its_place(library: Library, store: PostgresStore) -> None:
+    """The two that lie elsewhere show the same, and are no clearer than the two that lie here."""
+    ids = shoot(
+        library,
+        store,
+        [
+            *burst(HERE, 14, view=0, away=0.05),
+            *(Frame(HERE, 20 + n, away=0.6) for n in range(2)),
+            *(Frame(THERE, 30 + n, away=0.3) for n in range(2)),
+        ],
+    )
+
+    library.suspecting.look(silent)
+
+    assert not listed(library).keys() & set(ids[:14])

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
-from producer_client.contract import DEFAULT_THRESHOLD, ConflictState, Doubt, Hit, Near
+from producer_client.contract import DEFAULT_THRESHOLD, ConflictState, Doubt, Hit, Near, Provenance
 from worker import points
 from worker.core.conflict import Claim, Contradiction
 from worker.core.geo import distance_m
@@ -26,8 +26,9 @@ from worker.core.ports import (
     StoredKeypoints,
     StoredVectors,
 )
+from worker.core.shot import is_burst
 from worker.core.types import Entry, Filter
-from worker.core.vectors import Ids, Vector
+from worker.core.vectors import Vector
 from worker.library.comparing import Comparing
 from worker.library.finding import CANDIDATES, Finding
 from worker.logs import ms_since
@@ -46,8 +47,10 @@ OTHERS = 1_000
 NIGHT_S, LEAST_S = 600.0, 120.0
 #: Photos that are looked up at once, and pictures that look like one of them: of its own place, and of all others.
 PAGE, OWN_PLACE, OTHER_PLACES = 128, 4, 12
-#: How many are asked of the index, some of which are one picture.
+#: How many are asked of the index, some of which are one picture. Where copies and bursts leave too few pictures, so
+#: many times more each time, up to a limit.
 NEIGHBOURS = 2 * (OWN_PLACE + OTHER_PLACES)
+WIDER, MOST_NEIGHBOURS = 4, 512
 #: A photo is calm, and compared with nothing, where so many pictures that are most similar to it lie where it does.
 CALM = 3
 TRUSTED = Filter(trusted_only=True)
@@ -166,7 +169,7 @@ class Suspecting:
         found, calm = [], set()
         for claim in asked:
             entry, vector = own[claim.photo_id]
-            looks_so = Look(vector, entry.picture_hash)
+            looks_so = Look(vector, entry.picture_hash, entry.shot)
             if (one := self._contradicted(claim, looks_so, bare=claim.content_sha256 in bare)) is not None:
                 found.append(one)
             elif claim.photo_id in was_open:
@@ -177,41 +180,72 @@ class Suspecting:
 
     def _contradicted(self, claim: Claim, mine: Look, *, bare: bool) -> Contradiction | None:
         """bare: no keypoints of it are known, so that it can be compared with nothing."""
-        own = self._entries.ids_with_content(claim.content_sha256)
-        hits, looks = self._hits(mine.vector, own, NEIGHBOURS, TRUSTED)
-        copies = [hit for hit in hits if is_copy(looks[hit.photo_id], mine)]
-        pictures = _pictures([hit for hit in hits if not is_copy(looks[hit.photo_id], mine)], looks)
-        if len(pictures) >= CALM and all(self._is_here(claim, hit) for hit in [*pictures[:CALM], *copies]):
+        copies, pictures = self._seen(claim, mine, NEIGHBOURS, TRUSTED, least=CALM)
+        if len(pictures) >= CALM and all(
+            self._is_here(claim, hit) for hit in [*pictures[:CALM], *(hit for hit, _ in copies)]
+        ):
             return None
         others = [hit for hit in pictures if not self._is_here(claim, hit)][:OTHER_PLACES]
         if bare and not any(hit.similarity >= DEFAULT_THRESHOLD for hit in others):
-            return self._torn(claim, copies)
+            return self._torn(claim, mine, copies)
         near = Filter(Near(claim.lat, claim.lon, self._agree_m), trusted_only=True)
-        there, its_looks = self._hits(mine.vector, own, 2 * OWN_PLACE, near)
-        here = _pictures([hit for hit in there if not is_copy(its_looks[hit.photo_id], mine)], its_looks)
+        _, here = self._seen(claim, mine, 2 * OWN_PLACE, near, least=OWN_PLACE)
         sightings = self._compared(claim, [*here[:OWN_PLACE], *others])
         found = elsewhere(claim, sightings, agree_m=self._agree_m, threshold=DEFAULT_THRESHOLD)
         supported = any(one.shows_it for one in sightings if distance_m(*claim.point, *one.point) <= self._agree_m)
-        return found or (None if supported else self._torn(claim, copies))
+        return found or (None if supported else self._torn(claim, mine, copies))
 
-    def _torn(self, claim: Claim, copies: list[Hit]) -> Contradiction | None:
-        """Whether copies of the picture claim another place."""
-        claims = [claim, *map(_claim, copies)]
+    def _torn(self, claim: Claim, mine: Look, copies: Sequence[tuple[Hit, Look]]) -> Contradiction | None:
+        """Whether copies of the picture claim another place. Those of a burst have one voice, and what a person has
+        confirmed one of its own."""
+        voices = [(claim, mine)]
+        for hit, look in copies:
+            said = _claim(hit)
+            if said.provenance is Provenance.CONFIRMED or not self._is_of_burst(said, look, voices):
+                voices.append((said, look))
+        claims = [said for said, _ in voices]
         if all(distance_m(*claim.point, *other.point) <= ALONE_M for other in claims):
             return None
         found = of_one_picture(claims, Doubt.SAME_PICTURE, agree_m=ALONE_M)
         return next((one for one in found if one.claim is claim), None)
 
     def _nearest(self, claim: Claim, vector: Vector) -> list[int]:
-        """What the first look of _hits will ask for, but for more photos of the same bytes."""
+        """What the first look of _seen will ask for, but for more photos of the same bytes."""
         itself = np.array([claim.photo_id], dtype=np.int64)
         ids: list[int] = self._live.search(vector, NEIGHBOURS + CANDIDATES, among=TRUSTED, exclude=itself).ids.tolist()
         return ids
 
-    def _hits(self, vector: Vector, own: Ids, k: int, among: Filter) -> tuple[list[Hit], dict[int, Look]]:
-        """Trusted photos that look like one, of which some are one picture."""
-        hits, _, looks = self._finding.hits(vector, k=k, threshold=-1.0, among=among, exclude=own, drop_copies=False)
-        return [hit for hit in hits if is_trusted(hit)], looks
+    def _seen(
+        self, claim: Claim, mine: Look, k: int, among: Filter, *, least: int
+    ) -> tuple[list[tuple[Hit, Look]], list[Hit]]:
+        """Trusted photos that look like one, the most similar first: copies of it, and the most similar one of each
+        other picture or burst. Frames of its own burst have its own position, and say nothing of it. least: pictures
+        for which more and more photos are asked of the index, k at first."""
+        own = self._entries.ids_with_content(claim.content_sha256)
+        while True:
+            hits, _, looks = self._finding.hits(
+                mine.vector, k=k, threshold=-1.0, among=among, exclude=own, drop_copies=False
+            )
+            copies: list[tuple[Hit, Look]] = []
+            found: list[tuple[Hit, Look]] = []
+            burst = [(claim, mine)]
+            for hit in filter(is_trusted, hits):
+                look = looks[hit.photo_id]
+                if is_copy(look, mine):
+                    copies.append((hit, look))
+                elif not (_is_known(hit, look, found) or self._is_of_burst(_claim(hit), look, burst)):
+                    found.append((hit, look))
+                    burst.append((_claim(hit), look))
+            if len(found) >= least or len(hits) < k or k >= MOST_NEIGHBOURS:
+                return copies, [hit for hit, _ in found]
+            k *= WIDER
+
+    def _is_of_burst(self, said: Claim, look: Look, others: Iterable[tuple[Claim, Look]]) -> bool:
+        """Whether one camera took it within seconds of any of these, and where that was taken."""
+        return any(
+            is_burst(look.shot, its_look.shot) and distance_m(*said.point, *other.point) <= self._agree_m
+            for other, its_look in others
+        )
 
     def _is_here(self, claim: Claim, hit: Hit) -> bool:
         return distance_m(*claim.point, *_claim(hit).point) <= self._agree_m + claim.error_m + _claim(hit).error_m
@@ -251,16 +285,9 @@ class Read:
         return found
 
 
-def _pictures(hits: list[Hit], looks: dict[int, Look]) -> list[Hit]:
-    """The most similar one of each picture."""
-    found: list[Hit] = []
-    for hit in hits:
-        if not any(
-            hit.content_sha256 == other.content_sha256 or is_copy(looks[hit.photo_id], looks[other.photo_id])
-            for other in found
-        ):
-            found.append(hit)
-    return found
+def _is_known(hit: Hit, look: Look, found: Sequence[tuple[Hit, Look]]) -> bool:
+    """Whether it is a picture that one of these is, too."""
+    return any(hit.content_sha256 == other.content_sha256 or is_copy(look, its_look) for other, its_look in found)
 
 
 def _claim(hit: Hit) -> Claim:
