@@ -99,8 +99,8 @@ bench-embed: $(RUN_STAMP) $(ENCODER_PEERS:%=$(PEERS)-%/.made)  ## Measure photos
 	@$(BIN)/python -m benchmarks.encoder $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(QUICK),--quick) \
 		$(if $(MEGAPIXELS),--megapixels $(MEGAPIXELS))
 
-bench-place: $(RUN_STAMP)  ## Measure how far answers can be trusted, by policy: PHOTOS=folder, QUICK=1; JSON on stdout
-	@$(BIN)/python -m benchmarks.place $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(QUICK),--quick)
+bench-place: $(RUN_STAMP)  ## Measure how far answers can be trusted, by policy: PHOTOS=folder, QUICK=1, SET=floors|corridor|apart|series|small; JSON on stdout
+	@$(BIN)/python -m benchmarks.place $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(QUICK),--quick) $(if $(SET),--set "$(SET)")
 
 bench-exam: $(RUN_STAMP)  ## Measure how long it takes to ask about 1,000 of 100,000 photos: ASKED=1000; JSON on stdout
 	@$(BIN)/python -m benchmarks.exam $(if $(ASKED),--photos $(ASKED))

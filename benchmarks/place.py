@@ -1,6 +1,7 @@
 """How often each policy is right about where photos were taken, how sure it says it is, and how long it takes.
 
     python -m benchmarks.place [--quick] [--photos FOLDER]
+    python -m benchmarks.place --set floors|corridor|apart|series|small
 
 JSON goes to stdout on one line, progress and tables to stderr.
 
@@ -8,7 +9,7 @@ JSON goes to stdout on one line, progress and tables to stderr.
 addresses, storeys of one building, questions by night, in rain, cropped, zoomed and half hidden. One of fifty known
 photos has a wrong position. All views of places that nobody has seen are asked about. Nothing is learnt from what is
 asked: these are other photos than those of the library. *Right* is within 100 m: addresses lie 2.2 km apart, storeys
-220 m on the map.
+220 m on the map. `--set` asks another library instead (sets.py), by the guide, today's rule and the last policy alone.
 
 **The policies** (ladder.py) are one library, asked with the service's own switches: the guide's rule (the nearest photo
 above a cosine of 0.75), today's rule (the share of votes), and each rung in turn on top of those before it.
@@ -24,14 +25,15 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
-from benchmarks import lookalikes
+from benchmarks import lookalikes, sets
 from benchmarks.heldout import of_photos
 from benchmarks.ladder import Placed, Policy, Question, Reply, Shelf, at_once, in_turns, policies, settings_of
-from benchmarks.lookalikes import Drawn, Known, Size, with_wrong_ones
+from benchmarks.lookalikes import ONE_WRONG_OF, Drawn, Known, Size, with_wrong_ones
 from benchmarks.matching import matching
 from benchmarks.planted import planted
 from benchmarks.processes import cores
 from benchmarks.report import console, machine, step, table, tell, workplace
+from benchmarks.sets import SETS, Library
 from worker.commands.tables import Table
 from worker.embedded import EmbeddedServers
 from worker.place.measures import measured
@@ -47,6 +49,8 @@ PLANTINGS = (0, 1, 2)
 MATCHED = (12, 2)
 #: What is asked for its times alone: the last policy without keypoints, and with fewer pairs of pictures than it has.
 WITHOUT, FEW_PAIRS = Policy("without keypoints", {"rungs": ("places",)}), Policy("8 pairs", {"locate_pairs": 8})
+#: Policies that another library than look-alikes is asked by, beside the last.
+OF_SETS = ("guide", "today")
 #: Figures that are about radii, of which the guide's rule names none.
 OF_RADII = ("radius_coverage", "ece")
 FIGURES = (
@@ -77,11 +81,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.place", description="Measure answers.")
     parser.add_argument("--photos", type=Path, help="leave one out of these, too: a folder with a manifest.csv")
     parser.add_argument("--quick", action="store_true", help="fewer places and photos")
+    parser.add_argument("--set", choices=SETS, help="ask another library of drawn photos")
     options = parser.parse_args(arguments)
     size, timed = (QUICK, QUICK_TIMED) if options.quick else (Size(), TIMED)
     with workplace("place") as folder, EmbeddedServers(folder / "servers", with_valkey=False) as servers:
         settings = settings_of(servers, folder, options.photos)
-        result = of_drawn(settings, folder / "drawn", size, timed=timed, compared=policies())
+        if options.set is None:
+            result = of_drawn(settings, folder / "drawn", size, timed=timed, compared=policies())
+        else:
+            few = [policy for policy in policies() if policy.name in OF_SETS or not policy.changes]
+            library = SETS[options.set]
+            result = {"set": options.set, **of_set(settings, folder / "drawn", library, timed=timed, compared=few)}
         if options.photos is not None:
             own = {"db_schema": "given", "photos_table": "photos_given", "data_dir": folder / "given"}
             with step("photos of the folder"), closing(Shelf(settings.model_copy(update=own))) as shelf:
@@ -102,19 +112,23 @@ def of_drawn(settings: Settings, folder: Path, size: Size, *, timed: int, compar
             shelf.add(Placed(photo.path, photo.lat, photo.lon) for photo in known)
         with step(f"wrong positions, planted {len(PLANTINGS)} times"):
             found = planted(shelf, drawn.known, PLANTINGS)
-        figures, by_kind, added = _asked(shelf, questions, timed, known, compared)
+        result = _asked(shelf, questions, timed, known, compared, RIGHT_M)
     with step("match keypoints, ours and OpenCV's way"):
-        matched = matching(_some_of_each(known))
-    return {
-        "policies": figures | {"default": figures[compared[-1].name]},
-        "default_by_kind": by_kind,
-        **found,
-        "geometry_adds_ms": added,
-        **matched,
-        "photos": len(known),
-        "questions": {"seen": sum(q.seen for q in questions), "unseen": sum(not q.seen for q in questions)},
-        "right_m": RIGHT_M,
-    }
+        return result | found | matching(_some_of_each(known))
+
+
+def of_set(
+    settings: Settings, folder: Path, library: Library, *, timed: int, compared: Sequence[Policy]
+) -> dict[str, Any]:
+    """See `of_drawn`. With fewer photos than one of which is wrong, all positions are true."""
+    folder.mkdir()
+    with step("draw"):
+        drawn = sets.draw(folder, library, processes=cores())
+    known = drawn.known if len(drawn.known) < ONE_WRONG_OF else with_wrong_ones(drawn.known, PLANTINGS[0])
+    with closing(Shelf(settings)) as shelf:
+        with step(f"{len(known)} photos into the library"):
+            shelf.add(Placed(photo.path, photo.lat, photo.lon) for photo in known)
+        return _asked(shelf, asked_of(drawn), timed, known, compared, library.right_m)
 
 
 def asked_of(drawn: Drawn) -> list[Question]:
@@ -140,8 +154,13 @@ def _some_of_each(known: Sequence[Known]) -> list[Path]:
 
 
 def _asked(
-    shelf: Shelf, questions: Sequence[Question], timed: int, known: Sequence[Known], compared: Sequence[Policy]
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, float]]:
+    shelf: Shelf,
+    questions: Sequence[Question],
+    timed: int,
+    known: Sequence[Known],
+    compared: Sequence[Policy],
+    right_m: float,
+) -> dict[str, Any]:
     """Figures of each policy, those of the last by what is asked, and what keypoints add to a locate, by the pairs that
     it may compare."""
     alone = questions[:: max(1, len(questions) // timed)][:timed]
@@ -161,35 +180,46 @@ def _asked(
             by_turns = in_turns(runtimes, asking, alone)
             rest = at_once(runtimes, named, others)
         figures |= {
-            policy.name: figures_of([*by_turns[policy.name], *rest[policy.name]], by_turns[policy.name], policy)
+            policy.name: figures_of(
+                [*by_turns[policy.name], *rest[policy.name]], by_turns[policy.name], policy, right_m
+            )
             for policy in named
         }
         if WITHOUT in asking:
-            by_kind = _by_kind([*by_turns[named[-1].name], *rest[named[-1].name]])
+            by_kind = _by_kind([*by_turns[named[-1].name], *rest[named[-1].name]], right_m)
             added = {
                 "8": adds_ms(by_turns[FEW_PAIRS.name], by_turns[WITHOUT.name]),
                 "20": adds_ms(by_turns[named[-1].name], by_turns[WITHOUT.name]),
             }
-    return figures, by_kind, added
+    return {
+        "policies": figures | {"default": figures[compared[-1].name]},
+        "default_by_kind": by_kind,
+        "geometry_adds_ms": added,
+        "photos": len(known),
+        "questions": {"seen": sum(q.seen for q in questions), "unseen": sum(not q.seen for q in questions)},
+        "right_m": right_m,
+    }
 
 
-def figures_of(replies: Sequence[Reply], timed: Sequence[Reply], policy: Policy) -> dict[str, Any]:
+def figures_of(
+    replies: Sequence[Reply], timed: Sequence[Reply], policy: Policy, right_m: float = RIGHT_M
+) -> dict[str, Any]:
     """By their names; None where there is none to have."""
     examined = [reply.examined for reply in replies]
-    found = {name: figure.value for name, figure in measured(examined, right_m=RIGHT_M).overall.figures.items()}
+    found = {name: figure.value for name, figure in measured(examined, right_m=right_m).overall.figures.items()}
     chosen = {name: None if policy.guide and name in OF_RADII else found[name] for name in FIGURES}
     chosen["right_within_25m"] = measured(examined, right_m=NEAR_M).overall.figures["right_of_given"].value
     rounded = {name: None if value is None else round(value, 4) for name, value in chosen.items()}
     return rounded | {"locate_p50_ms": round(statistics.median(reply.ms for reply in timed), 1)}
 
 
-def _by_kind(replies: Sequence[Reply]) -> dict[str, Any]:
+def _by_kind(replies: Sequence[Reply], right_m: float) -> dict[str, Any]:
     """Of streets and storeys, and of what was done to the photos: the three first figures of a policy."""
     kinds = dict.fromkeys(kind for reply in replies for kind in reply.question.kinds)
     found = {}
     for kind in sorted(kinds):
         some = [reply.examined for reply in replies if kind in reply.question.kinds]
-        of = measured(some, right_m=RIGHT_M).overall
+        of = measured(some, right_m=right_m).overall
         found[kind] = {name: _rounded(of.figures[name].value) for name in FIGURES[:3]} | {"questions": len(some)}
     return found
 
@@ -207,7 +237,8 @@ def tables(result: Mapping[str, Any]) -> Iterator[Table]:
     others = [*result["geometry_adds_ms"].items()]
     rows = {f"keypoints of {pairs} pairs add, ms": {"": added} for pairs, added in others}
     rows |= {name: {"": result[name]} for name in result if name.startswith("match_")}
-    yield table("Keypoints, and planted positions", rows | {name: {"": result[name]} for name in PLANTED})
+    rows |= {name: {"": result[name]} for name in PLANTED if name in result}
+    yield table("Keypoints, and planted positions", rows)
     heads = list(SHOWN.items())[:3]
     kinds = result["default_by_kind"]
     yield table(

@@ -9,8 +9,13 @@ import numpy as np
 from demo.canvas import Colour
 
 #: "canal-row~2" is another address in the style of canal-row: other houses of the same kinds. "glass-quarter^3" is the
-#: third storey of a building there: the halls of all its storeys are alike (storeys.py).
-_NAME = re.compile(r"(?P<style>[a-z-]+)(?:~(?P<address>[1-9]\d*))?(?:\^(?P<storey>[1-9]\d*))?")
+#: third storey of a building there: the halls of all its storeys are alike (storeys.py). "canal-row=400" is 400 m long,
+#: and so is the hall of "glass-quarter^3=400", which has numbers on its doors.
+_NAME = re.compile(
+    r"(?P<style>[a-z-]+)(?:~(?P<address>[1-9]\d*))?(?:\^(?P<storey>[1-9]\d*))?(?:=(?P<long_m>[1-9]\d*))?"
+)
+#: Each address in this style is of a kind of its own.
+MIXED = "mixed"
 #: Degrees of latitude between two addresses (2.2 km), and between two storeys: maps have no height, so they lie 220 m
 #: apart here.
 ADDRESS_STEP, STOREY_STEP = 0.02, 0.002
@@ -23,20 +28,21 @@ class Name:
     style: str
     address: int
     storey: int
+    long_m: int = 0
 
     @classmethod
     def of(cls, place: str) -> "Name":
         """Raises ValueError where there is no such place."""
         found = _NAME.fullmatch(place)
-        if found is None or found["style"] not in PLACES:
+        if found is None or found["style"] not in (*PLACES, MIXED):
             raise ValueError(f"no place is called {place!r}: a style ({', '.join(PLACES)}), with ~2 or ^3 after it")
-        return cls(found["style"], int(found["address"] or 0), int(found["storey"] or 0))
+        return cls(found["style"], *(int(found[part] or 0) for part in ("address", "storey", "long_m")))
 
 
 def style_of(place: str) -> "Style":
     """What a place looks like and where it lies."""
     name = Name.of(place)
-    style = PLACES[name.style]
+    style = _mixed(name.address) if name.style == MIXED else PLACES[name.style]
     return replace(style, lat=style.lat + name.address * ADDRESS_STEP + name.storey * STOREY_STEP)
 
 
@@ -44,14 +50,28 @@ def rng_of(place: str, purpose: int) -> np.random.Generator:
     """Random numbers that depend on the place and what they are for, never on the order of calls. All storeys of a
     building have the same."""
     name = Name.of(place)
-    seed = [list(PLACES).index(name.style), purpose]
+    seed = [_number(name.style), purpose]
     return np.random.default_rng([*seed, name.address] if name.address else seed)
 
 
 def storey_rng(place: str) -> np.random.Generator:
     """Random numbers of a storey's own."""
     name = Name.of(place)
-    return np.random.default_rng([list(PLACES).index(name.style), name.address, name.storey])
+    return np.random.default_rng([_number(name.style), name.address, name.storey])
+
+
+def _number(style: str) -> int:
+    return [*PLACES, MIXED].index(style)
+
+
+def _mixed(number: int) -> "Style":
+    """Each part of what a street looks like from one of the known ones; its place is of its own."""
+    rng, known = np.random.default_rng([_number(MIXED), number]), list(PLACES.values())
+    found = replace(known[0], lat=47.1, lon=8.3, bearing_deg=float(rng.integers(360)))
+    for together in _PARTS:
+        of = known[int(rng.integers(len(known)))]
+        found = replace(found, **{part: getattr(of, part) for part in together})
+    return found
 
 
 @dataclass(frozen=True)
@@ -167,3 +187,10 @@ PLACES = {
         balconies=True, trees="round", leaf=(112, 142, 52),
     ),
 }  # fmt: skip
+
+#: Parts of a style that go together: a shop needs a front that is wide enough for it.
+_PARTS = (
+    ("walls", "texture"), ("width_m", "base", "bay_m", "window_m", "arched"), ("storeys", "storey_m"), ("accents",),
+    ("trim", "glass"), ("roof", "roof_colour"), ("pavement", "road", "road_kind"), ("hills", "hill_m"), ("shutters",),
+    ("balconies",), ("timber",), ("trees", "leaf"), ("landmark",),
+)  # fmt: skip

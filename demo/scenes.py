@@ -36,7 +36,7 @@ class Viewpoint:
     """Where one photo is taken.
 
     lat, lon: degrees, WGS 84, as the EXIF tells them. along_m: metres right of the place's origin.
-    back_m: metres from the facades. yaw_deg: degrees turned right of straight on.
+    back_m: metres from the facades. yaw_deg: degrees turned right of straight on. eye_m: metres above the ground.
     """
 
     place: str
@@ -47,6 +47,7 @@ class Viewpoint:
     along_m: float
     back_m: float
     yaw_deg: float
+    eye_m: float = EYE_M
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def viewpoints(*, places: int = 6, views: int = 8) -> list[Viewpoint]:
 
 def render(viewpoint: Viewpoint, *, size: tuple[int, int] = (640, 480)) -> Image.Image:
     """Draw what the camera sees. size: width, height in pixels. Returns RGB, always the same."""
-    eye = (viewpoint.along_m, -viewpoint.back_m, EYE_M)
+    eye = (viewpoint.along_m, -viewpoint.back_m, viewpoint.eye_m)
     camera = Camera.at(eye, viewpoint.yaw_deg, (round(size[0] * OVERSAMPLE), round(size[1] * OVERSAMPLE)))
     picture = sky(camera.size, viewpoint.light).copy()
     for quad in street(viewpoint.place):

@@ -19,6 +19,8 @@ WALL_PX = 48
 DOOR_EVERY_M, NOTICE_EVERY_M = 5.2, 6.0
 #: Where along the hall the storey's number stands, and how tall it is.
 NUMBERS_AT_M, NUMBER_M = (-12.0, 13.0), 1.1
+#: How tall the number of a corridor's door is.
+DOOR_NUMBER_M = 0.15
 PAPERS: tuple[Colour, ...] = ((246, 244, 236), (250, 240, 176), (214, 232, 246), (236, 214, 222), (220, 240, 214))
 
 #: The seven strokes of a digit on a clock, as corners of a box 1 wide and 2 high, and which of them each digit has.
@@ -34,26 +36,32 @@ _STROKES = {
 _DIGITS = ("abcdef", "bc", "abged", "abgcd", "fgbc", "afgcd", "afgedc", "abc", "abcdefg", "abcfgd")
 
 
-def storey(style: Style, number: int, shared: np.random.Generator, own: np.random.Generator) -> tuple[Quad, ...]:
-    """Everything that stands on this storey. shared: the building's random numbers, own: the storey's."""
-    width = 2 * HALF_HALL_M + 20
+def storey(
+    style: Style, number: int, shared: np.random.Generator, own: np.random.Generator, *, long_m: float = 0.0
+) -> tuple[Quad, ...]:
+    """Everything that stands on this storey. shared: the building's random numbers, own: the storey's. long_m: of a
+    corridor, each of whose doors has a number beside it."""
+    width = (long_m or 2 * HALF_HALL_M) + 20
     wall = Canvas(width, HIGH_M, WALL_PX)
-    _build(wall, style, shared)
-    for at in NUMBERS_AT_M:
+    doors = _build(wall, style, shared)
+    for door, x in enumerate(doors if long_m else [], start=1):
+        _number(wall, x + 1.2, 1.85, DOOR_NUMBER_M, 100 * number + door, style.accents[-1], edge_m=0.04)
+    for at in NUMBERS_AT_M if not long_m else ():
         _number(wall, width / 2 + at, 1.5, NUMBER_M, number, style.accents[-1])
     for x in _spaced(own, NOTICE_EVERY_M, width):
         _notice(wall, x, own)
     return (*_floor_and_ceiling(style, width, shared), Quad(wall.sprite(), (-width / 2, 0.0, HIGH_M)))
 
 
-def _build(wall: Canvas, style: Style, rng: np.random.Generator) -> None:
-    """Plaster over a darker dado, pilasters, doors, and windows into the rooms."""
+def _build(wall: Canvas, style: Style, rng: np.random.Generator) -> list[float]:
+    """Plaster over a darker dado, pilasters, doors, and windows into the rooms. Returns where the doors are."""
     width, pale = wall.width_m, shade(style.walls[-1], 1.0)
     wall.surface([(0, 0), (0, HIGH_M), (width, HIGH_M), (width, 0)], wall.texture(pale, "plaster", rng))
     wall.box(0, 0.12, width, 1.05, shade(pale, 0.78))
     wall.box(0, 1.05, width, 1.12, style.trim)
     wall.box(0, 0, width, 0.12, shade(style.trim, 0.6))
-    for x in _spaced(rng, DOOR_EVERY_M, width):
+    doors = _spaced(rng, DOOR_EVERY_M, width)
+    for x in doors:
         _door(wall, x, style.accents[0])
         if rng.random() < 0.6:
             _inner_window(wall, x + 1.7, style, rng)
@@ -61,6 +69,7 @@ def _build(wall: Canvas, style: Style, rng: np.random.Generator) -> None:
         wall.box(x - 0.22, 0, x + 0.22, HIGH_M, shade(pale, 1.06))
         wall.fade(x + 0.22, 0, x + 0.34, HIGH_M, 0.3)
     wall.fade(0, HIGH_M - 0.5, width, HIGH_M, 0.25)
+    return doors
 
 
 def _door(wall: Canvas, x: float, colour: Colour) -> None:
@@ -80,10 +89,12 @@ def _inner_window(wall: Canvas, x: float, style: Style, rng: np.random.Generator
     wall.box(x + wide / 2 - 0.03, 1.2, x + wide / 2 + 0.03, 2.24, style.trim)
 
 
-def _number(wall: Canvas, x: float, z: float, high: float, number: int, colour: Colour) -> None:
+def _number(
+    wall: Canvas, x: float, z: float, high: float, number: int, colour: Colour, *, edge_m: float = 0.25
+) -> None:
     """Painted on the wall, over whatever is there, on a field of its own."""
     wide, digits = high / 2, str(number)
-    wall.box(x - 0.25, z - 0.25, x + len(digits) * wide * 1.5 + 0.1, z + high + 0.25, (240, 240, 236))
+    wall.box(x - edge_m, z - edge_m, x + len(digits) * wide * 1.5 + edge_m * 0.4, z + high + edge_m, (240, 240, 236))
     for place, digit in enumerate(digits):
         left = x + place * wide * 1.5
         for stroke in _DIGITS[int(digit)]:

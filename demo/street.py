@@ -19,6 +19,8 @@ STREETS_KEPT = 8
 HALF_STREET_M = 37.0
 ROAD_EDGE_M = -5.0
 GROUND_NEAR_M, GROUND_FAR_M = -30.0, 34.0
+#: How far the ground before a long street reaches towards whoever sees it from afar.
+SQUARE_NEAR_M = -180.0
 #: Ground pixels a metre: it is seen at a grazing angle, where finer detail would only flicker.
 GROUND_PX = 12
 #: Hills start this far below the ground, so that no sky shows between them and where the ground sheet ends.
@@ -30,13 +32,14 @@ def street(place: str) -> tuple[Quad, ...]:
     """Everything that stands in a place, farthest layer first."""
     name, style = Name.of(place), style_of(place)
     if name.storey:
-        return storey(style, name.storey, rng_of(place, 1001), storey_rng(place))
-    row = list(_row(style, rng_of(place, 1001)))
+        return storey(style, name.storey, rng_of(place, 1001), storey_rng(place), long_m=name.long_m)
+    half_m, near_m = (name.long_m / 2, SQUARE_NEAR_M) if name.long_m else (HALF_STREET_M, GROUND_NEAR_M)
+    row = list(_row(style, rng_of(place, 1001), half_m))
     fronts = sorted((building[-1] for building in row), key=lambda quad: -quad.corner[1])
     flanks = [quad for building in row for quad in building[:-1] if quad.side]
     roofs = [quad for building in row for quad in building[:-1] if not quad.side]
-    backdrop = [_hills(style, rng_of(place, 1002)), _ground(style, rng_of(place, 1003))]
-    return (*backdrop, *flanks, *roofs, *fronts, *_furniture(style, rng_of(place, 1004)))
+    backdrop = [_hills(style, rng_of(place, 1002), half_m), _ground(style, rng_of(place, 1003), half_m, near_m)]
+    return (*backdrop, *flanks, *roofs, *fronts, *_furniture(style, rng_of(place, 1004), half_m))
 
 
 def draw_wires(picture: Image.Image, camera: Camera) -> None:
@@ -47,9 +50,9 @@ def draw_wires(picture: Image.Image, camera: Camera) -> None:
         draw.line([(u, v) for u, v, depth in points if depth > 1], fill=(44, 46, 52), width=2)
 
 
-def _hills(style: Style, rng: np.random.Generator) -> Quad:
+def _hills(style: Style, rng: np.random.Generator, half_m: float) -> Quad:
     """What closes the street behind the roofs: hills, or far blocks where the place is modern. 90 m away."""
-    width, top = 420.0, style.hill_m * 1.9
+    width, top = 2 * (173.0 + half_m), style.hill_m * 1.9
     canvas, x = Canvas(width, top, px=4), 0.0
     if style.roof == "flat":
         while x < width:
@@ -65,10 +68,10 @@ def _hills(style: Style, rng: np.random.Generator) -> Quad:
     return Quad(canvas.sprite(), (-width / 2, 90.0, top - HILL_FOOT_M))
 
 
-def _ground(style: Style, rng: np.random.Generator) -> Quad:
+def _ground(style: Style, rng: np.random.Generator, half_m: float, near_m: float) -> Quad:
     """Pavement, kerb and road (or quay and water) seen as one sheet; z on this canvas is y in the world."""
-    deep, width = GROUND_FAR_M - GROUND_NEAR_M, 2 * HALF_STREET_M + 40
-    canvas, kerb, foot = Canvas(width, deep, GROUND_PX, fine=1), ROAD_EDGE_M - GROUND_NEAR_M, -GROUND_NEAR_M
+    deep, width = GROUND_FAR_M - near_m, 2 * half_m + 40
+    canvas, kerb, foot = Canvas(width, deep, GROUND_PX, fine=1), ROAD_EDGE_M - near_m, -near_m
     paving = style.road_kind if style.road_kind in ("sand", "cobbles") else "slabs"
     canvas.surface([(0, 0), (0, kerb), (width, kerb), (width, 0)], canvas.texture(style.road, style.road_kind, rng))
     canvas.surface([(0, kerb), (0, deep), (width, deep), (width, kerb)], canvas.texture(style.pavement, paving, rng))
@@ -91,10 +94,10 @@ def _ground(style: Style, rng: np.random.Generator) -> Quad:
     return Quad(canvas.sprite(), (-width / 2, GROUND_FAR_M, 0), down=(0, -1, 0))
 
 
-def _row(style: Style, rng: np.random.Generator) -> Iterator[list[Quad]]:
+def _row(style: Style, rng: np.random.Generator, half_m: float) -> Iterator[list[Quad]]:
     """Houses side by side along the whole street; a gap in the middle where a landmark stands back."""
-    x, number, landmark = -HALF_STREET_M, 0, style.landmark
-    while x < HALF_STREET_M:
+    x, number, landmark = -half_m, 0, style.landmark
+    while x < half_m:
         width = round(float(rng.uniform(*style.width_m)), 2)
         if landmark and x + width / 2 > -_LANDMARKS[landmark][2] / 2:
             paint, back, gap = _LANDMARKS[landmark]
@@ -169,10 +172,10 @@ _LANDMARKS: dict[str, tuple[Callable[[Style, np.random.Generator], Sprite], floa
 }
 
 
-def _furniture(style: Style, rng: np.random.Generator) -> Iterator[Quad]:
+def _furniture(style: Style, rng: np.random.Generator, half_m: float) -> Iterator[Quad]:
     """Lamps and trees in a row along the kerb, and the trees' shadows."""
     trees, lamp = [_tree(style, rng) for _ in range(3)] if style.trees else [], _lamp()
-    for index, x in enumerate(np.arange(-HALF_STREET_M + 3, HALF_STREET_M, 8.5)):
+    for index, x in enumerate(np.arange(-half_m + 3, half_m, 8.5)):
         x += float(rng.uniform(-0.6, 0.6))
         if index % 2 and trees:
             tree = trees[int(rng.integers(len(trees)))]

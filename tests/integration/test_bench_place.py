@@ -17,6 +17,7 @@ from benchmarks import place
 from benchmarks.ladder import Placed, Policy, Question, Shelf, at_once, in_turns, policies
 from benchmarks.lookalikes import Known, Size
 from benchmarks.planted import planted
+from benchmarks.sets import SETS, Library
 from tests.conftest import Scene
 from worker.settings import Settings
 
@@ -45,6 +46,38 @@ def test_figures_of_every_policy_are_finite_and_told_in_80_columns(settings: Set
         shown = io.StringIO()
         Console(file=shown, width=200).print(table)
         assert max(map(len, shown.getvalue().splitlines())) <= 80
+
+
+def test_another_library_is_asked_by_the_same_figures(settings: Settings, photo_root: Path) -> None:
+    stretches = tuple(
+        replace(stretch, known=min(stretch.known, 3), asked=2) for stretch in SETS["small"].stretches[-3:]
+    )
+    library = Library(stretches, right_m=25.0, picture=(320, 240))
+
+    result = place.of_set(settings, photo_root / "set", library, timed=2, compared=COMPARED)
+
+    assert list(result["policies"]) == [*(policy.name for policy in COMPARED), "default"]
+    assert result["questions"] == {"seen": 2, "unseen": 4}
+    assert (result["photos"], result["right_m"]) == (3, 25.0)
+    assert result["default_by_kind"]["street"]["questions"] == 6
+    for table in place.tables(json.loads(json.dumps(result, allow_nan=False))):
+        shown = io.StringIO()
+        Console(file=shown, width=200).print(table)
+        assert max(map(len, shown.getvalue().splitlines())) <= 80
+
+
+def test_a_set_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    asked: list[tuple[Library, list[str]]] = []
+
+    def of_set(_: Settings, folder: Path, library: Library, *, timed: int, compared: list[Policy]) -> dict[str, object]:
+        asked.append((library, [policy.name for policy in compared]))
+        return {"policies": {}, "questions": {"seen": 0, "unseen": 0}, "geometry_adds_ms": {}, "default_by_kind": {}}
+
+    monkeypatch.setattr(place, "of_set", of_set)
+    place.main(["--set", "corridor"])
+
+    assert asked == [(SETS["corridor"], ["guide", "today", policies()[-1].name])]
+    assert json.loads(capsys.readouterr().out)["set"] == "corridor"
 
 
 def test_a_policy_answers_by_its_own_settings(settings: Settings, scenes: list[Scene]) -> None:
