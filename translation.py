@@ -46,7 +46,7 @@ SPEAKERS = {
 NAMED_SENTENCES = {
     "_sentence", "_why", "_judge", "_uncounted", "_untrusted", "_why_untrusted", "_lacking", "_named", "why", "message",
     "only", "none_near", "too_deep", "wanted", "remedy", "WANTED", "BY_A_PERSON", "_SAID", "_HUNG_UP",
-    "_NO_HOST", "_SILENT", "_REFUSED", "MEASURES", "again",
+    "_NO_HOST", "_SILENT", "_REFUSED", "MEASURES", "GAINED", "again",
 }  # fmt: skip
 #: What Linux says of files, disks and connections (errno(3)), as glibc words it.
 SYSTEM = (

@@ -27,6 +27,7 @@ from worker.commands import (
     questions,
     refused,
     service,
+    tune,
 )
 from worker.commands.pages import Command, Group, speak, usage_fault
 from worker.commands.terminal import BAD_SETTINGS, FAILED, fail, with_code
@@ -60,6 +61,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     index.rollback,
     index.stats,
     exam.exam,
+    tune.tune,
     keeping.backup,
     keeping.restore,
     parked.parked,

@@ -22,8 +22,10 @@ from worker.settings import Settings
 
 if TYPE_CHECKING:
     from worker.core.ports import Progress
-    from worker.index.folder import GenerationFolder
+    from worker.core.types import Published
+    from worker.index.folder import GenerationFolder, Written
     from worker.library.examining import Examination
+    from worker.library.tuning import Tuning
     from worker.place.exam import Exam
     from worker.storage.store import PostgresStore
 
@@ -205,20 +207,33 @@ def examine_serving(
     from worker.library.examining import Examining, exam_of
     from worker.library.locating import rule_of
 
+    published, model_key, index = _serving(settings, store)
+    examining = Examining(settings, model_key, index.dimension, rule=rule_of(settings), **_stored(settings, store))
+    found = examining.examine(index, note, photos=photos)
+    exam = exam_of(found, settings, model_key, generation=published.number, seq=published.mark.seq)
+    return found, exam
+
+
+def tune_serving(settings: Settings, store: PostgresStore, note: Progress, *, photos: int) -> Tuning:
+    """Ask it by other settings too, and say which would answer better. Raises as examine_serving."""
+    from worker.library.tuning import Tuner
+
+    _, model_key, index = _serving(settings, store)
+    return Tuner(settings, model_key, index.dimension, **_stored(settings, store)).tune(index, note, photos=photos)
+
+
+def _serving(settings: Settings, store: PostgresStore) -> tuple[Published, str, Written]:
+    """The generation that serves, the key of its model, and it as what to ask."""
     newest = store.generations.newest()
     if newest is None:
         raise Permanent(Code.NOT_READY, "no generation is published yet. Run `sightline rebuild`")
     published, model_key = newest
-    index = generation_folder(settings).to_examine(published.number, model_key=model_key)
-    examining = Examining(
-        settings,
-        model_key,
-        index.dimension,
-        rule=rule_of(settings),
-        entries=store.entries,
-        keypoints=store.keypoints if "geometry" in settings.rungs else None,
-        change_log=store.log,
-    )
-    found = examining.examine(index, note, photos=photos)
-    exam = exam_of(found, settings, model_key, generation=published.number, seq=published.mark.seq)
-    return found, exam
+    return published, model_key, generation_folder(settings).to_examine(published.number, model_key=model_key)
+
+
+def _stored(settings: Settings, store: PostgresStore) -> dict[str, Any]:
+    return {
+        "entries": store.entries,
+        "keypoints": store.keypoints if "geometry" in settings.rungs else None,
+        "change_log": store.log,
+    }

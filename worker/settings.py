@@ -187,7 +187,7 @@ class Settings(BaseSettings):
     is added: a tenth of a second of a core. Left out for a large import, they are found by the next rebuild with it."""
     locate_threshold: float = Field(default=contract.DEFAULT_THRESHOLD, ge=-1, le=1)
     """Least similarity of the best witness where none could be compared by keypoints, and of the guide's rule, unless
-    the caller names one; a caller's holds for all evidence."""
+    the caller names one; a caller's holds for all evidence. `sightline tune` tries others."""
     locate_neighbours: int = Field(default=8, ge=1)
     """Most similar trusted photos that are heard as witnesses."""
     locate_similarity_window: float = Field(default=0.1, ge=0)

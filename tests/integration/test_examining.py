@@ -15,11 +15,12 @@ import pytest
 import typer
 from PIL import Image
 
-from producer_client.contract import Answer, Code, ConfidenceKind, Locate, Photo, Provenance
+from producer_client.contract import Answer, Code, ConfidenceKind, Locate, Photo, Policy, Provenance
 from worker.commands import doctor
 from worker.commands.exam import exam
 from worker.commands.index import generations
 from worker.commands.terminal import UNWELL, Misused
+from worker.commands.tune import tune
 from worker.core.index_ports import PublishedGenerations
 from worker.core.keypoints import COMPONENTS, LEVELS, POINT_STEPS, Keypoints
 from worker.core.ports import Encoder
@@ -30,6 +31,7 @@ from worker.index.folder import GenerationFolder
 from worker.library import Library
 from worker.library.examining import LEFT_OUT_M, Examination
 from worker.library.learning import Learning
+from worker.library.tuning import Tuner
 from worker.place.calibration import LEAST_RADIUS_M, Calibration
 from worker.place.exam import Exam, from_json
 from worker.place.gate import Baseline
@@ -562,3 +564,136 @@ def test_what_an_owner_freezes_is_the_baseline(
     assert f"exam passed; its exam is no worse than the baseline of generation {generation}" in said
     assert "1: learnt from 60 photos of 30 places; exam passed; its exam is the first with this model" in said
     assert "exam failed; published all the same" in said
+
+
+#: Where the votes alone answer, and how many of them there are.
+BY_VOTES = {"rungs": ("places",)}
+
+
+@pytest.fixture
+def voting(
+    store: PostgresStore, make_library: Callable[..., Library], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> Library:
+    """Photos of places that look like nothing else, those of one place with a similarity of 0.8, in a generation that
+    serves; commands find them by the environment."""
+    library = make_library(store=store, settings=settings.model_copy(update=BY_VOTES))
+    dimension, rng = library.encoder.dimension, np.random.default_rng(36)
+    new = entries(dimension, places=PLACES, views=3, keypoints=False)
+    looks = unit_rows(rng.normal(size=(PLACES, dimension)))
+    apart = unit_rows(rng.normal(size=(len(new), dimension))) / 2
+    vectors = unit_rows(np.repeat(looks, 3, axis=0) + apart)
+    given = [replace(one, vector=vector) for one, vector in zip(new, vectors, strict=True)]
+    store.entries.put_many(given, library.model_key)
+    library.rebuilding.rebuild()
+    for name, value in (settings.as_env() | {"SIGHTLINE_RUNGS": "places"}).items():
+        monkeypatch.setenv(name, value)
+    return library
+
+
+def test_a_better_threshold_is_proposed_with_what_to_set_and_nothing_is_changed(
+    voting: Library,
+    store: PostgresStore,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("SIGHTLINE_LOCATE_THRESHOLD", "0.9")
+    before = (store.generations.kept(), store.generations.newest())
+
+    tune(as_json=True)
+    said = json.loads(capsys.readouterr().out)
+    tune()
+    table = capsys.readouterr().out
+
+    assert (said["proposed"], said["better"], said["worse"]) == (True, ["accuracy"], [])
+    assert said["environment"] == {"SIGHTLINE_LOCATE_THRESHOLD": "0.75"}
+    assert (said["photos"], said["places"]) == (PLACES * 3, {"first": PLACES // 2, "second": PLACES // 2})
+    by = {(one["threshold"], one["policy"]): one for one in said["candidates"]
+          if one["neighbours"] == 8 and one["rungs"] == ["places"]}  # fmt: skip
+    assert by[0.9, None]["second"]["answered"] == 0
+    assert by[0.75, None]["second"] == {"seen": 45, "answered": 45, "right": 45, "unseen": 45, "false": 0}
+    assert said["differences"]["accuracy"]["least"] > 0.9
+    assert "SIGHTLINE_LOCATE_THRESHOLD=0.75" in table
+    assert max(map(len, table.splitlines())) <= 80
+    assert (store.generations.kept(), store.generations.newest()) == before
+
+    monkeypatch.setenv("SIGHTLINE_LANG", "ru")
+    tune()
+    assert "предлагается" in capsys.readouterr().out
+
+    # What it says of the present settings is what the exam says, and what a caller gets.
+    monkeypatch.setenv("SIGHTLINE_LOCATE_THRESHOLD", said["environment"]["SIGHTLINE_LOCATE_THRESHOLD"])
+    tune(as_json=True)
+    again = json.loads(capsys.readouterr().out)
+    assert (again["proposed"], again["environment"], again["best"]) == (False, {}, again["present"])
+    assert again["why"].startswith("nothing that was tried has more right answers")
+
+
+def test_the_present_settings_are_told_as_the_exam_tells_them(
+    known: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    exam(as_json=True)
+    held = json.loads(capsys.readouterr().out)
+    tune(as_json=True)
+    said = json.loads(capsys.readouterr().out)
+    tune()
+    table = " ".join(capsys.readouterr().out.split())
+
+    [present] = [one for one in said["candidates"] if {**one, **said["present"]} == one]
+    counted = {name: present["first"][name] + present["second"][name] for name in present["first"]}
+    questions = [from_json(one) for one in held["questions"]]
+    assert counted == {
+        "seen": len(known),
+        "answered": sum(one.located for one in questions if one.seen),
+        "right": sum(one.located and one.right(50.0) for one in questions),
+        "unseen": len(known),
+        "false": sum(one.located for one in questions if not one.seen),
+    }
+    assert said["idle"] == ["threshold", "neighbours"]
+    assert (said["proposed"], said["present"]["rungs"]) == (False, ["places", "geometry", "conflicts", "calibration"])
+    assert "keep what you have" in table
+    assert "neither threshold nor k changes any answer" in table
+
+
+def test_too_few_places_to_tune_by_are_told(known: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as ended:
+        tune(photos=8)
+
+    assert ended.value.exit_code == UNWELL
+    said = " ".join(capsys.readouterr().out.split())
+    assert "places were asked about, and 20 are needed to choose by one half of them and prove it by the other" in said
+    assert f"You have {len(known)} photos with coordinates to trust: `--photos {len(known)}` asks" in said
+
+
+def test_each_setting_that_is_tried_answers_as_the_service_does_by_it(
+    voting: Library, make_library: Callable[..., Library], store: PostgresStore, settings: Settings
+) -> None:
+    tried = Tuner(
+        settings.model_copy(update=BY_VOTES),
+        voting.model_key,
+        voting.encoder.dimension,
+        entries=store.entries,
+        keypoints=None,
+        change_log=store.log,
+    )
+    live = voting.questions._live
+    live.settle()
+    chosen, _, _ = tried._examining.chosen(9)
+    found, _ = tried._examining.ask(live, lambda *_: None, chosen, tried._answers)
+
+    for candidate in tried._candidates:
+        if candidate.calibrated:
+            continue
+        changes = {
+            "locate_threshold": candidate.threshold,
+            "locate_neighbours": candidate.neighbours,
+            "rungs": tuple(candidate.rungs),
+        }
+        library = make_library(store=store, settings=settings.model_copy(update=changes))
+        for seen, _ in found:
+            one = seen[candidate].best
+            policy = Policy.GUIDE if candidate.guide else None
+            request = Locate(photo=Photo(photo_id=one.photo_id), policy=policy)
+            answer = library.questions.locate(request).answer
+            point = None if answer.point is None else (answer.point.lat, answer.point.lon)
+            assert (one.located, one.point if one.located else None) == (answer.located, point), candidate

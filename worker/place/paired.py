@@ -104,6 +104,18 @@ def clearly_worse(differences: Mapping[str, Difference]) -> list[str]:
     return found
 
 
+def clearly_better(differences: Mapping[str, Difference]) -> list[str]:
+    """Names of what got better beyond chance and by enough to matter; that more is answered alone is no gain."""
+    found = []
+    for name in ("accuracy", "precision", "false_answers"):
+        one = differences[name]
+        if one.value is None or one.least is None or one.most is None:
+            continue
+        gain, surely = (-one.value, -one.most) if name == "false_answers" else (one.value, one.least)
+        found += [name] if surely > 0 and gain >= MATTERS else []
+    return found
+
+
 #: Of each measure, the columns of `_by_place`: share after, as (hits, of), less share before.
 _COLUMNS = ("seen", "unseen", "right_before", "right_after", "given_before", "given_after", "answered_before",
             "answered_after", "false_before", "false_after", "flipped")  # fmt: skip

@@ -10,7 +10,16 @@ from worker.place.exam import Exam, Figure, Figures, Group
 from worker.place.measures import DENSITIES, FIGURES
 from worker.place.paired import Difference, clearly_worse
 from worker.report.elements import Child, element
-from worker.report.wording import figure_meaning, figure_name, figure_value, number, percent, reason_said, region_said
+from worker.report.wording import (
+    figure_meaning,
+    figure_name,
+    figure_value,
+    number,
+    percent,
+    points,
+    reason_said,
+    region_said,
+)
 from worker.words import say
 
 #: Groups of one kind that are shown; the rest is counted.
@@ -124,10 +133,10 @@ def differences(found: Mapping[str, Difference]) -> Element:
     rows = [
         (
             say(COMPARED[name]),
-            say(difference.why) if difference.value is None else _points(difference.value),
+            say(difference.why) if difference.value is None else points(difference.value),
             "\N{EM DASH}"
             if difference.least is None or difference.most is None
-            else say("{least} to {most}", least=_points(difference.least), most=_points(difference.most)),
+            else say("{least} to {most}", least=points(difference.least), most=points(difference.most)),
             element("strong", say("clearly worse")) if name in worse else "",
         )
         for name in COMPARED
@@ -135,11 +144,6 @@ def differences(found: Mapping[str, Difference]) -> Element:
     ]
     heads = [say("what is compared"), say("percentage points"), say("with 95 % certainty"), ""]
     return table(say("Beside the frozen baseline"), heads, rows)
-
-
-def _points(share: float) -> str:
-    sign = "+" if share > 0 else "\N{MINUS SIGN}" if share < 0 else ""
-    return sign + number(abs(share) * 100, 1)
 
 
 def settings(exam: Exam) -> Element:

@@ -100,6 +100,12 @@ def percent(share: float) -> str:
     return f"{number(share * 100, digits)}{NBSP}%"
 
 
+def points(share: float) -> str:
+    """A difference of shares, in percentage points."""
+    sign = "+" if share > 0 else "\N{MINUS SIGN}" if share < 0 else ""
+    return sign + number(abs(share) * 100, 1)
+
+
 def metres(value: float) -> str:
     """Three digits at the most, and kilometres from 1,000 m on."""
     if value >= 999.5:
