@@ -82,7 +82,12 @@ def flag(name: str, value: object) -> bool:
     """True or false: a boolean of any library, or 0 and 1."""
     if isinstance(value, bool):
         return value
-    if (_is_number(value) or _dtype(value) == "bool") and not getattr(value, "ndim", 0) and value in (0, 1):
+    given = (_is_number(value) or _dtype(value) == "bool") and not getattr(value, "ndim", 0)
+    try:
+        given = given and value in (0, 1)
+    except Exception:  # others' code: a type of numbers, which raises what it likes; the value is refused  # noqa: BLE001
+        given = False
+    if given:
         return bool(value)
     _refuse(f"{name} must be true or false, not {shown(value)}")
 
