@@ -4,6 +4,7 @@ else."""
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,10 +36,12 @@ from producer_client.contract import (
 from tests.conftest import Scene
 from tests.integration.test_examining import drawn
 from tests.integration.test_library import new, stored
+from worker.core.keypoints import Keypoints
 from worker.core.shot import Shot
 from worker.core.types import NewEntry
 from worker.core.vectors import unit_rows
-from worker.library import Library, suspecting
+from worker.library import Library, comparing, suspecting
+from worker.place.geometry import Seen, seen_in_both
 from worker.settings import Settings
 from worker.storage.store import PostgresStore
 
@@ -453,6 +456,27 @@ def test_a_photo_whose_neighbours_lie_elsewhere_is_found_at_a_rebuild_and_they_a
     library.conflicts.confirm_many([wrong])
     assert library.rebuilding.rebuild().suspended == 0
     assert trusted_ids(library) == set(street.values())
+
+
+@pytest.mark.usefixtures("street")
+def test_what_looks_like_a_photo_is_compared_several_at_a_time(
+    make_library: Callable[..., Library], store: PostgresStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: set[int] = set()
+    several = threading.Event()
+
+    def compared(query: Keypoints, other: Keypoints) -> Seen:
+        begun.add(threading.get_ident())
+        if len(begun) > 1:
+            several.set()
+        assert several.wait(10)
+        return seen_in_both(query, other)
+
+    monkeypatch.setattr(comparing, "seen_in_both", compared)
+
+    found = make_library(store=store, settings=settings.model_copy(update={"model_threads": 2})).suspecting.look(silent)
+
+    assert (found, len(begun)) == (1, 2)
 
 
 def test_what_contradicted_a_photo_and_is_gone_is_withdrawn(

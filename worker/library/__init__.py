@@ -171,3 +171,4 @@ class Library:
         """End the threads when what they have taken is done."""
         self.embedding.close()
         self.questions.close()
+        self.suspecting.close()

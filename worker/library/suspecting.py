@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -82,6 +83,8 @@ class Suspecting:
         self._log = change_log
         self._published = published
         self._live = live
+        #: Of one photo, several others are compared at a time.
+        self._comparing = ThreadPoolExecutor(settings.threads, thread_name_prefix="suspect")
         self._read = Read(entries, encoder.model_key)
         self._finding = Finding(settings, encoder.model_key, entries=self._read, index=live)
 
@@ -93,6 +96,9 @@ class Suspecting:
         suspended = self._of_one_content() + self._of_one_point() + self._by_looks(note, budget_s)
         log.info("conflicts looked for", extra={"suspended": suspended, "took_ms": ms_since(started)})
         return suspended
+
+    def close(self) -> None:
+        self._comparing.shutdown()
 
     # ---------------------------------------------------------------------------------------- below
 
@@ -252,7 +258,7 @@ class Suspecting:
 
     def _compared(self, claim: Claim, hits: list[Hit]) -> list[Sighting]:
         mine = self._keypoints.known([claim.content_sha256]).get(claim.content_sha256)
-        seen = Comparing(self._keypoints, known_keypoints(mine))(hits, len(hits))
+        seen = Comparing(self._keypoints, known_keypoints(mine), mapped=self._comparing.map)(hits, len(hits))
         sightings = []
         for hit in hits:
             said = _claim(hit)
