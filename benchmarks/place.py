@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import lookalikes, sets
+from benchmarks.again import Again
 from benchmarks.heldout import of_photos
 from benchmarks.ladder import Placed, Policy, Question, Reply, Shelf, at_once, in_turns, policies, settings_of
 from benchmarks.lookalikes import ONE_WRONG_OF, Drawn, Known, Size, with_wrong_ones
@@ -107,12 +108,13 @@ def of_drawn(settings: Settings, folder: Path, size: Size, *, timed: int, compar
     with step("draw"):
         drawn = lookalikes.draw(folder, size, processes=cores())
     known, questions = with_wrong_ones(drawn.known, PLANTINGS[0]), asked_of(drawn)
+    again = Again()
     with closing(Shelf(settings)) as shelf:
         with step(f"{len(known)} photos into the library"):
             shelf.add(Placed(photo.path, photo.lat, photo.lon) for photo in known)
-        with step(f"wrong positions, planted {len(PLANTINGS)} times"):
+        with step(f"wrong positions, planted {len(PLANTINGS)} times"), again.kept():
             found = planted(shelf, drawn.known, PLANTINGS)
-        result = _asked(shelf, questions, timed, known, compared, RIGHT_M)
+        result = _asked(shelf, questions, timed, known, compared, RIGHT_M, again)
     with step("match keypoints, ours and OpenCV's way"):
         return result | found | matching(_some_of_each(known))
 
@@ -128,7 +130,7 @@ def of_set(
     with closing(Shelf(settings)) as shelf:
         with step(f"{len(known)} photos into the library"):
             shelf.add(Placed(photo.path, photo.lat, photo.lon) for photo in known)
-        return _asked(shelf, asked_of(drawn), timed, known, compared, library.right_m)
+        return _asked(shelf, asked_of(drawn), timed, known, compared, library.right_m, Again())
 
 
 def asked_of(drawn: Drawn) -> list[Question]:
@@ -160,6 +162,7 @@ def _asked(
     known: Sequence[Known],
     compared: Sequence[Policy],
     right_m: float,
+    again: Again,
 ) -> dict[str, Any]:
     """Figures of each policy, those of the last by what is asked, and what keypoints add to a locate, by the pairs that
     it may compare."""
@@ -170,7 +173,7 @@ def _asked(
     by_kind: dict[str, Any] = {}
     for learnt, some in groupby(compared, key=lambda policy: policy.learnt):
         named = list(some)
-        with step(f"learn from {len(known)} photos, for {', '.join(policy.name for policy in named)}"):
+        with step(f"learn from {len(known)} photos, for {', '.join(policy.name for policy in named)}"), again.kept():
             generation = shelf.rebuild(**learnt)
         asking = [*named, *([WITHOUT, FEW_PAIRS] if not named[-1].changes else [])]
         with (
@@ -178,7 +181,8 @@ def _asked(
             shelf.asked_by(asking, generation, known[0].path) as runtimes,
         ):
             by_turns = in_turns(runtimes, asking, alone)
-            rest = at_once(runtimes, named, others)
+            with again.kept():
+                rest = at_once(runtimes, named, others)
         figures |= {
             policy.name: figures_of(
                 [*by_turns[policy.name], *rest[policy.name]], by_turns[policy.name], policy, right_m

@@ -6,19 +6,26 @@ import io
 import json
 import math
 import shutil
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 from rich.console import Console
 
-from benchmarks import place
+from benchmarks import again, place
+from benchmarks.again import Again
 from benchmarks.ladder import Placed, Policy, Question, Shelf, at_once, in_turns, policies
 from benchmarks.lookalikes import Known, Size
 from benchmarks.planted import planted
 from benchmarks.sets import SETS, Library
 from tests.conftest import Scene
+from worker.encoder import keypoints as finding
+from worker.library import comparing
+from worker.place import geometry
 from worker.settings import Settings
 
 #: The first and the last of each generation.
@@ -117,6 +124,38 @@ def test_what_is_planted_is_counted_in_libraries_of_their_own(
     assert 0 <= found["planted_found"] <= 1
     # Two of the ten good photos of each planting, or one where the other was planted itself; and who else is doubted.
     assert 0.1 <= found["good_suspended"] <= 1
+
+
+def test_what_is_found_again_is_what_was_found_before_and_costs_nothing(
+    scenes: list[Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = [Image.open(scene.path).convert("RGB") for scene in scenes[:3]]
+    one, other, third = (finding.keypoints(picture) for picture in pictures)
+    seen = {(a, b): geometry.seen_in_both(a, b).here.tolist() for a, b in ((one, other), (other, one), (one, third))}
+    worked: list[str] = []
+    for room, name in ((finding, "keypoints"), (again, "seen_in_both")):
+        monkeypatch.setattr(room, name, _noted(worked, name, getattr(room, name)))
+
+    known = Again()
+    for _ in range(2):
+        with known.kept():
+            assert [finding.keypoints(picture).to_bytes() for picture in pictures[:2]] == [
+                one.to_bytes(),
+                other.to_bytes(),
+            ]
+            for (a, b), here in seen.items():
+                assert comparing.seen_in_both(a, b).here.tolist() == here  # type: ignore[attr-defined]
+
+    assert worked == ["keypoints"] * 2 + ["seen_in_both"] * 3
+    assert comparing.seen_in_both is geometry.seen_in_both  # type: ignore[attr-defined]
+
+
+def _noted(worked: list[str], name: str, find: Callable[..., Any]) -> Callable[..., Any]:
+    def found(*values: Any) -> Any:
+        worked.append(name)
+        return find(*values)
+
+    return found
 
 
 #: More witnesses than there are photos.

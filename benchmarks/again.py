@@ -1,0 +1,55 @@
+"""What comes out the same each time, kept: a picture's keypoints, and what two pictures have in common. For what other
+policies or libraries ask again, where no time is taken.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from PIL import Image
+
+from worker.core.keypoints import Keypoints
+from worker.encoder import keypoints as finding
+from worker.library import comparing
+from worker.place.geometry import seen_in_both
+
+
+class Again:
+    """Shared by threads: two may find the same at the same time."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[Any, ...], Any] = {}
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Within it, nothing of these is found twice."""
+        with (
+            patch.object(finding, "keypoints", self._once(finding.keypoints, _of_picture)),
+            patch.object(comparing, "seen_in_both", self._once(seen_in_both, _of_two)),
+        ):
+            yield
+
+    def _once(self, find: Callable[..., Any], key_of: Callable[..., tuple[Any, ...]]) -> Callable[..., Any]:
+        def found(*values: Any) -> Any:
+            key = key_of(*values)
+            if key not in self._found:
+                self._found[key] = find(*values)
+            return self._found[key]
+
+        return found
+
+
+def _of_picture(image: Image.Image) -> tuple[Any, ...]:
+    return image.mode, image.size, _digest(image.tobytes())
+
+
+def _of_two(query: Keypoints, other: Keypoints) -> tuple[Any, ...]:
+    return tuple(part for one in (query, other) for part in (one.frame, _digest(one.points), _digest(one.descriptions)))
+
+
+def _digest(content: Any) -> bytes:
+    return hashlib.sha1(content, usedforsecurity=False).digest()
