@@ -148,6 +148,9 @@ def test_of_equal_ones_the_present_settings_stay_and_then_what_changes_least() -
     better = tune(now=some(0.1), third=some(0.9), other=some(0.9))
 
     assert (same.best, same.proposed) == (NOW, False)
+    last = max(half_of())
+    one_wrong = tune(now=lambda place: (True, place != last, False), other=lambda place: (place != last, True, False))
+    assert one_wrong.best == NOW, "as many right answers, and one wrong one more"
     assert same.why == "nothing that was tried has more right answers with no more than 5.0% false or wrong"
     assert better.best == OTHER
 
@@ -181,6 +184,19 @@ def test_as_many_places_as_it_takes_decide() -> None:
     )
 
     assert (found.decided, found.proposed) == (True, True)
+
+
+def test_a_gain_that_is_sure_and_too_small_to_matter_is_not_proposed() -> None:
+    places = range(2_000)
+    answers = {NOW: asked(lambda place: (place % 125 > 0, True, False), places), OTHER: asked(always(True), places)}
+
+    found = tuned(answers, right_m=RIGHT_M, most_wrong=0.05)
+
+    gain = found.differences["accuracy"]
+    assert gain.value is not None
+    assert gain.least is not None
+    assert 0 < gain.least < gain.value < 0.01
+    assert (found.best, found.proposed) == (OTHER, False)
 
 
 def test_settings_that_change_no_answer_are_named() -> None:
@@ -236,3 +252,4 @@ def test_a_photo_that_is_answered_wrongly_is_both_answered_and_wrong() -> None:
     assert (counts.given, counts.wrong) == (11, 2)
     assert not counts.keeps_to(0.05)
     assert counts.keeps_to(0.2)
+    assert not Counts(seen=400, answered=400, right=400, unseen=20, false=20).keeps_to(0.05), "all of the unseen"

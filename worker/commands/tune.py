@@ -110,11 +110,13 @@ def _share(count: int, of: int) -> str:
 
 
 def _named(candidate: Candidate) -> str:
+    """By what is tried; the other rungs are the same for all."""
     from worker.library.tuning import ordered
+    from worker.place.tuning import TRIED
 
     if candidate.guide:
         return say("the guide's rule")
-    return ", ".join(ordered(candidate.rungs)) or say("votes alone")
+    return ", ".join(ordered(candidate.rungs & TRIED)) if candidate.weighs else say("votes alone")
 
 
 def _lines(tuning: Tuning, settings: Settings) -> Iterator[str]:

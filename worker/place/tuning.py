@@ -31,6 +31,7 @@ STEPS: tuple[frozenset[str], ...] = (
     frozenset({"places", "geometry"}),
     frozenset({"places", "geometry", "calibration"}),
 )
+TRIED: frozenset[str] = frozenset().union(*STEPS)
 #: Of the parting in two: always the same, so that who asks twice is told the same.
 SEED = 36
 #: What can be gained, in a sentence.
@@ -147,7 +148,7 @@ def candidates(present: Candidate) -> list[Candidate]:
     """
     thresholds = [(threshold, present.neighbours) for threshold in (present.threshold, *THRESHOLDS)]
     numbers = [(present.threshold, max(1, round(times * present.neighbours))) for times in NEIGHBOURS]
-    kept = present.rungs.difference(*STEPS)
+    kept = present.rungs - TRIED
     steps = [step | kept for step in STEPS if "geometry" in present.rungs or "geometry" not in step]
     found = [Candidate(*both, rungs) for rungs in steps for both in (*thresholds, *numbers)]
     guided = [Candidate(*both, present.rungs, guide=True) for both in thresholds]
