@@ -110,6 +110,18 @@ def test_neighbours_beyond_a_place_are_contrary_to_it_although_they_agree_as_wit
     assert rival(weighed) == 3
 
 
+def test_what_stands_beside_the_best_picture_is_no_other_place_where_photos_stand_all_along() -> None:
+    """The circle that shows the most lies around 3, between 1 and what looks a little like it on the other side."""
+    hits = [hit(1, 0.95), hit(2, 0.94, north_m=-2), hit(3, 0.93, north_m=49), hit(4, 0.92, north_m=98)]
+
+    weighed = ask(hits, Compared({1: shows(100), 2: shows(95), 3: shows(20), 4: shows(20, first=200)}))
+
+    assert ids(weighed) == [1, 2, 3]
+    assert rival(weighed) == 4
+    assert weighed.strength is not None
+    assert weighed.strength.verified
+
+
 def test_the_point_is_pulled_by_inliers_and_chance_pulls_nothing() -> None:
     hits = [hit(1, 0.95), hit(2, 0.94, north_m=20), hit(3, 0.93, north_m=40)]
 

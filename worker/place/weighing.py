@@ -150,6 +150,10 @@ def _weighed(
     here = strongest(
         max(around, key=(lambda place: (max(map(inliers, place)) > CHANCE, len(shown(place)))) if speaks else voted)
     )
+    if speaks:
+        # Where photos stand all along, a circle may hold what shows the most at its rim: what stands beside that and
+        # shows the same would be another place.
+        here = strongest([among[at] for at in places.within(here[0].best.point, points, near_m)])
     elsewhere = strongest([picture for picture in among if picture not in here])
     rivals = [[elsewhere[at] for at in place] for place in places.parted([p.best.point for p in elsewhere], near_m)]
     mine = shown(here)
