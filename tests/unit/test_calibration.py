@@ -24,6 +24,7 @@ from worker.place.calibration import (
     Case,
     calibrated,
     learnt,
+    proven,
 )
 from worker.place.promised import DOUBT, TooFew, quantile
 from worker.place.strength import NAMES, Strength
@@ -253,6 +254,32 @@ def test_photos_that_are_hardly_found_again_are_too_few_to_learn_from() -> None:
     assert isinstance(few, TooFew)
     assert "0 trusted photos were found again" in few.message
     assert few.missing == 20
+
+
+@pytest.mark.parametrize(
+    ("places", "photos", "right", "known_of"), [(8, 3, 4, True), (8, 3, 16, False), (4, 6, 4, False)]
+)
+def test_verified_evidence_that_led_astray_more_often_than_not_is_no_answer_although_few_are_right(
+    places: int, photos: int, right: int, known_of: bool
+) -> None:
+    """Floors of one building: each photo's best pictures hang on another floor, for all but a few."""
+    verified = strength(contrast=9.0, ratio=1.0, inliers=90)
+    asked = [(place, at * places + place) for at in range(photos) for place in range(places)]
+    known = [Case(verified, 5.0 if n < right else 900.0, 5.0, place, seen=True) for place, n in asked]
+    known += [Case(None, math.inf, 0.0, place, seen=False) for place, _ in asked]
+
+    found, judged = learnt(known, false_answers=PROMISED)
+
+    if not known_of:
+        assert isinstance(found, TooFew)
+        return
+    assert isinstance(found, Calibration)
+    assert isinstance(proven(found), TooFew)
+    assert not found.answers(verified)
+    assert found.probability(verified) == pytest.approx((4 + 1) / (24 + 2))
+    assert len(judged) == len(known)
+    assert not any(one.answered for one in judged)
+    assert Calibration.from_json(found.to_json()) == found
 
 
 def test_answers_that_are_right_but_too_few_to_show_it_are_no_promise() -> None:

@@ -161,7 +161,7 @@ def learnt(cases: Sequence[Case], *, false_answers: float) -> tuple[Calibration 
     few = too_few_places(places, false_answers)
     few_right = _too_few_right(int(right.sum()))
     if few_right is not None:
-        return few or few_right, []
+        return _only_a_veto(cases, few or few_right, false_answers)
     if few is not None and places < LEAST_PLACES:
         return few, []
     groups = _groups(cases)
@@ -232,6 +232,32 @@ def is_answerable(strength: Strength | None) -> bool:
 def _features(case: Case) -> list[float]:
     assert case.strength is not None
     return case.strength.features()
+
+
+def _only_a_veto(cases: Sequence[Case], few: TooFew, false_answers: float) -> tuple[Calibration | TooFew, list[Judged]]:
+    """Too few are right to learn odds from. Where verified evidence led astray more often than not, that is known of it
+    all the same, and it is no answer. Of places with one photo nothing is known so: left out it cannot be right."""
+    asked = Counter(case.place for case in cases if case.seen)
+    counted = [case for case in cases if asked[case.place] > 1 and case.strength is not None and case.strength.verified]
+    right = np.array([case.right for case in counted], dtype=np.bool_)
+    if sum(photos > 1 for photos in asked.values()) < LEAST_PLACES or right.sum() >= len(right) / 2:
+        return few, []
+    share = _share(right)
+    calibration = Calibration(
+        names=NAMES,
+        weights=(0.0,) * len(NAMES),
+        bias=math.log(share / (1 - share)),
+        surest=1 - 1 / (len(cases) + 2),
+        least=LEAST_PROBABILITY,
+        radius_factor=1.0,
+        covered=COVERED,
+        near=_near(cases, np.array([case.right for case in cases], dtype=np.bool_)),
+        false_answers=false_answers,
+        cases=len(cases),
+        places=len(asked),
+        unproven=few,
+    )
+    return calibration, [_judged(case, share, calibration) for case in cases]
 
 
 def _too_few_right(rights: int) -> TooFew | None:
