@@ -182,6 +182,30 @@ def test_of_one_place_a_few_are_compared_and_no_more_than_the_budget_in_all() ->
     assert len({asked // 10 for asked in compare.asked}) >= RULE.pairs // OF_ONE_PLACE
 
 
+def test_what_is_left_of_the_budget_goes_to_more_pictures_of_the_places() -> None:
+    hits = [
+        hit(10 * place + n, 0.95 - 0.001 * (5 * place + n), north_m=FAR * place) for place in (0, 1) for n in range(5)
+    ]
+    compare = Compared({}, shows(20))
+
+    ask(hits, compare)
+
+    assert compare.asked == [0, 1, 2, 10, 11, 12, 3, 4, 13, 14]
+
+
+def test_many_pictures_of_a_place_show_no_more_by_their_number() -> None:
+    """Ten doors that look alike, each of which shows what another one does not."""
+    doors = {n: shows(20, first=200 + 20 * n) for n in range(2, 12)}
+
+    weighed = ask(
+        [hit(1, 0.95), *(hit(n, 0.94 - n / 1_000, north_m=FAR) for n in doors)], Compared({1: shows(90), **doors})
+    )
+
+    assert ids(weighed) == [1]
+    assert weighed.strength is not None
+    assert weighed.strength.contrast == pytest.approx((90 - 20 * OF_ONE_PLACE) / math.sqrt(90 + 20 * OF_ONE_PLACE))
+
+
 def test_nothing_is_compared_that_cannot_change_the_answer() -> None:
     torn = {1: look(0), 2: look(0)}
     for hits, options in (

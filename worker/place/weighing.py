@@ -116,6 +116,8 @@ def _compared(candidates: Sequence[Picture], rule: Rule, compare: Compare) -> tu
     others have their turn."""
     groups = places.parted([picture.best.point for picture in candidates], _place_m(rule))
     turns = sorted(at for group in groups for at in group[:OF_ONE_PLACE])
+    # What the budget has left after all places goes to more pictures of them: of a long hall all are a few places.
+    turns += sorted(at for group in groups for at in group[OF_ONE_PLACE:])
     found = compare([candidates[at].best.hit for at in turns], rule.pairs)
     seen = {photo_id: one for photo_id, one in found.items() if one is not None}
     return seen, len(found) - len(seen)
@@ -134,8 +136,9 @@ def _weighed(
         return 0 if found is None else found.inliers
 
     def shown(of: Sequence[Picture]) -> set[int]:
-        """The photo's keypoints that any of these show too."""
-        found = (seen.get(picture.best.hit.photo_id) for picture in of)
+        """The photo's keypoints that any of these show too, by as many pictures of every place: the more are heard, the
+        more keypoints they show by chance."""
+        found = (seen.get(picture.best.hit.photo_id) for picture in strongest(of)[:OF_ONE_PLACE])
         return {at for one in found if one is not None for at in one.here.tolist()}
 
     def voted(of: Sequence[Picture]) -> float:
