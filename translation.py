@@ -44,7 +44,8 @@ SPEAKERS = {
 }  # fmt: skip
 #: Functions and variables whose texts are such sentences, or parts of them.
 NAMED_SENTENCES = {
-    "_sentence", "_why", "_judge", "_uncounted", "_untrusted", "_why_untrusted", "_lacking", "_named", "why", "message",
+    "_sentence", "_why", "_judge", "_uncounted", "_untrusted", "_why_untrusted", "_lacking", "_beside", "_named", "why",
+    "message",
     "only", "none_near", "too_deep", "wanted", "remedy", "WANTED", "BY_A_PERSON", "_SAID", "_HUNG_UP",
     "_NO_HOST", "_SILENT", "_REFUSED", "MEASURES", "GAINED", "again",
 }  # fmt: skip

@@ -124,6 +124,7 @@ def examine(settings: Settings, store: PostgresStore, key: str, dimension: int, 
         rule=rule_of(settings),
         entries=store.entries,
         keypoints=store.keypoints,
+        vectors=store.vectors,
         change_log=store.log,
     )
     with closing(FaissLiveIndex(store.log, generation_folder(settings), model_key=key, dimension=dimension)) as index:

@@ -235,5 +235,6 @@ def _stored(settings: Settings, store: PostgresStore) -> dict[str, Any]:
     return {
         "entries": store.entries,
         "keypoints": store.keypoints if "geometry" in settings.rungs else None,
+        "vectors": store.vectors if "time" in settings.rungs else None,
         "change_log": store.log,
     }

@@ -36,7 +36,7 @@ Schemes = Annotated[tuple[Literal["http", "https", "s3", "gs", "file"], ...], No
 Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(listed.parts)]
 ProvenanceOf = Annotated[dict[str, Provenance], NoDecode, BeforeValidator(listed.pairs)]
 ColumnOf = Annotated[dict[str, str], NoDecode, BeforeValidator(listed.pairs)]
-Rung = Literal["places", "geometry", "conflicts", "calibration"]
+Rung = Literal["places", "geometry", "conflicts", "calibration", "time"]
 Rungs = Annotated[tuple[Rung, ...], NoDecode, BeforeValidator(listed.parts)]
 FolderOf = Annotated[dict[str, str], NoDecode, BeforeValidator(prefixes.read)]
 
@@ -183,8 +183,9 @@ class Settings(BaseSettings):
     """Seconds that a search waits for the write it was told to see, before it answers `stale`."""
     rungs: Rungs = ("places", "geometry", "conflicts", "calibration")
     """What an answer stands on beside similarity: each of `places`, `geometry`, `conflicts` and `calibration` can be
-    left out. For `geometry` keypoints of every picture are kept in Postgres, 126 kB at the most, and found as it
-    is added: a tenth of a second of a core. Left out for a large import, they are found by the next rebuild with it."""
+    left out, and `time` added (what the photo's camera took minutes before and after). For `geometry` keypoints of
+    every picture are kept in Postgres, 126 kB at the most, and found as it is added: a tenth of a second of a core.
+    Left out for a large import, they are found by the next rebuild with it."""
     locate_threshold: float = Field(default=contract.DEFAULT_THRESHOLD, ge=-1, le=1)
     """Least similarity of the best witness where none could be compared by keypoints, and of the guide's rule, unless
     the caller names one; a caller's holds for all evidence. `sightline tune` tries others."""

@@ -179,10 +179,12 @@ class Hit(Reply, frozen=True):
     position_issue: PositionIssue | None = None  #: why its position is no evidence, whatever its provenance was
     position_from: PositionFrom | None = None  #: who has said its position; None of one that an earlier release stored
     inliers: int | None = None  #: points that it has in common with the photo asked about; None where not compared
+    #: Seconds after the photo asked about, negative before it, by the same camera or one of its model; else None.
+    apart_s: float | None = None
 
     def to_wire(self) -> dict[str, Any]:
         """Without what says nothing of the later fields: clients of the release before them take no field more."""
-        return _without_nothing(super().to_wire(), "position_from", "inliers")
+        return _without_nothing(super().to_wire(), "position_from", "inliers", "apart_s")
 
 
 class SearchReply(Reply, frozen=True):

@@ -1082,3 +1082,11 @@ def test_task_names_and_queues_are_a_public_contract() -> None:
         )
     }
     assert {queue.value for queue in contract.Queue} == {"interactive", "bulk", "index"}
+
+
+def test_seconds_apart_are_in_no_reply_that_has_none() -> None:
+    """Clients of the release before take no field more."""
+    hit = Hit(1, 0.9, "a.jpg", 1.0, 2.0, Provenance.SURVEYED)
+
+    assert "apart_s" not in hit.to_wire()
+    assert msgspec.structs.replace(hit, apart_s=-2.5).to_wire()["apart_s"] == -2.5

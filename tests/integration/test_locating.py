@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 from collections.abc import Callable, Sequence
@@ -11,9 +12,23 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 from PIL import Image, ImageDraw, ImageFont
+from PIL.ExifTags import IFD, Base
 
-from producer_client.contract import Answer, Locate, NewPhoto, Photo, Policy, Provenance, Reason, Stored
+from producer_client.contract import (
+    Answer,
+    Doubt,
+    Locate,
+    Near,
+    NewPhoto,
+    Photo,
+    Policy,
+    Provenance,
+    Reason,
+    RejectItem,
+    Stored,
+)
 from tests.conftest import Scene
+from worker.core.conflict import Contradiction
 from worker.core.geo import distance_m
 from worker.core.keypoints import Keypoints
 from worker.core.types import Decoded
@@ -22,6 +37,8 @@ from worker.library.locating import FORMER_REASONS
 from worker.place.judging import UNCALIBRATED_RADIUS_M
 from worker.place.strength import LEAST_INLIERS
 from worker.settings import Settings
+from worker.storage.store import PostgresStore
+from worker.storage.vectors import Vectors
 
 FAR_DEG = 0.5
 
@@ -230,19 +247,172 @@ def test_clients_of_the_release_before_are_answered_in_its_words(
     with_settings: Callable[..., Library], scenes: list[Scene], photo_root: Path
 ) -> None:
     query, here, _ = places(scenes)
-    library = with_settings(key_prefix="")
+    library = with_settings(key_prefix="", **TIMED)
     blank = photo_root / "grey.jpg"
     Image.new("RGB", (640, 480), (120, 121, 119)).save(blank)
-    add(library, [new(scene) for scene in here])
+    add(library, [new(scene) for scene in here[1:]])
+    add(library, [new(taken(here[0], photo_root, 20))])
 
-    located, nothing = ask(library, query.path), ask(library, blank)
+    located, nothing = ask(library, taken(query, photo_root, 50).path), ask(library, blank)
 
     for wire in (located.to_wire(), nothing.to_wire()):
         assert not {"contrary", "within", "timings_ms"} & wire.keys()
-        assert not any("inliers" in hit for hit in wire["evidence"])
+        assert not any({"inliers", "apart_s"} & hit.keys() for hit in wire["evidence"])
     assert located.located
     assert nothing.reason is Reason.NOTHING_SIMILAR
     assert (
         set(FORMER_REASONS.values()) | {Reason.EMPTY_INDEX, Reason.NO_TRUSTED_EVIDENCE}
         == {*Reason} - FORMER_REASONS.keys()
     ), "every later word has one of before"
+
+
+# ------------------------------------------------------------------------------- what the camera took besides
+
+
+#: What is off unless it is asked for.
+TIMED = {"rungs": ("places", "geometry", "conflicts", "calibration", "time")}
+
+
+@pytest.fixture
+def timely(with_settings: Callable[..., Library]) -> Library:
+    return with_settings(**TIMED)
+
+
+def taken(scene: Scene, folder: Path, second: int, *, serial: str | None = "4711") -> Scene:
+    """The same picture, by a camera that says when."""
+    exif = Image.Exif()
+    exif[Base.Make], exif[Base.Model] = "Maker", "One"
+    detail = exif.get_ifd(IFD.Exif)
+    detail[Base.DateTimeOriginal] = f"2024:05:01 12:{second // 60:02d}:{second % 60:02d}"
+    if serial is not None:
+        detail[Base.BodySerialNumber] = serial
+    path = folder / f"{scene.path.stem}-{second}.jpg"
+    with Image.open(scene.path) as picture:
+        picture.save(path, quality=92, exif=exif)
+    return dataclasses.replace(scene, path=path)
+
+
+def apart(found: Answer) -> dict[int, float]:
+    heard = [*found.evidence, *([] if found.contrary is None else [found.contrary])]
+    return {hit.photo_id: hit.apart_s for hit in heard if hit.apart_s is not None}
+
+
+@pytest.fixture
+def folder(photo_root: Path, request: pytest.FixtureRequest) -> Path:
+    made = photo_root / f"timed-{request.node.name.partition('[')[0]}"
+    made.mkdir(exist_ok=True)
+    return made
+
+
+@pytest.mark.parametrize("serial", ["4711", None])
+def test_photos_of_the_same_camera_minutes_apart_speak_for_a_place(
+    timely: Library, scenes: list[Scene], folder: Path, serial: str | None
+) -> None:
+    query, here, there = places(scenes)
+    minutes = [taken(scene, folder, 60 + 30 * n, serial=serial) for n, scene in enumerate(here[:2])]
+    ids = add(timely, [new(scene) for scene in [*minutes, *here[2:]]])
+    add(timely, [new(taken(there[0], folder, 400, serial=serial)), new(taken(there[1], folder, 50, serial="1"))])
+
+    found = ask(timely, taken(query, folder, 50, serial=serial).path)
+    by_id = add(timely, [new(taken(query, folder, 51, serial=serial), Provenance.DERIVED)])
+    stored = timely.questions.locate(Locate(photo=Photo(photo_id=by_id[0]))).answer
+
+    assert apart(found) == {ids[0]: 10.0, ids[1]: 40.0}
+    assert found.located
+    assert f"took photo {ids[0]} 10 s before or after" in found.message
+    assert apart(stored) == {ids[0]: 9.0, ids[1]: 39.0}
+    json.dumps(found.to_wire(), allow_nan=False)
+    assert not {"camera", "serial"} & set(str(found.to_wire()).split("'"))
+
+
+def test_a_place_that_the_camera_cannot_have_reached_is_no_answer(
+    timely: Library, scenes: list[Scene], folder: Path
+) -> None:
+    query, here, there = places(scenes)
+    add(timely, [new(scene) for scene in here])
+    (elsewhere,) = add(timely, [new(taken(there[0], folder, 20))])
+    add(timely, [new(taken(there[1], folder, 20, serial=None))])
+
+    found = ask(timely, taken(query, folder, 50).path)
+    by_phone = ask(timely, taken(query, folder, 51, serial=None).path)
+    later = ask(timely, taken(query, folder, 400).path)
+
+    assert found.reason is Reason.LOOK_ALIKE_PLACES
+    assert apart(found) == {elsewhere: -30.0}
+    assert by_phone.located, "another phone of the model"
+    assert later.located
+
+
+def test_within_a_circle_only_what_lies_in_it_speaks_by_time(
+    timely: Library, scenes: list[Scene], folder: Path
+) -> None:
+    query, here, there = places(scenes)
+    add(timely, [new(scene) for scene in here])
+    add(timely, [new(taken(there[0], folder, 20))])
+
+    assert ask(timely, taken(query, folder, 50).path, near=Near(query.lat, query.lon, 500.0)).located
+
+
+def test_what_is_no_evidence_does_not_testify_by_time_not_after_a_rebuild_or_a_restart_either(
+    make_library: Callable[..., Library], settings: Settings, store: PostgresStore, scenes: list[Scene], folder: Path
+) -> None:
+    """Each lies out of reach, and would take the answer away."""
+    query, here, there = places(scenes)
+    asked = taken(query, folder, 50)
+    timed = settings.model_copy(update=TIMED)
+    library = make_library(store=store, settings=timed)
+    add(library, [new(scene) for scene in here])
+    add(library, [new(taken(there[0], folder, 20), Provenance.DERIVED)])
+    copy = taken(query, folder, 80)
+    (doubted,) = add(library, [new(taken(there[1], folder, 40))])
+    (claim,) = store.conflicts.claims_of([doubted])
+    store.conflicts.suspend([Contradiction(claim, Doubt.SEEN_ELSEWHERE, [1])])
+    library.conflicts.reject_many([RejectItem("1", doubted)])
+    add(library, [new(copy, off=FAR_DEG)])
+    said = [ask(library, asked.path)]
+    library.rebuilding.rebuild()
+    said += [ask(library, asked.path), ask(make_library(store=store, settings=timed), asked.path)]
+
+    for found in said:
+        assert found.located, found.message
+        assert apart(found) == {}
+
+
+def test_what_is_removed_or_purged_says_nothing_by_time_any_more(
+    timely: Library, scenes: list[Scene], folder: Path
+) -> None:
+    query, here, there = places(scenes)
+    add(timely, [new(scene) for scene in here])
+    first, second = add(timely, [new(taken(there[n], folder, 20 + n)) for n in range(2)])
+    asked = taken(query, folder, 50).path
+
+    assert not ask(timely, asked).located
+    timely.photos.remove_many([first])
+    assert apart(ask(timely, asked)) == {second: -29.0}
+    timely.photos.purge_many([second])
+    assert ask(timely, asked).located
+
+
+def test_nobody_asks_for_times_where_the_rung_is_off_or_the_photo_has_none(
+    with_settings: Callable[..., Library], scenes: list[Scene], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    taken_near = Vectors.taken_near
+
+    def counted(self: Vectors, *args: Any, **options: Any) -> list[int]:
+        asked.append("once")
+        return taken_near(self, *args, **options)
+
+    monkeypatch.setattr(Vectors, "taken_near", counted)
+    query, here, there = places(scenes)
+    on, off = with_settings(**TIMED), with_settings()
+    add(on, [new(scene) for scene in here])
+    add(on, [new(taken(there[0], folder, 20))])
+    timed = taken(query, folder, 50).path
+
+    assert ask(off, timed).located
+    assert ask(on, query.path).located
+    assert asked == []
+    assert "time" not in ask(off, timed).timings_ms
+    assert not ask(on, timed).located
+    assert asked == ["once"]

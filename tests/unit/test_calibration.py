@@ -472,3 +472,59 @@ def test_a_threshold_leaves_no_larger_share_of_new_places_beyond_it(
     assert found == largest or beyond(found) <= 1 - share + 1e-6
     smaller = [score for score in scores if score < found]
     assert all(beyond(score) > 1 - share - 1e-6 for score in smaller)
+
+
+# ------------------------------------------------------------------------- questions with what the camera took besides
+
+
+def of_trips(rng: np.random.Generator, *, right: float) -> tuple[list[Case], list[Case]]:
+    """Cases, and the same with photos of the camera that speak for a place: of so many of those left in, and for the
+    wrong one of all others."""
+    known = cases(rng, [4] * 60)
+    timed = [
+        replace(case, strength=replace(case.strength, moment=int(case.seen or rng.random() > right)))
+        for case in known
+        if case.strength is not None
+    ]
+    return known, timed
+
+
+@pytest.mark.parametrize("right", [1.0, 0.0])
+def test_what_cameras_took_besides_changes_nothing_for_questions_without_such_photos(right: float) -> None:
+    known, timed = of_trips(np.random.default_rng(3), right=right)
+
+    (plain, judged), (learnt_so, judged_so) = (
+        learnt(known, false_answers=PROMISED, timed=some) for some in ((), timed)
+    )
+
+    assert isinstance(learnt_so, Calibration)
+    assert judged_so == judged
+    assert replace(learnt_so, least_timed=0.0) == plain
+
+
+def test_where_the_camera_is_often_where_the_answer_is_wrong_more_is_asked_of_such_answers() -> None:
+    """All questions about new places are clear, and have photos of the same camera at the wrong place."""
+    rng = np.random.default_rng(3)
+    known, _ = of_trips(rng, right=1.0)
+    wrong = [
+        replace(case, strength=strength(contrast=9.0, ratio=2.0 + rng.random())) for case in known if not case.seen
+    ]
+    wrong = [replace(case, strength=replace(case.strength, moment=1)) for case in wrong if case.strength is not None]
+    found, _ = learnt(known, false_answers=PROMISED, timed=[*(case for case in known if case.seen), *wrong])
+
+    assert isinstance(found, Calibration)
+    clear = strength(contrast=9.0, ratio=2.5)
+    timed = replace(clear, moment=1)
+    assert found.least_for(clear) == found.least < found.least_timed == found.least_for(timed)
+    assert found.answers(clear)
+    assert not found.answers(timed)
+
+
+def test_a_calibration_of_before_there_were_times_still_holds(calibration: Calibration) -> None:
+    kept = calibration.to_json()
+    del kept["least_timed"]
+
+    found = Calibration.from_json(kept)
+
+    assert found == calibration
+    assert found.least_for(replace(strength(), moment=1)) == calibration.least

@@ -7,11 +7,13 @@ import math
 from dataclasses import dataclass, field
 
 import pytest
+from msgspec.structs import replace
 
 from producer_client.contract import Answer, Hit, Provenance, Reason
 from tests.hits import RULE, hit, look, shows
 from worker.place.geometry import Seen
 from worker.place.judging import UNCALIBRATED_RADIUS_M, judge
+from worker.place.moments import Moments
 from worker.place.strength import LEAST_CELLS, LEAST_INLIERS, NAMES, Strength
 from worker.place.weighing import weigh
 
@@ -30,6 +32,9 @@ class Learnt:
     def probability(self, strength: Strength) -> float:
         self.asked.append(strength)
         return self.says
+
+    def least_for(self, strength: Strength) -> float:
+        return self.least
 
     def answers(self, strength: Strength) -> bool:
         return self.probability(strength) > self.least
@@ -269,3 +274,61 @@ def test_answers_are_json_without_nan_or_infinity() -> None:
         ask(),
     ):
         json.dumps(found.to_wire(), allow_nan=False)
+
+
+# ------------------------------------------------------------------------------- what the camera took besides
+
+
+def took(*photos: tuple[int, float, float], one_camera: bool = True) -> Moments:
+    """Of each its id, seconds apart, and metres to the north."""
+    return Moments([replace(hit(n, north_m=m), apart_s=s) for n, s, m in photos], one_camera)
+
+
+@pytest.mark.parametrize("learnt", [None, Learnt()], ids=["uncalibrated", "calibrated"])
+def test_a_place_out_of_the_cameras_reach_is_no_answer(learnt: Learnt | None) -> None:
+    shown = (hit(1, 0.9), shows(120)), (hit(2, 0.8, north_m=FAR), shows(20))
+
+    found = ask(*shown, learnt=learnt, moments=took((9, -40.0, 90_000), (8, 50.0, 90_000)))
+
+    assert ask(*shown, learnt=learnt).located
+    assert found.reason is Reason.LOOK_ALIKE_PLACES
+    assert "took photo 9 40 s before or after" in found.message
+    assert found.contrary is not None
+    assert (found.contrary.photo_id, found.contrary.apart_s) == (9, -40.0)
+    assert ids(found) == [1]
+
+
+def test_votes_are_no_answer_out_of_the_cameras_reach_either() -> None:
+    shown = (hit(1, 0.9), None), (hit(2, 0.9), None)
+
+    found = ask(*shown, geometry=False, moments=took((9, -40.0, 90_000)))
+
+    assert ask(*shown, geometry=False).located
+    assert found.reason is Reason.LOOK_ALIKE_PLACES
+
+
+def test_the_photos_that_speak_for_a_place_by_time_are_shown_with_the_seconds() -> None:
+    moments = took((7, -3.5, 0), (1, 20.0, 0), (6, 30.0, 0), (5, 40.0, 0), (4, 2.0, 90_000))
+
+    found = ask((hit(1, 0.9), shows(120)), (hit(2, 0.8), shows(90)), moments=moments)
+
+    assert found.located
+    # Of the three nearest in time one looks like it, too; what lies elsewhere is not shown.
+    assert [(of.photo_id, of.apart_s) for of in found.evidence] == [(1, 20.0), (2, None), (7, -3.5), (6, 30.0)]
+    assert found.message.endswith("; its camera took photo 7 4 s before or after, 0 m from there")
+
+
+def test_a_camera_of_the_model_is_named_as_such() -> None:
+    found = ask((hit(1, 0.9), shows(120)), moments=took((7, 9.0, 0), one_camera=False))
+
+    assert found.message.endswith("; a camera of its model took photo 7 9 s before or after, 0 m from there")
+
+
+@pytest.mark.parametrize("seen", [shows(10), shows(60, cells=3)])
+def test_without_pixels_that_speak_for_it_time_makes_no_answer(seen: Seen) -> None:
+    shown = hit(1, 0.5), seen
+
+    with_time, without = ask(shown, moments=took((7, 9.0, 0))), ask(shown)
+
+    assert not with_time.located
+    assert (with_time.reason, with_time.message) == (without.reason, without.message)

@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -850,6 +851,7 @@ def test_every_table_is_whole_whatever_stands_in_it(
     generation = PublishedGeneration(1234, odd, 10**6, 10**6, "exact", 0.9851, 0.9722, 512_300_000, at, "serving")
     tables = {
         "hits": hits_table("similar", [hit]),
+        "hits by time": hits_table("evidence", [msgspec.structs.replace(hit, inliers=1_500, apart_s=-299.5)]),
         "demo, by words": found_by_words_table(odd, [hit]),
         "demo, asked": next(asked_table(answers, single=True)),
         "demo, places": next(places_table(answers)),

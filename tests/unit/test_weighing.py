@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace as replaced
 
 from producer_client.contract import Hit, Provenance
 from tests.hits import RULE, hit, look, shows
 from worker.place.geometry import Seen
+from worker.place.moments import Moments
 from worker.place.weighing import MOST_CANDIDATES, OF_ONE_PLACE, REACH, Weighed, enough_to_weigh, weigh
 
 FAR, FARTHER = 5_000.0, 10_000.0
@@ -305,3 +307,54 @@ def test_hits_are_enough_once_the_budget_is_spent_or_the_rest_lies_too_far_below
     assert not enough_to_weigh(one_place, RULE), "no other place is among them yet"
     assert enough_to_weigh([*one_place, hit(99, 0.9 - REACH - 0.01, provenance=None)], RULE)
     assert enough_to_weigh([hit(n, 0.9) for n in range(MOST_CANDIDATES)], RULE)
+
+
+# ------------------------------------------------------------------------------- what the camera took besides
+
+#: The second one is so much more similar that the first has no vote.
+LOOK_ALIKE = [hit(1, 0.75), hit(2, 0.95, north_m=FAR)]
+
+
+def took(apart_s: float, north_m: float = 0.0, *, one_camera: bool = True) -> Moments:
+    return Moments([replaced(hit(9, north_m=north_m), apart_s=apart_s)], one_camera)
+
+
+@pytest.mark.parametrize("one_camera", [True, False])
+def test_out_of_the_cameras_reach_no_place_is_a_rival_nor_the_answer(one_camera: bool) -> None:
+    compare = Compared({1: shows(60), 2: shows(90)})
+
+    by_pixels, weighed = ask(LOOK_ALIKE, compare), ask(LOOK_ALIKE, compare, moments=took(20.0, one_camera=one_camera))
+
+    assert (ids(by_pixels), rival(by_pixels)) == ([2], 1)
+    assert by_pixels.strength is not None
+    assert by_pixels.strength.moment == 0
+    assert (ids(weighed), weighed.rival) == ([1], None)
+    assert weighed.strength is not None
+    assert weighed.strength.moment == 1
+    assert weighed.strength.verified
+
+
+@pytest.mark.parametrize(
+    ("shown", "apart_s"),
+    [(shows(29), 20.0), (shows(60, cells=5), 20.0), (shows(60), 300.0)],
+    ids=["too few points", "in one corner", "within reach"],
+)
+def test_no_rival_goes_unless_the_photo_shows_a_place_where_the_camera_was(shown: Seen, apart_s: float) -> None:
+    weighed = ask(LOOK_ALIKE, Compared({1: shown, 2: shows(90)}), moments=took(apart_s))
+
+    assert (ids(weighed), rival(weighed)) == ([2], 1)
+
+
+def test_only_one_camera_that_was_elsewhere_speaks_against_a_place() -> None:
+    """Of another camera of the model nobody knows whose it is."""
+    compare = Compared({1: shows(60), 2: shows(90)})
+
+    said = [ask(LOOK_ALIKE, compare, moments=took(20.0, 90_000, one_camera=one)).strength for one in (True, False)]
+
+    assert [strength.moment for strength in said if strength is not None] == [-1, 0]
+
+
+def test_where_nothing_was_compared_the_camera_takes_no_rival_away() -> None:
+    weighed = ask([hit(1, 0.94), hit(2, 0.95, north_m=FAR)], moments=took(20.0))
+
+    assert (ids(weighed), rival(weighed)) == ([2], 1)

@@ -139,13 +139,17 @@ def confidence_said(found: Answer) -> str:
 
 
 def hits_table(title: str, hits: Sequence[Hit]) -> Table:
-    """In 80 columns: two lines a photo, and of its path at least the name. Points in common where any is compared."""
+    """In 80 columns: two lines a photo, and of its path at least the name. Points in common where any is compared, and
+    seconds after the photo asked about where its camera took any."""
     shown = Table(title=title, show_lines=True)
     shown.add_column(say("photo"))
     shown.add_column(say("similarity"))
     compared = any(hit.inliers is not None for hit in hits)
     if compared:
         shown.add_column(say("points"), justify="right")
+    timed = any(hit.apart_s is not None for hit in hits)
+    if timed:
+        shown.add_column(say("apart, s"), justify="right")
     shown.add_column(say("lat, lon"), no_wrap=True)
     shown.add_column(say("provenance"), max_width=14)
     shown.add_column(say("path"), min_width=12)
@@ -155,6 +159,7 @@ def hits_table(title: str, hits: Sequence[Hit]) -> Table:
             str(hit.photo_id),
             f"{hit.similarity:.3f}",
             *(["" if hit.inliers is None else str(hit.inliers)] if compared else []),
+            *(["" if hit.apart_s is None else f"{hit.apart_s:+.0f}"] if timed else []),
             "" if hit.lat is None or hit.lon is None else f"{hit.lat:.6f}\n{hit.lon:.6f}",
             f"{hit.provenance or ''}\n{issue}".strip(),
             PathShown(hit.path or ""),

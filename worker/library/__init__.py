@@ -106,6 +106,7 @@ class Library:
             rule=rule_of(settings),
             entries=store.entries,
             keypoints=store.keypoints if geometry else None,
+            vectors=store.vectors if "time" in settings.rungs else None,
             change_log=store.log,
         )
         rebuilding = Rebuilding(
@@ -133,6 +134,7 @@ class Library:
                 keypoints=store.keypoints,
                 learning=learning,
                 live=live,
+                vectors=store.vectors,
             ),
             conflicts=Conflicts(settings, entries=store.entries, verdicts=store.verdicts),
             suspecting=suspecting,

@@ -25,17 +25,20 @@ from worker.core.circle import Places, unit_sphere, within
 from worker.core.geo import distance_m
 from worker.core.index_ports import Searched
 from worker.core.keypoints import Keypoints
-from worker.core.ports import Entries, Log, Progress, StoredKeypoints
+from worker.core.ports import Entries, Log, Progress, StoredKeypoints, StoredVectors
 from worker.core.types import TOO_PLAIN, Entry
 from worker.core.vectors import Vector
 from worker.library.comparing import Comparing
 from worker.library.finding import Finding
+from worker.library.learning import as_learnt
 from worker.library.locating import counted
+from worker.library.mates import Mates
 from worker.looks import found as known_keypoints
-from worker.place.calibration import RIGHT_M, Calibration, Case, Judged, learnt
+from worker.place.calibration import RIGHT_M, Calibration, Case, learnt
 from worker.place.exam import Exam, Examined, Witnessed
 from worker.place.judging import judge
 from worker.place.measures import measured
+from worker.place.moments import NO_MOMENTS
 from worker.place.pictures import Look
 from worker.place.places import parted
 from worker.place.promised import LEAST_PLACES, TooFew, too_few_places
@@ -70,9 +73,11 @@ SEED = 16
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One that was asked. case: for learning. best: what was found, as without any calibration."""
+    """One that was asked. case: for learning. timed: the same, asked with what its camera took minutes before and
+    after. best: what was found, as without any calibration."""
 
     case: Case
+    timed: Case
     best: Examined
 
 
@@ -113,7 +118,7 @@ class Chosen:
 
 
 class Examining:
-    """keypoints: None where pictures are not compared."""
+    """keypoints: None where pictures are not compared. vectors: None where times are not."""
 
     def __init__(
         self,
@@ -124,6 +129,7 @@ class Examining:
         rule: Rule,
         entries: Entries,
         keypoints: StoredKeypoints | None,
+        vectors: StoredVectors | None,
         change_log: Log,
     ) -> None:
         self._settings = settings
@@ -132,6 +138,7 @@ class Examining:
         self._rule = rule
         self._entries = entries
         self._keypoints = keypoints
+        self._vectors = vectors
         self._log = change_log
 
     def examine(self, index: Searched, note: Progress, *, photos: int, always: bool = True) -> Examination:
@@ -147,7 +154,8 @@ class Examining:
             return Examination(few, [], 0, trusted, SEED, time.monotonic() - began)
         pairs, asked = self.ask(index, note, chosen, lambda one: [one.question(seen=True), one.question(seen=False)])
         questions = [question for pair in pairs for question in pair]
-        found, judged = learnt([question.case for question in questions], false_answers=promised)
+        cases, timed = [question.case for question in questions], [question.timed for question in questions]
+        found, judged = learnt(cases, timed=timed, false_answers=promised)
         examined = as_learnt([question.best for question in questions], found, judged)
         return Examination(found, examined, asked, trusted, SEED, time.monotonic() - began)
 
@@ -208,7 +216,8 @@ class Examining:
             if own is None:
                 # Whoever asks about a file is answered by its keypoints; this one's are still to be found.
                 return None
-        return each(Asked(chosen, finding, self._rule, self._entries, entry, vector, own, self._keypoints))
+        mates = None if self._vectors is None else Mates(finding, self._vectors)
+        return each(Asked(chosen, finding, self._rule, self._entries, entry, vector, own, self._keypoints, mates))
 
     def _is_trusted(self, entry: Entry) -> bool:
         provenance, _ = counted(entry, self._settings)
@@ -228,6 +237,7 @@ class Asked:
         vector: Vector,
         keypoints: Keypoints | None,
         stored: StoredKeypoints | None,
+        mates: Mates | None,
     ) -> None:
         assert entry.lat is not None
         assert entry.lon is not None
@@ -237,9 +247,10 @@ class Asked:
         self.compare = None if stored is None else Comparing(stored, known_keypoints(keypoints))
         self._is_enough = settled if keypoints is None else enough_to_weigh
         self.truth = (entry.lat, entry.lon)
-        self._own = Look(vector, entry.picture_hash)
+        self._own = Look(vector, entry.picture_hash, entry.shot)
         own_id = np.array([entry.photo_id], dtype=np.int64)
         self._exclude = np.union1d(entries.ids_with_content(entry.content_sha256), own_id)
+        self._moments = NO_MOMENTS if mates is None else mates.of(self._own, exclude=self._exclude)
         self._hits: list[Hit] = []
         self._looks: Looks = {}
         self._count = 0
@@ -248,7 +259,12 @@ class Asked:
     def question(self, *, seen: bool) -> Question:
         hits = self.hits(seen)
         weighed = weigh(hits, self._rule, compare=self.compare, **self.about)
-        return Question(self.case(weighed, seen), self._examined(weighed, hits, seen))
+        case = timed = self.case(weighed, seen)
+        photos = [hit for hit in self._moments.photos if seen or not self._at_its_place(hit)]
+        if photos:
+            moments = replace(self._moments, photos=photos)
+            timed = self.case(weigh(hits, self._rule, compare=self.compare, moments=moments, **self.about), seen)
+        return Question(case, timed, self._examined(weighed, hits, seen))
 
     @property
     def about(self) -> dict[str, Any]:
@@ -323,24 +339,3 @@ def _plain_confidence(answer: Answer, strength: Strength) -> float:
     if answer.located and answer.confidence is not None:
         return answer.confidence
     return round(strength.clearness, 4) if strength.compared else strength.share
-
-
-def as_learnt(found: Sequence[Examined], learnt: Calibration | TooFew, judged: Sequence[Judged]) -> list[Examined]:
-    """As they would be answered by what was learnt at other places; as they are where nothing was."""
-    if isinstance(learnt, TooFew):
-        return list(found)
-    return [_as_judged(one, answer, learnt) for one, answer in zip(found, judged, strict=True)]
-
-
-def _as_judged(best: Examined, judged: Judged, learnt: Calibration) -> Examined:
-    strength = judged.case.strength
-    if strength is None or (learnt.unproven is not None and not strength.compared):
-        # By the votes, which nothing that was learnt has a say in.
-        return best
-    return replace(
-        best,
-        located=judged.answered,
-        reason=None if judged.answered else best.reason or Reason.UNVERIFIED.value,
-        radius_m=round(judged.radius_m, 1),
-        confidence=judged.confidence,
-    )

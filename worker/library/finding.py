@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -82,6 +82,15 @@ class Finding:
             best = sorted(others, key=lambda photo_id: (-similarity[photo_id], photo_id))[:k]
             hits = [self._hit(known[i][0], similarity[i]) for i in best if similarity[i] >= threshold]
             return hits, found, {i: _look(*known[i]) for i in best}
+
+    def named(
+        self, photo_ids: Sequence[int], query: Vector, among: Filter | None
+    ) -> tuple[list[contract.Hit], dict[int, Look]]:
+        """These in turn, without those that Postgres does not have any more or that do not pass the filter."""
+        known = self._entries.known(photo_ids, self._model_key, among)
+        there = [photo_id for photo_id in photo_ids if photo_id in known]
+        hits = [self._hit(known[i][0], float(known[i][1] @ query)) for i in there]
+        return hits, {i: _look(*known[i]) for i in there}
 
     def _hit(self, entry: Entry, similarity: float) -> contract.Hit:
         settings = self._settings

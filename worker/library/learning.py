@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 
+from producer_client.contract import Reason
 from worker.core.index_ports import PublishedGenerations
-from worker.place.calibration import Calibration, from_json
+from worker.place.calibration import Calibration, Judged, from_json
+from worker.place.exam import Examined
 from worker.place.promised import TooFew
 
 log = logging.getLogger(__name__)
@@ -50,3 +54,24 @@ class Learning:
             log.warning("calibration is not used", extra={"generation": generation, "why": str(exc)})
             return None
         return learnt
+
+
+def as_learnt(found: Sequence[Examined], learnt: Calibration | TooFew, judged: Sequence[Judged]) -> list[Examined]:
+    """As they would be answered by what was learnt at other places; as they are where nothing was."""
+    if isinstance(learnt, TooFew):
+        return list(found)
+    return [_as_judged(one, answer, learnt) for one, answer in zip(found, judged, strict=True)]
+
+
+def _as_judged(best: Examined, judged: Judged, learnt: Calibration) -> Examined:
+    strength = judged.case.strength
+    if strength is None or (learnt.unproven is not None and not strength.compared):
+        # By the votes, which nothing that was learnt has a say in.
+        return best
+    return replace(
+        best,
+        located=judged.answered,
+        reason=None if judged.answered else best.reason or Reason.UNVERIFIED.value,
+        radius_m=round(judged.radius_m, 1),
+        confidence=judged.confidence,
+    )

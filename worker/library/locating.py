@@ -45,7 +45,7 @@ def for_former(answer: Answer) -> Answer:
     return replace(
         answer,
         reason=FORMER_REASONS.get(answer.reason, answer.reason) if answer.reason else None,
-        evidence=[replace(hit, inliers=None) for hit in answer.evidence],
+        evidence=[replace(hit, inliers=None, apart_s=None) for hit in answer.evidence],
         contrary=None,
         within={},
         timings_ms={},

@@ -17,7 +17,8 @@ from msgspec.structs import replace
 from producer_client import contract
 from producer_client.contract import Code, Reason
 from worker.core.index_ports import LiveIndex
-from worker.core.ports import Encoder, Entries, StoredKeypoints
+from worker.core.ports import Encoder, Entries, StoredKeypoints, StoredVectors
+from worker.core.shot import Shot
 from worker.core.types import TOO_PLAIN, Filter, Neighbours
 from worker.core.vectors import Ids, Vector, unit_query
 from worker.embedding import Embedding
@@ -26,6 +27,7 @@ from worker.library.comparing import Comparing
 from worker.library.finding import Finding, Looked
 from worker.library.learning import Learning
 from worker.library.locating import for_former, rule_of
+from worker.library.mates import Mates
 from worker.logs import ms_since
 from worker.looks import Finding as Keypoints
 from worker.looks import found as known_keypoints
@@ -84,6 +86,7 @@ class Questions:
         keypoints: StoredKeypoints,
         learning: Learning,
         live: LiveIndex,
+        vectors: StoredVectors,
     ) -> None:
         self._settings = settings
         self._rungs = frozenset(settings.rungs)
@@ -94,6 +97,7 @@ class Questions:
         self._learning = learning
         self._live = live
         self._finding = Finding(settings, encoder.model_key, entries=entries, index=live)
+        self._mates = Mates(self._finding, vectors) if "time" in self._rungs else None
         self._met = Recent(MET_WORDS)
         #: Of one question, several are compared at a time.
         self._comparing = ThreadPoolExecutor(settings.threads, thread_name_prefix="compare")
@@ -165,24 +169,24 @@ class Questions:
             stored = self._entries.known([photo.photo_id], self._encoder.model_key).get(photo.photo_id)
             if stored is not None:
                 entry, vector = stored
-                content, look = entry.content_sha256, Look(vector, entry.picture_hash)
+                content, look = entry.content_sha256, Look(vector, entry.picture_hash, entry.shot)
                 own = known_keypoints(self._keypoints.known([content]).get(content)) if keypoints else None
                 return Asked(vector, content, photo.photo_id, look, own)
         fetched, refused = self._embedding.vectors({"query": photo}, need_gps=set(), to_keep=False, keypoints=keypoints)
         if refused:
             raise PhotoRefusal(refused["query"].code, refused["query"].message)
         found = fetched["query"]
-        look = Look(found.vector, self._hash_of(found.content_sha256))
+        look = Look(found.vector, *self._picture_of(found.content_sha256))
         return Asked(found.vector, found.content_sha256, photo.photo_id, look, found.finding)
 
-    def _hash_of(self, content: str) -> bytes | None:
-        """Of a photo that was decoded here lately, or is stored."""
+    def _picture_of(self, content: str) -> tuple[bytes | None, Shot | None]:
+        """Hash and shot of a photo that was decoded here lately, or is stored."""
         remembered = self._embedding.picture(content)
         if remembered is not None:
-            return remembered[0]
+            return remembered
         ids = self._entries.ids_with_content(content).tolist()
         stored = self._entries.known(ids[:1], self._encoder.model_key).values()
-        return next((entry.picture_hash for entry, _ in stored), None)
+        return next(((entry.picture_hash, entry.shot) for entry, _ in stored), (None, None))
 
     def _weighed(
         self, asked: Asked, request: contract.Locate, timings_ms: dict[str, float]
@@ -196,6 +200,11 @@ class Questions:
         about: dict[str, Any] = {"looks": looks, "own": asked.look, "index_count": seen.count, "everywhere": everywhere}
         if "places" not in self._rungs:
             return answer(hits, rule, **about), seen
+        if self._mates is not None:
+            started = time.monotonic()
+            among = None if everywhere else Filter(request.near)
+            about["moments"] = self._mates.of(asked.look, exclude=self._copies(asked), among=among)
+            timings_ms["time"] = ms_since(started)
         started = time.monotonic()
         own = asked.keypoints
         compare = None if own is None else Comparing(self._keypoints, own, mapped=self._comparing.map)

@@ -79,7 +79,8 @@ class Judged:
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """names: of the features, in their order. surest: a probability claims no more than so many cases can show.
-    least: nothing is answered up to this probability; 1 where nothing can be. unproven: what lacks to promise anything;
+    least: nothing is answered up to this probability; 1 where nothing can be. least_timed: nor up to this one where the
+    camera's other photos speak for the place. unproven: what lacks to promise anything;
     until then answers are given by verified evidence alone, and only where what was learnt does not speak against it.
     radius_factor: radius by the witnesses'
     spread. covered: share of right answers within their radius. near: of right answers, and of wrong ones, the share
@@ -97,6 +98,7 @@ class Calibration:
     cases: int
     places: int
     unproven: TooFew | None = None
+    least_timed: float = 0.0
 
     def __post_init__(self) -> None:
         figures = [*self.weights, self.bias, self.radius_factor, *(share for both in self.near for share in both)]
@@ -116,7 +118,11 @@ class Calibration:
         return min(max(share, 1 - self.surest), self.surest)
 
     def answers(self, strength: Strength) -> bool:
-        return self.may_answer(strength) and self.probability(strength) > self.least
+        return self.may_answer(strength) and self.probability(strength) > self.least_for(strength)
+
+    def least_for(self, strength: Strength) -> float:
+        """The probability up to which nothing like this is answered."""
+        return max(self.least, self.least_timed) if strength.moment > 0 else self.least
 
     def may_answer(self, strength: Strength | None) -> bool:
         return is_answerable(strength) if self.unproven is None else strength is not None and strength.verified
@@ -152,11 +158,21 @@ def calibrated(cases: Sequence[Case], *, false_answers: float) -> Calibration | 
     return learnt(cases, false_answers=false_answers)[0]
 
 
-def learnt(cases: Sequence[Case], *, false_answers: float) -> tuple[Calibration | TooFew, list[Judged]]:
-    """The same, and what would have been answered to each, in their order; none where nothing was learnt."""
-    found = [at for at, case in enumerate(cases) if case.strength is not None]
-    features = np.array([_features(cases[at]) for at in found], dtype=np.float64).reshape(len(found), len(NAMES))
-    right = np.array([case.right for case in cases], dtype=np.bool_)
+def learnt(
+    cases: Sequence[Case], *, false_answers: float, timed: Sequence[Case] = ()
+) -> tuple[Calibration | TooFew, list[Judged]]:
+    """The same, and what would have been answered to each, in their order; none where nothing was learnt.
+
+    timed: the same questions, asked with what their cameras took minutes before and after. Nothing is learnt from them
+    but when to keep silent: whoever asks without such photos is answered as if there were none, and a library added by
+    trips would teach that all places are right that the camera was at, as those that are left out take them along.
+    """
+    asked = [*cases, *timed]
+    found = [at for at, case in enumerate(asked) if case.strength is not None]
+    features = np.array([_features(asked[at]) for at in found], dtype=np.float64).reshape(len(found), len(NAMES))
+    all_right = np.array([case.right for case in asked], dtype=np.bool_)
+    right = all_right[: len(cases)]
+    teaches = np.array(found, dtype=np.int64) < len(cases)
     places = len({case.place for case in cases if not case.seen})
     few = too_few_places(places, false_answers)
     few_right = _too_few_right(int(right.sum()))
@@ -164,17 +180,19 @@ def learnt(cases: Sequence[Case], *, false_answers: float) -> tuple[Calibration 
         return _only_a_veto(cases, few or few_right, false_answers)
     if few is not None and places < LEAST_PLACES:
         return few, []
-    groups = _groups(cases)
-    scores, of_found = np.zeros(len(cases)), np.zeros(len(found))
+    groups = _groups(cases, asked)
+    all_scores, of_found = np.zeros(len(asked)), np.zeros(len(found))
     for group in range(GROUPS):
         inside = groups[found] == group
-        weights, bias = _fitted(features[~inside], right[found][~inside])
+        taught = teaches & ~inside
+        weights, bias = _fitted(features[taught], all_right[found][taught])
         of_found[inside] = 1.0 / (1.0 + np.exp(-np.clip(features[inside] @ weights + bias, -30, 30)))
     surest = 1 - 1 / (len(cases) + 2)
-    scores[found] = of_found.clip(1 - surest, surest)
+    all_scores[found] = of_found.clip(1 - surest, surest)
+    scores = all_scores[: len(cases)]
     answerable = np.array([is_answerable(case.strength) for case in cases], dtype=np.bool_)
     least, few_shown = _least(cases, np.where(answerable, scores, 0.0), right, false_answers)
-    weights, bias = _fitted(features, right[found])
+    weights, bias = _fitted(features[teaches], all_right[found][teaches])
     given = right & answerable & (scores > least)
     factor, covered = _radius(cases, given if given.sum() >= LEAST_CASES else right)
     calibration = Calibration(
@@ -190,6 +208,7 @@ def learnt(cases: Sequence[Case], *, false_answers: float) -> tuple[Calibration 
         cases=len(cases),
         places=len({case.place for case in cases}),
         unproven=few or few_shown,
+        least_timed=_least_timed(timed, all_scores[len(cases) :], all_right[len(cases) :], false_answers),
     )
     return calibration, [_judged(case, score, calibration) for case, score in zip(cases, scores.tolist(), strict=True)]
 
@@ -219,7 +238,7 @@ def from_json(kept: Mapping[str, Any]) -> Calibration | TooFew:
 def _judged(case: Case, score: float, by: Calibration) -> Judged:
     if case.strength is None:
         return Judged(case, 0.0, 0.0, 0.0, False)
-    answered = by.may_answer(case.strength) and score > by.least
+    answered = by.may_answer(case.strength) and score > by.least_for(case.strength)
     return Judged(case, score, score * by.covered, by.radius_m(case.spread_m), answered)
 
 
@@ -288,6 +307,15 @@ def _least(cases: Sequence[Case], scores: Floats, right: Flags, false_answers: f
     return max(silent, shown, LEAST_PROBABILITY), None
 
 
+def _least_timed(timed: Sequence[Case], scores: Floats, right: Flags, false_answers: float) -> float:
+    """By the same two rules, as far as there are enough of those whose place the camera was at."""
+    there = [case.strength is not None and case.strength.moment > 0 and is_answerable(case.strength) for case in timed]
+    if not any(there):
+        return 0.0
+    least, _ = _least(timed, np.where(there, scores, 0.0), right, false_answers)
+    return least
+
+
 def _radius(cases: Sequence[Case], which: Flags) -> tuple[float, float]:
     """Radius by spread, and the share of these that it covers, as of one more."""
     chosen = [case for case, taken in zip(cases, which.tolist(), strict=True) if taken]
@@ -312,14 +340,14 @@ def _share(flags: Flags) -> float:
     return float((flags.sum() + 1) / (len(flags) + 2))
 
 
-def _groups(cases: Sequence[Case]) -> NDArray[np.int64]:
-    """A group for each case: places by falling size into the emptiest group, whole."""
+def _groups(cases: Sequence[Case], asked: Sequence[Case]) -> NDArray[np.int64]:
+    """A group for each that was asked: places by falling size into the emptiest group, whole."""
     sizes = Counter(case.place for case in cases)
     filled, group_of = [0] * GROUPS, {}
     for place in sorted(sizes, key=lambda place: (-sizes[place], place)):
         group_of[place] = filled.index(min(filled))
         filled[group_of[place]] += sizes[place]
-    return np.array([group_of[case.place] for case in cases])
+    return np.array([group_of[case.place] for case in asked])
 
 
 def _fitted(features: Floats, right: Flags) -> tuple[Floats, float]:

@@ -3,7 +3,7 @@
 With a calibration the answer is given where its probability reaches what was promised. Without one, or with one that
 can promise nothing yet, it is given where a picture was seen to show the same, point by point, and no other place shows
 nearly as much, unless what was learnt speaks against that. Where nothing could be compared the votes decide, as they
-did before there were keypoints.
+did before there were keypoints. No place is the answer to which the camera cannot have come.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from producer_client.contract import Answer, ConfidenceKind, Hit, Point, Reason
+from worker.place.moments import away_m, seconds_apart
 from worker.place.rule import MIN_RADIUS_M, abstain
 from worker.place.strength import LEAST_CELLS, LEAST_INLIERS, Strength
 from worker.place.weighing import Place, Weighed
@@ -21,18 +22,19 @@ from worker.place.weighing import Place, Weighed
 #: Without a calibration no answer claims to be nearer than this: whoever sees the same may stand so far off. Of 127
 #: answers about photos whose truth is known 126 were nearer.
 UNCALIBRATED_RADIUS_M = 25.0
+#: Photos of the same camera that an answer shows beside those that look like it.
+MOST_MOMENTS = 3
 
 
 class Calibration(Protocol):
-    """What evidence is worth in this library. probability: that the place is right. least: up to which nothing is
-    answered. unproven: what lacks to promise that, None where nothing does. confidence: that the truth is no farther
-    from the point than the radius. within: than some distances in metres."""
-
-    @property
-    def least(self) -> float: ...
+    """What evidence is worth in this library. probability: that the place is right. least_for: up to which nothing like
+    this is answered. unproven: what lacks to promise that, None where nothing does. confidence: that the truth is no
+    farther from the point than the radius. within: than some distances in metres."""
 
     @property
     def unproven(self) -> object | None: ...
+
+    def least_for(self, strength: Strength) -> float: ...
 
     def probability(self, strength: Strength) -> float: ...
 
@@ -58,15 +60,27 @@ def judge(weighed: Weighed, calibration: Calibration | None = None) -> Answer:
         found = _by_votes(weighed, best)
     elif strength.verified and calibration is not None and not calibration.answers(strength):
         # Too few of its kind are known for a promise, and enough to know better than to answer.
-        found = _no(weighed, best, strength, improbable=(calibration.probability(strength), calibration.least))
+        found = _no(
+            weighed, best, strength, improbable=(calibration.probability(strength), calibration.least_for(strength))
+        )
     elif strength.verified:
         found = _verified(best, strength)
     else:
         found = _no(weighed, best, strength)
+    contrary = None if weighed.rival is None else weighed.rival.best.hit
+    evidence = list(found.evidence)
+    if found.located and strength.out_of_reach:
+        contrary = weighed.moments.out_of_reach(best.point)[0]
+        found = _out_of_reach(best, contrary)
+    elif found.located and strength.moment > 0:
+        there = weighed.moments.near(best.point)
+        known = {hit.photo_id for hit in evidence}
+        evidence += [hit for hit in there[:MOST_MOMENTS] if hit.photo_id not in known]
+        found = replace(found, message=f"{found.message}; {_beside(best, there[0], weighed)}")
     return replace(
         found,
-        evidence=[_shown(hit, weighed) for hit in found.evidence],
-        contrary=None if weighed.rival is None else _shown(weighed.rival.best.hit, weighed),
+        evidence=[_shown(hit, weighed) for hit in evidence],
+        contrary=None if contrary is None else _shown(contrary, weighed),
     )
 
 
@@ -85,7 +99,9 @@ def _calibrated(weighed: Weighed, best: Place, strength: Strength, calibration: 
     # What was learnt from this library's places says little of a kind of place that it has none of.
     unlike = strength.compared > 0 and not strength.is_seen
     if unlike or not calibration.answers(strength):
-        return _no(weighed, best, strength, improbable=(calibration.probability(strength), calibration.least))
+        return _no(
+            weighed, best, strength, improbable=(calibration.probability(strength), calibration.least_for(strength))
+        )
     confidence, radius_m = calibration.confidence(strength), calibration.radius_m(best.spread_m)
     within = calibration.within(strength, best.spread_m)
     return Answer(
@@ -153,6 +169,26 @@ def _no(weighed: Weighed, best: Place, strength: Strength, *, improbable: tuple[
     )
 
 
+def _out_of_reach(best: Place, there: Hit) -> Answer:
+    return abstain(
+        Reason.LOOK_ALIKE_PLACES,
+        f"it looks like photo {best.pictures[0].best.hit.photo_id}, and its camera took photo {there.photo_id} "
+        f"{seconds_apart(there):.0f} s before or after, {away_m(there, best.point):.0f} m from there, farther than "
+        "anybody gets meanwhile. It shows a place that looks the same, or a position or the time is wrong",
+        _hits(best),
+    )
+
+
+def _beside(best: Place, there: Hit, weighed: Weighed) -> str:
+    """What was taken where it is, minutes before or after."""
+    seconds, metres = seconds_apart(there), away_m(there, best.point)
+    if weighed.moments.one_camera:
+        return f"its camera took photo {there.photo_id} {seconds:.0f} s before or after, {metres:.0f} m from there"
+    return (
+        f"a camera of its model took photo {there.photo_id} {seconds:.0f} s before or after, {metres:.0f} m from there"
+    )
+
+
 def _lacking(weighed: Weighed) -> str:
     """Which photos could not be compared, as the end of a sentence; empty where all could be."""
     if not weighed.lacking:
@@ -166,7 +202,8 @@ def _hits(of: Place) -> list[Hit]:
 
 def _shown(hit: Hit, weighed: Weighed) -> Hit:
     found = weighed.seen.get(hit.photo_id)
-    return hit if found is None else replace(hit, inliers=found.inliers)
+    apart_s = next((one.apart_s for one in weighed.moments.photos if one.photo_id == hit.photo_id), None)
+    return replace(hit, inliers=None if found is None else found.inliers, apart_s=apart_s)
 
 
 def _radius_m(least_m: float, best: Place) -> float:

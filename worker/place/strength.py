@@ -26,7 +26,8 @@ class Strength:
     other place. share: of the votes. spread_m: of the witnesses around their point. witnesses: pictures that speak for
     it. compared: pictures of any place that the photo was compared with by keypoints. matches, inliers, cells: of the
     best pair. contrast: to the other place that is hardest to tell from it. ratio: ln((a + 4) / (b + 4)) of the
-    inliers of the best pair here, a, and at any other place, b. All finite."""
+    inliers of the best pair here, a, and at any other place, b. All finite. moment: what the camera's photos of minutes
+    before and after say of the place (worker.place.moments); -1 by one camera alone."""
 
     similarity: float
     margin: float
@@ -39,11 +40,12 @@ class Strength:
     cells: int
     contrast: float
     ratio: float
+    moment: int = 0
 
     @property
     def is_seen(self) -> bool:
         """Whether the photo shows what a picture of the place shows, whatever else looks like it."""
-        return self.inliers >= LEAST_INLIERS and self.cells >= LEAST_CELLS
+        return shows_it(self.inliers, self.cells)
 
     @property
     def stands_out(self) -> bool:
@@ -53,6 +55,11 @@ class Strength:
     @property
     def verified(self) -> bool:
         return self.is_seen and self.stands_out
+
+    @property
+    def out_of_reach(self) -> bool:
+        """Whether the camera cannot have been there."""
+        return self.moment < 0
 
     @property
     def explained(self) -> float:
@@ -72,6 +79,10 @@ class Strength:
         if self.compared:
             return [self.contrast, self.ratio, math.log1p(self.inliers), self.explained, 0.0, 0.0]
         return [0.0, 0.0, 0.0, 0.0, self.margin, self.share]
+
+
+def shows_it(inliers: int, cells: int) -> bool:
+    return inliers >= LEAST_INLIERS and cells >= LEAST_CELLS
 
 
 def ratio(here: int, elsewhere: int) -> float:

@@ -15,10 +15,11 @@ from producer_client.contract import Answer, Hit
 from worker.core.geo import distance_m
 from worker.place import places
 from worker.place.contrast import contrast
+from worker.place.moments import NO_MOMENTS, Moments
 from worker.place.pictures import Look
 from worker.place.places import LatLon
 from worker.place.rule import Rule, answer
-from worker.place.strength import CHANCE, Strength, ratio
+from worker.place.strength import CHANCE, Strength, ratio, shows_it
 from worker.place.witnesses import HALF_WEIGHT_STEP, Looks, Picture, pictures, speaking, without_own_copies
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Place:
 class Weighed:
     """votes: what the similarities alone say. best: the likeliest place, None where nobody testifies. rival: the
     picture that speaks most for another place. seen: what was compared, by photo id. lacking: pictures that were
-    to be compared and have no keypoints."""
+    to be compared and have no keypoints. moments: what the camera took minutes before and after."""
 
     votes: Answer
     best: Place | None = None
@@ -66,6 +67,7 @@ class Weighed:
     strength: Strength | None = None
     seen: Mapping[int, Seen] = field(default_factory=dict)
     lacking: int = 0
+    moments: Moments = NO_MOMENTS
 
 
 def weigh(
@@ -77,10 +79,13 @@ def weigh(
     compare: Compare | None = None,
     index_count: int,
     everywhere: bool = True,
+    moments: Moments = NO_MOMENTS,
 ) -> Weighed:
     """hits: of any provenance, in any order. looks: of photos that are not among these, only those with the same bytes
     are known for copies. own: of the photo that is asked about. index_count: photos that could have been found.
-    everywhere: whether the hits are all there are, and not of one circle."""
+    everywhere: whether the hits are all there are, and not of one circle. moments: what the photo's camera took minutes
+    before and after, without copies of it. Where the photo is seen to show a place where that was, what is out of its
+    reach is not weighed."""
     looks = looks or {}
     votes = answer(hits, rule, looks=looks, own=own, index_count=index_count, everywhere=everywhere)
     others = without_own_copies(sorted(hits, key=lambda hit: (-hit.similarity, hit.photo_id)), looks, own)
@@ -90,7 +95,7 @@ def weigh(
     if not candidates:
         return Weighed(votes)
     seen, lacking = _compared(candidates, rule, compare) if compare is not None else ({}, 0)
-    return _weighed(candidates, rule, seen, votes=votes, lacking=lacking)
+    return _weighed(candidates, rule, seen, votes=votes, lacking=lacking, moments=moments)
 
 
 def enough_to_weigh(hits: Sequence[Hit], rule: Rule, *, looks: Looks | None = None, own: Look | None = None) -> bool:
@@ -123,12 +128,30 @@ def _compared(candidates: Sequence[Picture], rule: Rule, compare: Compare) -> tu
     return seen, len(found) - len(seen)
 
 
+def _within_reach(candidates: Sequence[Picture], seen: Mapping[int, Seen], moments: Moments) -> Sequence[Picture]:
+    """All of them, unless keypoints say that one is where the camera was."""
+    if not moments.photos:
+        return candidates
+    said = [moments.of(picture.best.point) for picture in candidates]
+    found = [seen.get(picture.best.hit.photo_id) for picture in candidates]
+    shown = [one is not None and shows_it(one.inliers, one.cells) for one in found]
+    if not any(shows and at > 0 for shows, at in zip(shown, said, strict=True)):
+        return candidates
+    return [picture for picture, at in zip(candidates, said, strict=True) if at >= 0]
+
+
 def _weighed(
-    candidates: Sequence[Picture], rule: Rule, seen: Mapping[int, Seen], *, votes: Answer, lacking: int
+    candidates: Sequence[Picture],
+    rule: Rule,
+    seen: Mapping[int, Seen],
+    *,
+    votes: Answer,
+    lacking: int,
+    moments: Moments,
 ) -> Weighed:
     least = 0.5 ** (rule.window / HALF_WEIGHT_STEP)
     heard = [picture for picture in candidates if picture.best.weight >= least][: rule.neighbours]
-    among = candidates if seen else heard
+    among = _within_reach(candidates, seen, moments) if seen else heard
     near_m = _place_m(rule) if seen else rule.agree_m
 
     def inliers(picture: Picture) -> int:
@@ -166,6 +189,7 @@ def _weighed(
     weights = [float(inliers(picture)) if speaks else picture.best.weight for picture in witnesses]
     best = _place(witnesses, weights)
     pair = seen.get(here[0].best.hit.photo_id)
+    moment = moments.of(best.point)
     strength = Strength(
         similarity=max(picture.best.hit.similarity for picture in here),
         margin=max(picture.best.hit.similarity for picture in here)
@@ -179,8 +203,10 @@ def _weighed(
         cells=0 if pair is None else pair.cells,
         contrast=contrast(mine, [shown(place) for place in rivals]),
         ratio=ratio(inliers(here[0]), inliers(elsewhere[0]) if elsewhere else 0),
+        # Another camera of the model that was elsewhere says nothing.
+        moment=moment if moments.one_camera else max(0, moment),
     )
-    return Weighed(votes, best, None if hardest is None else rivals[hardest][0], strength, seen, lacking)
+    return Weighed(votes, best, None if hardest is None else rivals[hardest][0], strength, seen, lacking, moments)
 
 
 def _place(witnesses: Sequence[Picture], weights: Sequence[float]) -> Place:
