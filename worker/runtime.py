@@ -208,7 +208,8 @@ def examine_serving(
     from worker.library.locating import rule_of
 
     published, model_key, index = _serving(settings, store)
-    examining = Examining(settings, model_key, index.dimension, rule=rule_of(settings), **_stored(settings, store))
+    vectors, stored = store.vectors if "time" in settings.rungs else None, _stored(settings, store)
+    examining = Examining(settings, model_key, index.dimension, rule=rule_of(settings), vectors=vectors, **stored)
     found = examining.examine(index, note, photos=photos)
     exam = exam_of(found, settings, model_key, generation=published.number, seq=published.mark.seq)
     return found, exam
@@ -235,6 +236,5 @@ def _stored(settings: Settings, store: PostgresStore) -> dict[str, Any]:
     return {
         "entries": store.entries,
         "keypoints": store.keypoints if "geometry" in settings.rungs else None,
-        "vectors": store.vectors if "time" in settings.rungs else None,
         "change_log": store.log,
     }

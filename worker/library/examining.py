@@ -73,12 +73,12 @@ SEED = 16
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One that was asked. case: for learning. timed: the same, asked with what its camera took minutes before and
-    after. best: what was found, as without any calibration."""
+    """One that was asked. case: for learning. best: what was found, as without any calibration. timed: the same case,
+    asked with what its camera took minutes before and after."""
 
     case: Case
-    timed: Case
     best: Examined
+    timed: Case | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +129,8 @@ class Examining:
         rule: Rule,
         entries: Entries,
         keypoints: StoredKeypoints | None,
-        vectors: StoredVectors | None,
         change_log: Log,
+        vectors: StoredVectors | None = None,
     ) -> None:
         self._settings = settings
         self._model_key = model_key
@@ -154,8 +154,8 @@ class Examining:
             return Examination(few, [], 0, trusted, SEED, time.monotonic() - began)
         pairs, asked = self.ask(index, note, chosen, lambda one: [one.question(seen=True), one.question(seen=False)])
         questions = [question for pair in pairs for question in pair]
-        cases, timed = [question.case for question in questions], [question.timed for question in questions]
-        found, judged = learnt(cases, timed=timed, false_answers=promised)
+        timed = [question.timed for question in questions if question.timed is not None]
+        found, judged = learnt([question.case for question in questions], timed=timed, false_answers=promised)
         examined = as_learnt([question.best for question in questions], found, judged)
         return Examination(found, examined, asked, trusted, SEED, time.monotonic() - began)
 
@@ -264,7 +264,7 @@ class Asked:
         if photos:
             moments = replace(self._moments, photos=photos)
             timed = self.case(weigh(hits, self._rule, compare=self.compare, moments=moments, **self.about), seen)
-        return Question(case, timed, self._examined(weighed, hits, seen))
+        return Question(case, self._examined(weighed, hits, seen), timed)
 
     @property
     def about(self) -> dict[str, Any]:
