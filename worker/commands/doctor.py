@@ -21,7 +21,8 @@ from worker.commands.connections import open_client, open_store
 from worker.commands.tables import Table
 from worker.commands.terminal import UNWELL, AsJson, out, show
 from worker.errors import BadGeneration, Permanent, WorkerError
-from worker.place.calibration import from_json, proven
+from worker.library.learning import from_json
+from worker.place.calibration import proven
 from worker.place.promised import TooFew
 from worker.roots import faults
 from worker.settings import Settings

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from producer_client.contract import Reason
 from worker.core.index_ports import PublishedGenerations
-from worker.place.calibration import Calibration, Judged, from_json
+from worker.place.calibration import Calibration, Judged
 from worker.place.exam import Examined
 from worker.place.promised import TooFew
 
@@ -75,3 +76,20 @@ def _as_judged(best: Examined, judged: Judged, learnt: Calibration) -> Examined:
         radius_m=round(judged.radius_m, 1),
         confidence=judged.confidence,
     )
+
+
+def to_json(learnt: Calibration | TooFew, *, geometry: bool) -> dict[str, Any]:
+    """geometry: whether pictures were compared, without which evidence is worth something else."""
+    if isinstance(learnt, Calibration):
+        return {"calibration": learnt.to_json(), "geometry": geometry}
+    return {"missing": learnt.missing, "message": learnt.message}
+
+
+def from_json(kept: Mapping[str, Any]) -> Calibration | TooFew:
+    """Raises ValueError for what is neither, or of another release."""
+    if "calibration" in kept:
+        return Calibration.from_json(kept["calibration"])
+    try:
+        return TooFew(int(kept["missing"]), str(kept["message"]))
+    except (KeyError, TypeError) as exc:
+        raise ValueError(f"neither a calibration nor why there is none: {exc!r}") from exc

@@ -18,8 +18,8 @@ from worker.errors import HeldBack, Permanent, Transient
 from worker.library.checking import Checking
 from worker.library.examining import Examination, Examining, exam_of
 from worker.library.filling import Filling, Throttled
+from worker.library.learning import to_json
 from worker.library.suspecting import LEAST_S, NIGHT_S, Suspecting
-from worker.place.calibration import to_json
 from worker.place.exam import Exam
 from worker.place.gate import Baseline, Verdict, not_examined, verdict
 from worker.place.promised import TooFew

@@ -218,23 +218,6 @@ def proven(learnt: Calibration | TooFew) -> Calibration | TooFew:
     return learnt if isinstance(learnt, TooFew) else learnt.unproven or learnt
 
 
-def to_json(learnt: Calibration | TooFew, *, geometry: bool) -> dict[str, Any]:
-    """geometry: whether pictures were compared, without which evidence is worth something else."""
-    if isinstance(learnt, Calibration):
-        return {"calibration": learnt.to_json(), "geometry": geometry}
-    return {"missing": learnt.missing, "message": learnt.message}
-
-
-def from_json(kept: Mapping[str, Any]) -> Calibration | TooFew:
-    """Raises ValueError for what is neither, or of another release."""
-    if "calibration" in kept:
-        return Calibration.from_json(kept["calibration"])
-    try:
-        return TooFew(int(kept["missing"]), str(kept["message"]))
-    except (KeyError, TypeError) as exc:
-        raise ValueError(f"neither a calibration nor why there is none: {exc!r}") from exc
-
-
 def _judged(case: Case, score: float, by: Calibration) -> Judged:
     if case.strength is None:
         return Judged(case, 0.0, 0.0, 0.0, False)
