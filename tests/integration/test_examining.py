@@ -24,15 +24,16 @@ from worker.commands.tune import tune
 from worker.core.index_ports import PublishedGenerations
 from worker.core.keypoints import COMPONENTS, LEVELS, POINT_STEPS, Keypoints
 from worker.core.ports import Encoder
+from worker.core.shot import CAMERA_BYTES, Shot
 from worker.core.types import Filter, NewEntry
 from worker.core.vectors import unit_rows
 from worker.errors import HeldBack, Permanent
 from worker.index.folder import GenerationFolder
-from worker.library import Library
+from worker.library import Library, examining
 from worker.library.examining import LEFT_OUT_M, Examination
 from worker.library.learning import Learning
 from worker.library.tuning import Tuner
-from worker.place.calibration import LEAST_RADIUS_M, Calibration
+from worker.place.calibration import LEAST_RADIUS_M, Calibration, Case, learnt
 from worker.place.exam import Exam, from_json
 from worker.place.gate import Baseline
 from worker.place.promised import TooFew
@@ -129,6 +130,41 @@ def test_each_photo_is_asked_about_with_its_place_and_without_it(
     assert all(away > LEFT_OUT_M for one in unseen for away in one.neighbours_m)
     assert {one.density for one in found.questions} == {VIEWS - 1}
     assert all(one.evidence is not None and one.evidence.inliers for one in seen)
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_each_photo_is_asked_about_with_what_its_camera_took_too_without_its_place_where_that_is_left_out(
+    make_library: Callable[..., Library],
+    store: PostgresStore,
+    encoder: Encoder,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    timed: bool,
+) -> None:
+    """Each place was photographed by a camera of its own."""
+    new = [
+        replace(
+            one, picture_hash=one.ref.encode().ljust(32, b"."), shot=Shot(camera.encode().ljust(CAMERA_BYTES), 10.0 * n)
+        )
+        for n, one in enumerate(entries(encoder.dimension, places=PLACES, views=VIEWS))
+        for camera in [one.ref.rpartition("-")[0]]
+    ]
+    store.entries.put_many(new, encoder.model_key)
+    told: list[Case] = []
+
+    def noted(cases: list[Case], *, timed: list[Case], false_answers: float) -> Any:
+        told.extend(timed)
+        return learnt(cases, timed=timed, false_answers=false_answers)
+
+    monkeypatch.setattr(examining, "learnt", noted)
+    rungs = (*settings.rungs, "time") if timed else settings.rungs
+
+    examined(make_library(store=store, settings=settings.model_copy(update={"rungs": rungs})))
+
+    moments = [case.strength.moment if case.strength is not None else 0 for case in told if case.seen]
+    assert len(moments) == len(new)
+    assert (sum(moments) >= 0.9 * len(new)) == timed
+    assert {case.strength.moment for case in told if not case.seen and case.strength is not None} == {0}
 
 
 def test_copies_of_a_photo_do_not_testify_for_it(
