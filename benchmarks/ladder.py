@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from benchmarks.processes import cores
 from benchmarks.service import sql
@@ -30,7 +30,7 @@ from worker.core.geo import distance_m
 from worker.embedded import EmbeddedServers
 from worker.place.exam import Examined
 from worker.runtime import Runtime
-from worker.settings import Settings
+from worker.settings import Rung, Settings
 from worker.storage.migrate import migrate
 from worker.storage.store import PostgresStore
 
@@ -43,10 +43,13 @@ ADDED_AT_ONCE = 50
 SERVED_TIMEOUT_S = 60.0
 
 
-#: The rungs, each on top of those before it.
+#: The rungs, each on top of those before it, and those that are off unless they are asked for.
 LADDER: tuple[str, ...] = Settings.model_fields["rungs"].default
+ASKED_FOR: tuple[str, ...] = tuple(rung for rung in get_args(Rung) if rung not in LADDER)
 #: How a generation is built before wrong positions are looked for: what is learnt from known photos hangs on these.
 BEFORE_CONFLICTS: Mapping[str, Any] = {"rungs": LADDER[: LADDER.index("conflicts")]}
+#: And how the one is built that the others ask: what is learnt of times changes nothing for who asks without them.
+WITH_ALL: Mapping[str, Any] = {"rungs": (*LADDER, *ASKED_FOR)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +65,18 @@ class Policy:
 
 def policies() -> list[Policy]:
     """Those that are compared, each better than the one before it, as we hope; those of one generation in a row. The
-    last is what a user gets."""
+    last that changes nothing is what a user gets; after it come rungs that are off unless they are asked for."""
     none: Mapping[str, Any] = {"rungs": ()}
-    first = [Policy("guide", none, BEFORE_CONFLICTS, guide=True), Policy("today", none, BEFORE_CONFLICTS)]
+    found = [Policy("guide", none, BEFORE_CONFLICTS, guide=True), Policy("today", none, BEFORE_CONFLICTS)]
     for at, rung in enumerate(LADDER):
         up_to = LADDER[: at + 1]
         changes = {} if up_to == LADDER else {"rungs": up_to}
-        first.append(Policy(f"+{rung}", changes, {} if "conflicts" in up_to else BEFORE_CONFLICTS))
-    return first
+        found.append(Policy(f"+{rung}", changes, WITH_ALL if "conflicts" in up_to else BEFORE_CONFLICTS))
+    return found + [Policy(f"+{rung}", {"rungs": (*LADDER, rung)}, WITH_ALL) for rung in ASKED_FOR]
+
+
+def default_of(compared: Sequence[Policy]) -> Policy:
+    return [policy for policy in compared if not policy.changes and not policy.guide][-1]
 
 
 @dataclass(frozen=True, slots=True)

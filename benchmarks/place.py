@@ -28,7 +28,18 @@ from typing import Any
 from benchmarks import lookalikes, sets
 from benchmarks.again import Again
 from benchmarks.heldout import of_photos
-from benchmarks.ladder import Placed, Policy, Question, Reply, Shelf, at_once, in_turns, policies, settings_of
+from benchmarks.ladder import (
+    Placed,
+    Policy,
+    Question,
+    Reply,
+    Shelf,
+    at_once,
+    default_of,
+    in_turns,
+    policies,
+    settings_of,
+)
 from benchmarks.lookalikes import ONE_WRONG_OF, Drawn, Known, Size, with_wrong_ones
 from benchmarks.matching import matching
 from benchmarks.planted import planted
@@ -42,7 +53,7 @@ from worker.settings import Settings
 
 RIGHT_M, NEAR_M = 100.0, 25.0
 #: Questions that are asked one at a time, for their times.
-TIMED, QUICK_TIMED = 40, 10
+TIMED, QUICK_TIMED = 30, 10
 QUICK = Size(styles=2, addresses=3, storeys=4, unseen_storeys=1, known=6, asked=3)
 #: Seeds of the plantings of wrong positions, the first of which is that of the library that is asked.
 PLANTINGS = (0, 1, 2)
@@ -164,18 +175,19 @@ def _asked(
     right_m: float,
     again: Again,
 ) -> dict[str, Any]:
-    """Figures of each policy, those of the last by what is asked, and what keypoints add to a locate, by the pairs that
-    it may compare."""
+    """Figures of each policy, also by what is asked, and what keypoints add to a locate, by the pairs that it may
+    compare."""
     alone = questions[:: max(1, len(questions) // timed)][:timed]
     others = [question for question in questions if question not in alone]
     figures: dict[str, Any] = {}
     added: dict[str, float] = {}
     by_kind: dict[str, Any] = {}
+    default = default_of(compared)
     for learnt, some in groupby(compared, key=lambda policy: policy.learnt):
         named = list(some)
         with step(f"learn from {len(known)} photos, for {', '.join(policy.name for policy in named)}"), again.kept():
             generation = shelf.rebuild(**learnt)
-        asking = [*named, *([WITHOUT, FEW_PAIRS] if not named[-1].changes else [])]
+        asking = [*named, *([WITHOUT, FEW_PAIRS] if default in named else [])]
         with (
             step(f"{len(questions)} questions to {len(named)} policies"),
             shelf.asked_by(asking, generation, known[0].path) as runtimes,
@@ -189,15 +201,15 @@ def _asked(
             )
             for policy in named
         }
+        by_kind |= {p.name: _by_kind([*by_turns[p.name], *rest[p.name]], right_m) for p in named}
         if WITHOUT in asking:
-            by_kind = _by_kind([*by_turns[named[-1].name], *rest[named[-1].name]], right_m)
             added = {
                 "8": adds_ms(by_turns[FEW_PAIRS.name], by_turns[WITHOUT.name]),
-                "20": adds_ms(by_turns[named[-1].name], by_turns[WITHOUT.name]),
+                "20": adds_ms(by_turns[default.name], by_turns[WITHOUT.name]),
             }
     return {
-        "policies": figures | {"default": figures[compared[-1].name]},
-        "default_by_kind": by_kind,
+        "policies": figures | {"default": figures[default.name]},
+        "by_kind": by_kind | {"default": by_kind[default.name]},
         "geometry_adds_ms": added,
         "photos": len(known),
         "questions": {"seen": sum(q.seen for q in questions), "unseen": sum(not q.seen for q in questions)},
@@ -244,14 +256,15 @@ def tables(result: Mapping[str, Any]) -> Iterator[Table]:
     rows |= {name: {"": result[name]} for name in PLANTED if name in result}
     yield table("Keypoints, and planted positions", rows)
     heads = list(SHOWN.items())[:3]
-    kinds = result["default_by_kind"]
-    yield table(
-        "The last policy, by what is asked",
-        {
-            kind: {"questions": of["questions"], **{head: of[name] for head, name in heads}}
-            for kind, of in kinds.items()
-        },
-    )
+    for policy in ("default", "+time"):
+        if kinds := result["by_kind"].get(policy):
+            yield table(
+                f"{policy}, by what is asked",
+                {
+                    kind: {"questions": of["questions"], **{head: of[name] for head, name in heads}}
+                    for kind, of in kinds.items()
+                },
+            )
     if "given" in result:
         given = result["given"]
         rows = {name: _of_photos(policy) for name, policy in given["policies"].items()}

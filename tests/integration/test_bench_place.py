@@ -18,7 +18,7 @@ from rich.console import Console
 
 from benchmarks import again, place
 from benchmarks.again import Again
-from benchmarks.ladder import Placed, Policy, Question, Shelf, at_once, in_turns, policies
+from benchmarks.ladder import Placed, Policy, Question, Shelf, at_once, default_of, in_turns, policies
 from benchmarks.lookalikes import Known, Size
 from benchmarks.planted import planted
 from benchmarks.sets import SETS, Library
@@ -29,7 +29,7 @@ from worker.place import geometry
 from worker.settings import Settings
 
 #: The first and the last of each generation.
-COMPARED = [policy for policy in policies() if policy.name in ("guide", "+geometry") or not policy.changes]
+COMPARED = [policy for policy in policies() if policy.name in ("guide", "+geometry", "+time") or not policy.changes]
 TINY = Size(styles=1, addresses=2, storeys=1, unseen_storeys=0, known=4, asked=2, picture=(320, 240))
 
 
@@ -66,7 +66,7 @@ def test_another_library_is_asked_by_the_same_figures(settings: Settings, photo_
     assert list(result["policies"]) == [*(policy.name for policy in COMPARED), "default"]
     assert result["questions"] == {"seen": 2, "unseen": 4}
     assert (result["photos"], result["right_m"]) == (3, 25.0)
-    assert result["default_by_kind"]["street"]["questions"] == 6
+    assert result["by_kind"]["default"]["street"]["questions"] == 6
     for table in place.tables(json.loads(json.dumps(result, allow_nan=False))):
         shown = io.StringIO()
         Console(file=shown, width=200).print(table)
@@ -78,12 +78,12 @@ def test_a_set_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
     def of_set(_: Settings, folder: Path, library: Library, *, timed: int, compared: list[Policy]) -> dict[str, object]:
         asked.append((library, [policy.name for policy in compared]))
-        return {"policies": {}, "questions": {"seen": 0, "unseen": 0}, "geometry_adds_ms": {}, "default_by_kind": {}}
+        return {"policies": {}, "questions": {"seen": 0, "unseen": 0}, "geometry_adds_ms": {}, "by_kind": {}}
 
     monkeypatch.setattr(place, "of_set", of_set)
     place.main(["--set", "corridor"])
 
-    assert asked == [(SETS["corridor"], ["guide", "today", policies()[-1].name])]
+    assert asked == [(SETS["corridor"], ["guide", "today", default_of(policies()).name])]
     assert json.loads(capsys.readouterr().out)["set"] == "corridor"
 
 

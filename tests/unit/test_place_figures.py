@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.heldout import figures_of as figures_of_photos
-from benchmarks.ladder import LADDER, Policy, Question, Reply, policies
+from benchmarks.ladder import LADDER, Policy, Question, Reply, default_of, policies
 from benchmarks.place import adds_ms, figures_of
 from producer_client.contract import Answer, Point, Reason
 
@@ -83,8 +83,10 @@ def test_nothing_answered_is_no_share_of_nothing() -> None:
 def test_each_policy_has_one_rung_more_than_the_one_before_it() -> None:
     named = {policy.name: policy for policy in policies()}
 
-    assert list(named) == ["guide", "today", *(f"+{rung}" for rung in LADDER)]
+    assert list(named) == ["guide", "today", *(f"+{rung}" for rung in LADDER), "+time"]
+    assert named.pop("+time").changes == {"rungs": (*LADDER, "time")}
+    assert default_of(policies()).name == f"+{LADDER[-1]}"
     assert named.pop(f"+{LADDER[-1]}").changes == {}
     assert [policy.changes["rungs"] for policy in named.values()] == [(), *(LADDER[:n] for n in range(len(LADDER)))]
     assert {"geometry", "conflicts", "calibration"} <= set(LADDER)
-    assert all(("conflicts" in policy.changes["rungs"]) == (not policy.learnt) for policy in named.values())
+    assert all(("conflicts" in p.changes["rungs"]) == ("time" in p.learnt["rungs"]) for p in named.values())
