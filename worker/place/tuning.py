@@ -249,15 +249,17 @@ def _idle(answers: Mapping[Candidate, Sequence[Examined]], right_m: float) -> tu
 
 def _missing(differences: Mapping[str, Difference], places: int) -> int:
     """How many more places it takes until the largest gain is clear, where it is one that would matter: an interval
-    shrinks with the root of their number. Half of them only choose."""
+    shrinks with the root of their number. By its wider side: of a few places that gain, the other one ends at 0. Half
+    of the places only choose."""
     found = []
     for name, _ in GAINED:
         one = differences[name]
         if one.value is None or one.least is None or one.most is None:
             continue
-        gain, short = (-one.value, one.most) if name == "false_answers" else (one.value, -one.least)
+        gain = -one.value if name == "false_answers" else one.value
+        wide = max(one.value - one.least, one.most - one.value)
         if gain >= MATTERS:
-            found.append(2 * (math.ceil(places * ((gain + short) / gain) ** 2) - places))
+            found.append(2 * (math.ceil(places * (wide / gain) ** 2) - places))
     return max(2, min(found)) if found else 0
 
 
