@@ -497,6 +497,7 @@ MISUSED = {
     "exam --photos 0": "--photos",
     "exam --baseline none.json": "none.json: No such file or directory",
     "exam --baseline README.md": "README.md is not what `sightline exam --json` has written",
+    "tune --photos 0": "--photos",
     "embed": "give photo files, or --missing",
     "embed --missing x": "they exclude each other",
     "embed --missing --timeout -1": "--timeout",
