@@ -34,11 +34,11 @@ from producer_client.contract import (
     Stored,
 )
 from tests.conftest import Scene
+from tests.entries import new_entry
 from tests.integration.test_examining import drawn
 from tests.integration.test_library import new, stored
 from worker.core.keypoints import Keypoints
 from worker.core.shot import Shot
-from worker.core.types import NewEntry
 from worker.core.vectors import unit_rows
 from worker.library import Library, comparing, suspecting
 from worker.place.geometry import Seen, seen_in_both
@@ -376,18 +376,7 @@ def put(
 ) -> list[int]:
     """Photos with these vectors and positions, whose files are of so many years."""
     new = [
-        NewEntry(
-            ref=str(n),
-            photo_id=None,
-            path=f"/photos/{len(vectors)}-{n}.jpg",
-            spellings=(f"/photos/{len(vectors)}-{n}.jpg",),
-            content_sha256=f"{len(vectors)}-{n}",
-            vector=vector,
-            given=(*point, Provenance.SURVEYED),
-            exif=None,
-            address=None,
-            metadata=None,
-        )
+        new_entry(f"{len(vectors)}-{n}", vector, given=(*point, Provenance.SURVEYED))
         for n, (vector, point) in enumerate(zip(vectors, points, strict=True))
     ]
     written = store.entries.put_many(new, library.encoder.model_key)
@@ -546,17 +535,11 @@ def shoot(library: Library, store: PostgresStore, frames: Sequence[Frame]) -> li
         aside = unit_rows(rng.normal(size=dimension)[None])[0]
         name, copied = f"frame {n}", 0 if frame.copy else n + 1
         new.append(
-            NewEntry(
-                ref=name,
-                photo_id=None,
+            new_entry(
+                name,
+                unit_rows((scene + (0.01 if frame.copy else frame.away) * aside)[None])[0],
                 path=f"https://photos.example/{name}.jpg",
-                spellings=(f"https://photos.example/{name}.jpg",),
-                content_sha256=f"sha-{name}",
-                vector=unit_rows((scene + (0.01 if frame.copy else frame.away) * aside)[None])[0],
                 given=(*frame.at, frame.provenance),
-                exif=None,
-                address=None,
-                metadata=None,
                 picture_hash=np.random.default_rng([7, copied]).bytes(32),
                 shot=None if frame.taken_s is None else Shot(b"of one phone", frame.taken_s),
                 keypoints=drawn(0, frame.view, 8),

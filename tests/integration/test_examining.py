@@ -16,6 +16,7 @@ import typer
 from PIL import Image
 
 from producer_client.contract import Answer, Code, ConfidenceKind, Locate, Photo, Policy, Provenance
+from tests.entries import new_entry
 from worker.commands import doctor
 from worker.commands.exam import exam
 from worker.commands.index import generations
@@ -71,17 +72,11 @@ def entries(dimension: int, *, places: int, views: int, seed: int = 1, keypoints
             north, east = rng.normal(scale=6.0, size=2)
             name = f"{seed}-{place}-{view}"
             new.append(
-                NewEntry(
-                    ref=name,
-                    photo_id=None,
+                new_entry(
+                    name,
+                    vector,
                     path=f"https://photos.example/{name}.jpg",
-                    spellings=(f"https://photos.example/{name}.jpg",),
-                    content_sha256=f"sha-{name}",
-                    vector=vector,
                     given=(float(48 + (1_000 * place + north) * METRE), float(11 + east * METRE), Provenance.SURVEYED),
-                    exif=None,
-                    address=None,
-                    metadata=None,
                     keypoints=drawn(place, view, seed) if keypoints else None,
                 )
             )

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from producer_client.contract import Provenance
+from tests.entries import new_entry
 from worker.core.types import Built, Chunk, Documents, Facts, Filter, Mark, NewEntry
 from worker.core.vectors import Ids, Vectors, unit_rows
 from worker.errors import BadGeneration
@@ -247,18 +248,7 @@ except Exception as exc:
 
 
 def entry(name: str, vector: Vectors) -> NewEntry:
-    return NewEntry(
-        ref=name,
-        photo_id=None,
-        path=f"/{name}",
-        spellings=(f"/{name}",),
-        content_sha256=f"sha-{name}",
-        vector=vector,
-        given=(1.0, 2.0, Provenance.SURVEYED),
-        exif=None,
-        address=None,
-        metadata=None,
-    )
+    return new_entry(name, vector, path=f"/{name}", given=(1.0, 2.0, Provenance.SURVEYED))
 
 
 def put(store: PostgresStore, name: str, vector: Vectors) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import Connection, select, text
 
 from producer_client.contract import Code, Near, Provenance
+from tests.entries import new_entry
 from worker.core.shot import CAMERA_BYTES, Shot
 from worker.core.types import START, Built, FileFacts, FileState, Filter, Mark, NewEntry, Published, Refusal
 from worker.core.vectors import Vector, unit_rows
@@ -30,22 +31,10 @@ DIM = 8
 BUILT = Built(count=1, kind="exact", parameters={}, recall_at_10=1.0, index_bytes=100)
 
 
-def entry(name: str, *, photo_id: int | None = None, **changed: object) -> NewEntry:
+def entry(name: str, **changed: Any) -> NewEntry:
     """A photo called `name`, with a vector of its own and surveyed coordinates."""
-    seed = sum(name.encode())
-    values: dict[str, object] = {
-        "ref": name,
-        "photo_id": photo_id,
-        "path": f"/photos/{name}.jpg",
-        "spellings": (f"/photos/{name}.jpg",),
-        "content_sha256": f"sha-{name}",
-        "vector": unit_rows(np.random.default_rng(seed).normal(size=(1, DIM)))[0],
-        "given": (55.0, 13.0, Provenance.SURVEYED),
-        "exif": None,
-        "address": None,
-        "metadata": None,
-    }
-    return NewEntry(**(values | changed))  # type: ignore[arg-type]  # a test's own mix
+    vector = unit_rows(np.random.default_rng(sum(name.encode())).normal(size=(1, DIM)))[0]
+    return replace(new_entry(name, vector), **changed)
 
 
 def rows_of(store: PostgresStore, settings: Settings, columns: str, order: str = "id") -> list[tuple[object, ...]]:
