@@ -76,7 +76,8 @@ def policies() -> list[Policy]:
 
 
 def default_of(compared: Sequence[Policy]) -> Policy:
-    return [policy for policy in compared if not policy.changes and not policy.guide][-1]
+    """What a user gets."""
+    return next(policy for policy in compared if not policy.changes)
 
 
 @dataclass(frozen=True, slots=True)

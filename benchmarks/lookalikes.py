@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
@@ -43,6 +44,8 @@ WALKED_MPS, DRIVEN_MPS, FARTHEST_M = 1.4, 12.0, 10_000.0
 UNTIMED, TIMED, BY_MODEL = "untimed", "timed", "timed by model"
 
 Rng = np.random.Generator
+#: What one process draws at a time.
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +113,23 @@ def draw(folder: Path, size: Size, *, processes: int = 1, progress: Callable[[in
 
     progress: called with places done, in all.
     """
-    places, drawn = list(_places(size)), Drawn([], [])
+    return all_drawn(partial(_draw, folder, size), list(_places(size)), processes, progress)
+
+
+def all_drawn(
+    draw_one: Callable[[Part], tuple[list[Known], list[Asked]]],
+    parts: Sequence[Part],
+    processes: int,
+    progress: Callable[[int, int], None] | None,
+) -> Drawn:
+    """What each part draws, in their order, by so many processes at a time."""
+    drawn = Drawn([], [])
     with ProcessPoolExecutor(processes, mp_context=spawn) as pool:
-        of_places = pool.map(partial(_draw, folder, size), places)
-        for done, (known, asked) in enumerate(of_places, start=1):
+        for done, (known, asked) in enumerate(pool.map(draw_one, parts), start=1):
             drawn.known.extend(known)
             drawn.asked.extend(asked)
             if progress is not None:
-                progress(done, len(places))
+                progress(done, len(parts))
     return drawn
 
 

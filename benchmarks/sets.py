@@ -7,15 +7,13 @@ in lookalikes.py. Positions are true. Knows neither the service nor how it answe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.lookalikes import BUILDING, QUALITY, SPOILERS, Asked, Drawn, Known, Rng
-from benchmarks.processes import spawn
+from benchmarks.lookalikes import BUILDING, QUALITY, SPOILERS, Asked, Drawn, Known, Rng, all_drawn
 from demo.places import LIGHTS, MIXED
 from demo.scenes import EYE_M, Viewpoint, place_names, render, whereabouts
 
@@ -111,15 +109,7 @@ def draw(
     folder: Path, library: Library, *, processes: int = 1, progress: Callable[[int, int], None] | None = None
 ) -> Drawn:
     """Write all photos into the folder; the same on every run. progress: called with stretches done, in all."""
-    drawn = Drawn([], [])
-    with ProcessPoolExecutor(processes, mp_context=spawn) as pool:
-        of_stretches = pool.map(partial(_draw, folder, library.picture), library.stretches)
-        for done, (known, asked) in enumerate(of_stretches, start=1):
-            drawn.known.extend(known)
-            drawn.asked.extend(asked)
-            if progress is not None:
-                progress(done, len(library.stretches))
-    return drawn
+    return all_drawn(partial(_draw, folder, library.picture), library.stretches, processes, progress)
 
 
 def _draw(folder: Path, size: tuple[int, int], stretch: Stretch) -> tuple[list[Known], list[Asked]]:
