@@ -60,9 +60,7 @@ def judge(weighed: Weighed, calibration: Calibration | None = None) -> Answer:
         found = _by_votes(weighed, best)
     elif strength.verified and calibration is not None and not calibration.answers(strength):
         # Too few of its kind are known for a promise, and enough to know better than to answer.
-        found = _no(
-            weighed, best, strength, improbable=(calibration.probability(strength), calibration.least_for(strength))
-        )
+        found = _no(weighed, best, strength, by=calibration)
     elif strength.verified:
         found = _verified(best, strength)
     else:
@@ -99,9 +97,7 @@ def _calibrated(weighed: Weighed, best: Place, strength: Strength, calibration: 
     # What was learnt from this library's places says little of a kind of place that it has none of.
     unlike = strength.compared > 0 and not strength.is_seen
     if unlike or not calibration.answers(strength):
-        return _no(
-            weighed, best, strength, improbable=(calibration.probability(strength), calibration.least_for(strength))
-        )
+        return _no(weighed, best, strength, by=calibration)
     confidence, radius_m = calibration.confidence(strength), calibration.radius_m(best.spread_m)
     within = calibration.within(strength, best.spread_m)
     return Answer(
@@ -130,8 +126,8 @@ def _verified(best: Place, strength: Strength) -> Answer:
     )
 
 
-def _no(weighed: Weighed, best: Place, strength: Strength, *, improbable: tuple[float, float] | None = None) -> Answer:
-    """improbable: the probability, and the one that is asked."""
+def _no(weighed: Weighed, best: Place, strength: Strength, *, by: Calibration | None = None) -> Answer:
+    """by: what withholds the answer; None where it has no say."""
     rival = weighed.rival
     if strength.is_seen and not strength.stands_out and rival is not None:
         found = weighed.seen.get(rival.best.hit.photo_id)
@@ -143,11 +139,12 @@ def _no(weighed: Weighed, best: Place, strength: Strength, *, improbable: tuple[
             "them apart",
             _hits(best),
         )
-    if improbable is not None and (strength.is_seen or not strength.compared):
+    if by is not None and (strength.is_seen or not strength.compared):
+        probability, least = by.probability(strength), by.least_for(strength)
         return abstain(
             Reason.UNVERIFIED,
-            f"the likeliest place is right with a probability of {improbable[0]:.0%}, more than "
-            f"{improbable[1]:.0%} is asked. "
+            f"the likeliest place is right with a probability of {probability:.0%}, more than "
+            f"{least:.0%} is asked. "
             "More photos of this place with coordinates to trust make it surer",
             _hits(best),
         )
