@@ -84,7 +84,7 @@ def _told(found: Tuned) -> Iterator[Tried]:
 
 
 def _row(one: Tried, found: Tuned) -> list[str]:
-    from worker.report.wording import number, percent
+    from worker.report.wording import number
 
     second, candidate = one.second, one.candidate
     name = escape(_named(candidate))
@@ -98,7 +98,7 @@ def _row(one: Tried, found: Tuned) -> list[str]:
         "" if candidate.guide else number(candidate.neighbours),
         number(second.right),
         _share(second.answered, second.seen),
-        percent(second.right / second.given) if second.given else "\N{EM DASH}",
+        _share(second.right, second.given),
         _share(second.false, second.unseen),
     ]
 
@@ -204,7 +204,11 @@ def _json(tuning: Tuning, settings: Settings) -> dict[str, Any]:
         "missing_places": found.missing,
         "places": {"first": found.places[0], "second": found.places[1]},
         "candidates": [
-            {**_candidate(one.candidate), "first": _counts(one.first), "second": _counts(one.second)}
+            {
+                **_candidate(one.candidate),
+                "first": dataclasses.asdict(one.first),
+                "second": dataclasses.asdict(one.second),
+            }
             for one in found.tried
         ],
         "false_answers": settings.false_answers,
@@ -224,7 +228,3 @@ def _candidate(one: Candidate) -> dict[str, Any]:
         "rungs": list(ordered(one.rungs)),
         "policy": "guide" if one.guide else None,
     }
-
-
-def _counts(counts: Counts) -> dict[str, int]:
-    return dataclasses.asdict(counts)
