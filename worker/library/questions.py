@@ -195,15 +195,15 @@ class Questions:
         started = time.monotonic()
         rule = rule_of(self._settings, request.threshold)
         everywhere = request.near is None
-        hits, seen, looks = self._witness_hits(asked, rule, request.near)
+        among, exclude = None if everywhere else Filter(request.near), self._copies(asked)
+        hits, seen, looks = self._witness_hits(asked, rule, among, exclude)
         timings_ms["search"] = ms_since(started)
         about: dict[str, Any] = {"looks": looks, "own": asked.look, "index_count": seen.count, "everywhere": everywhere}
         if "places" not in self._rungs:
             return answer(hits, rule, **about), seen
         if self._mates is not None:
             started = time.monotonic()
-            among = None if everywhere else Filter(request.near)
-            about["moments"] = self._mates.of(asked.look, exclude=self._copies(asked), among=among)
+            about["moments"] = self._mates.of(asked.look, exclude=exclude, among=among)
             timings_ms["time"] = ms_since(started)
         started = time.monotonic()
         own = asked.keypoints
@@ -243,11 +243,9 @@ class Questions:
             hits, seen, _ = look(k=k, among=among)
         return found[:top_k], seen
 
-    def _witness_hits(self, asked: Asked, rule: Rule, near: contract.Near | None) -> Looked:
+    def _witness_hits(self, asked: Asked, rule: Rule, among: Filter | None, exclude: Ids) -> Looked:
         """As many hits as it takes for the rule to have heard its witnesses, however many others are more similar."""
         k = 8 * rule.neighbours
-        among = None if near is None else Filter(near)
-        exclude = self._copies(asked)
         enough = settled if asked.keypoints is None else enough_to_weigh
         while True:
             hits, seen, looks = self._finding.hits(
