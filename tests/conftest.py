@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
+import redis
 from celery import Celery
 
 from demo.scenes import write_scenes
@@ -46,6 +48,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _numbers = itertools.count(1)
+_shared: list[Stack] = []
 
 
 @dataclass(frozen=True)
@@ -213,7 +216,20 @@ def whole_stack(photo_root: Path) -> Iterator[Stack]:
 def stack(photo_root: Path) -> Iterator[Stack]:
     """One for all tests that bear each other's photos."""
     with whole_stack(photo_root) as running:
+        _shared.append(running)
         yield running
+        _shared.clear()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def leaves_no_strange_keys() -> Iterator[None]:
+    """Keys that are not ours stay in the shared Redis for the tests of other files, whose order nobody knows."""
+    yield
+    for running in _shared:
+        with redis.Redis.from_url(running.settings.broker_url) as client:
+            ours = running.settings.key_prefix.encode()
+            assert [key for key in client.scan_iter() if not key.startswith(ours)] == []
+            assert client.info("keyspace").keys() <= {f"db{urlsplit(running.settings.broker_url).path.strip('/')}"}
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import psutil
 import pytest
+import redis
 from PIL import Image
 from sqlalchemy import create_engine, text
 
@@ -243,11 +244,16 @@ def test_a_refused_photo_is_a_table_row_and_an_exit_code(stack: Stack, photo_roo
 
 
 def test_photos_that_nobody_answers_for_are_on_their_way_and_not_refused(stack: Stack, scenes: list[Scene]) -> None:
-    # A prefix that no worker listens at.
-    nobody = stack.settings.model_copy(update={"key_prefix": "nobody:"})
+    # A database that no worker listens at.
+    server = stack.settings.broker_url.rpartition("/")[0]
+    nobody = stack.settings.model_copy(update={"broker_url": f"{server}/9"})
 
-    said = sightline("add", str(scenes[0].path), "--timeout", "0.2", settings=nobody)
-    told = sightline("add", str(scenes[0].path), "--timeout", "0.2", "--json", settings=nobody)
+    try:
+        said = sightline("add", str(scenes[0].path), "--timeout", "0.2", settings=nobody)
+        told = sightline("add", str(scenes[0].path), "--timeout", "0.2", "--json", settings=nobody)
+    finally:
+        with redis.Redis.from_url(nobody.broker_url) as keys:
+            keys.flushdb()
 
     assert (said.returncode, told.returncode) == (1, 1)
     assert "0 stored, 0 refused" in said.stdout
