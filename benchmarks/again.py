@@ -1,19 +1,23 @@
-"""What comes out the same each time, kept: a picture's keypoints, and what two pictures have in common. For what other
-policies or libraries ask again, where no time is taken.
+"""What comes out the same each time, kept: a picture's vector and keypoints, and what two pictures have in common. For
+what other policies or libraries ask again, where no time is taken.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 from PIL import Image
 
 from worker.core.keypoints import Keypoints
+from worker.core.types import Pixels
+from worker.core.vectors import Vectors
 from worker.encoder import keypoints as finding
+from worker.encoder.base import ModelEncoder
 from worker.library import comparing
 from worker.place.geometry import seen_in_both
 
@@ -30,6 +34,8 @@ class Again:
         with (
             patch.object(finding, "keypoints", self._once(finding.keypoints, _of_picture)),
             patch.object(comparing, "seen_in_both", self._once(seen_in_both, _of_two)),
+            # Below what a process that runs already holds: the passes of its own encoder.
+            patch.object(ModelEncoder, "_in_passes", self._rows_once(vars(ModelEncoder)["_in_passes"])),
         ):
             yield
 
@@ -39,6 +45,16 @@ class Again:
             if key not in self._found:
                 self._found[key] = find(*values)
             return self._found[key]
+
+        return found
+
+    def _rows_once(self, run: Callable[..., Vectors]) -> Callable[..., Vectors]:
+        def found(encoder: ModelEncoder, squares: Sequence[Pixels], *values: Any) -> Vectors:
+            keys = [(encoder.model_key, _digest(square)) for square in squares]
+            new = {key: square for key, square in zip(keys, squares, strict=True) if key not in self._found}
+            if new:
+                self._found.update(zip(new, run(encoder, list(new.values()), *values), strict=True))
+            return np.stack([self._found[key] for key in keys])
 
         return found
 

@@ -53,7 +53,7 @@ from worker.settings import Settings
 
 RIGHT_M, NEAR_M = 100.0, 25.0
 #: Questions that are asked one at a time, for their times.
-TIMED, QUICK_TIMED = 30, 10
+TIMED, QUICK_TIMED = 20, 10
 QUICK = Size(styles=2, addresses=3, storeys=4, unseen_storeys=1, known=6, asked=3)
 #: Seeds of the plantings of wrong positions, the first of which is that of the library that is asked.
 PLANTINGS = (0, 1, 2)

@@ -8,10 +8,11 @@ import math
 import shutil
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
@@ -23,7 +24,10 @@ from benchmarks.lookalikes import Known, Size
 from benchmarks.planted import planted
 from benchmarks.sets import SETS, Library
 from tests.conftest import Scene
+from worker.core.types import Pixels
+from worker.core.vectors import Vectors
 from worker.encoder import keypoints as finding
+from worker.encoder.base import ModelEncoder, Preprocessing, Spec
 from worker.library import comparing
 from worker.place import geometry
 from worker.settings import Settings
@@ -150,6 +154,43 @@ def test_what_is_found_again_is_what_was_found_before_and_costs_nothing(
     assert vars(comparing)["seen_in_both"] is geometry.seen_in_both
 
 
+def test_a_picture_of_which_the_vector_was_found_goes_through_no_model_again() -> None:
+    passes: list[int] = []
+
+    def run(squares: Pixels) -> Vectors:
+        passes.append(len(squares))
+        return squares.reshape(len(squares), -1)[:, :4].astype(np.float32) + 1.0
+
+    def encoder(spec: Spec = SPEC) -> ModelEncoder:
+        return ModelEncoder(spec, Noted(run), device="cpu", batch=8)
+
+    squares = list(np.random.default_rng(0).integers(0, 255, (3, 8, 8, 3), np.uint8))
+    asked = encoder().encode_images  # held from before, as a process of the service holds it
+    truth = asked(squares)
+    passes.clear()
+
+    known = Again()
+    with known.kept():
+        assert np.array_equal(asked(squares[:2]), truth[:2])
+        assert np.array_equal(encoder().encode_images([*squares[1:], squares[0]]), truth[[1, 2, 0]])
+        assert passes == [2, 1]
+        encoder(replace(SPEC, model_key="another")).encode_images(squares)
+    assert passes == [2, 1, 3]
+    assert np.array_equal(asked(squares), truth)
+    assert passes == [2, 1, 3, 3]
+
+
+@dataclass
+class Noted:
+    """A backend of the model."""
+
+    run: Callable[[Pixels], Vectors]
+    backend: str = "by hand"
+
+    def __call__(self, squares: Pixels) -> Vectors:
+        return self.run(squares)
+
+
 def _noted(worked: list[str], name: str, find: Callable[..., Any]) -> Callable[..., Any]:
     def found(*values: Any) -> Any:
         worked.append(name)
@@ -158,5 +199,6 @@ def _noted(worked: list[str], name: str, find: Callable[..., Any]) -> Callable[.
     return found
 
 
+SPEC = Spec("by hand", "by-hand@1", 4, Preprocessing(8, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), has_text=False)
 #: More witnesses than there are photos.
 MANY = {"locate_min_witnesses": 8, "rungs": ()}
