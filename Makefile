@@ -57,8 +57,9 @@ demo-soak: $(RUN_STAMP)  ## The demo RUNS=20 times, whose answers must be equal;
 	@$(BIN)/python -m demo.soak --encoder "$(ENCODER)" --runs $(RUNS) $(if $(PHOTOS),--photos "$(PHOTOS)") \
 		$(if $(LOAD),--load) $(if $(LOCATED),--located $(LOCATED))
 
+# Files in their order: those of unit tests, which are short, come last, so that all processes end together.
 test: $(ALL_STAMP)  ## Run the test suite against real Postgres and Valkey processes; TESTS=path for a part, JOBS=1 for one process
-	@$(BIN)/python -m pytest $(if $(filter tests,$(TESTS)),-n $(JOBS) --dist loadfile) $(TESTS)
+	@$(BIN)/python -m pytest $(if $(filter tests,$(TESTS)),-n $(JOBS) --dist loadfile --no-loadscope-reorder) $(TESTS)
 
 browser:  ## Install Debian's Chromium, as root, for the tests that open the exam's page; they are skipped without one
 	@command -v chromium >/dev/null || { apt-get update && apt-get install -y --no-install-recommends chromium; }
