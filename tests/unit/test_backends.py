@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import logging
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +69,8 @@ def small(noise: float = 0.0) -> Tower:
     return Tower(Small(noise).eval(), lambda model, photos: model(photos), PREPROCESSING)
 
 
-@pytest.fixture
-def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+@contextmanager
+def small_model() -> Iterator[list[str]]:
     """The small model in place of a real one; the backends that it was loaded by torch for."""
     asked: list[str] = []
 
@@ -76,8 +78,29 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         asked.append(backend)
         return TorchModel(SPEC, small())
 
-    monkeypatch.setattr(load, "_torch_model", torch_model)
-    return asked
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(load, "_torch_model", torch_model)
+        yield asked
+
+
+@pytest.fixture
+def loads() -> Iterator[list[str]]:
+    with small_model() as asked:
+        yield asked
+
+
+@pytest.fixture(scope="module")
+def measured_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("measured")
+    with small_model():
+        table(folder)
+    return folder
+
+
+@pytest.fixture
+def models(measured_once: Path, tmp_path: Path) -> Path:
+    """A folder in which the small model lies exported and measured, with drawn pictures."""
+    return Path(shutil.copytree(measured_once, tmp_path / "models"))
 
 
 def table(models: Path, known: Sequence[Pixels] = ()) -> Choice:
@@ -90,14 +113,14 @@ def row(choice: Choice, backend: str) -> Measured:
 
 
 @pytest.mark.usefixtures("loads")
-def test_every_backend_that_is_accepted_gives_the_vectors_of_torch(tmp_path: Path) -> None:
-    choice = table(tmp_path)
+def test_every_backend_that_is_accepted_gives_the_vectors_of_torch(models: Path) -> None:
+    choice = table(models)
     photos = drawn_pictures(5)
     expected = load_encoder("small", device="cpu", threads=1).encode_images(photos)
 
     for backend in EXPORTED:
         assert row(choice, backend).why is None
-        encoder = load_encoder("small", device="cpu", threads=1, backend=backend, models=tmp_path)
+        encoder = load_encoder("small", device="cpu", threads=1, backend=backend, models=models)
         assert encoder.backend == backend
         assert encoder.model_key == SPEC.model_key
         np.testing.assert_allclose(encoder.encode_images(photos), expected, atol=1e-5)
@@ -130,47 +153,43 @@ def test_a_model_is_exported_and_measured_once(tmp_path: Path, loads: list[str])
     assert loads == []
 
 
-def test_an_export_that_has_changed_on_disk_is_made_again(tmp_path: Path, loads: list[str]) -> None:
-    table(tmp_path)
-    path = Export(tmp_path, "small", "").file(FLOAT32)
+def test_an_export_that_has_changed_on_disk_is_made_again(models: Path, loads: list[str]) -> None:
+    path = Export(models, "small", "").file(FLOAT32)
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    loads.clear()
 
-    choice = table(tmp_path)
+    choice = table(models)
 
     assert loads != []
     assert row(choice, EXPORTED[0]).why is None
-    made_again = Export(tmp_path, "small", "")
+    made_again = Export(models, "small", "")
     made_again.check()
     assert made_again.file(FLOAT32).stat().st_size == len(content)
 
 
-def test_drawn_pictures_give_way_to_photos_once_there_are_enough(tmp_path: Path, loads: list[str]) -> None:
+def test_drawn_pictures_give_way_to_photos_once_there_are_enough(models: Path, loads: list[str]) -> None:
     pictures = drawn_pictures(LEAST_SAMPLE)
-    assert table(tmp_path).known_photos == 0
-    loads.clear()
-
-    assert table(tmp_path, pictures[1:]).known_photos == 0
+    assert table(models).known_photos == 0
+    assert table(models, pictures[1:]).known_photos == 0
     assert loads == []
-    assert table(tmp_path, pictures).known_photos == LEAST_SAMPLE
+    assert table(models, pictures).known_photos == LEAST_SAMPLE
     loads.clear()
-    assert table(tmp_path).known_photos == LEAST_SAMPLE
+    assert table(models).known_photos == LEAST_SAMPLE
     assert loads == []
 
 
 def test_times_are_measured_once_and_vectors_compared_again_on_photos(
-    tmp_path: Path, loads: list[str], monkeypatch: pytest.MonkeyPatch
+    models: Path, loads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second start of a worker, which knows photos then, does not take the minute of the first."""
-    drawn = table(tmp_path)
+    drawn = table(models)
     monkeypatch.setattr(choice_module, "_timed", lambda run, squares: pytest.fail("timed again"))
     monkeypatch.setattr(tower, "export", lambda right, side, path: pytest.fail("exported again"))
     compared = choice_module.parity
     refused = iter([(0.5, 1.0)])
     monkeypatch.setattr(choice_module, "parity", lambda *vectors: next(refused, None) or compared(*vectors))
 
-    again = table(tmp_path, drawn_pictures(SAMPLE))
+    again = table(models, drawn_pictures(SAMPLE))
 
     def times(choice: Choice) -> list[tuple[str, float | None, float | None]]:
         return [(row.backend, row.ms_alone, row.ms_in_batch) for row in choice.rows]
@@ -181,7 +200,7 @@ def test_times_are_measured_once_and_vectors_compared_again_on_photos(
     assert "its vectors are others: cosine 0.5" in (changed[0].why or "")
     untouched = [row for row in drawn.rows if row.cosine is None]
     assert all(row in again.rows for row in untouched)
-    assert table(tmp_path).rows == again.rows
+    assert table(models).rows == again.rows
 
 
 @pytest.mark.usefixtures("loads")
@@ -203,24 +222,23 @@ def test_doctor_shows_the_table_that_a_worker_has_chosen_from(tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("loads")
-def test_known_photos_are_read_once_for_a_measurement(tmp_path: Path) -> None:
+def test_known_photos_are_read_once_for_a_measurement(models: Path) -> None:
     asked: list[int] = []
 
     def known_photos(side: int) -> list[Pixels]:
         asked.append(side)
         return drawn_pictures(LEAST_SAMPLE)
 
-    table(tmp_path)
-    choice = load.table("small", device="cpu", threads=1, models=tmp_path, known_photos=known_photos)
+    choice = load.table("small", device="cpu", threads=1, models=models, known_photos=known_photos)
 
     assert choice.known_photos == LEAST_SAMPLE
     assert asked == [SIDE]
 
 
 @pytest.mark.usefixtures("loads")
-def test_a_backend_that_does_not_exist_is_refused_with_those_that_do(tmp_path: Path) -> None:
+def test_a_backend_that_does_not_exist_is_refused_with_those_that_do(models: Path) -> None:
     with pytest.raises(EncoderUnavailable, match="SIGHTLINE_BACKEND='abacus' is not one of auto, torch-float32"):
-        load_encoder("small", device="cpu", threads=1, backend="abacus", models=tmp_path)
+        load_encoder("small", device="cpu", threads=1, backend="abacus", models=models)
 
 
 def test_a_worker_whose_model_lies_exported_starts_without_torch(
