@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import itertools
 import os
 import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import urlsplit
 
 import psutil
@@ -24,7 +26,10 @@ from celery import Celery
 
 from demo.scenes import write_scenes
 from producer_client import Sightline
+from worker.core.keypoints import Keypoints
 from worker.core.ports import Encoder
+from worker.core.types import Decoded, Pixels
+from worker.core.vectors import Vectors
 from worker.embedded import EmbeddedServers
 from worker.encoder.choice import REFERENCE
 from worker.encoder.images import decode
@@ -49,6 +54,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _numbers = itertools.count(1)
 _shared: list[Stack] = []
+# What a photo's keypoints and vectors are: many tests store the same photos.
+_found: dict[tuple[Any, ...], Any] = {}
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,23 @@ def plain_celery(settings: Settings) -> Celery:
     return app
 
 
+def once(find: Callable[[], Any], *of: Any) -> Any:
+    """What is found of these comes out the same each time."""
+    if of not in _found:
+        _found[of] = find()
+    return _found[of]
+
+
+def digest(content: Any) -> bytes:
+    return hashlib.sha256(content).digest()
+
+
+def find_keypoints_once(content: bytes, decoded: Decoded, **limits: Any) -> Keypoints:
+    facts = (digest(content), decoded.pixels.shape, digest(decoded.pixels.tobytes()), *limits.items())
+    found: Keypoints = once(lambda: find_keypoints(content, decoded, **limits), *facts)
+    return found
+
+
 @contextmanager
 def server_dir() -> Iterator[Path]:
     """A folder for servers, of a short name: Postgres' socket lies in it then. Below pytest's it lies elsewhere."""
@@ -119,8 +143,19 @@ def servers() -> Iterator[EmbeddedServers]:
 
 
 @pytest.fixture(scope="session")
-def encoder() -> Encoder:
-    return load_encoder(ENCODER, device="cpu", threads=2)
+def encoder() -> Iterator[Encoder]:
+    """Photos that were encoded together, by any test, are not encoded together again."""
+    model = load_encoder(ENCODER, device="cpu", threads=2)
+    encode = model.encode_images
+
+    def encode_once(photos: Sequence[Pixels]) -> Vectors:
+        vectors: Vectors = once(
+            lambda: encode(photos), *((pixels.shape, digest(pixels.tobytes())) for pixels in photos)
+        )
+        return vectors.copy()
+
+    with patch.object(model, "encode_images", encode_once):
+        yield model
 
 
 @pytest.fixture
@@ -177,7 +212,7 @@ def make_library(
         joined: dict[str, Any] = {
             "encoder": model,
             "decode": partial(decode, **limits),
-            "find_keypoints": partial(find_keypoints, **limits),
+            "find_keypoints": partial(find_keypoints_once, **limits),
             "source": PhotoFiles(chosen),
             "store": store,
             "live": FaissLiveIndex(store.log, folder, model_key=model.model_key, dimension=model.dimension),
