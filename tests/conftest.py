@@ -8,6 +8,7 @@ import itertools
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -48,6 +49,9 @@ REAL_PHOTOS = Path(__file__).parents[2] / "shared" / "photos"
 ENCODER = "packaged/efficientnet-lite0"
 # Measuring what runs a model takes half a minute for every new folder. test_backends.py and the demo do it.
 os.environ["SIGHTLINE_BACKEND"] = REFERENCE
+# Commands and workers are started hundreds of times: what one has compiled is there for the next.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # What `nohup`, or a script's background, has ignored would be ignored by all that tests start and end by these signals.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
