@@ -25,6 +25,7 @@ from PIL import Image
 from sqlalchemy import create_engine, text
 
 from producer_client import Provenance, Sightline
+from producer_client.bulk import BULK_SIZE
 from tests.conftest import ENCODER, Scene, processes_of, server_dir, until
 from worker import upenv
 from worker.embedded import EmbeddedServers
@@ -201,7 +202,7 @@ def test_embedding_what_is_missing_goes_on_where_it_was_broken_off(
     folder = photo_root / "many"
     folder.mkdir()
     random = np.random.default_rng(5)
-    paths = [folder / f"{number}.png" for number in range(320)]
+    paths = [folder / f"{number}.png" for number in range(3 * BULK_SIZE)]
     for path in paths:
         Image.fromarray(random.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
     engine = create_engine(stack.settings.database_url)
