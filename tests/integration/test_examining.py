@@ -31,7 +31,8 @@ from worker.core.vectors import unit_rows
 from worker.errors import HeldBack, Permanent
 from worker.index.folder import GenerationFolder
 from worker.library import Library, examining
-from worker.library.examining import LEFT_OUT_M, Examination
+from worker.library.asking import FIRST_HITS, LEFT_OUT_M
+from worker.library.examining import Examination
 from worker.library.learning import Learning
 from worker.library.tuning import Tuner
 from worker.place.calibration import LEAST_RADIUS_M, Calibration, Case, learnt
@@ -84,6 +85,30 @@ def entries(dimension: int, *, places: int, views: int, seed: int = 1, keypoints
 
 
 @pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Case]]:
+    """What an exam gives to be learnt from."""
+    cases_of: dict[str, list[Case]] = {}
+
+    def noted(cases: list[Case], *, timed: list[Case], false_answers: float) -> Any:
+        cases_of.update(cases=cases, timed=timed)
+        return learnt(cases, timed=timed, false_answers=false_answers)
+
+    monkeypatch.setattr(examining, "learnt", noted)
+    return cases_of
+
+
+def view_of(one: NewEntry) -> int:
+    return int(one.ref.rpartition("-")[2])
+
+
+def shot_by(one: NewEntry, taken_s: float, camera: str | None = None) -> NewEntry:
+    """camera: else one of the place's own."""
+    camera = camera or one.ref.rpartition("-")[0]
+    shot = Shot(camera.encode().ljust(CAMERA_BYTES), taken_s)
+    return replace(one, picture_hash=one.ref.encode().ljust(32, b"."), shot=shot)
+
+
+@pytest.fixture
 def fill(store: PostgresStore, encoder: Encoder) -> Callable[..., list[int]]:
     def put(**how: Any) -> list[int]:
         new = entries(encoder.dimension, **how)
@@ -133,33 +158,73 @@ def test_each_photo_is_asked_about_with_what_its_camera_took_too_without_its_pla
     store: PostgresStore,
     encoder: Encoder,
     settings: Settings,
-    monkeypatch: pytest.MonkeyPatch,
+    told: dict[str, list[Case]],
     timed: bool,
 ) -> None:
     """Each place was photographed by a camera of its own."""
-    new = [
-        replace(
-            one, picture_hash=one.ref.encode().ljust(32, b"."), shot=Shot(camera.encode().ljust(CAMERA_BYTES), 10.0 * n)
-        )
-        for n, one in enumerate(entries(encoder.dimension, places=PLACES, views=VIEWS))
-        for camera in [one.ref.rpartition("-")[0]]
-    ]
+    new = [shot_by(one, 10.0 * n) for n, one in enumerate(entries(encoder.dimension, places=PLACES, views=VIEWS))]
     store.entries.put_many(new, encoder.model_key)
-    told: list[Case] = []
-
-    def noted(cases: list[Case], *, timed: list[Case], false_answers: float) -> Any:
-        told.extend(timed)
-        return learnt(cases, timed=timed, false_answers=false_answers)
-
-    monkeypatch.setattr(examining, "learnt", noted)
     rungs = (*settings.rungs, "time") if timed else settings.rungs
 
     examined(make_library(store=store, settings=settings.model_copy(update={"rungs": rungs})))
 
-    moments = [case.strength.moment if case.strength is not None else 0 for case in told if case.seen]
+    moments = [case.strength.moment if case.strength is not None else 0 for case in told["timed"] if case.seen]
     assert len(moments) == len(new)
     assert (sum(moments) >= 0.9 * len(new)) == timed
-    assert {case.strength.moment for case in told if not case.seen and case.strength is not None} == {0}
+    assert {case.strength.moment for case in told["timed"] if not case.seen and case.strength is not None} == {0}
+
+
+@pytest.mark.parametrize(("apart_s", "found_again"), [(1.0, False), (10.0, True)])
+def test_frames_of_a_photos_own_burst_do_not_testify_for_it(
+    make_library: Callable[..., Library],
+    store: PostgresStore,
+    encoder: Encoder,
+    settings: Settings,
+    told: dict[str, list[Case]],
+    apart_s: float,
+    found_again: bool,
+) -> None:
+    """They have its fix, right or wrong, and who is lost has none of them. Each place was photographed once, by a
+    camera of its own, or twice."""
+    new = [shot_by(one, apart_s * view_of(one)) for one in entries(encoder.dimension, places=PLACES, views=VIEWS)]
+    store.entries.put_many(new, encoder.model_key)
+    timed = settings.model_copy(update={"rungs": (*settings.rungs, "time")})
+
+    found = examined(make_library(store=store, settings=timed))
+
+    assert found.photos == len(new)
+    seen = [one for one in found.questions if one.seen]
+    assert any(away <= LEFT_OUT_M for one in seen for away in one.neighbours_m) == found_again
+    assert any(one.error_m is not None and one.error_m <= 50 for one in seen) == found_again
+    moments = {case.strength.moment for case in told["timed"] if case.strength is not None}
+    assert moments == ({0, 1} if found_again else {0}), "nor by its time"
+    assert {case.alone for case in told["cases"]} == {not found_again}
+
+
+def test_a_frame_of_the_burst_that_claims_another_place_testifies_for_that(
+    make_library: Callable[..., Library], store: PostgresStore, encoder: Encoder
+) -> None:
+    new = entries(encoder.dimension, places=2, views=1)
+    store.entries.put_many([shot_by(one, 0.0, camera="the same") for one in new], encoder.model_key)
+
+    found = examined(make_library(store=store))
+
+    assert [len(one.neighbours_m) for one in found.questions] == [1] * 4
+
+
+def test_beyond_a_long_burst_others_are_asked_for(
+    make_library: Callable[..., Library], store: PostgresStore, encoder: Encoder
+) -> None:
+    """Of more frames than are asked of the index at first."""
+    burst, others = FIRST_HITS + 2, 3
+    new = [
+        one for one in entries(encoder.dimension, places=2, views=burst) if view_of(one) < others or "1-0-" in one.ref
+    ]
+    store.entries.put_many([shot_by(one, 0.0) for one in new], encoder.model_key)
+
+    found = examined(make_library(store=store), photos=4)
+
+    assert [len(one.neighbours_m) for one in found.questions if one.lat < 48.005] == [others] * 4
 
 
 def test_copies_of_a_photo_do_not_testify_for_it(
@@ -174,6 +239,21 @@ def test_copies_of_a_photo_do_not_testify_for_it(
 
     assert found.photos == 4
     assert not any(away <= LEFT_OUT_M for one in found.questions for away in one.neighbours_m)
+
+
+def test_who_has_only_copies_at_its_place_is_alone_there(
+    make_library: Callable[..., Library], store: PostgresStore, encoder: Encoder, told: dict[str, list[Case]]
+) -> None:
+    one, another, elsewhere = entries(encoder.dimension, places=2, views=2)[:3]
+    assert one.vector is not None
+    assert another.vector is not None
+    noisy = unit_rows((one.vector + 0.2 * another.vector)[None])[0]
+    saved = replace(another, vector=noisy, picture_hash=b"." * 32)
+    store.entries.put_many([replace(one, picture_hash=b"." * 32), saved, elsewhere], encoder.model_key)
+
+    examined(make_library(store=store))
+
+    assert [case.alone for case in told["cases"]] == [True] * 6
 
 
 def test_what_is_no_evidence_is_not_asked_about(

@@ -247,7 +247,7 @@ def test_a_stricter_promise_takes_more_places() -> None:
 
 
 def test_photos_that_are_hardly_found_again_are_too_few_to_learn_from() -> None:
-    known = [replace(case, error_m=900.0) for case in cases(np.random.default_rng(5), [1] * 30)]
+    known = [replace(case, error_m=900.0, alone=True) for case in cases(np.random.default_rng(5), [1] * 30)]
 
     few = calibrated(known, false_answers=PROMISED)
 
@@ -280,6 +280,20 @@ def test_verified_evidence_that_led_astray_more_often_than_not_is_no_answer_alth
     assert len(judged) == len(known)
     assert not any(one.answered for one in judged)
     assert Calibration.from_json(found.to_json()) == found
+
+
+def test_places_where_nobody_else_was_say_nothing_against_verified_evidence() -> None:
+    """Each was photographed once, or by one burst: what a look-alike shows is all that there is."""
+    verified = strength(contrast=9.0, ratio=1.0, inliers=90)
+    burst = [
+        Case(verified, 900.0, 5.0, place, seen, alone=True)
+        for place in range(8)
+        for _ in range(3)
+        for seen in (True, False)
+    ]
+    few = [Case(verified, 5.0, 5.0, 8 + place, seen=True) for place in range(5)]
+
+    assert isinstance(calibrated([*burst, *few], false_answers=PROMISED), TooFew)
 
 
 def test_answers_that_are_right_but_too_few_to_show_it_are_no_promise() -> None:

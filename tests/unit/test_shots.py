@@ -105,17 +105,24 @@ def test_broken_exif_is_no_shot_and_no_error() -> None:
         assert isinstance(found, Shot)
 
 
+HERE = (48.0, 11.0)
+NEXT_DOOR, ELSEWHERE = (48.0004, 11.0), (48.001, 11.0)
+
+
 @pytest.mark.parametrize(
-    ("one", "other", "same"),
+    ("one", "other", "there", "same"),
     [
-        (Shot(b"a", 100.0), Shot(b"a", 103.0), True),
-        (Shot(b"a", 103.0), Shot(b"a", 100.0), True),
-        (Shot(b"a", 100.0), Shot(b"a", 103.1), False),
-        (Shot(b"a", 100.0), Shot(b"b", 100.0), False),
-        (Shot(), Shot(), False),
-        (None, Shot(b"a", 100.0), False),
-        (Shot(b"a", 100.0), None, False),
+        (Shot(b"a", 100.0), Shot(b"a", 103.0), HERE, True),
+        (Shot(b"a", 103.0), Shot(b"a", 100.0), NEXT_DOOR, True),
+        (Shot(b"a", 100.0), Shot(b"a", 100.0), ELSEWHERE, False),
+        (Shot(b"a", 100.0), Shot(b"a", 103.1), HERE, False),
+        (Shot(b"a", 100.0), Shot(b"b", 100.0), HERE, False),
+        (Shot(), Shot(), HERE, False),
+        (None, Shot(b"a", 100.0), HERE, False),
+        (Shot(b"a", 100.0), None, HERE, False),
     ],
 )
-def test_a_burst_is_of_one_camera_within_seconds(one: Shot | None, other: Shot | None, same: bool) -> None:
-    assert is_burst(one, other) is same
+def test_a_burst_is_of_one_camera_within_seconds_at_one_place(
+    one: Shot | None, other: Shot | None, there: tuple[float, float], same: bool
+) -> None:
+    assert is_burst(one, HERE, other, there, agree_m=50.0) is same

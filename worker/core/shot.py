@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+from worker.core.geo import distance_m
+
 #: Bytes of a camera's digest where its serial number is known, and of one that stands for all cameras of a model.
 CAMERA_BYTES, MODEL_BYTES = 16, 8
 #: Stands for the camera of a photo whose file names none, or no time.
@@ -44,9 +46,13 @@ def camera_of(make: str, model: str, serial: str) -> bytes:
     return hashlib.blake2b(said, digest_size=size, person=b"sightline camera").digest()
 
 
-def is_burst(one: Shot | None, other: Shot | None) -> bool:
-    """Whether both may be of one burst. Two people may have cameras of one model: where they were is the caller's to
-    compare."""
+def is_burst(
+    one: Shot | None, at: tuple[float, float], other: Shot | None, there: tuple[float, float], *, agree_m: float
+) -> bool:
+    """Whether one camera took both within seconds, and at one place: cameras of one model at two places are two.
+
+    at, there: where they claim to be taken (lat, lon). agree_m: metres, SIGHTLINE_LOCATE_AGREE_M."""
     if one is None or other is None or NO_CAMERA in (one.camera, other.camera):
         return False
-    return one.camera == other.camera and abs(one.taken_s - other.taken_s) <= BURST_S
+    together = one.camera == other.camera and abs(one.taken_s - other.taken_s) <= BURST_S
+    return together and distance_m(*at, *there) <= agree_m

@@ -247,9 +247,9 @@ class Suspecting:
             k *= WIDER
 
     def _is_of_burst(self, said: Claim, look: Look, others: Iterable[tuple[Claim, Look]]) -> bool:
-        """Whether one camera took it within seconds of any of these, and where that was taken."""
+        """Whether it is of one burst with any of these."""
         return any(
-            is_burst(look.shot, its_look.shot) and distance_m(*said.point, *other.point) <= self._agree_m
+            is_burst(look.shot, said.point, its_look.shot, other.point, agree_m=self._agree_m)
             for other, its_look in others
         )
 

@@ -15,7 +15,8 @@ from producer_client.contract import Answer, Reason
 from worker import listed
 from worker.core.index_ports import Searched
 from worker.core.ports import Entries, Log, Progress, StoredKeypoints
-from worker.library.examining import Asked, Examining, Question
+from worker.library.asking import Asked, Question
+from worker.library.examining import Examining
 from worker.library.learning import as_learnt
 from worker.library.locating import rule_of
 from worker.place import rule as votes

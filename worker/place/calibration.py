@@ -50,7 +50,7 @@ class Case:
 
     strength: of the best place's evidence; None where nothing was found that could be answered. error_m: from the truth
     to the point that would be the answer, infinite where there is none. spread_m: of the witnesses around it. place: a
-    number that questions about one place share. seen: the place was left in.
+    number that questions about one place share. seen: the place was left in. alone: but nobody was there to find.
     """
 
     strength: Strength | None
@@ -58,6 +58,7 @@ class Case:
     spread_m: float
     place: int
     seen: bool
+    alone: bool = False
 
     @property
     def right(self) -> bool:
@@ -80,11 +81,10 @@ class Judged:
 class Calibration:
     """names: of the features, in their order. surest: a probability claims no more than so many cases can show.
     least: nothing is answered up to this probability; 1 where nothing can be. least_timed: nor up to this one where the
-    camera's other photos speak for the place. unproven: what lacks to promise anything;
-    until then answers are given by verified evidence alone, and only where what was learnt does not speak against it.
-    radius_factor: radius by the witnesses'
-    spread. covered: share of right answers within their radius. near: of right answers, and of wrong ones, the share
-    within each of LEVELS_M. false_answers: the share that was promised. cases, places: from how many it was learnt."""
+    camera's other photos speak for the place. unproven: what lacks to promise anything; until then answers are given by
+    verified evidence alone, and only where what was learnt does not speak against it. radius_factor: radius by spread.
+    covered: share of right answers within their radius. near: of right answers, and of wrong ones, the share within
+    each of LEVELS_M. false_answers: the share that was promised. cases, places: from how many it was learnt."""
 
     names: tuple[str, ...]
     weights: tuple[float, ...]
@@ -238,11 +238,11 @@ def _features(case: Case) -> list[float]:
 
 def _only_a_veto(cases: Sequence[Case], few: TooFew, false_answers: float) -> tuple[Calibration | TooFew, list[Judged]]:
     """Too few are right to learn odds from. Where verified evidence led astray more often than not, that is known of it
-    all the same, and it is no answer. Of places with one photo nothing is known so: left out it cannot be right."""
-    asked = Counter(case.place for case in cases if case.seen)
-    counted = [case for case in cases if asked[case.place] > 1 and case.strength is not None and case.strength.verified]
+    all the same, and it is no answer. Of places where nobody else was nothing is known so: it cannot be right."""
+    known = {case.place for case in cases if case.seen and not case.alone}
+    counted = [case for case in cases if case.place in known and case.strength is not None and case.strength.verified]
     right = np.array([case.right for case in counted], dtype=np.bool_)
-    if sum(photos > 1 for photos in asked.values()) < LEAST_PLACES or right.sum() >= len(right) / 2:
+    if len(known) < LEAST_PLACES or right.sum() >= len(right) / 2:
         return few, []
     share = _share(right)
     calibration = Calibration(
@@ -256,7 +256,7 @@ def _only_a_veto(cases: Sequence[Case], few: TooFew, false_answers: float) -> tu
         near=_near(cases, np.array([case.right for case in cases], dtype=np.bool_)),
         false_answers=false_answers,
         cases=len(cases),
-        places=len(asked),
+        places=len({case.place for case in cases}),
         unproven=few,
     )
     return calibration, [_judged(case, share, calibration) for case in cases]

@@ -72,11 +72,11 @@ class Picture:
         return any(other is not None and is_copy(look, other) for other in others)
 
     def is_burst_of(self, witness: Witness, looks: Looks, agree_m: float) -> bool:
-        """Whether one camera took the photo within seconds of the best of these, and where that was taken: cameras of
-        one model in two places are two. Of the best one, so that a walk that is filmed is no burst of any length."""
+        """Of the best one, so that a walk that is filmed is no burst of any length."""
         one, other = looks.get(self.best.hit.photo_id), looks.get(witness.hit.photo_id)
-        near = one is not None and other is not None and is_burst(one.shot, other.shot)
-        return near and self.best.away_m(witness) <= agree_m
+        if one is None or other is None:
+            return False
+        return is_burst(one.shot, self.best.point, other.shot, witness.point, agree_m=agree_m)
 
     def add(self, witnesses: Sequence[Witness], agree_m: float) -> None:
         self.witnesses += witnesses
