@@ -172,8 +172,7 @@ def _error(asked: Asked) -> str:
 
 
 def _metres(error_m: float) -> str:
-    return (
-        say("{error_km:.0f} km", error_km=error_m / 1000)
-        if error_m >= 9999.5
-        else say("{error_m:.1f} m", error_m=error_m)
-    )
+    """In whole metres: GPS is no nearer than that, and photos of a landmark may all bear its one position."""
+    if error_m >= 9999.5:
+        return say("{error_km:.0f} km", error_km=error_m / 1000)
+    return say("{error_m:.0f} m", error_m=error_m) if error_m >= 1 else say("< 1 m")

@@ -23,8 +23,10 @@ from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.text import Text
 
+from demo.__main__ import PROMISED
 from demo.folders import Case
 from demo.shown import Asked, asked_table, found_by_words_table, places_table, similar_table
+from demo.words import say as demo_words
 from producer_client import NewPhoto, Pending, Photo, Provenance, Refused, Sightline
 from producer_client.contract import (
     Answer,
@@ -674,6 +676,31 @@ def test_the_demo_shows_whole_names_and_its_reasons_in_words(
     assert {"en": "16699 km", "ru": "16699 км"}[language] in cells(lines, 2)
     assert not any(reason in page.getvalue() for reason in Reason)
     assert ("too few" in cells(lines, 1), "мало" in cells(lines, 1)) == ((True, False), (False, True))[language == "ru"]
+
+
+@pytest.mark.parametrize(
+    ("north_deg", "said"), [(0.0, "< 1 m"), (0.000008, "< 1 m"), (0.00003, "3 m"), (0.001, "111 m"), (1.0, "111 km")]
+)
+def test_the_demo_tells_no_distance_nearer_than_positions_are_known(north_deg: float, said: str) -> None:
+    answer = Answer(Answer.LOCATED, Point(55.0 + north_deg, 13.0), 12.0, 1.0)
+
+    tables = [*asked_table([asked("a", "1.jpg", answer)], single=True), *places_table([asked("a", "1.jpg", answer)])]
+
+    for table in tables:
+        assert any(re.search(rf"│ +{said} │", line) for line in shown(table))
+
+
+@LANGUAGES
+def test_the_demo_tells_its_promise_from_what_a_service_promises(
+    language: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIGHTLINE_LANG", language)
+
+    told = demo_words(PROMISED, share=0.15, usual=0.05)
+
+    assert "15%" in told
+    assert "5%" in told.split("15%")[1]
+    assert {"en": "not what was found", "ru": "а не то, что получилось"}[language] in told
 
 
 def test_a_folder_of_which_nothing_is_located_or_similar_is_told_so() -> None:
