@@ -205,7 +205,7 @@ class Settings(BaseSettings):
     """Witnesses that must agree where none could be compared by keypoints: one photo alone has nobody to agree with."""
     false_answers: float = Field(default=0.05, ge=0.001, le=0.5)
     """Share of the answers that may be wrong. Which answers are sure enough is learnt at each rebuild, from 19 places
-    with trusted photos on; the smaller this is, the more places it takes."""
+    (each within 50 m of one photo) with trusted photos on; the smaller this is, the more places it takes."""
     exam_photos: int = Field(default=1000, ge=0)
     """Trusted photos that a rebuild asks about as if they were not there, to learn from; 0 learns nothing."""
 

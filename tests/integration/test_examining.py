@@ -725,6 +725,7 @@ def test_a_better_threshold_is_proposed_with_what_to_set_and_nothing_is_changed(
     assert by[0.75, None]["second"] == {"seen": 45, "answered": 45, "right": 45, "unseen": 45, "false": 0}
     assert said["differences"]["accuracy"]["least"] > 0.9
     assert "SIGHTLINE_LOCATE_THRESHOLD=0.75" in table
+    assert "within 50 m of one photo" in table.replace("\N{NO-BREAK SPACE}", " ")
     assert max(map(len, table.splitlines())) <= 80
     assert (store.generations.kept(), store.generations.newest()) == before
 

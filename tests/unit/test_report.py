@@ -13,6 +13,7 @@ import pytest
 
 from producer_client.contract import Reason
 from tests.examined import METRE, question
+from worker.commands.exam import exam_table
 from worker.place.exam import Exam, Examined, Witnessed
 from worker.place.measures import FIGURES, measured
 from worker.place.paired import compared
@@ -96,6 +97,13 @@ def test_it_says_first_what_matters() -> None:
     assert page.said.index("of the given answers are right") < page.said.index("All figures")
     assert "69 %".replace(" ", "\N{NO-BREAK SPACE}") in page.said
     assert "22 of 32; chance leaves it between 51 % and 82 %".replace(" %", "\N{NO-BREAK SPACE}%") in page.said
+
+
+def test_what_is_counted_as_a_place_is_said_on_the_page_and_under_the_table() -> None:
+    said = "A place is what lies within 50 m of one photo.".replace("50 m", "50\N{NO-BREAK SPACE}m")
+
+    assert said in page_of(*MANY).said
+    assert exam_table(exam_of(MANY)).caption == said
 
 
 def test_every_figure_is_in_the_table_with_what_it_means() -> None:

@@ -98,10 +98,11 @@ def exam(
 def exam_table(held: Exam) -> Table:
     """The figures that a person asks for first; the page and --json have all."""
     from worker.place.measures import FIGURES
-    from worker.report.wording import figure_name, figure_value, number
+    from worker.report.wording import figure_name, figure_value, number, place_meaning
 
     title = say("{sample} photos asked about, twice each", sample=number(held.sample))
-    shown = Table(say("figure"), say("value"), say("of"), title=title)
+    caption = place_meaning(held.figures.right_m)
+    shown = Table(say("figure"), say("value"), say("of"), title=title, caption=caption)
     figures = held.figures.overall.figures
     for name in FIGURES:
         if not name.startswith(("within_", "recall_at_5", "recall_at_10")):

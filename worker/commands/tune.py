@@ -57,7 +57,8 @@ def tune(
 
 
 def _table(found: Tuned, photos: int) -> Table:
-    from worker.report.wording import number
+    from worker.place.calibration import RIGHT_M
+    from worker.report.wording import number, place_meaning
 
     title = say(
         "{settings} settings tried on {photos} photos. The figures are of the half of the places that did not choose: "
@@ -66,7 +67,7 @@ def _table(found: Tuned, photos: int) -> Table:
         photos=number(photos),
         places=number(found.places[1]),
     )
-    shown = Table(title=title)
+    shown = Table(title=title, caption=place_meaning(RIGHT_M))
     shown.add_column(say("settings"), min_width=22)
     for head in (say("threshold"), say("k"), say("right"), say("answered"), say("right, of given"), say("false")):
         shown.add_column(head, justify="right")

@@ -12,7 +12,7 @@ from worker.place.measures import likely
 from worker.place.paired import Difference
 from worker.report import map, plots, tables
 from worker.report.elements import Child, element, written
-from worker.report.wording import figure_name, metres, number, percent
+from worker.report.wording import figure_name, metres, number, percent, place_meaning
 from worker.report.worst import Thumbnails, cards
 from worker.words import say
 
@@ -81,7 +81,7 @@ def _section(title: str, *children: Child) -> Element:
 
 def _introduction(exam: Exam) -> str:
     overall = exam.figures.overall
-    return say(
+    asked = say(
         "{sample} photos whose position is known were asked about as if they were not there: {seen} questions with the "
         "other photos of their place left in (known places), {unseen} with all of them left out, where every answer "
         "would be false. An answer is right within {right_m} of the true position.",
@@ -90,6 +90,7 @@ def _introduction(exam: Exam) -> str:
         unseen=number(overall.unseen),
         right_m=metres(exam.figures.right_m),
     )
+    return f"{asked} {place_meaning(exam.figures.right_m)}"
 
 
 def _failed(exam: Exam) -> Element | None:

@@ -113,6 +113,11 @@ def metres(value: float) -> str:
     return say("{m} m", m=_short(value)).replace(" ", NBSP)
 
 
+def place_meaning(right_m: float) -> str:
+    """What is counted wherever an exam says "places"; photos farther apart than that may still show one sight."""
+    return say("A place is what lies within {right_m} of one photo.", right_m=metres(right_m))
+
+
 def _short(value: float) -> str:
     return number(value, 0 if value >= 100 or round(value, 1) == round(value) else 1)
 
