@@ -53,12 +53,16 @@ def sightline(*arguments: str, settings: Settings, stdin: str | None = None) -> 
 def as_json(*arguments: str, settings: Settings) -> Any:
     done = sightline(*arguments, "--json", settings=settings)
     assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads(done.stdout)
+    return json.loads(done.stdout, parse_constant=no_json)
+
+
+def no_json(constant: str) -> None:
+    pytest.fail(f"{constant} is no JSON")
 
 
 def as_json_whatever(*arguments: str, settings: Settings) -> Any:
     """Also where the exit code says that something else is wrong: other tests' photos are refused, say."""
-    return json.loads(sightline(*arguments, "--json", settings=settings).stdout)
+    return json.loads(sightline(*arguments, "--json", settings=settings).stdout, parse_constant=no_json)
 
 
 def test_people_who_read_russian_are_spoken_to_in_russian(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -963,6 +963,12 @@ def test_the_help_of_every_command_fits_and_breaks_no_name(language: str, width:
         assert name in {f"SIGHTLINE_{field.upper()}" for field in Settings.model_fields}, name
 
 
+def test_what_programs_read_has_numbers_that_json_has(capsys: pytest.CaptureFixture[str]) -> None:
+    show(True, {"share": float("nan"), "places": [{"away_m": float("inf")}, -float("inf"), 1e308]}, lambda: None)
+
+    assert capsys.readouterr().out == '{"share": null, "places": [{"away_m": null}, null, 1e+308]}\n'
+
+
 def test_a_name_that_is_no_utf8_is_whole_in_what_programs_read(monkeypatch: pytest.MonkeyPatch) -> None:
     written = io.BytesIO()
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="utf-8", errors="strict", write_through=True))

@@ -194,8 +194,10 @@ def fail(
 
 
 def _print_json(value: object) -> None:
+    # As on the queue (producer_client.serializer): JSON has neither NaN nor infinity.
+    finite = json.loads(json.dumps(value), parse_constant=lambda _: None)
     # A file's name may be no UTF-8: what no encoding has is written as JSON escapes it.
-    said = json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace").decode()
+    said = json.dumps(finite, ensure_ascii=False).encode(errors="backslashreplace").decode()
     sys.stdout.write(f"{said}\n")
 
 
