@@ -527,6 +527,7 @@ def test_where_one_was_killed_other_commands_say_that_none_runs(
     assert "No`sightlineup`" not in "".join(given.stderr.split())
     assert (noted.returncode, given.returncode) == (1, 1)
     assert "Traceback" not in noted.stderr
+    assert not re.search(r"[.?!]\.", noted.stderr + russian.stderr), "no sentence ends twice"
     assert not re.search("[a-z]{3,} [a-z]{3,}", re.sub("`[^`]*`", "", " ".join(russian.stderr.split()))), russian.stderr
 
 

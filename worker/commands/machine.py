@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from producer_client.language import to_say
 from worker import upenv
 from worker.commands.connections import open_store
 from worker.commands.terminal import BAD_SETTINGS, FAILED, NO_MODEL, RUNS_ALREADY, AsJson, err, fail, out, show
@@ -141,12 +142,17 @@ def _in_background(settings: Settings, *, verbose: bool) -> None:
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
         )
     try:
-        with err.status(say("starting in the background")), log.open(errors="replace") as lines:
+        began = time.monotonic()
+        waiting = to_say(
+            "starting in the background; the first time it measures what can run the model, {seconds:.0f} s"
+        )
+        with err.status(say(waiting, seconds=0)) as status, log.open(errors="replace") as lines:
             while not _is_up(settings.data_dir, started.pid):
                 code = started.poll()
                 _relay(lines.read())
                 if code is not None:
                     raise SystemExit(code or FAILED)
+                status.update(say(waiting, seconds=time.monotonic() - began))
                 time.sleep(LOOK_EVERY_S)
             _relay(lines.read())
     except BaseException:

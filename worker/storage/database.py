@@ -138,7 +138,8 @@ class Database:
         if not state:  # what the driver says of a connection
             return Transient(
                 Code.UNAVAILABLE,
-                f"Postgres: {why}. Does it run, and does SIGHTLINE_DATABASE_URL name it, its user and their password?",
+                f"Postgres: {why}. Start it, or set SIGHTLINE_DATABASE_URL to its address, with a user and their "
+                "password",
             )
         # Connection, rollback, resources, lock, shutdown.
         return Transient(Code.UNAVAILABLE, f"Postgres: {why}")
