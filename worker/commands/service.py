@@ -11,7 +11,7 @@ from rich.markup import escape
 from producer_client.words import Queue
 from worker.commands.connections import open_store
 from worker.commands.terminal import ENDED, NO_MODEL, AsJson, Misused, err, fail, out, show
-from worker.errors import EncoderUnavailable, Permanent, Transient
+from worker.errors import EncoderUnavailable, Permanent
 from worker.roots import faults
 from worker.settings import load as load_settings
 from worker.words import say
@@ -25,7 +25,6 @@ def worker(
     from worker import logs
     from worker.app import ROLES, create_app
     from worker.running import run_worker
-    from worker.sandbox.port import level_of
     from worker.storage.objects import ObjectFolder
 
     if role not in ROLES:
@@ -41,12 +40,6 @@ def worker(
     for fault in faults(settings.photo_roots).values():
         err.print(escape(fault), soft_wrap=True, highlight=False)
     logs.configure(settings.log_level)
-    if settings.sandbox == "required":
-        # The index process would find it out with its first photo.
-        try:
-            level_of(settings)
-        except (Permanent, Transient) as exc:
-            fail(exc.message)
     app = create_app(settings)
     if role == "serve":
         # The model is loaded before the first message is taken: a worker without one must not start.

@@ -36,10 +36,7 @@ class Statistics:
         self._live = live
         self._tell_exam = tell_exam
 
-    def stats(
-        self, *, rss_mb: float, next_model_key: str | None = None, sandbox: str | None = None
-    ) -> contract.StatsReply:
-        """sandbox: what confines the decoders of this process, in words."""
+    def stats(self, *, rss_mb: float, next_model_key: str | None = None) -> contract.StatsReply:
         counts = self._entries.counts(self._encoder.model_key)
         self._live.settle()
         number = self._live.generation
@@ -79,5 +76,4 @@ class Statistics:
             learnt_places=None if told is None else told.learnt_places,
             examined=None if told is None else told.examined,
             exam_passed=None if told is None else told.exam_passed,
-            sandbox=sandbox if self._tell_exam else None,
         )
