@@ -67,7 +67,7 @@ def test_ctrl_c_while_a_command_is_loaded_ends_it_without_a_traceback(words: str
 @pytest.mark.parametrize("words", ["stats", "search x --json"])
 def test_ctrl_c_while_a_command_runs_ends_it_without_a_traceback(words: str) -> None:
     hit = []
-    for delay_s in (0.0, 0.1):
+    for delay_s in (0.0, 0.1, 0.3, 0.6):
         process = started(*words.split())
         for loaded in (True, False, True):
             handles(process, interrupts=loaded)
