@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import itertools
 import os
 import shutil
@@ -25,9 +24,9 @@ import pytest
 import redis
 from celery import Celery
 
+from benchmarks.again import Again, digest
 from demo.scenes import write_scenes
 from producer_client import Sightline
-from worker.core.keypoints import Keypoints
 from worker.core.ports import Encoder
 from worker.core.types import Decoded, Pixels
 from worker.core.vectors import Vectors
@@ -58,8 +57,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _numbers = itertools.count(1)
 _shared: list[Stack] = []
-# What a photo's keypoints and vectors are: many tests store the same photos.
-_found: dict[tuple[Any, ...], Any] = {}
+# A photo's keypoints and vectors: many tests store the same photos.
+_known = Again()
 
 
 @dataclass(frozen=True)
@@ -106,21 +105,15 @@ def plain_celery(settings: Settings) -> Celery:
     return app
 
 
-def once(find: Callable[[], Any], *of: Any) -> Any:
-    """What is found of these comes out the same each time."""
-    if of not in _found:
-        _found[of] = find()
-    return _found[of]
+def _of_file(content: bytes, decoded: Decoded, **limits: Any) -> tuple[Any, ...]:
+    return digest(content), *_of_pixels([decoded.pixels]), *limits.items()
 
 
-def digest(content: Any) -> bytes:
-    return hashlib.sha256(content).digest()
+def _of_pixels(photos: Sequence[Pixels]) -> tuple[Any, ...]:
+    return tuple((pixels.shape, digest(pixels.tobytes())) for pixels in photos)
 
 
-def find_keypoints_once(content: bytes, decoded: Decoded, **limits: Any) -> Keypoints:
-    facts = (digest(content), decoded.pixels.shape, digest(decoded.pixels.tobytes()), *limits.items())
-    found: Keypoints = once(lambda: find_keypoints(content, decoded, **limits), *facts)
-    return found
+find_keypoints_once = _known.once(find_keypoints, _of_file)
 
 
 @contextmanager
@@ -150,12 +143,10 @@ def servers() -> Iterator[EmbeddedServers]:
 def encoder() -> Iterator[Encoder]:
     """Photos that were encoded together, by any test, are not encoded together again."""
     model = load_encoder(ENCODER, device="cpu", threads=2)
-    encode = model.encode_images
+    encode = _known.once(model.encode_images, _of_pixels)
 
     def encode_once(photos: Sequence[Pixels]) -> Vectors:
-        vectors: Vectors = once(
-            lambda: encode(photos), *((pixels.shape, digest(pixels.tobytes())) for pixels in photos)
-        )
+        vectors: Vectors = encode(photos)
         return vectors.copy()
 
     with patch.object(model, "encode_images", encode_once):
