@@ -21,6 +21,7 @@ from celery import Celery
 
 from producer_client import Code, Sightline, Stored, TryAgain, contract
 from producer_client.words import DEFAULT_KEY_PREFIX
+from tests import commands
 from tests.conftest import Scene, server_dir
 from tests.faults.conftest import PATIENCE_S, Gate, until
 from worker.children import Process
@@ -317,13 +318,7 @@ def test_what_another_client_broadcasts_does_nothing(sturdy: Stack, server: redi
 
 
 def run(sturdy: Stack, *command: str) -> tuple[int, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "worker.cli", *command, "--json"],
-        env={**os.environ, **sturdy.settings.as_env()},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-    )
+    done = commands.sightline(*command, "--json", env={**os.environ, **sturdy.settings.as_env()})
     return done.returncode, json.loads(done.stdout or "null")
 
 

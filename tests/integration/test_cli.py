@@ -26,6 +26,7 @@ from sqlalchemy import create_engine, text
 
 from producer_client import Provenance, Sightline
 from producer_client.bulk import BULK_SIZE
+from tests import commands
 from tests.conftest import ENCODER, Scene, processes_of, server_dir, until
 from worker import upenv
 from worker.embedded import EmbeddedServers
@@ -39,15 +40,7 @@ PATIENCE_S = 90.0
 
 def sightline(*arguments: str, settings: Settings, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, **settings.as_env(), "COLUMNS": "300", "NO_COLOR": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "worker.cli", *arguments],
-        env=env,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        input=stdin,
-    )
+    return commands.sightline(*arguments, env=env, stdin=stdin)
 
 
 def as_json(*arguments: str, settings: Settings) -> Any:
@@ -422,9 +415,7 @@ def test_wrong_settings_are_a_sentence(tmp_path: Path) -> None:
         "NO_COLOR": "1",
     }
 
-    done = subprocess.run(
-        [sys.executable, "-m", "worker.cli", "stats"], env=env, cwd=ROOT, capture_output=True, text=True, timeout=60
-    )
+    done = commands.sightline("stats", env=env)
 
     assert done.returncode == 2
     assert "SIGHTLINE_CONCURRENCY" in done.stderr

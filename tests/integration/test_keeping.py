@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, text
 
+from tests import commands
 from tests.conftest import processes_of, server_dir, until
 from tests.integration.test_index import DIM, KEY, live_on, put, vectors
 from tests.integration.test_servers import answers
@@ -44,14 +45,7 @@ def environment(data: Path, **env: str) -> dict[str, str]:
 
 
 def run(*arguments: str, data: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "worker.cli", *arguments],
-        env=environment(data, **env),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    return commands.sightline(*arguments, env=environment(data, **env))
 
 
 def done(*arguments: str, data: Path, **env: str) -> Any:

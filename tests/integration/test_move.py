@@ -8,7 +8,6 @@ import logging
 import os
 import pickle
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +26,7 @@ from producer_client import Sightline
 from producer_client.compat import CLIPSimilarityService
 from producer_client.language import Language
 from producer_client.sources import Chain, Source
+from tests import commands
 from tests.conftest import ENCODER, server_dir
 from worker.embedded import EmbeddedServers
 from worker.settings import Settings
@@ -156,12 +156,8 @@ def make_table(database_url: str, rows: list[Row]) -> None:
 
 
 def command(backend: Backend, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "worker.cli", *arguments],
-        env={**os.environ, **backend.stack.settings.as_env(), "COLUMNS": "200", "NO_COLOR": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
+    return commands.sightline(
+        *arguments, env={**os.environ, **backend.stack.settings.as_env(), "COLUMNS": "200", "NO_COLOR": "1"}
     )
 
 

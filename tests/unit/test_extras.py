@@ -123,3 +123,13 @@ def test_up_without_its_servers_says_what_to_install(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert "Install sightline-worker[embedded]" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_no_command_waits_for_what_only_workers_need() -> None:
+    program = "import sys, worker.joined; print(sorted(sys.modules))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+
+    for name in ("torch", "faiss", "cv2", "sqlalchemy", "onnxruntime", "openvino", "PIL", "worker.library"):
+        assert f"'{name}'" not in loaded

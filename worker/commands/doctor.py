@@ -21,9 +21,6 @@ from worker.commands.connections import open_client, open_store
 from worker.commands.tables import Table
 from worker.commands.terminal import UNWELL, AsJson, out, show
 from worker.errors import BadGeneration, Permanent, WorkerError
-from worker.library.learning import from_json
-from worker.place.calibration import proven
-from worker.place.promised import TooFew
 from worker.roots import faults
 from worker.settings import Settings
 from worker.settings import load as load_settings
@@ -201,6 +198,11 @@ def pictures(settings: Settings) -> str:
 
 def answers(settings: Settings) -> str:
     """Never unwell: without enough photos to learn from answers are fewer, not wrong."""
+    # With it comes OpenCV, for which no other command should wait.
+    from worker.library.learning import from_json
+    from worker.place.calibration import proven
+    from worker.place.promised import TooFew
+
     with open_store(settings) as store:
         newest = store.generations.newest()
         kept = None if newest is None else store.generations.learnt(newest[0].number)
