@@ -15,8 +15,9 @@ from producer_client import contract, serializer
 from producer_client.celery_app import PinnedCelery, keeps_alive
 from producer_client.contract import Queue, TaskName
 from worker import logs
-from worker.broker import InHand, give_back_at_last
+from worker.broker import InHand, give_back_at_last, pulse_of
 from worker.outage import Outage
+from worker.pulse import Pulse
 from worker.runtime import Runtime
 from worker.settings import Settings
 
@@ -54,8 +55,9 @@ class WorkerCelery(PinnedCelery):
     amqp_cls = "worker.broker:WorkerAMQP"
 
 
-def create_app(settings: Settings) -> Celery:
-    """The app of one process, with its Runtime as `app.runtime`. Connects to nothing."""
+def create_app(settings: Settings, role: str = "") -> Celery:
+    """The app of one process, with its Runtime as `app.runtime`. Connects to nothing. role: by which probes know it;
+    none of whoever only sends."""
     app = WorkerCelery("sightline", broker=settings.broker_url, backend=settings.replies_url, set_as_current=True)
     app.conf.update(
         imports=["worker.tasks.photos", "worker.tasks.conflicts", "worker.tasks.search", "worker.tasks.index"],
@@ -69,8 +71,12 @@ def create_app(settings: Settings) -> Celery:
         result_serializer=serializer.NAME,
         result_accept_content=[serializer.NAME],
         result_expires=settings.result_expires_s,
-        # One message per task thread in hand; the others stay where another worker can take them.
+        # One message per task thread in hand; the others stay where another worker can take them. What Celery counts by
+        # itself drifts: it counts up for each message that waits for its time, and anew after each lost connection,
+        # whatever the threads still have in hand. Disabled, it asks how many that is (5.7, consumer/tasks.py: of Redis
+        # alone, for all queues of the channel).
         worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
         broker_transport_options={
             # Queues, what is in hand of whom, and the lock to hand it out again are ours alone.
             "global_keyprefix": settings.key_prefix,
@@ -87,6 +93,7 @@ def create_app(settings: Settings) -> Celery:
             "polling_interval": 0.05,
             "in_hand": InHand(),
             "outage": Outage(settings.broker_url),
+            "pulse": Pulse(role, settings.data_dir, stall_s=settings.stall_s),
         },
         result_backend_transport_options={
             "global_keyprefix": settings.key_prefix,
@@ -97,7 +104,7 @@ def create_app(settings: Settings) -> Celery:
         redis_socket_connect_timeout=5,
         redis_socket_keepalive=keeps_alive(settings.replies_url),
         redis_backend_health_check_interval=25,
-        worker_consumer="worker.broker:OutlivingConsumer",
+        worker_consumer="worker.consuming:OutlivingConsumer",
         # Whoever can reach the broker could end the worker, or have it stop listening.
         worker_enable_remote_control=False,
         # A task in hand goes on while the broker is away: its write is done, and its reply is kept trying.
@@ -112,6 +119,8 @@ def create_app(settings: Settings) -> Celery:
         worker_hijack_root_logger=False,
         timezone="UTC",
         enable_utc=True,
+        # Seconds between two looks of the beat at its schedule, by which probes know that it runs.
+        beat_max_loop_interval=5,
         # What is due lies in Postgres, by level; the beat only knocks and keeps no file of its own (a pickle).
         beat_scheduler="worker.running:Knocking",
         beat_schedule={
@@ -132,6 +141,7 @@ def create_app(settings: Settings) -> Celery:
         # Celery sends this after its pool has ended every task in hand.
         give_back_at_last(app)
         app.runtime.close()  # type: ignore[attr-defined]
+        pulse_of(app).end()
 
     @setup_logging.connect(weak=False)
     def _own_format(**_: Any) -> None:

@@ -10,9 +10,7 @@ falls into that gap goes back to its queue first thing after the next connection
 from __future__ import annotations
 
 import logging
-import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty
@@ -22,10 +20,6 @@ import kombu
 import redis
 from celery.app.amqp import AMQP
 from celery.backends.redis import RedisBackend
-from celery.exceptions import CPendingDeprecationWarning
-from celery.worker.consumer import Consumer
-from celery.worker.state import maybe_shutdown
-from kombu.exceptions import ContentDisallowed
 from kombu.transport import redis as by_kombu
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
@@ -33,8 +27,9 @@ from kombu.utils.json import loads
 from producer_client.language import to_say
 from producer_client.reach import reaching, why
 from worker import unfit
-from worker.outage import PAUSE_S, Outage
+from worker.outage import Outage
 from worker.parking import FROM_NO_QUEUE, Parking
+from worker.pulse import Pulse
 from worker.settings import Settings
 from worker.unfit import Fault
 
@@ -86,8 +81,9 @@ class Taking:
     QoS = QoS
     #: A transport option, so that it outlives the channel. Who takes nothing needs none.
     in_hand: InHand
-    #: A transport option, too.
+    #: Transport options, too.
     outage: Outage
+    pulse: Pulse
     #: What was taken last, whatever became of it.
     last: Taken
 
@@ -105,6 +101,7 @@ class Taking:
         finally:
             self._in_poll = None
             self._flush_brpop_reauth()
+        self.pulse.polled()
         if not reply:
             self.outage.over()
             raise Empty
@@ -166,11 +163,11 @@ class Taking:
 
 
 class Channel(Taking, by_kombu.Channel):  # type: ignore[misc]  # kombu has no types
-    from_transport_options = (*by_kombu.Channel.from_transport_options, "in_hand", "outage")
+    from_transport_options = (*by_kombu.Channel.from_transport_options, "in_hand", "outage", "pulse")
 
 
 class SentinelChannel(Taking, by_kombu.SentinelChannel):  # type: ignore[misc]  # kombu has no types
-    from_transport_options = (*by_kombu.SentinelChannel.from_transport_options, "in_hand", "outage")
+    from_transport_options = (*by_kombu.SentinelChannel.from_transport_options, "in_hand", "outage", "pulse")
 
 
 class Transport(by_kombu.Transport):
@@ -217,6 +214,12 @@ def outage_of(app: Any) -> Outage:
     return found
 
 
+def pulse_of(app: Any) -> Pulse:
+    """What a process says of itself."""
+    found: Pulse = app.conf.broker_transport_options["pulse"]
+    return found
+
+
 def give_back_at_last(app: Any) -> None:
     """When the worker ends: what it took and could note nowhere goes back to its queue, or else into the log, whole."""
     taken: Taken | None = app.conf.broker_transport_options["in_hand"].taken
@@ -252,67 +255,6 @@ def parking(settings: Settings) -> Iterator[Parking]:
     ):
         channel: Any = connection.ensure_connection(max_retries=1, timeout=5).default_channel
         yield Parking(channel.plain(), prefix=settings.key_prefix)
-
-
-class OutlivingConsumer(Consumer):
-    """Celery's consumer, which also parks what Celery itself would drop: what it cannot decode and does not know."""
-
-    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
-        handle = super().create_task_handler(*args, **kwargs)
-
-        def on_task_received(message: Any) -> Any:
-            try:
-                return handle(message)
-            except SERVER_ERRORS:
-                raise
-            except Exception as exc:  # others' code: Celery on a strange message, which raises what it likes; parked
-                log.exception("a message that Celery cannot handle")
-                return self._park(message, unfit.bad_task(), exc)
-
-        return on_task_received
-
-    def on_decode_error(self, message: Any, exc: Exception) -> None:
-        self._park(message, unfit.unknown_content(), exc)
-
-    def on_unknown_message(self, body: Any, message: Any) -> None:
-        self._park(message, unfit.no_task(), LookupError("task"))
-
-    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
-        self._park(message, unfit.unknown_content() if isinstance(exc, ContentDisallowed) else unfit.bad_task(), exc)
-
-    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
-        """Whoever waits for the reply is told as Celery tells it."""
-        (task,) = exc.args
-        message.channel.park(message.channel.last, unfit.no_task() if task is None else unfit.unknown_task(task), exc)
-        super().on_unknown_task(body, message, exc)
-
-    def ensure_connected(self, conn: kombu.Connection) -> kombu.Connection:
-        return outage_of(self.app).connect(conn, callback=maybe_shutdown)
-
-    def on_connection_error_before_connected(self, exc: Exception) -> None:
-        self._wait(exc)
-
-    def on_connection_error_after_connected(self, exc: Exception) -> None:
-        with warnings.catch_warnings():
-            # That tasks in hand go on is what we chose (worker.app).
-            warnings.simplefilter("ignore", CPendingDeprecationWarning)
-            super().on_connection_error_after_connected(exc)
-        if isinstance(exc, OSError | redis.exceptions.ConnectionError):
-            outage_of(self.app).lost(exc)
-        else:
-            # The server is there and would answer the same at once.
-            self._wait(exc)
-
-    def _wait(self, exc: Exception) -> None:
-        outage_of(self.app).met(exc)
-        time.sleep(PAUSE_S)
-
-    def _park(self, message: Any, fault: Fault, exc: Exception) -> None:
-        if message.acknowledged:
-            log.error("answered, and then: %s", ascii(exc))
-            return
-        message.channel.park(message.channel.last, fault, exc)
-        message.reject()
 
 
 def _mapping(what: str, value: Any) -> Any:

@@ -22,6 +22,10 @@ def main() -> None:
     if "--json" in sys.argv:
         # Programs read one language. Some texts are made while modules are loaded, so it is chosen before.
         os.environ["SIGHTLINE_LANG"] = "en"
+    from worker.health import quick
+
+    if (code := quick(sys.argv[1:])) is not None:
+        sys.exit(code)
     from worker.joined import run
 
     try:

@@ -19,6 +19,7 @@ from typing import IO
 import msgspec
 
 from worker import private
+from worker.pulse import born
 from worker.words import reason, say
 
 LOCK, NOTE = "up.lock", "up.json"
@@ -159,20 +160,6 @@ def noted(folder: Path) -> Run | None:
 
 def started(name: str, pid: int) -> Started:
     return Started(name, pid, born(pid))
-
-
-def born(pid: int) -> str:
-    """The machine's boot and the tick of its clock at which the process began; empty for one that has ended.
-
-    No clock that is set right later changes it, as it does the time that other programs show.
-    """
-    try:
-        # The command, in brackets, may have anything in it.
-        state, *facts = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
-    return "" if state in (b"Z", b"X") else f"{boot} {int(facts[18])}"
 
 
 def end(processes: Sequence[Started], *, timeout_s: float, hurry: Callable[[], bool] = lambda: False) -> None:

@@ -18,6 +18,7 @@ from worker.commands import (
     conflicts,
     doctor,
     exam,
+    health,
     index,
     keeping,
     machine,
@@ -66,6 +67,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     keeping.restore,
     parked.parked,
     doctor.doctor,
+    health.health,
 )
 
 cli = typer.Typer(

@@ -29,6 +29,11 @@ class Outage:
         self._since: float | None = None
         self._said: set[str] = set()
 
+    @property
+    def on(self) -> bool:
+        """Whether it cannot be used, as far as this process has met."""
+        return self._since is not None
+
     def lost(self, exc: BaseException) -> None:
         """A connection. Nothing is said of the first: what stands in the way of the next one says more."""
         with self._lock:

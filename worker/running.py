@@ -20,7 +20,7 @@ from celery.worker import state
 from kombu import Connection
 
 from worker.app import ROLES
-from worker.broker import outage_of
+from worker.broker import outage_of, pulse_of
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,11 @@ class Knocking(Scheduler):
     """Sends what is due. A knock that Redis does not take is nothing: the next one will be, and once is said why.
     Celery's own prints where it was called from, twice a minute while Redis is away."""
 
+    def tick(self, *args: Any, **kwargs: Any) -> Any:
+        """Every few seconds."""
+        pulse_of(self.app).turn(redis=not outage_of(self.app).on)
+        return super().tick(*args, **kwargs)
+
     def apply_entry(self, entry: ScheduleEntry, producer: Any = None) -> None:
         try:
             self.apply_async(entry, producer=producer, advance=False)
@@ -36,14 +41,18 @@ class Knocking(Scheduler):
             outage_of(self.app).met(exc)
         else:
             outage_of(self.app).over()
+            pulse_of(self.app).polled()
 
     def _ensure_connected(self) -> Connection:
-        return outage_of(self.app).connect(self.connection)
+        pulse = pulse_of(self.app)
+        return outage_of(self.app).connect(self.connection, callback=lambda: pulse.turn(redis=False))
 
 
 def run_worker(app: Celery, *, role: str, queues: str, concurrency: int, log_level: str) -> bool:
     """Returns when the worker has ended: whether a signal asked for that. queues: instead of the role's own."""
     asked = False
+    if role == "serve":
+        pulse_of(app).about = app.runtime.readiness  # type: ignore[attr-defined]  # set by create_app
 
     def note(**_: Any) -> None:
         nonlocal asked

@@ -92,6 +92,11 @@ class Runtime:
             if follow:
                 library.questions.follow()
 
+    def readiness(self) -> dict[str, bool]:
+        """Whether a model is loaded to answer with, and its index is there: of memory alone, and without a lock."""
+        library = self._libraries.get(self._serving[0]) or next(iter(self._libraries.values()), None)
+        return {"model": library is not None, "index": library is not None and library.questions.ready}
+
     def close(self) -> None:
         """When no task is in hand any more: end what the libraries have running."""
         with self._lock:

@@ -1,4 +1,5 @@
-"""Every setting: name, unit, default, reason. Read once from the environment (prefix SIGHTLINE_), then frozen.
+"""Every setting: name, unit, default, reason. Read once from the environment (prefix SIGHTLINE_), then frozen. Those of
+a process's life lie in worker.processes.
 
 The texts below the fields are the documentation: `python -m worker.settings_table` prints them as the table of the
 README. Lists are written with commas, or as JSON where a part has a comma or a blank at its end. While `sightline up`
@@ -14,13 +15,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from producer_client import contract
 from producer_client.addresses import checked, checked_redis
 from producer_client.contract import Code, Provenance
 from worker import listed, prefixes, upenv
 from worker.errors import Permanent
+from worker.processes import ProcessSettings
 from worker.spelling import on_disk
 
 PREFIX = "SIGHTLINE_"
@@ -41,7 +43,7 @@ Rungs = Annotated[tuple[Rung, ...], NoDecode, BeforeValidator(listed.parts)]
 FolderOf = Annotated[dict[str, str], NoDecode, BeforeValidator(prefixes.read)]
 
 
-class Settings(BaseSettings):
+class Settings(ProcessSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         frozen=True,
@@ -218,17 +220,6 @@ class Settings(BaseSettings):
     """Published generations that stay on disk."""
     quarantine_after: int = Field(default=3, ge=1)
     """Times that a photo, or a message, may take its worker down before it is left alone as `quarantined`."""
-
-    # -- the queue
-    concurrency: int = Field(default=8, ge=1)
-    """Tasks at once in one worker process. They share one model, which gets larger batches from more of them. Bulk
-    messages take half of them at the most, so that a search does not wait for one to end."""
-    visibility_timeout_s: int = Field(default=900, ge=5)
-    """Seconds after which a message whose worker died is handed out again. Longer than any task but a rebuild."""
-    result_expires_s: int = Field(default=3600, ge=1)
-    """Seconds that an unread reply is kept."""
-    retry_pause_s: float = Field(default=1.0, gt=0)
-    """First pause before a task is tried again after a transient error; it doubles up to a minute."""
 
     # -- one machine
     up_port: int = Field(default=6399, ge=0, le=65535)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from worker import listed
+from worker.processes import ProcessSettings
 from worker.settings import PREFIX, Settings
 
 #: Around the generated table in a page.
@@ -15,7 +16,9 @@ TABLE_BEGINS, TABLE_ENDS = "<!-- settings begin -->", "<!-- settings end -->"
 def as_markdown() -> str:
     """The configuration table of the README."""
     rows = ["| variable | default | meaning |", "| --- | --- | --- |"]
-    for name, f in Settings.model_fields.items():
+    # Addresses first, what a process takes last.
+    fields = sorted(Settings.model_fields.items(), key=lambda field: field[0] in ProcessSettings.model_fields)
+    for name, f in fields:
         default = listed.written(f.default)
         meaning = " ".join((f.description or "").split())
         rows.append(

@@ -183,20 +183,29 @@ def test_a_connection_that_can_be_made_again_at_once_is_one_line(
 
 
 def test_a_message_that_comes_back_because_connections_were_cut_is_not_taken_for_one_that_kills_its_worker(
-    sturdy: Stack, server: redis.Redis, client: Sightline, gate: Gate, scenes: list[Scene]
+    frail: Stack, gate: Gate, scenes: list[Scene]
 ) -> None:
-    handle = client.submit_add_to_index(url=gate.url(1), lat=scenes[1].lat, lon=scenes[1].lon, provenance="surveyed")
-    until(lambda: len(gate.asked) > 0, "the photo is being read")
+    # With a hand for each time that it comes back: a worker with its hands full takes nothing.
+    worker = frail.start("worker", settings=frail.settings.model_copy(update={"concurrency": 8}))
+    frail.wait_ready()
+    with (
+        frail.client(timeout_s=PATIENCE_S) as client,
+        redis.Redis.from_url(frail.settings.broker_url) as server,
+    ):
+        handle = client.submit_add_to_index(
+            url=gate.url(1), lat=scenes[1].lat, lon=scenes[1].lon, provenance="surveyed"
+        )
+        until(lambda: len(gate.asked) > 0, "the photo is being read")
 
-    for _ in range(sturdy.settings.quarantine_after + 1):
-        again = says(sturdy.processes[0], f"add_to_index.{handle.task_id}. received")
-        server.client_kill_filter(_type="normal", skipme=True)
-        until(again, "it is handed out again")
-    gate.open.set()
+        for _ in range(frail.settings.quarantine_after + 1):
+            again = says(worker, f"add_to_index.{handle.task_id}. received")
+            server.client_kill_filter(_type="normal", skipme=True)
+            until(again, "it is handed out again")
+        gate.open.set()
 
-    assert isinstance(handle.wait(), Stored)
-    until(lambda: server.hlen(PREFIX + "unacked") == 0, "all of them are carried out")
-    assert "code=quarantined" not in log_of(sturdy.processes[0])
+        assert isinstance(handle.wait(), Stored)
+        until(lambda: server.hlen(PREFIX + "unacked") == 0, "all of them are carried out")
+    assert "code=quarantined" not in log_of(worker)
 
 
 def test_a_worker_waits_while_a_stranger_has_something_else_under_the_name_of_its_queue(

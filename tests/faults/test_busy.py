@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+
+import redis
 
 from producer_client import NewPhoto, Photo, Provenance, Stored
 from tests.conftest import Scene
@@ -32,3 +37,47 @@ def test_a_search_is_answered_while_more_bulk_messages_than_threads_wait_for_the
     assert reply.hits == []
     assert waiting == 4
     assert [type(outcome) for outcome in outcomes] == [Stored] * 4
+
+
+def test_a_worker_has_no_more_in_hand_than_threads_and_half_of_them_bulk_whatever_celery_counts(
+    frail: Stack, gate: Gate
+) -> None:
+    """Celery's count of what it may take is moved by messages that wait for their time and by lost connections."""
+    code = (
+        "import sys; from celery.worker.consumer import Consumer; create = Consumer.__init__\n"
+        "def counted_up(self, *args, **named): create(self, *args, **{**named, 'initial_prefetch_count': 100})\n"
+        "Consumer.__init__ = counted_up\n"
+        "from worker.cli import main; sys.argv[1:] = ['worker']; main()"
+    )
+    settings = frail.settings.model_copy(update={"concurrency": 8, "visibility_timeout_s": 600})
+    bulk, interactive, unacked = (settings.key_prefix + name for name in ("bulk", "interactive", "unacked"))
+    worker = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, **settings.as_env()})
+    try:
+        with (
+            frail.client(timeout_s=PATIENCE_S) as client,
+            redis.Redis.from_url(settings.broker_url) as server,
+            ThreadPoolExecutor(9) as callers,
+        ):
+            client.stats()
+            until(lambda: server.hlen(unacked) == 0, "that is done with")
+            sent = [
+                callers.submit(
+                    client.add_many, [NewPhoto("one", Photo(url=gate.url(n)), 1.0, 2.0, Provenance.SURVEYED)]
+                )
+                for n in range(9)
+            ]
+            until(lambda: len(gate.asked) == 4, "half of its threads have one each")
+            until(lambda: server.llen(bulk) == 5, "the others lie on the list, where another worker can take them")
+            handles = [client.submit_add_to_index(url=gate.url(9 + n)) for n in range(8)]
+            until(lambda: len(gate.asked) == 8, "all of its threads have one each")
+            waiting = server.llen(bulk), server.llen(interactive), server.hlen(unacked)
+            gate.open.set()
+            for handle in handles:
+                handle.wait()
+            for outcomes in sent:
+                outcomes.result()
+    finally:
+        worker.kill()
+        worker.wait()
+
+    assert waiting == (5, 4, 8)

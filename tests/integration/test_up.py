@@ -28,7 +28,7 @@ import pytest
 from producer_client.contract import Code
 from producer_client.errors import Unreachable
 from tests.conftest import ENCODER, processes_of, server_dir, until
-from worker import cli, holding, upenv
+from worker import cli, holding, pulse, upenv
 from worker import settings as settings_page
 from worker.commands.connections import open_client
 from worker.encoder.choice import REFERENCE
@@ -326,7 +326,7 @@ def test_who_is_impatient_ends_it_at_once_and_leaves_no_server(folder: Folder) -
 
         up.send_signal(signal.SIGINT)
         until(lambda: not folder.process("beat").lives if folder.run else True, PATIENCE_S)
-        assert holding.born(worker.pid), "it is waited for"
+        assert pulse.born(worker.pid), "it is waited for"
         asked = time.monotonic()
         up.send_signal(signal.SIGINT)
         up.wait(60)

@@ -126,7 +126,16 @@ def test_workers_start_after_the_migration_and_redis() -> None:
         }
     assert services["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
     assert services["migrate"]["restart"] == "no"
-    assert {"redis", "postgres"} == {name for name, service in services.items() if "healthcheck" in service}
+
+
+def test_every_process_that_stays_is_asked_whether_it_goes_on() -> None:
+    services = _compose()["services"]
+    asked = {name: service["healthcheck"] for name, service in services.items()}
+
+    assert asked.pop("migrate") == {"disable": True}
+    assert all(check["test"][:2] == ["CMD", "sightline"] for name, check in asked.items() if name in _ours())
+    for name in asked.keys() & _ours().keys():
+        _parse([str(word) for word in asked[name]["test"][2:]])
 
 
 def test_redis_evicts_nothing_and_writes_to_disk() -> None:

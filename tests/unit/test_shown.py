@@ -496,6 +496,7 @@ MISUSED = {
     "locate x --timeout nan": "--timeout",
     "rebuild --timeout nan": "--timeout",
     "stats --timeout 1e12": "--timeout",
+    "health --quick": "No such option: --quick",
     "exam --photos 0": "--photos",
     "exam --baseline none.json": "none.json: No such file or directory",
     "exam --baseline README.md": "README.md is not what `sightline exam --json` has written",

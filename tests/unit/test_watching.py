@@ -18,7 +18,7 @@ from typing import Any, cast
 import pytest
 
 from tests.conftest import until
-from worker import children, holding, watching
+from worker import children, holding, pulse, watching
 from worker.children import Process
 from worker.embedded import EmbeddedServers, port
 from worker.holding import Hold
@@ -206,8 +206,8 @@ def test_a_process_is_known_by_more_than_its_number() -> None:
             process.wait(0.5)
         process.kill()
         # Also while nobody has asked for its exit code yet.
-        until(lambda: holding.born(process.pid) == "")
-    assert holding.born(process.pid) == ""
+        until(lambda: pulse.born(process.pid) == "")
+    assert pulse.born(process.pid) == ""
 
 
 def test_what_does_not_end_when_it_is_asked_to_is_killed_with_what_it_started() -> None:
@@ -219,7 +219,7 @@ def test_what_does_not_end_when_it_is_asked_to_is_killed_with_what_it_started() 
 
         holding.end([holding.started("it", process.pid)], timeout_s=0.2)
 
-        until(lambda: not holding.born(child))
+        until(lambda: not pulse.born(child))
 
 
 # --------------------------------------------------------------------------------------- a data folder of no use

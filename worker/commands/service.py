@@ -24,6 +24,7 @@ def worker(
     """Run one worker process. Start as many as you like, on as many machines."""
     from worker import logs
     from worker.app import ROLES, create_app
+    from worker.broker import pulse_of
     from worker.running import run_worker
     from worker.storage.objects import ObjectFolder
 
@@ -40,7 +41,8 @@ def worker(
     for fault in faults(settings.photo_roots).values():
         err.print(escape(fault), soft_wrap=True, highlight=False)
     logs.configure(settings.log_level)
-    app = create_app(settings)
+    app = create_app(settings, role)
+    pulse_of(app).start()
     if role == "serve":
         # The model is loaded before the first message is taken: a worker without one must not start.
         try:
@@ -61,10 +63,13 @@ def worker(
 def beat() -> None:
     """Run the beat. Any number of them is safe: what is due is decided in Postgres."""
     from worker.app import create_app
+    from worker.broker import pulse_of
     from worker.running import run_beat
 
     settings = load_settings()
-    asked = run_beat(create_app(settings), log_level=settings.log_level)
+    app = create_app(settings, "beat")
+    pulse_of(app).start()
+    asked = run_beat(app, log_level=settings.log_level)
     if not asked:
         fail(say("the beat has ended by itself; its log says why"), ENDED)
 

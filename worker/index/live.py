@@ -43,6 +43,7 @@ class FaissLiveIndex:
         self._loader: threading.Thread | None = None
         self._follower: threading.Thread | None = None
         self._closed = threading.Event()
+        self._nothing_published = False  #: as it was when somebody looked for the first time
         #: Generations that could not be opened: said once, not at every search.
         self._unusable: set[Published] = set()
         #: Who passes the filters of the requests that run now, with the view that it was asked of.
@@ -71,6 +72,11 @@ class FaissLiveIndex:
     @property
     def recall_at_10(self) -> float | None:
         return None if self._view is None or self._view.base is None else self._view.base.manifest.recall_at_10
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can be searched without being read first, or nothing is published that could be."""
+        return self._view is not None or self._nothing_published
 
     def catch_up(self, *, max_age_s: float = 0.0) -> int:
         """Apply everything that was committed `max_age_s` before this call or earlier; returns the watermark.
@@ -141,6 +147,8 @@ class FaissLiveIndex:
                 # A model that is still being filled has no generation: nothing is read before somebody searches.
                 if self._view is not None or self._changes_after(START, vectors=False).generations:
                     self.catch_up(max_age_s=every_s / 2)
+                else:
+                    self._nothing_published = True
             except WorkerError as exc:
                 # A search would say the same to its caller.
                 log.warning("index not caught up", extra={"code": exc.code, "why": exc.message})

@@ -147,6 +147,11 @@ class Questions:
         """Keep the index up to date from now on, also while nobody searches."""
         self._live.follow(max(self._settings.max_staleness_s, LEAST_PAUSE_S))
 
+    @property
+    def ready(self) -> bool:
+        """Whether the index is there to be searched, or nothing is published that it could be."""
+        return self._live.ready
+
     def close(self) -> None:
         self._comparing.shutdown()
 

@@ -1,0 +1,96 @@
+"""`sightline health`: whether the processes of this data folder go on, by what they say of themselves (worker.pulse).
+
+A container is asked every few seconds: no package is imported for it, not even our own ones of weight, and no server
+is asked.
+"""
+
+from __future__ import annotations
+
+import gettext
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from worker.pulse import Found, read
+
+#: Docker's own: 0 well, 1 not; 2 is reserved.
+WELL, UNWELL = 0, 1
+FLAGS = ("--live", "--ready", "--json")
+
+
+def quick(arguments: Sequence[str]) -> int | None:
+    """The exit code of `sightline health` with plain flags alone; None of everything else, which typer is to read."""
+    if arguments[:1] != ["health"] or not set(arguments[1:]) <= set(FLAGS):
+        return None
+    return health(live="--live" in arguments, ready="--ready" in arguments, as_json="--json" in arguments)
+
+
+def health(*, live: bool, ready: bool, as_json: bool) -> int:
+    """Says how the processes are, and returns the exit code. live: nothing else is
+    asked; ready, which is asked unless told otherwise, is live too."""
+    folder = Path(os.environ.get("SIGHTLINE_DATA_DIR") or ".sightline")
+    found = [process for process in read(folder) if process.lives]
+    lives = bool(found) and not any(process.stalled for process in found)
+    is_ready = lives and not any(process.lacks for process in found)
+    if as_json:
+        told = {"live": lives, "ready": is_ready, "processes": [_told(process) for process in found]}
+        lines = [json.dumps(told)]
+    else:
+        lines = [_line(process) for process in found]
+        lines = lines or [say("no process of Sightline runs in {folder}", folder=folder.absolute())]
+    sys.stdout.write("\n".join(lines) + "\n")
+    return WELL if (lives if live and not ready else is_ready) else UNWELL
+
+
+def say(english: str, **fields: Any) -> str:
+    """As worker.words has it, which would bring the client with it, and with that Celery."""
+    text = english
+    if os.environ.get("SIGHTLINE_LANG", "").lower().startswith("ru"):
+        catalogues = Path(__file__).parent / "locale"
+        text = gettext.translation("sightline", catalogues, languages=["ru"], fallback=True).gettext(english)
+    return text.format(**fields)
+
+
+def _told(process: Found) -> dict[str, Any]:
+    return {
+        "role": process.said["role"],
+        "pid": process.said["pid"],
+        "live": not process.stalled,
+        "ready": not process.lacks,
+        "lacks": process.lacks,
+        "turned_s_ago": _rounded(process.since("turned")),
+        "polled_s_ago": _rounded(process.since("polled")),
+        **{name: process.said[name] for name in ("redis", "model", "index") if name in process.said},
+    }
+
+
+def _line(process: Found) -> str:
+    why = {
+        "loop": say("its loop stands still"),
+        "polls": say("it takes no messages"),
+        "redis": say("Redis cannot be used"),
+        "model": say("its model is not loaded"),
+        "index": say("its index is not there"),
+    }
+    turned = process.since("turned")
+    if turned is None:
+        state = say("starts")
+    elif process.lacks:
+        state = ", ".join(why[name] for name in process.lacks)
+    else:
+        state = say("ready")
+    return say(
+        "{role} (process {pid}): {state}; last turn {turned} s ago, last message or look for one {polled} s ago",
+        role=process.said["role"],
+        pid=process.said["pid"],
+        state=state,
+        turned=_rounded(turned),
+        polled=_rounded(process.since("polled")),
+    )
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)

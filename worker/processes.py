@@ -1,0 +1,26 @@
+"""Settings of one process's life: what it has in hand at once, when it is held to be stuck, what it may take.
+
+A part of worker.settings, which says how settings are read.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ProcessSettings(BaseSettings):
+    model_config = SettingsConfigDict(use_attribute_docstrings=True)
+
+    concurrency: int = Field(default=8, ge=1)
+    """Tasks at once in one worker process. They share one model, which gets larger batches from more of them. Bulk
+    messages take half of them at the most, so that a search does not wait for one to end."""
+    visibility_timeout_s: int = Field(default=900, ge=5)
+    """Seconds after which a message whose worker died is handed out again. Longer than any task but a rebuild."""
+    result_expires_s: int = Field(default=3600, ge=1)
+    """Seconds that an unread reply is kept."""
+    retry_pause_s: float = Field(default=1.0, gt=0)
+    """First pause before a task is tried again after a transient error; it doubles up to a minute."""
+    stall_s: float = Field(default=90.0, ge=1)
+    """Seconds without a turn of its loop after which `sightline health --live` says no of a process. Longer than two
+    calls to a Redis that does not answer (30 s each), which are no reason to start it again."""
