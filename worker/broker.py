@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty
 from typing import Any
+from uuid import uuid4
 
 import kombu
 import redis
@@ -115,6 +116,9 @@ class Taking:
             self.park(self.last, unfit.no_message(item, LARGEST_ITEM), exc)
             self.in_hand.taken = None
         else:
+            if raw["properties"]["delivery_info"].get("redelivered"):
+                # A note of its own: whoever had it before, and was only slow, acknowledges the one that is gone.
+                raw["properties"]["delivery_tag"] = str(uuid4())
             self.connection._deliver(raw, queue)
         # One that is full gives items away, and takes neither the note nor the item back.
         self.outage.over()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import psutil
+import redis
 from PIL import Image
 from sqlalchemy import create_engine, text
 
@@ -40,6 +43,48 @@ def test_kill_9_of_a_worker_loses_no_photo_and_doubles_none(frail: Stack, gate: 
     assert sorted(hit.photo_id for hit in hits) == sorted(s.photo_id for s in stored)
     assert len({s.photo_id for s in stored}) == len(stored) == 8
     assert (stats.photos, stats.indexed) == (8, 8)
+
+
+def test_a_worker_that_slept_does_not_acknowledge_for_the_one_that_took_over(
+    frail: Stack, gate: Gate, scenes: list[Scene]
+) -> None:
+    prefix = frail.settings.key_prefix
+    sleeper = frail.start("worker")
+    frail.wait_ready()
+    with (
+        frail.client(timeout_s=PATIENCE_S) as client,
+        redis.Redis.from_url(frail.settings.broker_url) as server,
+    ):
+        until(lambda: server.hlen(prefix + "unacked") == 0, "what it was asked first is done with")
+        handle = client.submit_add_to_index(
+            url=gate.url(0), lat=scenes[0].lat, lon=scenes[0].lon, provenance="surveyed"
+        )
+        until(lambda: gate.asked["/0.jpg"] == 1, "it is in the middle of an add")
+        os.kill(sleeper.pid, signal.SIGSTOP)
+        heir = frail.start("worker")
+        until(lambda: gate.asked["/0.jpg"] == 2, "another worker has taken over")
+        os.kill(heir.pid, signal.SIGSTOP)
+        gate.open.set()
+
+        os.kill(sleeper.pid, signal.SIGCONT)
+        first = handle.wait()
+        log = sleeper.log
+        assert log is not None
+        until(lambda: "task done task=sightline.add_to_index" in log.read_text(), "the sleeper has ended its try")
+        # An ack is sent by the loop, which by its next word has come round.
+        until(lambda: client.stats().photos == 1, "the sleeper goes on")
+        noted = server.hvals(prefix + "unacked") + server.lrange(prefix + "interactive", 0, -1)
+        heir.kill()
+        frail.processes.remove(heir)
+        until(
+            lambda: log.read_text().count("task done task=sightline.add_to_index") == 2,
+            "what the killed one had in hand is handed out once more",
+        )
+        stats = client.stats()
+
+    assert any(b"add_to_index" in entry for entry in noted), "the note of the one that took over is left alone"
+    assert isinstance(first, Stored)
+    assert stats.photos == stats.indexed == 1
 
 
 def test_a_worker_that_is_told_to_stop_under_load_ends_what_it_has_taken_and_leaves_the_rest(
