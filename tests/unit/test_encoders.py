@@ -28,6 +28,7 @@ from worker.core.vectors import Vectors
 from worker.encoder import clip, packaged
 from worker.encoder.base import (
     PACKAGED,
+    PACKAGED_LARGER,
     ModelEncoder,
     Preprocessing,
     batch_that_fits,
@@ -290,6 +291,28 @@ def test_a_checkpoint_with_another_sha256_is_refused_unread(tmp_path: Path) -> N
 
     assert hashlib.sha256(b"swapped").hexdigest() in message
     assert "SIGHTLINE_ENCODER_SHA256" in message
+
+
+def test_the_checkpoint_of_a_tag_is_held_to_its_sha256(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "weights.pt").write_bytes(b"swapped")
+    monkeypatch.setattr(clip, "cached_checkpoint", lambda *_: tmp_path / "weights.pt")
+
+    message = why_not("open_clip/ViT-B-32/openai", sha256=hashlib.sha256(b"weights").hexdigest())
+
+    assert hashlib.sha256(b"swapped").hexdigest() in message
+    # With the right one it is read.
+    read = why_not("open_clip/ViT-B-32/openai", sha256=hashlib.sha256(b"swapped").hexdigest())
+    assert "cannot be loaded as weights" in read
+
+
+@pytest.mark.parametrize("name", [PACKAGED, PACKAGED_LARGER])
+def test_weights_of_a_wheel_that_are_not_their_authors_are_refused_unread(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "weights.pth").write_bytes(b"swapped")
+    monkeypatch.setattr(packaged, "_weights", lambda _: tmp_path / "weights.pth")
+
+    assert "not the file that its author has published" in why_not(name)
 
 
 def test_a_checkpoint_that_holds_something_else_is_refused(tmp_path: Path) -> None:

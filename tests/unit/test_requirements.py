@@ -10,21 +10,26 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.metadata import Metadata
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from supply import IMAGE, locks
+
 ROOT = Path(__file__).parents[2]
 SERVE, EMBEDDED, CLOUD, DEV = FILES = [
     ROOT / "requirements.txt",
     *(ROOT / "requirements" / f"{name}.txt" for name in ("embedded", "cloud", "dev")),
 ]
+SUPPLY = ROOT / "requirements" / "supply.txt"
+LOCKS = [ROOT / "requirements" / f"{name}.txt" for name in ("lock", "lock-torch")]
 OURS = {"worker", "producer_client", "demo"}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*FILES, SUPPLY], ids=lambda path: path.stem)
 def test_every_pin_is_exact_and_has_its_reason(path: Path) -> None:
     lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
 
@@ -78,6 +83,66 @@ def test_the_demo_needs_no_package_for_tests_or_object_stores() -> None:
     files = [path for name in OURS for path in (ROOT / name).rglob("*.py")]
 
     assert _unmet(files, [SERVE, EMBEDDED]) == {}
+
+
+# --------------------------------------------------------------------------------------------- the lock
+
+
+def test_the_lock_has_every_pin_and_all_that_the_pins_bring() -> None:
+    pins = [pin for path in (SERVE, CLOUD) for pin in _pins(path)]
+    locked = {pin.name: str(pin.specifier) for path in LOCKS for pin in _pins(path)}
+
+    assert {pin.name: str(pin.specifier) for pin in pins}.items() <= _by_own_names(pins, locked).items()
+    assert _closure(pins) <= locked.keys()
+
+
+def test_the_lock_has_nothing_that_no_pin_brings() -> None:
+    pins = [pin for path in (SERVE, CLOUD) for pin in _pins(path)]
+    locked = {pin.name for pin in _pins(LOCKS[0])}
+
+    assert locked <= _closure(pins)
+
+
+@pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.stem)
+def test_the_lock_says_what_each_wheel_is_and_not_where_it_lies(path: Path) -> None:
+    lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+
+    assert lines == sorted(lines)
+    for line in lines:
+        assert re.fullmatch(r"[a-z0-9-]+==[\w.]+ --hash=sha256:[0-9a-f]{64}", line), line
+
+
+def test_a_lock_is_written_of_what_pip_reports() -> None:
+    report = _report(_package("Torch_Vision", "1.0"), _package("torchvision", "2.0"), _package("nvidia-x", "3.0"))
+
+    written = locks(report)
+
+    assert written["lock.txt"].splitlines()[3:] == [f"torch-vision==1.0 --hash=sha256:{'0' * 64}"]
+    assert [line.split()[0] for line in written["lock-torch.txt"].splitlines()[3:]] == [
+        "nvidia-x==3.0",
+        "torchvision==2.0",
+    ]
+    assert "//" not in "".join(written.values())
+
+
+@pytest.mark.parametrize(
+    ("report", "why"),
+    [
+        (lambda: _report(_package("a", "1.0", file="a-1.0.tar.gz")), "a is no wheel"),
+        (lambda: _report(_package("a", "1.0", sha256="")), "a is no wheel with a SHA-256"),
+        (lambda: _report(_package("a", "1.0"), python_version="3.12"), "resolved on .*3.12"),
+    ],
+    ids=["a source archive", "no hash", "another Python"],
+)
+def test_what_cannot_be_locked_for_the_image_is_refused(report: Callable[[], dict[str, Any]], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        locks(report())
+
+
+def test_the_lock_is_for_the_python_of_the_image() -> None:
+    [version] = set(re.findall(r"^FROM python:([\d.]+)-slim", (ROOT / "deploy/Dockerfile").read_text(), re.MULTILINE))
+
+    assert IMAGE["python_version"] == version
 
 
 # ----------------------------------------------------------------------------------------- the Makefile
@@ -139,13 +204,28 @@ def _installed(project: Path, target: str) -> list[str]:
 # ----------------------------------------------------------------------------------------------- below
 
 
+def _package(
+    name: str, version: str, *, file: str = "x-1.0-py3-none-any.whl", sha256: str = "0" * 64
+) -> dict[str, Any]:
+    archive = {"url": f"https://index.example/{file}", "archive_info": {"hashes": {"sha256": sha256}}}
+    return {"metadata": {"name": name, "version": version}, "download_info": archive}
+
+
+def _report(*packages: dict[str, Any], **environment: str) -> dict[str, Any]:
+    return {"environment": IMAGE | environment, "install": list(packages)}
+
+
+def _by_own_names(pins: list[Requirement], locked: dict[str, str]) -> dict[str, str]:
+    return {pin.name: locked.get(str(canonicalize_name(pin.name)), "") for pin in pins}
+
+
 def _but_for(*names: str) -> Callable[[str, list[str]], set[str]]:
     """For copytree: leave out what lies at the top, but for these."""
     return lambda folder, found: set(found) - set(names) if Path(folder) == ROOT else set()
 
 
 def _pins(path: Path) -> list[Requirement]:
-    lines = (line.partition("#")[0].strip() for line in path.read_text().splitlines())
+    lines = (re.split("#| --hash", line)[0].strip() for line in path.read_text().splitlines())
     return [Requirement(line) for line in lines if line]
 
 

@@ -88,7 +88,7 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
             return safetensors.torch.load_file(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
     # What torch raises for a file that holds more than tensors, is torn, or is none of its own.
-    except (pickle.UnpicklingError, RuntimeError, OSError, ValueError, KeyError, EOFError) as exc:
+    except (pickle.UnpicklingError, RuntimeError, OSError, ValueError, LookupError, EOFError) as exc:
         raise _no_place_network(path, f"it cannot be read as tensors alone ({_first_line(exc)})") from exc
     except safetensors.SafetensorError as exc:
         raise _no_place_network(path, f"it cannot be read as tensors alone ({_first_line(exc)})") from exc
