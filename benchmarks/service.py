@@ -25,6 +25,7 @@ from worker.index.folder import GenerationFolder
 from worker.index.generation import INDEX, MANIFEST
 from worker.index.live import FaissLiveIndex
 from worker.library import Library
+from worker.quarantine import Quarantine
 from worker.runtime import generation_folder
 from worker.settings import Settings
 from worker.storage.migrate import migrate
@@ -82,6 +83,7 @@ def service(settings: Settings, dimension: int) -> Iterator[Service]:
         store=store,
         live=live,
         generations=folder,
+        quarantine=Quarantine(store.attempts, after=settings.quarantine_after),
     )
     try:
         yield Service(library, live, folder)

@@ -162,7 +162,7 @@ _KINDS: Mapping[Callable[[str, Any], Any], Sequence[str]] = {
     plain.whole: ("photo_id", "top_k", "min_seq", "after_id", "limit"),
     plain.number: ("threshold",),
     partial(plain.number, code=Code.BAD_COORDINATES): ("lat", "lon"),
-    plain.flag: ("update_row", "return_vector", "return_vectors", "trusted_only", "settled", "force"),
+    plain.flag: ("update_row", "return_vector", "return_vectors", "trusted_only", "settled", "force", "forget"),
     plain.text: ("url", "text", "model_key"),
     plain.label: ("ref", "task_id"),
     plain.path: ("path",),
@@ -170,6 +170,7 @@ _KINDS: Mapping[Callable[[str, Any], Any], Sequence[str]] = {
     plain.inline: ("inline",),
     plain.vector: ("vector",),
     plain.ids: ("photo_ids",),
+    plain.texts: ("contents",),
     plain.json_object: ("address", "metadata", "where"),
 }
 #: What is made of an argument, by its name in whatever verb or item.

@@ -250,6 +250,37 @@ class PhotoVerbs(Connection):
     ) -> contract.RejectReply:
         return self.submit_reject(photo_ids, lat=lat, lon=lon).wait(timeout_s)
 
+    # ----------------------------------------------------------------------------------- quarantine
+
+    @checked
+    def submit_quarantined(
+        self, contents: str | Iterable[str] | None = None, *, limit: int = 100
+    ) -> Handle[contract.QuarantinedReply]:
+        """Photos that are left alone because workers have died with them, the newest first.
+
+        contents: those whose SHA-256 begins so, by eight digits or more.
+        """
+        request = contract.Quarantined(contents=None if contents is None else list(contents), limit=limit)
+        return self._send(TaskName.QUARANTINED, Queue.INTERACTIVE, request, contract.QuarantinedReply.from_wire)
+
+    @checked
+    def quarantined(
+        self, contents: str | Iterable[str] | None = None, *, limit: int = 100, timeout_s: float | None = None
+    ) -> contract.QuarantinedReply:
+        return self.submit_quarantined(contents, limit=limit).wait(timeout_s)
+
+    @checked
+    def submit_release(self, contents: str | Iterable[str], *, forget: bool = False) -> Handle[contract.ReleaseReply]:
+        """Let quarantined photos be tried once more. forget: hold nothing against them any more."""
+        request = contract.Release(contents=list(contents), forget=forget)
+        return self._send(TaskName.RELEASE, Queue.INTERACTIVE, request, contract.ReleaseReply.from_wire)
+
+    @checked
+    def release(
+        self, contents: str | Iterable[str], *, forget: bool = False, timeout_s: float | None = None
+    ) -> contract.ReleaseReply:
+        return self.submit_release(contents, forget=forget).wait(timeout_s)
+
 
 def _only(outcomes: Sequence[Outcome | Refused]) -> Outcome:
     (outcome,) = outcomes

@@ -171,6 +171,16 @@ def ids(name: str, value: object) -> list[int]:
     return [whole(f"{name}[{i}]", item) for i, item in enumerate(items)]
 
 
+def texts(name: str, value: object) -> list[str]:
+    """One text, or any collection of them."""
+    items = _items(name, value, MAX_PHOTOS_PER_MESSAGE)
+    if items is None:
+        return [text(name, value)]
+    if len(items) > MAX_PHOTOS_PER_MESSAGE:
+        _refuse(f"more than {MAX_PHOTOS_PER_MESSAGE} {name} in one message")
+    return [text(f"{name}[{i}]", item) for i, item in enumerate(items)]
+
+
 def json_object(name: str, value: object, otherwise: Callable[[Any], Any] | None = None) -> dict[str, Any]:
     """A mapping as JSON has it: dates as ISO text, UUIDs and paths as text, Decimals and others' numbers as numbers.
 

@@ -35,6 +35,8 @@ class TaskName(StrEnum):
     CONFLICTS = "sightline.conflicts"
     CONFIRM = "sightline.confirm"
     REJECT = "sightline.reject"
+    QUARANTINED = "sightline.quarantined"
+    RELEASE = "sightline.release"
     SEARCH = "sightline.search"
     LOCATE = "sightline.locate"
     REBUILD_INDEX = "sightline.rebuild_index"

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ import psutil
 import pytest
 import redis
 from celery import Celery
+from sqlalchemy import text
 
 from benchmarks.again import Again, digest
 from demo.scenes import write_scenes
@@ -38,8 +39,10 @@ from worker.encoder.load import load_encoder
 from worker.index.folder import GenerationFolder
 from worker.index.live import FaissLiveIndex
 from worker.library import Library
+from worker.quarantine import Quarantine
 from worker.settings import Settings
 from worker.stack import Stack
+from worker.storage.database import SESSION
 from worker.storage.migrate import migrate
 from worker.storage.source import PhotoFiles
 from worker.storage.store import PostgresStore
@@ -187,6 +190,20 @@ def make_store(settings: Settings) -> Iterator[Callable[..., PostgresStore]]:
         store.close()
 
 
+def is_killed(process: PostgresStore) -> None:
+    """What plays a process has no connection any more, and Postgres has seen that."""
+    process.close()
+    mine = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = :name")
+    name = {"name": f"{SESSION} {process.database.process}"}
+    with closing(PostgresStore(process.settings)) as other:
+
+        def gone() -> bool:
+            with other.database.begin() as connection:
+                return not connection.scalar(mine, name)
+
+        until(gone)
+
+
 @pytest.fixture
 def store(make_store: Callable[..., PostgresStore]) -> PostgresStore:
     return make_store()
@@ -212,6 +229,7 @@ def make_library(
             "store": store,
             "live": FaissLiveIndex(store.log, folder, model_key=model.model_key, dimension=model.dimension),
             "generations": folder,
+            "quarantine": Quarantine(store.attempts, after=chosen.quarantine_after),
         }
         return Library.join(chosen, **(joined | parts))
 

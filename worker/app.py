@@ -60,7 +60,7 @@ def create_app(settings: Settings, role: str = "") -> Celery:
     none of whoever only sends."""
     app = WorkerCelery("sightline", broker=settings.broker_url, backend=settings.replies_url, set_as_current=True)
     app.conf.update(
-        imports=["worker.tasks.photos", "worker.tasks.conflicts", "worker.tasks.search", "worker.tasks.index"],
+        imports=[f"worker.tasks.{name}" for name in ("photos", "conflicts", "search", "index", "upkeep")],
         task_queues=[KombuQueue(queue.value) for queue in Queue],
         task_default_queue=Queue.INTERACTIVE.value,
         task_routes={TaskName.TICK.value: {"queue": Queue.INDEX.value}},

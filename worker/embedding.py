@@ -9,31 +9,32 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, islice
+from itertools import chain
 from pathlib import PurePath
-from typing import Any, TypeVar
 
 from producer_client.contract import Code, Photo, PositionIssue, Refused
 from producer_client.errors import BadRequest
 from producer_client.positions import Position, Reading, first
 from worker.core import sidecars
 from worker.core.batcher import Batcher, Expected, as_ours
+from worker.core.here import here
 from worker.core.keypoints import Keypoints
 from worker.core.ports import Decode, Encoder, FindKeypoints, PhotoSource, Rows, StoredKeypoints, StoredVectors
 from worker.core.request import current
 from worker.core.shot import Picture
+from worker.core.tries import Try
 from worker.core.types import FileFacts, PhotoRow, is_on_disk
 from worker.core.vectors import Vector
 from worker.errors import PhotoRefusal, Transient, WorkerError
 from worker.looks import Finding, Looks, Wanted
+from worker.quarantine import Quarantine
 from worker.settings import Settings
 
-T = TypeVar("T")
 #: Photos of one bulk pass on a CPU: below a second of work.
 CPU_BULK_BATCH = 8
 #: Longest wait of a pass for photos that are being decoded.
@@ -104,6 +105,7 @@ class Embedding:
         vectors: StoredVectors,
         keypoints: StoredKeypoints,
         find_keypoints: FindKeypoints | None,
+        quarantine: Quarantine,
     ) -> None:
         """find_keypoints: None where nobody wants any."""
         self._photos_table = settings.photos_table
@@ -112,6 +114,7 @@ class Embedding:
         self._source = source
         self._rows = rows
         self._stored = vectors
+        self._quarantine = quarantine
         on_cpu = encoder.device == "cpu"
         self._batcher = Batcher(
             encoder.encode_images,
@@ -135,6 +138,7 @@ class Embedding:
             remembered=settings.recent_vectors,
             remember_s=REMEMBER_S,  # as the batcher remembers vectors
             aside=settings.decoders,
+            hold=quarantine.hold,
         )
         #: Guards what is below.
         self._lock = threading.Lock()
@@ -171,12 +175,13 @@ class Embedding:
         ids = [photo.photo_id for photo in photos.values() if photo.photo_id is not None]
         rows = self._rows.get(ids) if ids else {}
         # One photo is done by the thread that asks for it.
-        pool = _here if len(photos) == 1 else self._pools[current.get().urgent]
+        pool = here if len(photos) == 1 else self._pools[current.get().urgent]
         want = partial(self._looks.want, to_keep=to_keep, keypoints=keypoints)
         steps: deque[_Step] = deque()
         with ExitStack() as stack:
-            for some in _chunks(photos.items(), READ_AHEAD):
-                reading = [pool.submit(self._read, ref, photo, rows) for ref, photo in some]
+            items = list(photos.items())
+            for start in range(0, len(items), READ_AHEAD):
+                reading = [pool.submit(self._read, *item, rows) for item in items[start : start + READ_AHEAD]]
                 steps.append(self._begin(_sort_out(refused, reading), need_gps, want, pool, stack))
                 reading.clear()  # the files' bytes: up to READ_AHEAD times max_photo_bytes
                 if len(steps) > 1:
@@ -204,22 +209,38 @@ class Embedding:
         with self._lock:
             self.cache_hits += sum(r.content_sha256 in known for r in read)
         to_bring = set(expected.mine)
-        decoding: dict[str, Future[Reading]] = {}
+        to_decode: list[tuple[_Read, bool]] = []
         for r in read:
             mine, unseen = r.content_sha256 in to_bring, r.content_sha256 in to_look_at
             to_bring.discard(r.content_sha256)  # a second ref of the same content
             to_look_at.discard(r.content_sha256)
+            if mine or unseen or r.ref in need_gps:
+                to_decode.append((r, mine))
+        task_id = current.get().task_id
+        tried = stack.enter_context(
+            self._quarantine.trying(
+                [Try(r.content_sha256, r.row.photo_id if r.row else None, r.path, task_id) for r, _ in to_decode]
+            )
+        )
+        decoding: dict[str, Future[Reading]] = {}
+        for r, mine in to_decode:
+            sent_to = expected if mine else None
+            act: Callable[[], Reading]
             if mine or r.ref in need_gps:
-                sent_to = expected if mine else None
-                decoding[r.ref] = pool.submit(self._decode_one, r, wanted, sent_to, look_beside=r.ref in need_gps)
-            elif unseen:
-                decoding[r.ref] = pool.submit(self._look_at, r, wanted)
+                act = partial(self._decode_one, r, wanted, sent_to, look_beside=r.ref in need_gps)
+            else:
+                act = partial(self._look_at, r, wanted)
+            decoding[r.ref] = pool.submit(tried.guarded(r.content_sha256, act, sent_to))
         # Before `expected` gives up what is not there.
         stack.callback(wait, decoding.values())
         photos = [(r.ref, r.content_sha256, r.row, r.file) for r in read]
         return _Step(photos, known, kept, wanted, expected, decoding)
 
     def _end(self, step: _Step, fetched: dict[str, Fetched], refused: dict[str, Refused]) -> None:
+        # What is none of ours goes up from here; its photo would be waited for below.
+        for done in step.decoding.values():
+            with suppress(WorkerError):
+                done.result()
         fresh, failures = step.expected.vectors()
         for ref, content, row, file in step.photos:
             try:
@@ -318,12 +339,6 @@ class Embedding:
         return PositionIssue.ABSENT
 
 
-def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    rest = iter(items)
-    while chunk := list(islice(rest, size)):
-        yield chunk
-
-
 def _sort_out(refused: dict[str, Refused], outcomes: Iterable[Future[_Read | Refused]]) -> list[_Read]:
     going_on = []
     for outcome in outcomes:
@@ -333,18 +348,3 @@ def _sort_out(refused: dict[str, Refused], outcomes: Iterable[Future[_Read | Ref
             case read:
                 going_on.append(read)
     return going_on
-
-
-class _InThisThread(Executor):
-    """Runs what it is given at once. What is no WorkerError goes up from here."""
-
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        done: Future[T] = Future()
-        try:
-            done.set_result(fn(*args, **kwargs))
-        except WorkerError as exc:
-            done.set_exception(exc)
-        return done
-
-
-_here = _InThisThread()

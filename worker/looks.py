@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Self
@@ -32,7 +32,7 @@ Finding = Future[Keypoints | None]
 class Looks:
     """One per process and model, shared by its threads. find: None where nobody wants keypoints. remembered,
     remember_s: hashes that are kept at hand, and for how long. aside: pictures of questions that are looked at at a
-    time."""
+    time. hold: called with a content that goes on being looked at; what it returns, when that is done."""
 
     def __init__(
         self,
@@ -43,10 +43,12 @@ class Looks:
         remembered: int,
         remember_s: float,
         aside: int,
+        hold: Callable[[str], Callable[[], None]],
     ) -> None:
         self._vectors = vectors
         self._keypoints = keypoints
         self._find = find
+        self._hold = hold
         #: Guards all below.
         self._lock = threading.Lock()
         self._hashes: TTLCache[str, Picture] = TTLCache(remembered, remember_s)
@@ -100,7 +102,13 @@ class Looks:
 
     def find_aside(self, content: str, finding: Finding, file: bytes, decoded: Decoded) -> None:
         """On a thread of its own: of a question, whose vector is searched for meanwhile."""
-        self._aside.submit(lambda: self.settle(content, finding, self.find(file, decoded), remember=True))
+        done = self._hold(content)
+
+        def look() -> None:
+            self.settle(content, finding, self.find(file, decoded), remember=True)
+            done()
+
+        self._aside.submit(look)
 
     def settle(self, content: str, finding: Finding, found: Keypoints | None, *, remember: bool) -> None:
         """Once; what comes after that is of another copy of the file in the same request."""

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,9 @@ from producer_client.contract import Code, Photo
 from producer_client.errors import BadRequest
 from worker.core.ports import Encoder
 from worker.core.types import Pixels
-from worker.errors import Permanent, PhotoRefusal, Transient
+from worker.errors import Permanent, PhotoRefusal, Transient, WorkerError
 from worker.library import Library
+from worker.quarantine import Quarantine
 from worker.settings import Settings
 
 if TYPE_CHECKING:
@@ -97,11 +98,20 @@ class Runtime:
         library = self._libraries.get(self._serving[0]) or next(iter(self._libraries.values()), None)
         return {"model": library is not None, "index": library is not None and library.questions.ready}
 
+    def note_end(self, signal: str, error: str, *, task_id: str) -> None:
+        """How a child has died that had a message in hand. Loads nothing: of the process that forks children."""
+        from worker.storage.store import PostgresStore
+
+        # A word for people, lost where Postgres is away.
+        with suppress(WorkerError), closing(PostgresStore(self.settings)) as store:
+            store.attempts.note_end(signal, error, task_id=task_id)
+
     def close(self) -> None:
         """When no task is in hand any more: end what the libraries have running."""
         with self._lock:
             for library in self._libraries.values():
                 library.close()
+                library.quarantine.leave()
 
     def _loaded(self) -> dict[str, Library]:
         with self._lock:
@@ -131,6 +141,7 @@ class Runtime:
             names.append((settings.next_encoder, settings.next_encoder_sha256))
         # Every task thread may hold one connection, a rebuild's lock and snapshot one each, and who follows one.
         store = self._store = PostgresStore(settings, pool_size=settings.concurrency + 4)
+        quarantine = Quarantine(store.attempts, after=settings.quarantine_after)
         generations = generation_folder(settings)
         for name, sha256 in names:
             encoder = load(settings, name, sha256, known_photos=partial(known_photos, settings, store))
@@ -144,6 +155,7 @@ class Runtime:
                 store=store,
                 live=FaissLiveIndex(store.log, generations, model_key=encoder.model_key, dimension=encoder.dimension),
                 generations=generations,
+                quarantine=quarantine,
             )
 
 

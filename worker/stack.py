@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Self
 
@@ -13,6 +13,7 @@ from producer_client.reach import shown
 from worker import embedded, holding, signals
 from worker.children import ORDINARY, Process
 from worker.embedded import EmbeddedServers, port
+from worker.errors import WorkerError
 from worker.settings import Settings
 from worker.words import say
 
@@ -105,7 +106,10 @@ class Stack:
         return self._start(settings or self.settings, arguments, log, len(self.processes))
 
     def start_again(self, process: Process) -> Process:
-        """In place of one that has ended, with its settings and its log."""
+        """In place of one that has ended, with its settings and its log. How it was killed is kept with what it had in
+        hand."""
+        if process.exit_code is not None and process.exit_code < 0:
+            self._note_death(process)
         return self._start(process.settings, process.arguments, process.log, self.processes.index(process))
 
     def start_all(self) -> None:
@@ -192,6 +196,14 @@ class Stack:
             processes=[process.started for process in self.processes],
             servers=self.servers.names,
         )
+
+    def _note_death(self, process: Process) -> None:
+        from worker.storage.store import PostgresStore
+
+        how, words = holding.how_it_ended(process.exit_code or 0), process.last_words(2)
+        # A word for people, lost where Postgres is away.
+        with suppress(WorkerError), closing(PostgresStore(self.settings)) as store:
+            store.attempts.note_end(how, words, pid=process.pid)
 
     def _migrate(self) -> None:
         from worker.storage.store import PostgresStore

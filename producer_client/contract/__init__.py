@@ -51,6 +51,7 @@ from producer_client.contract.requests import (
     Stats,
     Tick,
 )
+from producer_client.contract.upkeep import LeftAlone, Quarantined, QuarantinedReply, Release, ReleaseReply
 from producer_client.contract.values import Near, Photo, Point, Refused, check_coordinates
 from producer_client.contract.wire import Failure, Message, failed, is_bearable, ok
 from producer_client.words import (
@@ -112,6 +113,7 @@ __all__ = [
     "Fill",
     "FillReply",
     "Hit",
+    "LeftAlone",
     "Locate",
     "LocateReply",
     "Message",
@@ -127,6 +129,8 @@ __all__ = [
     "Purge",
     "PurgeReply",
     "Purged",
+    "Quarantined",
+    "QuarantinedReply",
     "Queue",
     "Reason",
     "RebuildIndex",
@@ -137,6 +141,8 @@ __all__ = [
     "RejectItem",
     "RejectReply",
     "Rejected",
+    "Release",
+    "ReleaseReply",
     "Remove",
     "RemoveReply",
     "Removed",

@@ -85,7 +85,7 @@ class AddToIndex(Request, frozen=True):
     photos: list[Any] = msgspec.field(default_factory=list)
 
     def __post_init__(self) -> None:
-        _check_batch("photos", self.photos)
+        check_batch("photos", self.photos)
 
     def read_new_photos(self) -> list[NewPhoto | Refused]:
         """Each item read strictly; a bad one becomes its Refused. Refs that occur twice are refused as well."""
@@ -106,7 +106,7 @@ class Embed(Request, frozen=True):
     return_vectors: bool = False
 
     def __post_init__(self) -> None:
-        _check_batch("photos", self.photos)
+        check_batch("photos", self.photos)
 
     def read_items(self) -> list[EmbedItem | Refused]:
         return _read_items(EmbedItem, self.photos)
@@ -125,7 +125,7 @@ class Remove(Request, frozen=True):
     photo_ids: list[int] = msgspec.field(default_factory=list)
 
     def __post_init__(self) -> None:
-        _check_batch("photo_ids", self.photo_ids)
+        check_batch("photo_ids", self.photo_ids)
 
 
 class Purge(Remove, frozen=True):
@@ -143,7 +143,7 @@ class Conflicts(Request, frozen=True):
 
     def __post_init__(self) -> None:
         if self.photo_ids is not None:
-            _check_batch("photo_ids", self.photo_ids)
+            check_batch("photo_ids", self.photo_ids)
         if not 1 <= self.limit <= MAX_TOP_K:
             raise BadRequest(Code.BAD_REQUEST, f"limit {self.limit} is not within 1 and {MAX_TOP_K}")
 
@@ -176,7 +176,7 @@ class Reject(Request, frozen=True):
     photos: list[Any] = msgspec.field(default_factory=list)
 
     def __post_init__(self) -> None:
-        _check_batch("photo_ids", self.photos)
+        check_batch("photo_ids", self.photos)
 
     def read_items(self) -> list[RejectItem | Refused]:
         return _read_items(RejectItem, self.photos)
@@ -282,7 +282,7 @@ class Fill(Request, frozen=True):
     after_id: int = -1
 
 
-def _check_batch(name: str, items: list[Any]) -> None:
+def check_batch(name: str, items: list[Any]) -> None:
     if not items:
         raise BadRequest(Code.BAD_REQUEST, f"{name} is empty")
     if len(items) > MAX_PHOTOS_PER_MESSAGE:

@@ -39,6 +39,7 @@ from producer_client.contract import (
     Fill,
     FillReply,
     Hit,
+    LeftAlone,
     Locate,
     LocateReply,
     Message,
@@ -54,6 +55,8 @@ from producer_client.contract import (
     Purge,
     Purged,
     PurgeReply,
+    Quarantined,
+    QuarantinedReply,
     Reason,
     RebuildIndex,
     RebuildReply,
@@ -63,6 +66,8 @@ from producer_client.contract import (
     Rejected,
     RejectItem,
     RejectReply,
+    Release,
+    ReleaseReply,
     Remove,
     Removed,
     RemoveReply,
@@ -94,6 +99,7 @@ json_values = st.recursive(
     max_leaves=5,
 )
 json_objects = st.dictionaries(texts, json_values, max_size=3)
+contents = st.text("0123456789abcdef", min_size=8, max_size=64)
 lats, lons = st.floats(-90, 90), st.floats(-180, 180)
 nears = st.builds(Near, lats, lons, st.floats(0, 2e7, exclude_min=True))
 photos = st.one_of(
@@ -201,6 +207,12 @@ strategies: dict[type[Message], st.SearchStrategy[Message]] = {
         conflict_state=st.none() | st.sampled_from(ConflictState),
         limit=st.integers(1, contract.MAX_TOP_K),
     ),
+    Quarantined: st.builds(
+        Quarantined,
+        contents=st.none() | st.lists(contents, min_size=1, max_size=5),
+        limit=st.integers(1, contract.MAX_TOP_K),
+    ),
+    Release: st.builds(Release, contents=st.lists(contents, min_size=1, max_size=5), forget=st.booleans()),
     RejectItem: reject_items(),
     Reject: st.builds(Reject, photos=st.lists(reject_items().map(RejectItem.to_wire), min_size=1, max_size=3)),
     EmbedText: st.builds(EmbedText, text=names.filter(str.strip)),
@@ -221,6 +233,7 @@ strategies |= {
     cls: any_of(cls)
     for cls in (
         Request, EmbedItem, Locate, Fill, FillReply, RebuildIndex, Stats, Tick, Refused, Stored, Embedded,
+        LeftAlone, QuarantinedReply, ReleaseReply,
         Removed, Purged, AddReply, EmbedReply, RemoveReply, PurgeReply, Hit, SearchReply,
         Conflict, ConflictsReply, Confirmed, ConfirmReply, Rejected, RejectReply,
         Answer, LocateReply, RebuildReply, TickReply, RebuildRun, StatsReply, Failure,
@@ -655,6 +668,9 @@ ALWAYS_THERE = {
     RebuildRun: "run_id state phase done total started_at finished_at summary error",
     Refused: "ref code message",
     Rejected: "ref photo_id seq",
+    QuarantinedReply: "photos",
+    LeftAlone: "content_sha256 times at",
+    ReleaseReply: "released unknown",
     RejectReply: "outcomes",
     RemoveReply: "outcomes",
     Removed: "ref photo_id seq was_indexed",
@@ -907,8 +923,10 @@ def test_a_document_in_the_metadata_is_refused() -> None:
         (Confirm, "photo_ids", 1),
         (Reject, "photos", {}),
         (Conflicts, "photo_ids", 1),
+        (Quarantined, "contents", "0123abcd"),
+        (Release, "contents", "0123abcd"),
     ],
-    ids=["add", "embed", "remove", "purge", "confirm", "reject", "conflicts"],
+    ids=["add", "embed", "remove", "purge", "confirm", "reject", "conflicts", "quarantined", "release"],
 )
 def test_a_batch_is_neither_empty_nor_too_long(cls: type[Message], field: str, item: object) -> None:
     cls.from_wire({"v": 1, field: [item] * contract.MAX_PHOTOS_PER_MESSAGE})
@@ -1073,6 +1091,8 @@ def test_task_names_and_queues_are_a_public_contract() -> None:
             "conflicts",
             "confirm",
             "reject",
+            "quarantined",
+            "release",
             "search",
             "locate",
             "rebuild_index",

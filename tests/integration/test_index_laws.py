@@ -36,6 +36,7 @@ from worker.index.generation import Generation
 from worker.index.live import FaissLiveIndex
 from worker.index.view import Layers, View
 from worker.library import Library
+from worker.quarantine import Quarantine
 from worker.settings import Settings
 from worker.storage import tables
 from worker.storage.store import PostgresStore
@@ -559,6 +560,7 @@ def test_every_stored_vector_is_its_own_photos(
             store=store,
             live=live_on(store, folder),
             generations=folder,
+            quarantine=Quarantine(store.attempts, after=3),
         )
         own: dict[int, bytes] = {}
         waiting: dict[int, str] = {}

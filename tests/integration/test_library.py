@@ -33,7 +33,7 @@ from producer_client.contract import (
     Search,
     Stored,
 )
-from tests.conftest import Scene, until
+from tests.conftest import Scene, is_killed, until
 from worker.core.batcher import Expected
 from worker.core.ports import Encoder
 from worker.core.types import Built, Decoded, Filter, Pixels
@@ -903,6 +903,7 @@ def test_only_so_many_generations_are_kept(library: Library, settings: Settings)
 
 def test_a_photo_that_takes_its_process_down_goes_alone_and_is_quarantined(
     make_library: Callable[..., Library],
+    make_store: Callable[..., PostgresStore],
     store: PostgresStore,
     settings: Settings,
     scenes: list[Scene],
@@ -913,20 +914,19 @@ def test_a_photo_that_takes_its_process_down_goes_alone_and_is_quarantined(
 
     killer = scenes[2].path.read_bytes()
 
-    class Source(PhotoFiles):
-        def fetch(self, photo: Photo) -> bytes:
-            content = super().fetch(photo)
-            if content == killer:
-                raise Killed
-            return content
+    def fatal(content: bytes) -> Decoded:
+        if content == killer:
+            raise Killed
+        return decode(content, side=encoder.input_side, max_megapixels=100)
 
     insert_rows(store, settings, [(str(s.path), s.lat, s.lon) for s in scenes[:5]])
-    library = make_library(store=store, source=Source(settings))
 
     for _ in range(settings.quarantine_after):
+        process = make_store()
         with pytest.raises(Killed):
-            library.rebuilding.rebuild()
-    reply = library.rebuilding.rebuild()
+            make_library(store=process, decode=fatal).rebuilding.rebuild()
+        is_killed(process)
+    reply = make_library(store=store, decode=fatal).rebuilding.rebuild()
 
     assert (reply.indexed, reply.refused) == (4, 1)
     with store.database.engine.connect() as connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,8 +15,10 @@ import pytest
 from sqlalchemy import Connection, select, text
 
 from producer_client.contract import Code, Near, Provenance
+from tests.conftest import is_killed
 from tests.entries import new_entry
 from worker.core.shot import CAMERA_BYTES, Shot
+from worker.core.tries import Deaths, Try
 from worker.core.types import START, Built, FileFacts, FileState, Filter, Mark, NewEntry, Published, Refusal
 from worker.core.vectors import Vector, unit_rows
 from worker.errors import Permanent, Transient, Unprepared
@@ -1005,7 +1008,7 @@ def test_migrating_twice_and_at_once_is_one_migration(settings: Settings) -> Non
     for thread in threads:
         thread.join()
 
-    assert reached == ["0018"] * 3
+    assert reached == ["0019"] * 3
     for store in stores:
         store.close()
 
@@ -1254,13 +1257,92 @@ def test_a_run_that_ended_without_a_word_is_closed_by_the_next(store: PostgresSt
     assert states == ["failed", "done"]
 
 
-def test_attempts_count_up_until_the_photo_is_stored(store: PostgresStore, settings: Settings) -> None:
+def test_deaths_count_and_tries_of_processes_that_live_do_not(
+    store: PostgresStore, make_store: Callable[..., PostgresStore]
+) -> None:
+    tries = [Try("sha-x", 7, "/x.jpg", "task")]
+    first, second = make_store(), make_store()
+
+    assert first.attempts.begin(tries, after=3) == {}
+    assert second.attempts.begin(tries, after=3) == {}, "several have it in hand"
+    assert store.attempts.begin(tries, after=3) == {}
+    is_killed(first)
+    is_killed(second)
+
+    assert store.attempts.begin(tries, after=3) == {"sha-x": Deaths(2)}
+    assert make_store().attempts.begin([Try("sha-y")], after=3) == {}
+
+    store.attempts.end(["sha-x"])
+    assert store.attempts.begin(tries, after=3) == {"sha-x": Deaths(2)}, "that it was given up clears it of nothing"
+    store.attempts.end(["sha-x"], cleared=True)
+    assert store.attempts.begin(tries, after=3) == {}
+
+
+def test_one_that_waits_to_be_tried_alone_is_not_counted(
+    store: PostgresStore, make_store: Callable[..., PostgresStore]
+) -> None:
+    tries = [Try("sha-x")]
+    for alone in (False, False, True):
+        process = make_store()
+        process.attempts.begin(tries, after=3)
+        if alone:
+            process.attempts.alone("sha-x")
+        is_killed(process)
+
+    assert store.attempts.begin(tries, after=3) == {"sha-x": Deaths(2)}
+
+
+def test_what_is_quarantined_is_listed_tried_once_more_and_forgotten(
+    store: PostgresStore, make_store: Callable[..., PostgresStore], settings: Settings
+) -> None:
     with store.database.engine.begin() as connection:
-        connection.execute(text(f"INSERT INTO {settings.photos_table} (file_path, lat, lon) VALUES ('/x', 1, 2)"))
-    store.attempts.begin([1])
-    store.attempts.begin([1])
-    assert [m.attempts for m in store.vectors.missing(KEY, after_id=0, limit=9)] == [2]
+        connection.execute(text(f"INSERT INTO {settings.photos_table} (file_path, lat, lon) VALUES ('/x.jpg', 1, 2)"))
+    tries = [Try("sha-x", 1, "/x.jpg")]
 
-    store.entries.put_many([entry("x", photo_id=1)], KEY)
+    def dies(how: str | None) -> None:
+        process = make_store()
+        process.attempts.begin(tries, after=3)
+        process.attempts.alone("sha-x")
+        is_killed(process)
+        if how is not None:
+            store.attempts.note_end(how, "", pid=os.getpid())
 
-    assert [m.attempts for m in store.vectors.missing("other", after_id=0, limit=9)] == [0]
+    dies(None)
+    dies(None)
+    assert store.attempts.quarantined(3) == []
+    dies("SIGSEGV")
+    store.attempts.refuse([Refusal(1, (), Code.QUARANTINED, "x")], KEY)
+    assert [(q.content_sha256, q.times, q.signal, q.photo_id, q.path) for q in store.attempts.quarantined(3)] == [
+        ("sha-x", 3, "SIGSEGV", 1, "/x.jpg")
+    ]
+    assert store.attempts.quarantined(3, ["sha-y"]) == []
+
+    store.attempts.retry(["sha-x"], 3)
+    assert store.attempts.quarantined(3) == []
+    assert store.attempts.not_taken() == [], "so that it is sent again"
+    assert store.attempts.begin(tries, after=3)["sha-x"].times == 2, "one try is left"
+    dies("SIGABRT")
+    assert [q.signal for q in store.attempts.quarantined(3, ["sha-"])] == ["SIGABRT"]
+
+    store.attempts.forget(["sha-x"])
+    assert make_store().attempts.begin(tries, after=3) == {}
+
+
+def test_a_death_with_contents_in_hand_is_not_held_against_their_message(
+    store: PostgresStore, make_store: Callable[..., PostgresStore]
+) -> None:
+    for times in (0, 0):
+        process = make_store()
+        process.attempts.begin([Try("sha-x", task_id="task")], after=3)
+        is_killed(process)
+        assert store.attempts.count_delivery("task") == times
+
+    assert [store.attempts.count_delivery("task") for _ in range(2)] == [1, 2]
+
+
+def test_a_message_that_was_handed_back_in_order_was_nobodys_death(store: PostgresStore) -> None:
+    for _ in range(3):
+        store.attempts.leave(["task"])
+        assert store.attempts.count_delivery("task") == 0
+
+    assert store.attempts.count_delivery("task") == 1

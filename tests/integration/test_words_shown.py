@@ -50,7 +50,7 @@ NAMES = {
     "WEBP", "HEIF", "TIFF", "GIF", "AVIF", "JXL", "XL", "lat", "lon", "file", "photo", "text", "vector", "photos",
     "location_method", "method", "embeddings", "pkl", "manifest", "csv", "serve", "index", "true", "false", "redis",
     "Errno", "x", "address", "metadata", "json", "LAT", "LON", "fallback", "ID_", "ID", "d", "tsv",
-    "place", "coordinate_source",
+    "place", "coordinate_source", "contents",
 }  # fmt: skip
 COMMANDS = [
     (command.callback.__name__ if command.callback else "").replace("_", "-") for command in cli.registered_commands
@@ -147,6 +147,9 @@ def every_command(photos: Path) -> list[list[str]]:
         ["add", good, "--lat", "100", "--lon", "1"],
         ["add"],
         ["add", good, "--x"],
+        ["quarantine"],
+        ["quarantine", "show", "0123abcd"],
+        ["quarantine", "forget", "0123"],
         ["conflicts"],
         ["conflicts", "999999999", "--settled"],
         ["confirm", "999999999"],
@@ -170,7 +173,7 @@ def test_every_command_speaks_russian_to_the_last_word_and_fits_a_terminal(stack
     answers = list(said_by(stack.settings, *every_command(photos), SIGHTLINE_LANG="ru"))
 
     left = {}
-    choices = {"guide"}
+    choices = {"guide", "list", "show", "retry", "forget"}
     for command, _, out, err in answers:
         own = set(re.findall(r"[A-Za-z_][A-Za-z_0-9]*", f"{' '.join(command)} {photos}")) | set(COMMANDS) | choices
         if words := latin_words(out + err, own):

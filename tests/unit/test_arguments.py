@@ -246,6 +246,9 @@ IDS: list[Any] = [
     *WHOLE,
 ]
 NO_IDS: list[Any] = [[], [7, ID], [7, "x"], [[7]], np.array([7.5]), {7: 1}, b"7", "7,8", range(257), *NOT_WHOLE]
+DIGEST = "0123456789abcdef"
+CONTENTS: list[Any] = [DIGEST, [DIGEST], (DIGEST,), {DIGEST}, np.array([DIGEST]), np.str_(DIGEST)]
+NO_CONTENTS: list[Any] = [[], [DIGEST, 7], "0123", "0123456G", {DIGEST: 1}, [DIGEST] * 257, *NO_TEXTS]
 NEARS: list[Any] = [
     Near(1.5, 2.5, 300.0),
     Near(np.float32(1.5), "2.5", Decimal(300)),  # type: ignore[arg-type]  # that is the point
@@ -383,6 +386,10 @@ CALLS = [
     Call(
         "reject", "lon", NUMBERS, 51.5, [*NO_NUMBERS, 181, None], ("photos", 0, "lon"), {"photo_ids": [1], "lat": 1.0}
     ),
+    Call("quarantined", "contents", CONTENTS, [DIGEST], NO_CONTENTS, ("contents",)),
+    Call("quarantined", "limit", WHOLE, 7, [*NOT_WHOLE, 0], ("limit",)),
+    Call("release", "contents", CONTENTS, [DIGEST], [*NO_CONTENTS, None], ("contents",)),
+    Call("release", "forget", FLAGS, True, NO_FLAGS, ("forget",), {"contents": DIGEST}),
     Call("add_many", "progress", [], None, ["soon", 5, Hostile()], (), ONE),
     Call("add_many", "timeout_s", [], None, PATIENCE, (), ONE),
     Call("rebuild_index", "timeout_s", [], None, PATIENCE),
@@ -733,6 +740,8 @@ FIELDS: dict[str, list[str]] = {
     "conflicts": ["photo_ids", "settled", "after_id", "limit", "timeout_s"],
     "confirm": ["photo_ids", "timeout_s"],
     "reject": ["photo_ids", "lat", "lon", "timeout_s"],
+    "quarantined": ["contents", "limit", "timeout_s"],
+    "release": ["contents", "forget", "timeout_s"],
     "embed_text": ["text", "timeout_s"],
     "stats": ["timeout_s"],
     "rebuild_index": ["force", "timeout_s"],
@@ -740,6 +749,7 @@ FIELDS: dict[str, list[str]] = {
 NEEDED: dict[str, dict[str, Any]] = {
     "add_to_index": PLACED, "embed": GIVEN, "search": GIVEN, "locate": GIVEN, "remove": {"photo_ids": [1]},
     "purge": {"photo_ids": [1]}, "conflicts": {}, "confirm": {"photo_ids": [1]}, "reject": {"photo_ids": [1]},
+    "quarantined": {}, "release": {"contents": [DIGEST]},
     "embed_text": {"text": "a"}, "stats": {}, "rebuild_index": {},
 }  # fmt: skip
 

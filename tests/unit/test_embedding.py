@@ -13,6 +13,7 @@ import pytest
 from producer_client.contract import Code, Photo
 from worker.core.types import Decoded
 from worker.embedding import Embedding
+from worker.quarantine import Quarantine
 from worker.settings import Settings
 
 alone_and_not = pytest.mark.parametrize("photos", [1, 3])
@@ -39,6 +40,7 @@ def embedding(**parts: Any) -> Iterator[Embedding]:
     no_keypoints = SimpleNamespace(known=lambda contents: {}, without=set)
     seen: dict[str, Any] = {"keypoints": no_keypoints, "find_keypoints": None}
     chosen: dict[str, Any] = {"fetch": content_of, "decode": decoded} | seen | parts
+    uncounted: Any = SimpleNamespace(begin=lambda tries, after: {}, end=lambda contents: None)
     made = Embedding(
         Settings(),
         encoder=encoder,
@@ -48,6 +50,7 @@ def embedding(**parts: Any) -> Iterator[Embedding]:
         vectors=nothing,
         keypoints=chosen["keypoints"],
         find_keypoints=chosen["find_keypoints"],
+        quarantine=Quarantine(uncounted, after=3),
     )
     try:
         yield made

@@ -19,6 +19,7 @@ from worker.core.ports import Decode, FindKeypoints
 from worker.core.types import Decoded
 from worker.embedding import Embedding, Fetched
 from worker.errors import PhotoRefusal
+from worker.quarantine import Quarantine
 from worker.settings import Settings
 
 SOME = Keypoints(np.ones((3, 2), np.uint16), np.ones((3, COMPONENTS), np.uint8), (640, 480))
@@ -54,6 +55,7 @@ def embedding(
         fetch=lambda photo: photo.path.encode(), facts=lambda paths: [None] * len(paths), beside=lambda *_, **__: ()
     )
     nobody: Any = None
+    uncounted: Any = SimpleNamespace(begin=lambda tries, after: {}, end=lambda contents: None)
     made = Embedding(
         Settings(),
         encoder=encoder,
@@ -63,6 +65,7 @@ def embedding(
         vectors=kept,
         keypoints=kept,
         find_keypoints=find,
+        quarantine=Quarantine(uncounted, after=3),
     )
     try:
         yield made

@@ -36,6 +36,7 @@ from producer_client.contract import (
     ConflictState,
     Doubt,
     Hit,
+    LeftAlone,
     Mistake,
     Point,
     PositionIssue,
@@ -57,6 +58,7 @@ from worker.commands.doctor import checks_table
 from worker.commands.index import generations_table, stats_table
 from worker.commands.moving import changes_table
 from worker.commands.photos import checked_lines, purged_table, removed_table
+from worker.commands.quarantine import left_alone_table, shown_whole
 from worker.commands.questions import answer_shown, hits_table
 from worker.commands.refused import refused_table
 from worker.commands.reports import named_lines, point_lines, report_table
@@ -519,6 +521,11 @@ MISUSED = {
     "refused --code bogus": "bogus is no code",
     "refused --limit -1": "--limit",
     "refused -- -1": "PHOTO_IDS",
+    "quarantine lift": "is not one of",
+    "quarantine list 0123abcd": "takes no contents",
+    "quarantine retry": "name the photos by their contents",
+    "quarantine forget 0123": "'0123' is not the beginning of a SHA-256",
+    "quarantine list --limit -1": "--limit",
     "conflicts --limit -1": "--limit",
     "confirm": "PHOTO_IDS",
     "confirm x": "PHOTO_IDS",
@@ -885,6 +892,8 @@ def test_every_table_is_whole_whatever_stands_in_it(
         "demo, asked": next(asked_table(answers, single=True)),
         "demo, places": next(places_table(answers)),
         "refused": refused_table([NotTaken(1_234_567, Code.URL_NOT_ALLOWED, f"set {odd}", path, at)]),
+        "left alone": left_alone_table([LeftAlone("a" * 64, 3, at, None, odd, 1_234_567, path)]),
+        "left alone, whole": shown_whole(LeftAlone("a" * 64, 3, at, "SIGSEGV", odd, 1_234_567, path)),
         "changes": changes_table([RowChange(1_234_567, path, columns, columns)], written=False),
         "checks": checks_table([("broker", False, f"set {odd}")]),
         "backends": backends_table([Measured("onnxruntime-float32", 212.31, 1189.12, 0.99999, 1.0)]),
@@ -999,7 +1008,7 @@ def test_what_a_file_is_called_steers_no_terminal(capsys: pytest.CaptureFixture[
 def test_after_a_page_that_nobody_answers_no_other_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     class Vectors:
         def missing(self, _: str, *, after_id: int, limit: int) -> list[Missing]:
-            return [Missing(after_id + n, "", 0) for n in (1, 2)] if after_id < 5 else []
+            return [Missing(after_id + n, "") for n in (1, 2)] if after_id < 5 else []
 
     class Silent:
         pages = 0

@@ -247,6 +247,10 @@ class Expected:
         self._left.remove(key)
         self._supply(key, pixels)
 
+    def wait(self, key: str) -> None:
+        """Until one of `mine` is through the model, or has failed."""
+        self._futures[key].exception()
+
     def vectors(self) -> tuple[dict[str, Vector], dict[str, WorkerError]]:
         """Vectors and failures by key, when all are done."""
         vectors: dict[str, Vector] = {}

@@ -7,10 +7,11 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
-from producer_client.contract import Code, ConflictState, Doubt, Photo, RebuildRun
+from producer_client.contract import Code, ConflictState, Doubt, LeftAlone, Photo, RebuildRun
 from worker.core.conflict import Claim, Contradiction, KnownConflict, Rejection
 from worker.core.keypoints import Keypoints
 from worker.core.shot import Picture, Shot
+from worker.core.tries import Deaths, Try
 from worker.core.types import (
     Changes,
     Chunk,
@@ -240,9 +241,21 @@ class Log(Protocol):
 class Attempts(Protocol):
     """What failed or took its worker down: photos and messages."""
 
-    def begin(self, photo_ids: Collection[int]) -> None: ...
+    def begin(self, tries: Collection[Try], *, after: int) -> dict[str, Deaths]: ...
 
-    def end(self, photo_ids: Collection[int]) -> None: ...
+    def alone(self, content: str) -> None: ...
+
+    def end(self, contents: Collection[str], *, cleared: bool = False) -> None: ...
+
+    def leave(self, handed_back: Collection[str]) -> None: ...
+
+    def quarantined(
+        self, after: int, contents: Collection[str] | None = None, limit: int | None = None
+    ) -> list[LeftAlone]: ...
+
+    def retry(self, contents: Collection[str], after: int) -> None: ...
+
+    def forget(self, contents: Collection[str]) -> None: ...
 
     def refuse(self, refused: Sequence[Refusal], model_key: str) -> None: ...
 

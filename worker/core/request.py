@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """urgent: somebody waits. deadline: of time.monotonic(), after which nobody does."""
+    """urgent: somebody waits. deadline: of time.monotonic(), after which nobody does. task_id: of the message."""
 
     urgent: bool = True
     deadline: float | None = None
+    task_id: str | None = None
 
 
 #: Of this thread. A context variable, because it concerns none of the calls between the message and the model.

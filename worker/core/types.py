@@ -311,7 +311,6 @@ class Missing:
 
     photo_id: int
     path: str
-    attempts: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,11 @@ from worker.library.learning import Learning
 from worker.library.locating import rule_of
 from worker.library.models import Models
 from worker.library.photos import Photos
-from worker.library.quarantine import Quarantine
 from worker.library.questions import Questions
 from worker.library.rebuilding import Rebuilding
 from worker.library.statistics import Statistics
 from worker.library.suspecting import Suspecting
+from worker.quarantine import Quarantine
 from worker.settings import Settings
 
 
@@ -54,6 +54,7 @@ class Library:
         live: LiveIndex,
         generations: Generations,
         find_keypoints: FindKeypoints,
+        quarantine: Quarantine,
     ) -> Self:
         geometry = "geometry" in settings.rungs
         embedding = Embedding(
@@ -65,6 +66,7 @@ class Library:
             vectors=store.vectors,
             keypoints=store.keypoints,
             find_keypoints=find_keypoints if geometry else None,
+            quarantine=quarantine,
         )
         photos = Photos(
             encoder=encoder,
@@ -79,13 +81,11 @@ class Library:
             former=not settings.key_prefix,
         )
         learning = Learning(store.generations, geometry=geometry)
-        quarantine = Quarantine(store.attempts, after=settings.quarantine_after)
         filling = Filling(
             encoder.model_key,
             photos=photos,
             vectors=store.vectors,
             keypoints=store.keypoints if geometry else None,
-            quarantine=quarantine,
             page=settings.encode_batch,
         )
         suspecting = Suspecting(

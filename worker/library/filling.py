@@ -4,13 +4,12 @@ index that lack them."""
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from producer_client.contract import NewPhoto, Photo, Refused, Stored
 from worker.core.ports import Progress, StoredKeypoints, StoredVectors
 from worker.core.types import Missing
 from worker.library.photos import Photos
-from worker.library.quarantine import Quarantine
 
 #: Seconds between two notes of progress.
 PROGRESS_EVERY_S = 0.3
@@ -26,14 +25,12 @@ class Filling:
         photos: Photos,
         vectors: StoredVectors,
         keypoints: StoredKeypoints | None,
-        quarantine: Quarantine,
         page: int,
     ) -> None:
         self._model_key = model_key
         self._photos = photos
         self._vectors = vectors
         self._keypoints = keypoints
-        self._quarantine = quarantine
         self._page = page
 
     def all(self, note: Progress, *, filling: bool) -> tuple[int, int]:
@@ -53,11 +50,10 @@ class Filling:
             self._model_key, after_id=after_id, limit=self._page, share=(0, 1) if filling else None
         ):
             after_id = page[-1].photo_id
-            for group in apart(page):
-                for outcome in self.some(group, filling=filling):
-                    embedded += isinstance(outcome, Stored)
-                    refused += isinstance(outcome, Refused)
-                note("embed", embedded + refused, total)
+            for outcome in self.some(page, filling=filling):
+                embedded += isinstance(outcome, Stored)
+                refused += isinstance(outcome, Refused)
+            note("embed", embedded + refused, total)
         return embedded, refused
 
     def keypoints(self, note: Progress) -> None:
@@ -73,26 +69,14 @@ class Filling:
         note("look", done, total)
         while page := self._keypoints.missing(after_id=after_id, limit=self._page):
             after_id = page[-1].photo_id
-            for group in apart(page):
-                if self._quarantine.refusal(group[0], self._model_key) is None:
-                    ids = [photo.photo_id for photo in group]
-                    with self._quarantine.trying(ids):
-                        self._photos.look_again(ids)
-                    self._quarantine.survived(ids)
-                done += len(group)
-                note("look", done, total)
+            self._photos.look_again([photo.photo_id for photo in page])
+            done += len(page)
+            note("look", done, total)
 
-    def some(self, photos: list[Missing], *, filling: bool) -> Iterable[Stored | Refused]:
-        """Embed a group of `apart`; one outcome for each photo, by its id as the ref."""
-        left_alone = self._quarantine.refusal(photos[0], self._model_key)
-        if left_alone is not None:
-            return [left_alone]
-        ids = [photo.photo_id for photo in photos]
-        with self._quarantine.trying(ids):
-            reply = self._photos.add_many(
-                [NewPhoto(ref=str(i), photo=Photo(photo_id=i)) for i in ids], revive=False, filling=filling
-            )
-        return reply.outcomes
+    def some(self, photos: Sequence[Missing], *, filling: bool) -> Iterable[Stored | Refused]:
+        """Embed some of them; one outcome for each photo, by its id as the ref."""
+        new = [NewPhoto(ref=str(photo.photo_id), photo=Photo(photo_id=photo.photo_id)) for photo in photos]
+        return self._photos.add_many(new, revive=False, filling=filling).outcomes
 
 
 class Throttled:
@@ -109,9 +93,3 @@ class Throttled:
         self._last = (phase, now)
         for listener in self._listeners:
             listener(phase, done, total)
-
-
-def apart(page: list[Missing]) -> list[list[Missing]]:
-    """What a process has not survived before goes alone, so that it takes no neighbour with it again."""
-    calm = [photo for photo in page if photo.attempts == 0]
-    return ([calm] if calm else []) + [[photo] for photo in page if photo.attempts > 0]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from worker.core.index_ports import PublishedGenerations
 from worker.core.ports import ServingModel, StoredVectors
-from worker.library.filling import Filling, Throttled, apart
+from worker.library.filling import Filling, Throttled
 from worker.library.rebuilding import Rebuilding
 
 log = logging.getLogger(__name__)
@@ -51,8 +51,7 @@ class Models:
         if not page:
             self._serving.end_filler(self._model_key, slot)
             return None
-        for group in apart(page):
-            self._filling.some(group, filling=True)
+        self._filling.some(page, filling=True)
         return page[-1].photo_id
 
     def take_over(self, start_filler: Callable[[int], None]) -> bool:

@@ -3,13 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, delete, exists, func, literal, or_, select, text, union_all
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Select,
+    Text,
+    and_,
+    case,
+    cast,
+    column,
+    delete,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    table,
+    text,
+    true,
+    union_all,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from producer_client.contract import Code
+from producer_client.contract import Code, LeftAlone
+from worker.core.tries import Deaths, Try
 from worker.core.types import NotTaken, Refusal
-from worker.storage.database import Database, hold, iso
+from worker.errors import Transient
+from worker.storage.database import SESSION, Database, hold, iso, words_of
 from worker.storage.rows import Rows
 from worker.storage.tables import attempts, deliveries, entries, refusals
 from worker.storage.vectors import Vectors
@@ -23,23 +47,125 @@ class Attempts:
         self._rows = rows
         self._vectors = vectors
 
-    def begin(self, photo_ids: Collection[int]) -> None:
-        """Count a try before it is made: a photo that takes the process down is found out by its count."""
+    def begin(self, tries: Collection[Try], *, after: int) -> dict[str, Deaths]:
+        """Count tries before they are made. Returns the contents with which processes have died, and how often: of
+        these none is counted, and none noted that has `after` deaths."""
+        tries = sorted({one.content_sha256: one for one in tries}.values(), key=lambda one: one.content_sha256)
+        contents = [one.content_sha256 for one in tries]
+        died = self._died(attempts.c.content_sha256.in_(contents)).cte("died")
+        asked = (
+            func.unnest(
+                cast(contents, ARRAY(Text)),
+                cast([one.photo_id for one in tries], ARRAY(BigInteger)),
+                cast([one.path for one in tries], ARRAY(Text)),
+                cast([one.task_id for one in tries], ARRAY(Text)),
+            )
+            .table_valued("content", "photo_id", "path", "task_id")
+            .render_derived(name="asked")
+        )
+        deaths = select(died.c.times).where(died.c.content_sha256 == asked.c.content).scalar_subquery()
+        rows = select(
+            asked.c.content,
+            literal(self._database.process),
+            deaths.is_(None),
+            *(asked.c.photo_id, asked.c.path, asked.c.task_id),
+            func.now(),
+        ).where(or_(deaths.is_(None), deaths < after), _unsynced())
+        noted = upsert(attempts).from_select(
+            ["content_sha256", "process", "begun", "photo_id", "path", "task_id", "at"], rows
+        )
+        noting = noted.on_conflict_do_update(
+            index_elements=["content_sha256", "process"],
+            set_={"task_id": noted.excluded.task_id, "at": noted.excluded.at},
+        ).returning(attempts.c.content_sha256)
+        try:
+            with self._database.begin() as connection:
+                found = connection.execute(select(died).add_cte(noting.cte("noting"))).all()
+        except Transient:
+            # A question may be all that a database can do that is read-only; one that is away says so again.
+            with self._database.begin() as connection:
+                found = connection.execute(select(died)).all()
+        return {row.content_sha256: Deaths(row.times, row.signal) for row in found}
+
+    def alone(self, content: str) -> None:
+        """Count the try of a content with which processes have died."""
+        row = {"content_sha256": content, "process": self._database.process, "begun": True, "at": func.now()}
         with self._database.begin() as connection:
-            for photo_id in sorted(photo_ids):
+            connection.execute(
+                upsert(attempts)
+                .values(row)
+                .on_conflict_do_update(
+                    index_elements=["content_sha256", "process"],
+                    set_={"begun": True, "at": func.now()},
+                )
+            )
+
+    def end(self, contents: Collection[str], *, cleared: bool = False) -> None:
+        """This process has outlived its tries of these. cleared: they are cleared of the deaths of others, too."""
+        mine = attempts.c.process == self._database.process
+        gone = or_(mine, ~_lives()) if cleared else mine
+        with self._database.begin() as connection:
+            connection.execute(delete(attempts).where(attempts.c.content_sha256.in_(contents), gone, _unsynced()))
+
+    def leave(self, handed_back: Collection[str]) -> None:
+        """This process ends in order, and these messages, by task id, are handed out again without anybody's fault."""
+        rows = [{"task_id": task_id, "times": -1, "at": func.now()} for task_id in handed_back]
+        with self._database.begin() as connection:
+            connection.execute(delete(attempts).where(attempts.c.process == self._database.process))
+            if rows:
                 connection.execute(
-                    upsert(attempts)
-                    .values(photo_id=photo_id, attempts=1)
-                    .on_conflict_do_update(index_elements=["photo_id"], set_={"attempts": attempts.c.attempts + 1})
+                    upsert(deliveries)
+                    .values(rows)
+                    .on_conflict_do_update(index_elements=["task_id"], set_={"times": deliveries.c.times - 1})
                 )
 
-    def end(self, photo_ids: Collection[int]) -> None:
-        """Take a try back that ended without being a photo's fault."""
+    def quarantined(
+        self, after: int, contents: Collection[str] | None = None, limit: int | None = None
+    ) -> list[LeftAlone]:
+        """Contents that are left alone, the newest first. contents: of those that begin so."""
+        among = true() if contents is None else or_(*(attempts.c.content_sha256.startswith(c) for c in contents))
+        died = self._died(among, least=after).order_by(text("at DESC"))
         with self._database.begin() as connection:
-            connection.execute(delete(attempts).where(attempts.c.photo_id.in_(photo_ids)))
+            return [
+                LeftAlone(
+                    row.content_sha256, row.times, iso(row.at) or "", row.signal, row.error, row.photo_id, row.path
+                )
+                for row in connection.execute(died if limit is None else died.limit(limit))
+            ]
+
+    def retry(self, contents: Collection[str], after: int) -> None:
+        """Let each of these be tried once more. Where one has a row, the refusal goes, so that it is sent again."""
+        nth = func.row_number().over(partition_by=attempts.c.content_sha256, order_by=attempts.c.at.desc())
+        mine = attempts.c.content_sha256.in_(contents)
+        ranked = select(attempts.c.content_sha256, attempts.c.process, nth.label("nth")).where(mine).subquery()
+        too_many = and_(
+            attempts.c.content_sha256 == ranked.c.content_sha256,
+            attempts.c.process == ranked.c.process,
+            ranked.c.nth >= after,
+        )
+        refused = and_(
+            refusals.c.photo_id.in_(select(attempts.c.photo_id).where(mine)),
+            refusals.c.code == Code.QUARANTINED.value,
+        )
+        with self._database.begin() as connection:
+            connection.execute(delete(refusals).where(refused))
+            connection.execute(delete(attempts).where(too_many))
+
+    def forget(self, contents: Collection[str]) -> None:
+        """What was counted of these, as if no process had died with them. Nothing is sent again for that."""
+        with self._database.begin() as connection:
+            connection.execute(delete(attempts).where(attempts.c.content_sha256.in_(contents)))
+
+    def note_end(self, signal: str, error: str, *, pid: int | None = None, task_id: str | None = None) -> None:
+        """How a process of this machine has ended that had tries in hand; pid: its own, or task_id: its message's."""
+        mine = attempts.c.task_id == task_id if pid is None else attempts.c.process.startswith(words_of(pid))
+        with self._database.begin() as connection:
+            connection.execute(
+                update(attempts).where(mine, attempts.c.signal.is_(None)).values(signal=signal, error=error)
+            )
 
     def refuse(self, refused: Sequence[Refusal], model_key: str) -> None:
-        """Remember why photos could not be taken, and since when for this reason; these attempts are over.
+        """Remember why photos could not be taken, and since when for this reason.
 
         Of photos that have a row: others have nothing to be listed by. Not of one that is in the index by this model
         as its file was, whatever a caller has tried since, nor of one that was removed.
@@ -71,8 +197,6 @@ class Attempts:
                     .from_select(["photo_id", *row, "at"], of_photo)
                     .on_conflict_do_update(index_elements=["photo_id"], set_={**row, "at": since})
                 )
-            ended = [photo_id for photo_id, one in newest.items() if one.code is not Code.QUARANTINED]
-            connection.execute(delete(attempts).where(attempts.c.photo_id.in_(ended)))
 
     def not_taken(
         self, photo_ids: Collection[int] | None = None, codes: Collection[str] | None = None
@@ -118,18 +242,56 @@ class Attempts:
             return {row.code: row.photos for row in connection.execute(union_all(of_rows, of_files))}
 
     def count_delivery(self, task_id: str) -> int:
-        """Count one more delivery of a message whose worker died, before it is tried; returns how many there were."""
+        """Count one more delivery of a message whose worker died, before it is tried; returns how many there were. One
+        that died with contents of the message in hand is held against these."""
         with self._database.begin() as connection:
             connection.execute(delete(deliveries).where(deliveries.c.at < func.now() - text("interval '7 days'")))
-            times = upsert(deliveries).values(task_id=task_id, times=1, at=func.now())
+            before = connection.scalar(select(deliveries.c.at).where(deliveries.c.task_id == task_id))
+            since = true() if before is None else attempts.c.at > before
+            held = connection.scalar(select(exists().where(attempts.c.task_id == task_id, since)))
+            more = 0 if held else 1
+            times = upsert(deliveries).values(task_id=task_id, times=more, at=func.now())
             return int(
                 connection.scalar(
                     times.on_conflict_do_update(
-                        index_elements=["task_id"], set_={"times": deliveries.c.times + 1, "at": func.now()}
+                        index_elements=["task_id"], set_={"times": deliveries.c.times + more, "at": func.now()}
                     ).returning(deliveries.c.times)
                 )
                 or 0
             )
+
+    # ---------------------------------------------------------------------------------------- below
+
+    def _died(self, among: ColumnElement[bool], *, least: int = 1) -> Select[Any]:
+        """Deaths of processes that are gone, by content."""
+        newest = attempts.c.at.desc()
+
+        def last(column: Any) -> Any:
+            return func.array_agg(aggregate_order_by(column, newest))[1].label(column.name)
+
+        return (
+            select(
+                attempts.c.content_sha256,
+                func.count().label("times"),
+                *(last(attempts.c[name]) for name in ("signal", "error", "photo_id", "path")),
+                func.max(attempts.c.at).label("at"),
+            )
+            .where(among, attempts.c.process != self._database.process, attempts.c.begun, ~_lives())
+            .group_by(attempts.c.content_sha256)
+            .having(func.count() >= least)
+        )
+
+
+def _lives() -> ColumnElement[bool]:
+    """Whether the process of a try has a connection still. One that is killed has none from then on."""
+    sessions = table("pg_stat_activity", column("application_name"))
+    return exists().where(sessions.c.application_name == literal(f"{SESSION} ").concat(attempts.c.process))
+
+
+def _unsynced() -> ColumnElement[bool]:
+    """Has the transaction not wait for the disk: a kill of ours loses nothing by that, and a crash of Postgres only
+    the counts of its last moment."""
+    return func.set_config("synchronous_commit", "off", True) == "off"
 
 
 def _file_is_odd() -> ColumnElement[bool]:

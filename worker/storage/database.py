@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import socket
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any
 from urllib.parse import quote, unquote
+from uuid import uuid4
 
 from sqlalchemy import Connection, Engine, Integer, cast, create_engine, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -46,12 +50,19 @@ BY_A_PERSON = (
 )
 #: Parameters of an address that are for nobody to see (libpq takes them there, too).
 SECRETS = ("password", "sslpassword")
+#: What the names of our connections begin with.
+SESSION = "sightline"
 #: data_exception.
 DATA = "22000"
 #: Locks of (this space, photo id): what holds of a photo's position is decided by one writer at a time.
 ENTRY_LOCKS = 5_361_904
 #: read_only_sql_transaction: a standby, default_transaction_read_only, a full disk at some hosts.
 READ_ONLY = "25006"
+
+
+def words_of(pid: int) -> str:
+    """What the words of processes of this number on this machine begin with."""
+    return f"{pid}-{sha256(socket.gethostname().encode()).hexdigest()[:8]}-"
 
 
 class Database:
@@ -61,13 +72,15 @@ class Database:
     def __init__(self, settings: Settings, *, pool_size: int = 5) -> None:
         self._settings = settings
         self.schema = settings.db_schema
+        #: By which the connections of this process are known.
+        self.process = f"{words_of(os.getpid())}{uuid4().hex[:12]}"
         self.engine: Engine = create_engine(
             settings.database_url,
             pool_pre_ping=True,
             pool_size=pool_size,
             max_overflow=2,
             json_deserializer=read_json,
-            connect_args={"connect_timeout": 5, "application_name": "sightline"},
+            connect_args={"connect_timeout": 5, "application_name": f"{SESSION} {self.process}"},
             execution_options={"schema_translate_map": {tables.SCHEMA: settings.db_schema}},
         )
 

@@ -72,7 +72,6 @@ class Entries:
                 place = rows[item.ref]
                 self._put_entry(connection, place, item, said.get(place.photo_id, NO_ROW), revive)
             connection.execute(delete(refusals).where(refusals.c.photo_id.in_(photo_ids)))
-            connection.execute(delete(attempts).where(attempts.c.photo_id.in_(photo_ids)))
             stored = {row.photo_id: self._entry(row) for row in connection.execute(self._entries(photo_ids))}
             seqs: dict[int, int] = {}
             if before:
@@ -137,7 +136,8 @@ class Entries:
                 )
             )
             forget_contents(connection, kept.values())
-            connection.execute(delete(attempts).where(attempts.c.photo_id.in_(ids)))
+            named = or_(attempts.c.photo_id.in_(ids), attempts.c.content_sha256.in_(kept.values()))
+            connection.execute(delete(attempts).where(named))
             forget_conflicts(connection, ids)
             seqs = self._log.append(connection, ids)
             for photo_id in kept:

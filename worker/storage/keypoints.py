@@ -13,7 +13,7 @@ from worker.core.keypoints import VERSION, Keypoints
 from worker.core.types import Missing
 from worker.storage.copying import whole_rows
 from worker.storage.database import Database
-from worker.storage.tables import attempts, entries, keypoints
+from worker.storage.tables import entries, keypoints
 from worker.storage.vectors import can_be_looked_at
 
 log = logging.getLogger(__name__)
@@ -59,16 +59,14 @@ class KeptKeypoints:
     def missing(self, *, after_id: int, limit: int) -> list[Missing]:
         """Indexed photos that lack them, by rising ids, whose file can be read again: it is not known to have changed,
         which embedding it again is for, or to be gone."""
-        tried = func.coalesce(attempts.c.attempts, 0).label("attempts")
         query = (
-            _lacking(select(entries.c.photo_id, entries.c.path, tried))
-            .join(attempts, attempts.c.photo_id == entries.c.photo_id, isouter=True)
+            _lacking(select(entries.c.photo_id, entries.c.path))
             .where(entries.c.photo_id > after_id)
             .order_by(entries.c.photo_id)
             .limit(limit)
         )
         with self._database.begin() as connection:
-            return [Missing(row.photo_id, row.path, row.attempts) for row in connection.execute(query)]
+            return [Missing(row.photo_id, row.path) for row in connection.execute(query)]
 
     def missing_count(self) -> int:
         """How many photos `missing` finds in all."""

@@ -159,12 +159,24 @@ refusals = Table(
     Column("at", DateTime(timezone=True), nullable=False),
 )
 
-#: Tries that have begun and not ended: committed before the work, so that a crash counts.
+#: Tries of a photo content that have begun and not ended, of one process: committed before the work, so that a death
+#: counts. Of a process that is gone each is a death.
 attempts = Table(
     "attempts",
     metadata,
-    Column("photo_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("attempts", Integer, nullable=False),
+    Column("content_sha256", Text, primary_key=True),
+    #: Word of the process: a part of the name of its connections, by which it is known to live.
+    Column("process", Text, primary_key=True),
+    #: Not yet of one that waits until it is tried alone.
+    Column("begun", Boolean, nullable=False),
+    #: As the photo was named, and the message that named it.
+    Column("photo_id", BigInteger),
+    Column("path", Text),
+    Column("task_id", Text),
+    #: How the process ended, where somebody saw it.
+    Column("signal", Text),
+    Column("error", Text),
+    Column("at", DateTime(timezone=True), nullable=False),
 )
 
 #: Messages that came back because their worker died, by task id.

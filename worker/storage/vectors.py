@@ -14,7 +14,7 @@ from worker.storage.database import Database
 from worker.storage.filters import is_trusted
 from worker.storage.log import ChangeLog
 from worker.storage.rows import Rows
-from worker.storage.tables import attempts, embeddings, entries, keypoints, pictures, refusals
+from worker.storage.tables import embeddings, entries, keypoints, pictures, refusals
 
 
 class Vectors:
@@ -85,9 +85,8 @@ class Vectors:
         """
         p = self._rows.table
         query = (
-            select(p.c.id, p.c.file_path, func.coalesce(attempts.c.attempts, 0).label("attempts"))
+            select(p.c.id, p.c.file_path)
             .join_from(p, entries, entries.c.photo_id == p.c.id, isouter=True)
-            .join(attempts, attempts.c.photo_id == p.c.id, isouter=True)
             .where(p.c.id > after_id, self._is_missing(model_key, changed_too=share is None))
             .order_by(p.c.id)
             .limit(limit)
@@ -96,7 +95,7 @@ class Vectors:
             slot, slots = share
             query = query.where(p.c.id % slots == slot, ~self._was_refused)
         with self._database.begin() as connection:
-            return [Missing(row.id, row.file_path or "", row.attempts) for row in connection.execute(query)]
+            return [Missing(row.id, row.file_path or "") for row in connection.execute(query)]
 
     def missing_count(self, model_key: str, *, refused_too: bool = True) -> int:
         with self._database.begin() as connection:

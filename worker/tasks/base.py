@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, ClassVar, cast
 
+from billiard.einfo import ExceptionInfo
 from celery import Celery, Task
-from celery.exceptions import InvalidTaskError, Reject
+from celery.exceptions import InvalidTaskError, Reject, WorkerLostError
+from celery.worker.request import Request as Delivered
 from celery.worker.strategy import default
 
 from producer_client import contract, serializer
 from producer_client.contract import Code, Message, Queue
 from producer_client.errors import BadRequest
-from worker.core.request import Request, current
+from worker.core import request as waiting
 from worker.errors import Permanent, Stale, Transient, Unprepared
 from worker.runtime import Runtime
 
@@ -38,6 +41,7 @@ class ContractTask(Task):  # type: ignore[type-arg]  # celery's generic has no r
 
     abstract = True
     Strategy = f"{__name__}:read_plainly"
+    Request = f"{__name__}:Watched"
     acks_late = True
     reject_on_worker_lost = True
     retries: ClassVar[int | None] = 2
@@ -50,7 +54,7 @@ class ContractTask(Task):  # type: ignore[type-arg]  # celery's generic has no r
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         started = time.monotonic()
-        waiting = current.set(self._who_waits())
+        token = waiting.current.set(self._who_waits())
         try:
             if len(args) != 1 or kwargs:
                 raise BadRequest(Code.BAD_REQUEST, "a message is one JSON object as the task's only argument")
@@ -82,20 +86,20 @@ class ContractTask(Task):  # type: ignore[type-arg]  # celery's generic has no r
                 f"{type(exc).__name__} in the worker; its log has the details under task {self.request.id}",
             )
         finally:
-            current.reset(waiting)
+            waiting.current.reset(token)
         log.info("task done", extra={"task": self.name, "took_ms": round((time.monotonic() - started) * 1000, 1)})
         return envelope
 
-    def _who_waits(self) -> Request:
+    def _who_waits(self) -> waiting.Request:
         queue = (self.request.delivery_info or {}).get("routing_key")
         if queue in (Queue.BULK.value, Queue.INDEX.value):
             # A tick's expiry says when it is too late to begin, not when to give photos up.
-            return Request(urgent=False)
+            return waiting.Request(urgent=False, task_id=str(self.request.id))
         deadline = None
         if self.request.expires:
             left = datetime.fromisoformat(str(self.request.expires)) - datetime.now(UTC)
             deadline = time.monotonic() + left.total_seconds()
-        return Request(deadline=deadline)
+        return waiting.Request(deadline=deadline, task_id=str(self.request.id))
 
     def _came_back_too_often(self) -> bool:
         task_id = str(self.request.id)
@@ -120,6 +124,17 @@ class ContractTask(Task):  # type: ignore[type-arg]  # celery's generic has no r
         except Reject as refused:
             # Redis does not take it either, and Celery would drop it. Unacknowledged it is handed out again.
             raise Reject(str(refused), requeue=True) from exc
+
+
+class Watched(Delivered):
+    """A message in the hands of a pool's child. How the child died, its parent alone sees."""
+
+    def on_failure(self, exc_info: ExceptionInfo, *args: Any, **kwargs: Any) -> None:
+        exc = getattr(exc_info.exception, "exc", exc_info.exception)
+        if isinstance(exc, WorkerLostError):
+            named = re.search(r"\((SIG\w+)\)", str(exc))
+            cast(ContractTask, self.task).runtime.note_end(named[1] if named else "", str(exc), task_id=str(self.id))
+        super().on_failure(exc_info, *args, **kwargs)
 
 
 def read_plainly(task: Task[Any, Any], app: Celery, consumer: Any, **options: Any) -> Callable[..., None]:
