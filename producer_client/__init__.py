@@ -1,22 +1,26 @@
 """What a photo backend installs to talk to Sightline: a client, its contract, its errors. Needs celery and msgspec."""
 
-from producer_client.bulk import Pending
-from producer_client.client import Sightline
-from producer_client.contract import (
-    Answer,
-    Code,
-    EmbedItem,
-    Near,
-    NewPhoto,
-    Photo,
-    Point,
-    Provenance,
-    Reason,
-    Refused,
-    Stored,
-)
-from producer_client.errors import BadRequest, PhotoRefused, SightlineError, TimedOut, TryAgain, Unreachable
-from producer_client.handle import Handle, read_reply
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from producer_client.bulk import Pending
+    from producer_client.client import Sightline
+    from producer_client.contract import (
+        Answer,
+        Code,
+        EmbedItem,
+        Near,
+        NewPhoto,
+        Photo,
+        Point,
+        Provenance,
+        Reason,
+        Refused,
+        Stored,
+    )
+    from producer_client.errors import BadRequest, PhotoRefused, SightlineError, TimedOut, TryAgain, Unreachable
+    from producer_client.handle import Handle, read_reply
 
 __all__ = [
     "Answer",
@@ -41,3 +45,26 @@ __all__ = [
     "Unreachable",
     "read_reply",
 ]
+
+#: Where a name is. Each is looked for when it is asked for first: whoever takes the contract alone, or an error's name,
+#: has neither celery nor redis loaded with it.
+_ROOMS = {
+    "Handle": "handle",
+    "Pending": "bulk",
+    "Sightline": "client",
+    "read_reply": "handle",
+} | dict.fromkeys(("BadRequest", "PhotoRefused", "SightlineError", "TimedOut", "TryAgain", "Unreachable"), "errors")
+
+
+def __getattr__(name: str) -> Any:
+    if name in (*_ROOMS.values(), "contract"):
+        return import_module(f"{__name__}.{name}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f"{__name__}.{_ROOMS.get(name, 'contract')}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
