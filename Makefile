@@ -37,7 +37,7 @@ LOCKS := requirements/lock.txt requirements/lock-torch.txt
 FEATURE_PEERS := opencv-contrib learned-features
 ENCODER_PEERS := decoders sentence-transformers infinity-emb rclip imgbeddings
 
-.PHONY: help setup demo demo-soak test browser test-client-matrix lint check format docs words findings bench-index bench-search bench-dropin bench-embed bench-features bench-place bench-exam bench-descriptors lock sbom audit clean
+.PHONY: help setup demo demo-soak test browser test-client-matrix lint check format docs words findings bench-index bench-search bench-dropin bench-embed bench-features bench-place bench-exam bench-descriptors bench-sandbox lock sbom audit clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -109,6 +109,9 @@ bench-place: $(RUN_STAMP)  ## Measure how far answers can be trusted, by policy:
 
 bench-exam: $(RUN_STAMP)  ## Measure how long it takes to ask about 1,000 of 100,000 photos: ASKED=1000; JSON on stdout
 	@$(BIN)/python -m benchmarks.exam $(if $(ASKED),--photos $(ASKED))
+
+bench-sandbox: $(RUN_STAMP)  ## Measure what decoders of their own cost through the queue, with and without in turns; JSON on stdout
+	@$(BIN)/python -m benchmarks.sandbox
 
 bench-features: $(RUN_STAMP) $(FEATURE_PEERS:%=$(PEERS)-%/.made)  ## Measure keypoints and their matchers: PHOTOS=folder, QUICK=1; JSON on stdout
 	@$(BIN)/python -m benchmarks.features $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(QUICK),--quick)

@@ -40,7 +40,7 @@ SPEAKERS = {
     "Stale",
     "EncoderUnavailable", "BadGeneration", "BadVector", "NotThatPickle", "Transient", "ValueError", "RuntimeError",
     "UnknownFile", "Unprepared", "Unreachable", "_refuse", "abstain", "Answer", "Note", "Fault", "TooFew",
-    "Verdict", "not_examined", "HeldBack",
+    "Verdict", "not_examined", "HeldBack", "DecoderFailed",
 }  # fmt: skip
 #: Functions and variables whose texts are such sentences, or parts of them.
 NAMED_SENTENCES = {

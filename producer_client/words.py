@@ -85,6 +85,7 @@ class Code(_Growing):
     TOO_THIN = "too_thin"
     NOT_AN_IMAGE = "not_an_image"
     DAMAGED_IMAGE = "damaged_image"
+    DECODER_FAILED = "decoder_failed"
     UNKNOWN_PHOTO = "unknown_photo"
     ROW_MISMATCH = "row_mismatch"
     ROW_REJECTED = "row_rejected"

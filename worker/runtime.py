@@ -15,10 +15,12 @@ from threadpoolctl import threadpool_limits
 from producer_client.contract import Code, Photo
 from producer_client.errors import BadRequest
 from worker.core.ports import Encoder
-from worker.core.types import Pixels
+from worker.core.types import Decoded, Pixels
 from worker.errors import Permanent, PhotoRefusal, Transient, WorkerError
 from worker.library import Library
 from worker.quarantine import Quarantine
+from worker.sandbox.confinement import NONE
+from worker.sandbox.port import OFF, Sandbox, sandbox_of
 from worker.settings import Settings
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ class Runtime:
         self._lock = threading.Lock()
         self._libraries: dict[str, Library] = {}
         self._store: PostgresStore | None = None
+        self._sandbox: Sandbox | None = None
         self._serving = ("", float("-inf"))  #: model key, and when it was asked for
 
     @property
@@ -77,6 +80,14 @@ class Runtime:
             raise Transient(Code.UNAVAILABLE, f"this worker does not have model {model_key} (SIGHTLINE_NEXT_ENCODER)")
         return libraries[model_key]
 
+    @property
+    def sandbox_level(self) -> str:
+        """What the decoders of strangers' photos are confined by, in words."""
+        self._loaded()
+        if self._sandbox is None:
+            return OFF if self.settings.sandbox == OFF else NONE
+        return self._sandbox.level
+
     def start(self, *, follow: bool) -> None:
         """Load the models now, to answer with. follow: keep their indexes up to date without being asked."""
         libraries = self._loaded().values()
@@ -89,6 +100,8 @@ class Runtime:
         except Transient as exc:
             # Somebody may put it right meanwhile: every answer says the same until then.
             log.warning("photos table: %s", exc.message)
+        # The first photo does not wait for one, and whoever asks is told.
+        self.sandbox_level  # noqa: B018
         for library in libraries:
             if follow:
                 library.questions.follow()
@@ -112,6 +125,8 @@ class Runtime:
             for library in self._libraries.values():
                 library.close()
                 library.quarantine.leave()
+            if self._sandbox is not None:
+                self._sandbox.close()
 
     def _loaded(self) -> dict[str, Library]:
         with self._lock:
@@ -143,14 +158,18 @@ class Runtime:
         store = self._store = PostgresStore(settings, pool_size=settings.concurrency + 4)
         quarantine = Quarantine(store.attempts, after=settings.quarantine_after)
         generations = generation_folder(settings)
+        self._sandbox = sandbox_of(settings)
+        if self._sandbox is not None:
+            self._sandbox.begin()  # while the models are loaded
+        decoder = decode if self._sandbox is None else self._sandbox.decode
         for name, sha256 in names:
-            encoder = load(settings, name, sha256, known_photos=partial(known_photos, settings, store))
+            encoder = load(settings, name, sha256, known_photos=partial(known_photos, settings, store, decoder))
             limits: dict[str, Any] = {"side": encoder.input_side, "max_megapixels": settings.max_megapixels}
             yield Library.join(
                 settings,
                 encoder=encoder,
-                decode=partial(decode, **limits),
-                find_keypoints=partial(find_keypoints, **limits),
+                decode=partial(decoder, **limits),
+                find_keypoints=partial(find_keypoints, decode=decoder, **limits),
                 source=PhotoFiles(settings),
                 store=store,
                 live=FaissLiveIndex(store.log, generations, model_key=encoder.model_key, dimension=encoder.dimension),
@@ -177,10 +196,9 @@ def load(
     )
 
 
-def known_photos(settings: Settings, store: PostgresStore, side: int) -> list[Pixels]:
+def known_photos(settings: Settings, store: PostgresStore, decode: Callable[..., Decoded], side: int) -> list[Pixels]:
     """Some photos of the backend's, decoded for an encoder of this input side; none where its table is empty."""
     from worker.encoder.choice import SAMPLE
-    from worker.encoder.images import decode
     from worker.storage.source import PhotoFiles
 
     source = PhotoFiles(settings)

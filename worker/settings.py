@@ -159,6 +159,10 @@ class Settings(ProcessSettings):
     decode_threads: int = Field(default=0, ge=0)
     """Photos of bulk messages that one process reads and decodes side by side; 0 takes two for each core. More of them
     where files come from far away."""
+    sandbox: Literal["off", "auto", "required"] = "auto"
+    """`auto` decodes photos in processes of their own, confined as well as this machine can (`sightline doctor` says
+    how); `required` does not start where limits, seccomp and Landlock are not all to be had; `off` decodes within the
+    worker."""
 
     # -- the index
     index_kind: Literal["auto", "exact", "ivf", "hnsw"] = "auto"

@@ -330,15 +330,18 @@ class StatsReply(Reply, frozen=True):
     learnt_places: int | None = None  #: of how many its own photos have taught what answers are worth; None: of none
     examined: int | None = None  #: photos that the generation was asked about; None where it was not
     exam_passed: bool | None = None  #: whether it is no worse than the baseline; None where nothing was compared
+    sandbox: str | None = (
+        None  #: what confines the processes that decode photos; `off`, or `none` where it is not to be had
+    )
 
     def to_wire(self) -> dict[str, Any]:
-        """Without the last five where they say nothing: clients of the release before them take no field more."""
+        """Without the last six where they say nothing: clients of the release before them take no field more."""
         wire = super().to_wire()
         if self.without_keypoints is None:
             del wire["without_keypoints"]
         if not self.conflicts:
             del wire["conflicts"]
-        return _without_nothing(wire, "learnt_places", "examined", "exam_passed")
+        return _without_nothing(wire, "learnt_places", "examined", "exam_passed", "sandbox")
 
 
 def _without_nothing(wire: dict[str, Any], *names: str) -> dict[str, Any]:

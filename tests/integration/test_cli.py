@@ -279,12 +279,15 @@ def test_doctor_finds_a_healthy_stack_healthy(stack: Stack, client: Any) -> None
             "answers",
             "exam",
             "photo folders",
+            "decoders",
             "photos",
             "workers",
         )
     }
     assert checks["model"]["message"].endswith("on cpu by torch-float32")
     assert checks["model"]["backends"] == []
+    assert "confined by rlimits" in checks["decoders"]["message"]
+    assert client.stats().sandbox in checks["decoders"]["message"]
 
 
 def test_doctor_says_what_to_do_where_nothing_runs(tmp_path: Path) -> None:
@@ -300,7 +303,8 @@ def test_doctor_says_what_to_do_where_nothing_runs(tmp_path: Path) -> None:
 
     assert done.returncode == 4
     checks = json.loads(done.stdout)
-    assert not any(check["ok"] for check in checks.values())
+    # A decoder needs nobody else.
+    assert [name for name, check in checks.items() if check["ok"]] == ["decoders"]
     assert "SIGHTLINE_BROKER_URL" in checks["broker"]["message"]
     assert "no-such-tag" in checks["model"]["message"]
     assert "SIGHTLINE_PHOTO_ROOTS" in checks["photo folders"]["message"]

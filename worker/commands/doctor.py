@@ -261,6 +261,25 @@ def photo_roots(settings: Settings) -> str:
     return ", ".join(map(str, settings.photo_roots)) or say("URLs of {hosts}", hosts=", ".join(settings.url_hosts))
 
 
+def decoders(settings: Settings) -> str:
+    """Never unwell of less than all: SIGHTLINE_SANDBOX=required says that it must not be."""
+    from worker.sandbox.confinement import FULL, NONE
+    from worker.sandbox.port import OFF, level_of
+
+    level = level_of(settings)
+    if level == OFF:
+        return say("photos are decoded within the workers themselves (SIGHTLINE_SANDBOX=off)")
+    if level == NONE:
+        return say("photos are decoded within the workers themselves: this system is not Linux")
+    if level != FULL:
+        return say(
+            "photos are decoded by processes of their own, confined by {level}; this machine gives no more of {full}",
+            level=level,
+            full=FULL,
+        )
+    return say("photos are decoded by processes of their own, confined by {level}", level=level)
+
+
 def photos(settings: Settings) -> str:
     """Never unwell: it is the photos' fault, or their owner's wish."""
     with open_store(settings) as store:
@@ -294,6 +313,7 @@ def _checks() -> Iterator[tuple[str, Callable[[Settings], str], Sequence[Callabl
     yield to_say("answers"), answers, (database,)
     yield to_say("exam"), exam, (database,)
     yield to_say("photo folders"), photo_roots, ()
+    yield to_say("decoders"), decoders, ()
     yield to_say("photos"), photos, (database,)
     yield to_say("workers"), workers, (broker, database)
 

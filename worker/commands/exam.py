@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -145,17 +146,20 @@ def _page(
     from worker.encoder.thumbnails import thumbnail
     from worker.report.page import html
     from worker.report.worst import pictured
+    from worker.sandbox.port import decoding
     from worker.storage.source import PhotoFiles
 
     source = PhotoFiles(settings)
     found: dict[int, bytes | str] = {}
-    for photo_id, path in pictured(questions, held.figures.right_m).items():
-        if path is None:
-            continue
-        try:
-            found[photo_id] = thumbnail(source.fetch(Photo(path=path)), max_megapixels=settings.max_megapixels)
-        except (PhotoRefusal, BadRequest, Transient) as exc:
-            found[photo_id] = told(exc.code, exc.message)
+    with decoding(settings) as decode:
+        small = partial(thumbnail, max_megapixels=settings.max_megapixels, decode=decode)
+        for photo_id, path in pictured(questions, held.figures.right_m).items():
+            if path is None:
+                continue
+            try:
+                found[photo_id] = small(source.fetch(Photo(path=path)))
+            except (PhotoRefusal, BadRequest, Transient) as exc:
+                found[photo_id] = told(exc.code, exc.message)
     return html(held, questions, found, differences=differences)
 
 

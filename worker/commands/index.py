@@ -34,6 +34,7 @@ FIGURES = {
     "learnt_places": to_say("places that taught what answers are worth"),
     "examined": to_say("photos that were asked about"),
     "exam_passed": to_say("the exam passed"),
+    "sandbox": to_say("decoders are confined by"),
 }
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -198,8 +200,7 @@ def backfill(
 
         if dry_run:
             # A run that indexes meets these by itself.
-            with progress_bar(say("opening the files")) as progress:
-                read = _reader(source, settings)
+            with progress_bar(say("opening the files")) as progress, _reader(source, settings) as read:
                 report.unreadable = unreadable(photos, report.missing, read, progress, threads=settings.decoders)
         if not as_json:
             out.print(report_table(settings.photos_table, report, opened=dry_run))
@@ -332,12 +333,12 @@ def _time_in(source: PhotoFiles, path: str) -> float | None:
     return facts.mtime_ns / 1e9 if isinstance(facts, FileFacts) else None
 
 
-def _reader(source: PhotoFiles, settings: Settings) -> Callable[[str], object]:
+@contextmanager
+def _reader(source: PhotoFiles, settings: Settings) -> Iterator[Callable[[str], object]]:
     """Opens a photo as a worker does, as small as can be."""
-    from worker.encoder.images import MIN_SIDE_PX, decode
+    from worker.encoder.images import MIN_SIDE_PX
+    from worker.sandbox.port import decoding
 
-    def read(path: str) -> object:
-        content = source.fetch(Photo(path=path))
-        return decode(content, side=MIN_SIDE_PX, max_megapixels=settings.max_megapixels)
-
-    return read
+    with decoding(settings) as decode:
+        small = partial(decode, side=MIN_SIDE_PX, max_megapixels=settings.max_megapixels)
+        yield lambda path: small(source.fetch(Photo(path=path)))

@@ -11,7 +11,7 @@ from rich.markup import escape
 from producer_client.words import Queue
 from worker.commands.connections import open_store
 from worker.commands.terminal import ENDED, NO_MODEL, AsJson, Misused, err, fail, out, show
-from worker.errors import EncoderUnavailable, Permanent
+from worker.errors import EncoderUnavailable, Permanent, Transient
 from worker.roots import faults
 from worker.settings import load as load_settings
 from worker.words import say
@@ -26,6 +26,7 @@ def worker(
     from worker.app import ROLES, create_app
     from worker.broker import pulse_of
     from worker.running import run_worker
+    from worker.sandbox.port import level_of
     from worker.storage.objects import ObjectFolder
 
     if role not in ROLES:
@@ -41,6 +42,12 @@ def worker(
     for fault in faults(settings.photo_roots).values():
         err.print(escape(fault), soft_wrap=True, highlight=False)
     logs.configure(settings.log_level)
+    if settings.sandbox == "required":
+        # The index process would find it out with its first photo.
+        try:
+            level_of(settings)
+        except (Permanent, Transient) as exc:
+            fail(exc.message)
     app = create_app(settings, role)
     pulse_of(app).start()
     if role == "serve":
@@ -49,7 +56,7 @@ def worker(
             app.runtime.start(follow=True)  # type: ignore[attr-defined]  # set by create_app
         except EncoderUnavailable as exc:
             fail(exc.message, NO_MODEL)
-        except Permanent as exc:
+        except (Permanent, Transient) as exc:
             fail(exc.message)
     if role == "index":
         # Celery reads this when its worker starts. SIGTERM then waits for a rebuild in hand no longer than

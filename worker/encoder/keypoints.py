@@ -7,6 +7,8 @@ compared by them is worker.place.matching's and worker.place.geometry's to say.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 from PIL import Image
@@ -47,11 +49,18 @@ def keypoints(image: Image.Image) -> Keypoints:
     return Keypoints(np.rint(points * POINT_STEPS).clip(0, 65_535).astype(np.uint16), levels, seen.size)
 
 
-def find_keypoints(content: bytes, decoded: Decoded, *, side: int, max_megapixels: float) -> Keypoints:
+def find_keypoints(
+    content: bytes,
+    decoded: Decoded,
+    *,
+    side: int,
+    max_megapixels: float,
+    decode: Callable[..., Decoded] = decode,
+) -> Keypoints:
     """The keypoints of a photo that was decoded for an encoder of this side. Where that took fewer pixels than are
     looked at, and the file has more, it is decoded again.
 
-    Raises PhotoRefusal.
+    decode: as worker.encoder.images has it. Raises PhotoRefusal.
     """
     pixels = decoded.pixels
     if decoded.reduced and max(pixels.shape[:2]) < SIDE_PX:

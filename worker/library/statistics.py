@@ -36,7 +36,10 @@ class Statistics:
         self._live = live
         self._tell_exam = tell_exam
 
-    def stats(self, *, rss_mb: float, next_model_key: str | None = None) -> contract.StatsReply:
+    def stats(
+        self, *, rss_mb: float, next_model_key: str | None = None, sandbox: str | None = None
+    ) -> contract.StatsReply:
+        """sandbox: what confines the decoders of this process, in words."""
         counts = self._entries.counts(self._encoder.model_key)
         self._live.settle()
         number = self._live.generation
@@ -76,4 +79,5 @@ class Statistics:
             learnt_places=None if told is None else told.learnt_places,
             examined=None if told is None else told.examined,
             exam_passed=None if told is None else told.exam_passed,
+            sandbox=sandbox if self._tell_exam else None,
         )

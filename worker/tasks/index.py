@@ -55,7 +55,9 @@ def stats(self: ContractTask, wire: Any) -> contract.StatsReply:
     contract.Stats.from_wire(wire)
     coming = self.runtime.next_library
     return self.runtime.library.statistics.stats(
-        rss_mb=_rss_mb(), next_model_key=None if coming is None else coming.model_key
+        rss_mb=_rss_mb(),
+        sandbox=self.runtime.sandbox_level,
+        next_model_key=None if coming is None else coming.model_key,
     )
 
 
