@@ -37,7 +37,7 @@ METHODS = [("build/**", "ignore"), ("**.py", "python")]
 #: What takes sentences in English that people may read in another language: errors, refusals, answers.
 SPEAKERS = {
     "BadRequest", "Declined", "PhotoRefused", "TryAgain", "TimedOut", "Refused", "failed", "Permanent", "PhotoRefusal",
-    "Stale",
+    "Stale", "Untrusted",
     "EncoderUnavailable", "BadGeneration", "BadVector", "NotThatPickle", "Transient", "ValueError", "RuntimeError",
     "UnknownFile", "Unprepared", "Unreachable", "_refuse", "abstain", "Answer", "Note", "Fault", "TooFew",
     "Verdict", "not_examined", "HeldBack", "DecoderFailed",

@@ -19,8 +19,17 @@ if TYPE_CHECKING:
         Refused,
         Stored,
     )
-    from producer_client.errors import BadRequest, PhotoRefused, SightlineError, TimedOut, TryAgain, Unreachable
+    from producer_client.errors import (
+        BadRequest,
+        PhotoRefused,
+        SightlineError,
+        TimedOut,
+        TryAgain,
+        Unreachable,
+        Untrusted,
+    )
     from producer_client.handle import Handle, read_reply
+    from producer_client.secret_file import read_secret
 
 __all__ = [
     "Answer",
@@ -43,7 +52,9 @@ __all__ = [
     "TimedOut",
     "TryAgain",
     "Unreachable",
+    "Untrusted",
     "read_reply",
+    "read_secret",
 ]
 
 #: Where a name is. Each is looked for when it is asked for first: whoever takes the contract alone, or an error's name,
@@ -53,7 +64,10 @@ _ROOMS = {
     "Pending": "bulk",
     "Sightline": "client",
     "read_reply": "handle",
-} | dict.fromkeys(("BadRequest", "PhotoRefused", "SightlineError", "TimedOut", "TryAgain", "Unreachable"), "errors")
+    "read_secret": "secret_file",
+} | dict.fromkeys(
+    ("BadRequest", "PhotoRefused", "SightlineError", "TimedOut", "TryAgain", "Unreachable", "Untrusted"), "errors"
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -57,7 +57,7 @@ class CLIPSimilarityService:
 
     model_name, cache_dir: taken for the sake of old calls and without effect, as the workers hold model and index.
     broker_url, result_backend, key_prefix: the workers' Redis; SIGHTLINE_BROKER_URL, SIGHTLINE_RESULT_BACKEND and
-    SIGHTLINE_KEY_PREFIX unless given.
+    SIGHTLINE_KEY_PREFIX unless given. signing_keys_file: keys as the workers have them; SIGHTLINE_SIGNING_KEYS_FILE.
     timeout_s: how long a method waits for its answer. strict: raise SightlineError instead of answering None, False,
     0, {} or []. trusted_only: show only photos whose coordinates can be trusted, as callers take those of the first one
     for an answer; with False also those that a detector has derived, defaults, and photos without coordinates.
@@ -81,6 +81,7 @@ class CLIPSimilarityService:
         location_methods: Mapping[str, Provenance | str] | None = None,
         session: int = 0,
         key_prefix: str | None = None,
+        signing_keys_file: str | os.PathLike[str] | None = None,
     ) -> None:
         self.model_name = model_name
         self.cache_dir = Path(cache_dir)
@@ -95,6 +96,7 @@ class CLIPSimilarityService:
             timeout_s=timeout_s,
             session=session,
             key_prefix=os.environ.get("SIGHTLINE_KEY_PREFIX", DEFAULT_KEY_PREFIX) if key_prefix is None else key_prefix,
+            signing_keys_file=signing_keys_file or os.environ.get("SIGHTLINE_SIGNING_KEYS_FILE") or None,
         )
 
     @property

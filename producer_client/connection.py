@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import weakref
@@ -19,6 +20,7 @@ from producer_client.line import Line
 from producer_client.reach import reaching
 from producer_client.replies import Replies
 from producer_client.session import Session
+from producer_client.signing import Keys, read_keys
 from producer_client.words import DEFAULT_KEY_PREFIX, KEY_PREFIXES, Code, Queue, TaskName
 
 T = TypeVar("T")
@@ -33,7 +35,8 @@ class Connection:
 
     broker_url: the workers' Redis, for example redis://host:6379/5. result_backend: where replies lie; the
     broker unless given. timeout_s: the default wait of every verb. session: of another client, whose writes are to be
-    seen too. key_prefix: what all keys in Redis begin with; the workers' SIGHTLINE_KEY_PREFIX.
+    seen too. key_prefix: what all keys in Redis begin with; the workers' SIGHTLINE_KEY_PREFIX. signing_keys_file: keys
+    as the workers have them (SIGHTLINE_SIGNING_KEYS_FILE): requests are signed, and replies that are not are refused.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Connection:
         timeout_s: float = DEFAULT_TIMEOUT_S,
         session: int = 0,
         key_prefix: str = DEFAULT_KEY_PREFIX,
+        signing_keys_file: str | os.PathLike[str] | None = None,
     ) -> None:
         if not isinstance(key_prefix, str) or not re.fullmatch(KEY_PREFIXES, key_prefix):
             raise BadRequest(
@@ -57,6 +61,8 @@ class Connection:
             _checked("result_backend", result_backend, replies=True) if result_backend else self._broker_url
         )
         self._key_prefix = key_prefix
+        self._keys_file = signing_keys_file
+        self._keys = None if signing_keys_file is None else _keys(signing_keys_file)
         self._opened: Line | None = None
         self._closing: weakref.finalize[..., Connection] | None = None
         self._opening = threading.Lock()
@@ -107,6 +113,7 @@ class Connection:
             "timeout_s": self.timeout_s,
             "session": self.session,
             "key_prefix": self._key_prefix,
+            "signing_keys_file": self._keys_file,
         }
         return partial(type(self), **how), (self._broker_url,)
 
@@ -141,11 +148,18 @@ class Connection:
     def _line(self) -> Line:
         with self._opening:
             if self._opened is None:
-                self._opened = Line(self._broker_url, self._replies_url, self._key_prefix)
+                self._opened = Line(self._broker_url, self._replies_url, self._key_prefix, self._keys)
                 # Its parts hold each other: left to the collector, sockets may go before those who would close them.
                 self._closing = weakref.finalize(self, self._opened.close)
                 self._closing.atexit = False  # then the system closes them, and threads may be in the middle of it
             return self._opened
+
+
+def _keys(path: str | os.PathLike[str]) -> Keys:
+    try:
+        return read_keys(path)
+    except ValueError as exc:
+        raise BadRequest(Code.BAD_REQUEST, f"signing_keys_file: {exc}") from None
 
 
 def _checked(argument: str, url: object, *, replies: bool = False) -> str:

@@ -6,6 +6,7 @@ SightlineError            .code, .message
 ├── PhotoRefused          this photo cannot be taken: .ref says which
 ├── TryAgain              the service could not now: send it again later
 │   └── Unreachable       nothing was heard of it: its Redis is away, or does not let us in
+│       └── Untrusted     what was heard is not signed by a key that we know
 └── TimedOut              no reply in time: the work may still be done
 """
 
@@ -76,6 +77,14 @@ class TryAgain(SightlineError):
 
 class Unreachable(TryAgain):
     """What was sent before may still be carried out."""
+
+
+class Untrusted(Unreachable):
+    """task_id: of the request, where a signature that holds says it."""
+
+    def __init__(self, code: Code, message: str, *, task_id: str | None = None) -> None:
+        super().__init__(code, message)
+        self.task_id = task_id
 
 
 class TimedOut(SightlineError):

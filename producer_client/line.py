@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from kombu.pools import ProducerPool
 
-from producer_client.celery_app import RETRY, client_app
+from producer_client.celery_app import RETRY, SigningProducer, client_app
 from producer_client.replies import Replies
+from producer_client.signing import Keys
 
 #: Requests that are sent at the same time at the most; who comes then waits some milliseconds.
 SENDERS = 10
@@ -20,11 +22,12 @@ class Line:
     close nor leave behind in a forked child.
     """
 
-    def __init__(self, broker_url: str, replies_url: str, key_prefix: str) -> None:
+    def __init__(self, broker_url: str, replies_url: str, key_prefix: str, keys: Keys | None = None) -> None:
         self._app = client_app(broker_url, replies_url, key_prefix)
-        self.replies = Replies(self._app, replies_url, key_prefix)
+        self.replies = Replies(self._app, replies_url, key_prefix, keys)
         self._connections = self._app.connection_for_write().Pool(limit=SENDERS)
-        self._producers = ProducerPool(self._connections, limit=SENDERS, Producer=self._app.amqp.Producer)
+        producer: Any = partial(SigningProducer, keys=keys)
+        self._producers = ProducerPool(self._connections, limit=SENDERS, Producer=producer)
 
     def send(self, task: str, queue: str, wire: dict[str, Any], expires_s: float | None) -> str:
         """Returns the id of the request. expires_s: a worker that gets to it later drops it."""

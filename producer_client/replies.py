@@ -20,6 +20,8 @@ from redis.client import PubSub
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeout
 
+from producer_client.signing import Keys, check_reply
+
 #: Seconds after which a reply is looked for without a ring: one that rang while its connection was made anew.
 LOOK_EVERY_S = 1.0
 #: Seconds between the attempts at a Redis that is away: about a second in all.
@@ -34,19 +36,28 @@ class Reply(NamedTuple):
 
 class Replies:
     """Of one process; its threads may share it. Making it connects to nothing. Raises ValueError or ImportError for an
-    address that is none."""
+    address that is none. keys: replies that none of them has signed are refused."""
 
-    def __init__(self, app: Celery, url: str, key_prefix: str) -> None:
+    def __init__(self, app: Celery, url: str, key_prefix: str, keys: Keys | None = None) -> None:
         by_url: Any = backends.by_url  # a class and its address, which celery-types does not know
         kind, address = by_url(url, app.loader)
         self._store = kind(app=app, url=address)
         # As celery 5.5 and later put them together from `global_keyprefix`; those before wrote an underscore between.
         self._store.task_keyprefix = self._store.key_t(f"{key_prefix}{kind.task_keyprefix}")
         self._idle: deque[PubSub] = deque()
+        self._keys = keys
 
     def look(self, task_id: str) -> Reply | None:
-        """The reply if it is there. Raises what the Redis driver raises, as `wait` does."""
-        meta = self._store.get_task_meta(task_id, cache=False)
+        """The reply if it is there. Raises what the Redis driver raises, and Untrusted, as `wait` does."""
+        if self._keys is None:
+            meta = self._store.get_task_meta(task_id, cache=False)
+        else:
+            written = self._store.get(self._store.get_key_for_task(task_id))
+            if written is None:
+                return None
+            # Before anything is made of it: Celery imports what an exception is called there.
+            check_reply(self._keys, task_id, written)
+            meta = self._store.decode_result(written)
         return Reply(meta["result"]) if meta["status"] in READY_STATES else None
 
     def wait(self, task_id: str, timeout_s: float, given_up: Callable[[], bool] = bool) -> Reply | None:

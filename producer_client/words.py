@@ -73,6 +73,10 @@ class Code(_Growing):
     BAD_COORDINATES = "bad_coordinates"
     BAD_VECTOR = "bad_vector"
     NO_TEXT_ENCODER = "no_text_encoder"
+    UNSIGNED = "unsigned"
+    BAD_SIGNATURE = "bad_signature"
+    EXPIRED = "expired"
+    REPLAYED = "replayed"
     # the photo
     NOT_FOUND = "not_found"
     NOT_A_FILE = "not_a_file"
@@ -106,7 +110,9 @@ class Code(_Growing):
 
 
 #: What may succeed when it is sent again unchanged. Everything else needs a change first.
-RETRYABLE = frozenset({Code.STALE, Code.ALREADY_RUNNING, Code.OVERLOADED, Code.UNAVAILABLE, Code.TIMED_OUT})
+RETRYABLE = frozenset(
+    {Code.STALE, Code.ALREADY_RUNNING, Code.OVERLOADED, Code.UNAVAILABLE, Code.TIMED_OUT, Code.EXPIRED}
+)
 
 
 class Provenance(StrEnum):

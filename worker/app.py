@@ -6,16 +6,19 @@ from functools import partial
 from typing import Any
 
 from celery import Celery
+from celery.app.amqp import AMQP
 from celery.signals import setup_logging, worker_shutdown
 from celery.worker.state import reserved_requests
 from kombu import Queue as KombuQueue
+from kombu import pools
 from kombu.utils.scheduling import round_robin_cycle
 
 from producer_client import contract, serializer
-from producer_client.celery_app import PinnedCelery, keeps_alive
-from producer_client.contract import Queue, TaskName
+from producer_client.celery_app import PinnedCelery, SigningProducer, keeps_alive
+from producer_client.contract import Code, Queue, TaskName
 from worker import logs
-from worker.broker import InHand, give_back_at_last, pulse_of
+from worker.broker import Connection, InHand, give_back_at_last, pulse_of
+from worker.door import Door, door_of
 from worker.outage import Outage
 from worker.pulse import Pulse
 from worker.runtime import Runtime
@@ -49,16 +52,38 @@ class BulkCapped(round_robin_cycle):  # type: ignore[type-arg]  # generic in its
         return [queue for queue in queues if queue != Queue.BULK or in_hand < self._most or len(queues) == 1]
 
 
-class WorkerCelery(PinnedCelery):
-    """Celery, by the transports of worker.broker."""
+class WorkerAMQP(AMQP):
+    """Takes by the transports of worker.broker, and signs what it sends."""
 
-    amqp_cls = "worker.broker:WorkerAMQP"
+    Connection = Connection
+
+    @property
+    def Producer(self) -> Any:  # type: ignore[override]  # noqa: N802  # of Celery, made anew by each who sends
+        return partial(SigningProducer, keys=door_of(self.app).keys)
+
+    @property
+    def producer_pool(self: Any) -> Any:
+        if self._producer_pool is None:
+            connections = pools.connections[self.app.connection_for_write()]
+            self._producer_pool = pools.ProducerPool(connections, limit=self.app.pool.limit, Producer=self.Producer)
+        return self._producer_pool
+
+
+class WorkerCelery(PinnedCelery):
+    """Celery, by the transports of worker.broker, signing."""
+
+    amqp_cls = "worker.app:WorkerAMQP"
 
 
 def create_app(settings: Settings, role: str = "") -> Celery:
     """The app of one process, with its Runtime as `app.runtime`. Connects to nothing. role: by which probes know it;
     none of whoever only sends."""
     app = WorkerCelery("sightline", broker=settings.broker_url, backend=settings.replies_url, set_as_current=True)
+
+    def refuse(task_id: str, code: Code, sentence: str, known: bool) -> None:
+        replies: Any = app.backend
+        replies.refuse(task_id, contract.failed(code, sentence), signed=known)
+
     app.conf.update(
         imports=[f"worker.tasks.{name}" for name in ("photos", "conflicts", "search", "index", "upkeep")],
         task_queues=[KombuQueue(queue.value) for queue in Queue],
@@ -94,6 +119,9 @@ def create_app(settings: Settings, role: str = "") -> Celery:
             "in_hand": InHand(),
             "outage": Outage(settings.broker_url),
             "pulse": Pulse(role, settings.data_dir, stall_s=settings.stall_s),
+            "door": Door(
+                settings.signing_keys, required=settings.signing_required, prefix=settings.key_prefix, answer=refuse
+            ),
         },
         result_backend_transport_options={
             "global_keyprefix": settings.key_prefix,
@@ -133,7 +161,7 @@ def create_app(settings: Settings, role: str = "") -> Celery:
             }
         },
     )
-    app.loader.override_backends = dict.fromkeys(("redis", "rediss"), "worker.broker:Replies")
+    app.loader.override_backends = dict.fromkeys(("redis", "rediss"), "worker.answers:Replies")
     app.runtime = Runtime(settings)  # type: ignore[attr-defined]  # tasks read it as self.runtime
 
     @worker_shutdown.connect(weak=False)

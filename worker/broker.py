@@ -19,15 +19,15 @@ from uuid import uuid4
 
 import kombu
 import redis
-from celery.app.amqp import AMQP
-from celery.backends.redis import RedisBackend
 from kombu.transport import redis as by_kombu
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 
+from producer_client.errors import Untrusted
 from producer_client.language import to_say
-from producer_client.reach import reaching, why
+from producer_client.reach import reaching
 from worker import unfit
+from worker.door import Door
 from worker.outage import Outage
 from worker.parking import FROM_NO_QUEUE, Parking
 from worker.pulse import Pulse
@@ -66,6 +66,18 @@ class QoS(by_kombu.QoS):
         super().append(message, delivery_tag)
         self.channel.in_hand.taken = None
 
+    def ack(self: Any, delivery_tag: Any) -> None:
+        door, message = self.channel.door, self._delivered.get(delivery_tag)
+        done = door.done(message.headers) if door is not None and message is not None else None
+        if done is not None:
+            with self.pipe_or_acquire() as pipe:
+                # One transaction: a message that is handed out again has not ended, and one that has ended is known.
+                pipe.set(done[0], b"", ex=done[1])
+                self._remove_from_indices(delivery_tag, pipe).execute()
+            super(by_kombu.QoS, self).ack(delivery_tag)
+            return
+        super().ack(delivery_tag)
+
     def restore_by_tag(self: Any, tag: Any, client: Any = None, leftmost: bool = False) -> None:
         with self.channel.conn_or_acquire(client) as client:
             entry = client.hget(self.unacked_key, tag)
@@ -85,6 +97,8 @@ class Taking:
     #: Transport options, too.
     outage: Outage
     pulse: Pulse
+    #: A transport option, too, of who takes or sends.
+    door: Door | None = None
     #: What was taken last, whatever became of it.
     last: Taken
 
@@ -112,17 +126,30 @@ class Taking:
         self._queue_cycle.rotate(queue)
         try:
             raw = self._read(item)
+            admitted = raw if self.door is None else self.door.admit(raw, self._body(raw), queue, self.plain())
+        except Untrusted as exc:
+            self.park(self.last, unfit.untrusted(exc), exc)
+            self.in_hand.taken = None
         except UNREADABLE as exc:
             self.park(self.last, unfit.no_message(item, LARGEST_ITEM), exc)
             self.in_hand.taken = None
         else:
-            if raw["properties"]["delivery_info"].get("redelivered"):
-                # A note of its own: whoever had it before, and was only slow, acknowledges the one that is gone.
-                raw["properties"]["delivery_tag"] = str(uuid4())
-            self.connection._deliver(raw, queue)
+            if admitted is None:
+                self.in_hand.taken = None
+                log.info("what was handed out again has been done meanwhile", extra={"queue": self.last.key})
+            else:
+                if admitted["properties"]["delivery_info"].get("redelivered"):
+                    # A note of its own: whoever had it before, and was only slow, acknowledges the one that is gone.
+                    admitted["properties"]["delivery_tag"] = str(uuid4())
+                self.connection._deliver(admitted, queue)
         # One that is full gives items away, and takes neither the note nor the item back.
         self.outage.over()
         return True
+
+    def _body(self: Any, raw: dict[str, Any]) -> bytes:
+        """What lies in a message, without base64."""
+        body = self.decode_body(raw.get("body") or b"", raw["properties"].get("body_encoding"))
+        return body.encode() if isinstance(body, str) else body
 
     def give_back(self: Any) -> None:
         """Put what was taken and noted nowhere back to where it lay, as the next to be taken."""
@@ -167,11 +194,11 @@ class Taking:
 
 
 class Channel(Taking, by_kombu.Channel):  # type: ignore[misc]  # kombu has no types
-    from_transport_options = (*by_kombu.Channel.from_transport_options, "in_hand", "outage", "pulse")
+    from_transport_options = (*by_kombu.Channel.from_transport_options, "in_hand", "outage", "pulse", "door")
 
 
 class SentinelChannel(Taking, by_kombu.SentinelChannel):  # type: ignore[misc]  # kombu has no types
-    from_transport_options = (*by_kombu.SentinelChannel.from_transport_options, "in_hand", "outage", "pulse")
+    from_transport_options = (*by_kombu.SentinelChannel.from_transport_options, "in_hand", "outage", "pulse", "door")
 
 
 class Transport(by_kombu.Transport):
@@ -192,24 +219,6 @@ class Connection(kombu.Connection):
     def get_transport_cls(self) -> Any:
         ours = {"redis": Transport, "rediss": Transport, "sentinel": SentinelTransport}
         return ours.get(str(self.transport_cls)) or super().get_transport_cls()
-
-
-class WorkerAMQP(AMQP):
-    Connection = Connection
-
-
-class Replies(RedisBackend):
-    """Where replies lie. One is tried again while Redis answers that it is a replica, or full, as while it is away."""
-
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.connection_errors = (*self.connection_errors, redis.exceptions.RedisError)
-
-    def on_connection_error(self, max_retries: int | None, exc: Exception, intervals: Any, retries: int) -> Any:
-        if not retries:
-            uri = self.as_uri()
-            log.warning("a reply waits for Redis", extra={"redis": uri, "why": why(exc, uri)})
-        return float(next(intervals))
 
 
 def outage_of(app: Any) -> Outage:

@@ -23,6 +23,7 @@ from producer_client.contract import Code, Provenance
 from worker import listed, prefixes, upenv
 from worker.errors import Permanent
 from worker.processes import ProcessSettings
+from worker.secrecy import SecretSettings
 from worker.spelling import on_disk
 
 PREFIX = "SIGHTLINE_"
@@ -43,7 +44,7 @@ Rungs = Annotated[tuple[Rung, ...], NoDecode, BeforeValidator(listed.parts)]
 FolderOf = Annotated[dict[str, str], NoDecode, BeforeValidator(prefixes.read)]
 
 
-class Settings(ProcessSettings):
+class Settings(ProcessSettings, SecretSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         frozen=True,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from worker import listed
 from worker.processes import ProcessSettings
+from worker.secrecy import SecretSettings
 from worker.settings import PREFIX, Settings
 
 #: Around the generated table in a page.
@@ -16,8 +17,9 @@ TABLE_BEGINS, TABLE_ENDS = "<!-- settings begin -->", "<!-- settings end -->"
 def as_markdown() -> str:
     """The configuration table of the README."""
     rows = ["| variable | default | meaning |", "| --- | --- | --- |"]
-    # Addresses first, what a process takes last.
-    fields = sorted(Settings.model_fields.items(), key=lambda field: field[0] in ProcessSettings.model_fields)
+    # Addresses first, what a process takes and who may ask last.
+    last = {*ProcessSettings.model_fields, *SecretSettings.model_fields}
+    fields = sorted(Settings.model_fields.items(), key=lambda field: field[0] in last)
     for name, f in fields:
         default = listed.written(f.default)
         meaning = " ".join((f.description or "").split())

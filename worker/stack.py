@@ -119,7 +119,12 @@ class Stack:
         self.start("beat")
 
     def client(self, timeout_s: float = 60.0) -> Sightline:
-        return Sightline(self.settings.broker_url, timeout_s=timeout_s, key_prefix=self.settings.key_prefix)
+        return Sightline(
+            self.settings.broker_url,
+            timeout_s=timeout_s,
+            key_prefix=self.settings.key_prefix,
+            signing_keys_file=self.settings.signing_keys_file,
+        )
 
     def wait_ready(self, tell: Callable[[float], None] = lambda _: None) -> None:
         """Until a worker answers. Raises Ended, or RuntimeError naming a server, where one ends instead."""

@@ -9,6 +9,8 @@ import json
 from dataclasses import dataclass
 from enum import StrEnum
 
+from producer_client.errors import Untrusted
+
 
 class Unfit(StrEnum):
     """What is the matter with an item, for programs."""
@@ -22,6 +24,10 @@ class Unfit(StrEnum):
     BAD_TASK = "bad_task"  #: arguments, headers or callbacks that Celery cannot call
     BAD_NOTE = "bad_note"  #: of what a worker had in hand
     BAD_ENTRY = "bad_entry"  #: of the list of what is parked itself
+    UNSIGNED = "unsigned"
+    BAD_SIGNATURE = "bad_signature"
+    EXPIRED = "expired"
+    REPLAYED = "replayed"
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,11 @@ def no_message(item: bytes, largest: int) -> Fault:
         Unfit.NO_MESSAGE,
         "it is JSON, and not as Celery writes a message: see which program writes to this queue, and drop it",
     )
+
+
+def untrusted(exc: Untrusted) -> Fault:
+    """Of a message that the door keeps out."""
+    return Fault(Unfit(exc.code.value), exc.message)
 
 
 def unknown_content() -> Fault:

@@ -1052,7 +1052,14 @@ def test_every_code_is_a_lower_snake_word_of_its_own() -> None:
 def test_what_may_be_sent_again_is_a_few_codes_of_the_service() -> None:
     assert set(Code) >= contract.RETRYABLE
     retryable = {code for code in Code if Refused("a", code, "").retryable}
-    assert retryable == {Code.STALE, Code.ALREADY_RUNNING, Code.OVERLOADED, Code.UNAVAILABLE, Code.TIMED_OUT}
+    assert retryable == {
+        Code.STALE,
+        Code.ALREADY_RUNNING,
+        Code.OVERLOADED,
+        Code.UNAVAILABLE,
+        Code.TIMED_OUT,
+        Code.EXPIRED,
+    }
 
 
 @pytest.mark.parametrize(

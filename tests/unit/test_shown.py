@@ -48,7 +48,7 @@ from producer_client.contract import (
     Removed,
     StatsReply,
 )
-from producer_client.errors import Declined
+from producer_client.errors import Declined, Untrusted
 from worker import roots as roots_page
 from worker import unfit
 from worker.commands import parked, terminal
@@ -624,6 +624,14 @@ def test_what_is_parked_is_shown_with_its_reason_and_nothing_that_steers_a_termi
     faults = [unfit.no_message(item, 5_000) for item in items]
     faults += [unfit.unknown_content(), unfit.no_task(), unfit.unknown_task("a\x1b[31mb"), unfit.bad_task()]
     faults += [unfit.bad_note(), unfit.bad_entry()]
+    faults += [
+        unfit.untrusted(
+            Untrusted(
+                Code(code), "it is a copy of a message that was carried out: see who writes to this queue, and drop it"
+            )
+        )
+        for code in ("unsigned", "bad_signature", "expired", "replayed")
+    ]
     parked.print_parked([
         Parked(
             f"0123456{number}",

@@ -24,7 +24,10 @@ def open_client(settings: Settings) -> Iterator[Sightline]:
     """The service. Where nobody answers at an address that nobody gave, what is raised says so."""
     try:
         with Sightline(
-            settings.broker_url, result_backend=settings.replies_url, key_prefix=settings.key_prefix
+            settings.broker_url,
+            result_backend=settings.replies_url,
+            key_prefix=settings.key_prefix,
+            signing_keys_file=settings.signing_keys_file,
         ) as client:
             yield client
     except Unreachable as exc:

@@ -1,0 +1,50 @@
+"""How replies are stored in Redis, and signed. Knows Celery, not what they say."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import redis
+from celery.backends.redis import RedisBackend
+from celery.states import READY_STATES, SUCCESS
+
+from producer_client.reach import why
+from worker.door import door_of
+
+log = logging.getLogger(__name__)
+
+
+class Replies(RedisBackend):
+    """Where replies lie, signed where there are keys. One is tried again while Redis answers that it is a replica, or
+    full, as while it is away."""
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.connection_errors = (*self.connection_errors, redis.exceptions.RedisError)
+
+    def set(self: Any, key: Any, value: Any, *args: Any, **policy: Any) -> Any:
+        if self.key_t(key).startswith(self.task_keyprefix):
+            value = door_of(self.app).signed_reply(self._strip_prefix(key), value)
+        return super().set(key, value, *args, **policy)
+
+    def get(self: Any, key: Any) -> Any:
+        """What others have written in its place is none: Celery stores no second reply where one lies."""
+        found = super().get(key)
+        if found is None or not self.key_t(key).startswith(self.task_keyprefix):
+            return found
+        return found if door_of(self.app).is_ours(self._strip_prefix(key), found) else None
+
+    def refuse(self: Any, task_id: str, envelope: dict[str, Any], *, signed: bool) -> None:
+        """A reply that no task has made. It never takes the place of one that is there."""
+        if self.get_task_meta(task_id, cache=False)["status"] in READY_STATES:
+            return
+        meta = self._get_result_meta(envelope, SUCCESS, None, None) | {"task_id": task_id}
+        keep = self.set if signed else super().set
+        keep(self.get_key_for_task(task_id), self.encode(meta))
+
+    def on_connection_error(self, max_retries: int | None, exc: Exception, intervals: Any, retries: int) -> Any:
+        if not retries:
+            uri = self.as_uri()
+            log.warning("a reply waits for Redis", extra={"redis": uri, "why": why(exc, uri)})
+        return float(next(intervals))
