@@ -41,6 +41,17 @@ class Sightline(PhotoVerbs, QuestionVerbs):
         return self.submit_rebuild_index(force=force).wait(timeout_s)
 
     @checked
+    def submit_reconcile(self, *, dry_run: bool = False) -> Handle[contract.ReconcileReply]:
+        """Have photos of the table that lack a vector sent again, and look at the next files, as the workers do by
+        themselves all day. dry_run: tell what that would be, and change nothing."""
+        request = contract.Reconcile(now=True, dry_run=dry_run)
+        return self._send(TaskName.RECONCILE, Queue.INTERACTIVE, request, contract.ReconcileReply.from_wire)
+
+    @checked
+    def reconcile(self, *, dry_run: bool = False, timeout_s: float | None = None) -> contract.ReconcileReply:
+        return self.submit_reconcile(dry_run=dry_run).wait(timeout_s)
+
+    @checked
     def submit_stats(self, *, timeout_s: float | None = None) -> Handle[contract.StatsReply]:
         return self._send(
             TaskName.STATS,

@@ -43,6 +43,8 @@ class TaskName(StrEnum):
     STATS = "sightline.stats"
     TICK = "sightline.tick"
     FILL = "sightline.fill"
+    RECONCILE = "sightline.reconcile"
+    EMBED_MISSING = "sightline.embed_missing"
 
 
 class Queue(StrEnum):

@@ -251,6 +251,8 @@ def whole_stack(photo_root: Path) -> Iterator[Stack]:
             encoder=ENCODER,
             backend=REFERENCE,
             tick_every_s=2.0,
+            # What tests want to see is as they left it.
+            reconcile_s=3600.0,
             # Photos of many tests lie in it, of which every rebuild would ask.
             exam_photos=0,
         )

@@ -158,7 +158,14 @@ def create_app(settings: Settings, role: str = "") -> Celery:
                 "args": [contract.Tick().to_wire()],
                 # A knock that nobody heard is worth nothing later.
                 "options": {"queue": Queue.INDEX.value, "expires": settings.tick_every_s},
-            }
+            },
+            # To the workers that answer: the index process may be in a rebuild for hours.
+            "reconcile": {
+                "task": TaskName.RECONCILE.value,
+                "schedule": settings.reconcile_s,
+                "args": [contract.Reconcile().to_wire()],
+                "options": {"queue": Queue.INTERACTIVE.value, "expires": settings.reconcile_s, "ignore_result": True},
+            },
         },
     )
     app.loader.override_backends = dict.fromkeys(("redis", "rediss"), "worker.answers:Replies")

@@ -53,6 +53,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     questions.search,
     questions.locate,
     index.rebuild,
+    index.reconcile,
     photos.remove,
     photos.purge,
     refused.refused,

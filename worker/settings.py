@@ -92,6 +92,8 @@ class Settings(ProcessSettings, SecretSettings):
     """Whether a photo stays evidence whose file has changed or gone since it was embedded, as rebuilds and `sightline
     embed --missing` notice. It is found all the same; otherwise it is no evidence until the file is back as it was, or
     has been embedded again."""
+    changed_files: Literal["re-embed", "report"] = "re-embed"
+    """Whether a photo whose file has changed is embedded again, or only marked, and listed by `sightline refused`."""
 
     # -- the model
     encoder: str = "open_clip/ViT-B-32/openai"
@@ -226,6 +228,9 @@ class Settings(ProcessSettings, SecretSettings):
     """Published generations that stay on disk."""
     quarantine_after: int = Field(default=3, ge=1)
     """Times that a photo, or a message, may take its worker down before it is left alone as `quarantined`."""
+    reconcile_s: float = Field(default=30.0, gt=0)
+    """Seconds between two looks at what lacks a vector, and that a photo may lack one before it is sent again, whatever
+    has lost its message; the next time after twice as long, and so on up to an hour."""
 
     # -- one machine
     up_port: int = Field(default=6399, ge=0, le=65535)

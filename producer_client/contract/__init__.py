@@ -51,7 +51,17 @@ from producer_client.contract.requests import (
     Stats,
     Tick,
 )
-from producer_client.contract.upkeep import LeftAlone, Quarantined, QuarantinedReply, Release, ReleaseReply
+from producer_client.contract.upkeep import (
+    EmbedMissing,
+    EmbedMissingReply,
+    LeftAlone,
+    Quarantined,
+    QuarantinedReply,
+    Reconcile,
+    ReconcileReply,
+    Release,
+    ReleaseReply,
+)
 from producer_client.contract.values import Near, Photo, Point, Refused, check_coordinates
 from producer_client.contract.wire import Failure, Message, failed, is_bearable, ok
 from producer_client.words import (
@@ -106,6 +116,8 @@ __all__ = [
     "Doubt",
     "Embed",
     "EmbedItem",
+    "EmbedMissing",
+    "EmbedMissingReply",
     "EmbedReply",
     "EmbedText",
     "Embedded",
@@ -136,6 +148,8 @@ __all__ = [
     "RebuildIndex",
     "RebuildReply",
     "RebuildRun",
+    "Reconcile",
+    "ReconcileReply",
     "Refused",
     "Reject",
     "RejectItem",

@@ -1,4 +1,5 @@
-"""Photos that are left alone because processes have died with them: what is known of them, and their release."""
+"""What keeps the service whole: photos that are left alone because processes have died with them, and their release;
+photos that lack a vector, and files that are not as they were."""
 
 from __future__ import annotations
 
@@ -61,6 +62,42 @@ class ReleaseReply(Reply, frozen=True):
 
     released: list[LeftAlone]
     unknown: list[str]
+
+
+class Reconcile(Request, frozen=True):
+    """The beat's own message, and that of `sightline reconcile`. `now`: whenever the last run was. `dry_run`: tell what
+    it would do, and change nothing."""
+
+    now: bool = False
+    dry_run: bool = False
+
+
+class ReconcileReply(Reply, frozen=True):
+    """`ran` is False where another run has just been. `seen`: photos that were found to lack a vector for the first
+    time; `sent`: those that are sent again now; `waiting`: sent before, and not there yet. `files`: looked at by this
+    run; of them `changed` and `gone` are marked now, and the disk does not say of `unknown`, why of one."""
+
+    ran: bool
+    dry_run: bool = False
+    seen: int = 0
+    waiting: int = 0
+    sent: list[int] = msgspec.field(default_factory=list)
+    files: int = 0
+    changed: list[int] = msgspec.field(default_factory=list)
+    gone: list[int] = msgspec.field(default_factory=list)
+    unknown: int = 0
+    unknown_why: str | None = None
+
+
+class EmbedMissing(Request, frozen=True):
+    """The workers' own message: embed those of these photos that still lack a vector. Not for backends."""
+
+    model_key: str = ""
+    photo_ids: list[int] = msgspec.field(default_factory=list)
+
+
+class EmbedMissingReply(Reply, frozen=True):
+    stored: int
 
 
 def _check_contents(contents: list[str]) -> None:

@@ -103,7 +103,7 @@ def frail(photo_root: Path) -> Iterator[Stack]:
 @pytest.fixture(scope="session")
 def sturdy(photo_root: Path) -> Iterator[Stack]:
     """Both workers and the beat, started once: no test that uses them may end one of them."""
-    with hasty_stack(photo_root, tick_every_s=0.5) as running:
+    with hasty_stack(photo_root, tick_every_s=0.5, reconcile_s=3600.0) as running:
         running.start_all()
         running.wait_ready()
         yield running

@@ -1008,7 +1008,7 @@ def test_migrating_twice_and_at_once_is_one_migration(settings: Settings) -> Non
     for thread in threads:
         thread.join()
 
-    assert reached == ["0019"] * 3
+    assert reached == ["0020"] * 3
     for store in stores:
         store.close()
 

@@ -147,6 +147,7 @@ def every_command(photos: Path) -> list[list[str]]:
         ["add", good, "--lat", "100", "--lon", "1"],
         ["add"],
         ["add", good, "--x"],
+        ["reconcile", "--dry-run"],
         ["quarantine"],
         ["quarantine", "show", "0123abcd"],
         ["quarantine", "forget", "0123"],

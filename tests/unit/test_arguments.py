@@ -390,6 +390,7 @@ CALLS = [
     Call("quarantined", "limit", WHOLE, 7, [*NOT_WHOLE, 0], ("limit",)),
     Call("release", "contents", CONTENTS, [DIGEST], [*NO_CONTENTS, None], ("contents",)),
     Call("release", "forget", FLAGS, True, NO_FLAGS, ("forget",), {"contents": DIGEST}),
+    Call("reconcile", "dry_run", FLAGS, True, NO_FLAGS, ("dry_run",)),
     Call("add_many", "progress", [], None, ["soon", 5, Hostile()], (), ONE),
     Call("add_many", "timeout_s", [], None, PATIENCE, (), ONE),
     Call("rebuild_index", "timeout_s", [], None, PATIENCE),
@@ -742,6 +743,7 @@ FIELDS: dict[str, list[str]] = {
     "reject": ["photo_ids", "lat", "lon", "timeout_s"],
     "quarantined": ["contents", "limit", "timeout_s"],
     "release": ["contents", "forget", "timeout_s"],
+    "reconcile": ["dry_run", "timeout_s"],
     "embed_text": ["text", "timeout_s"],
     "stats": ["timeout_s"],
     "rebuild_index": ["force", "timeout_s"],
@@ -749,7 +751,7 @@ FIELDS: dict[str, list[str]] = {
 NEEDED: dict[str, dict[str, Any]] = {
     "add_to_index": PLACED, "embed": GIVEN, "search": GIVEN, "locate": GIVEN, "remove": {"photo_ids": [1]},
     "purge": {"photo_ids": [1]}, "conflicts": {}, "confirm": {"photo_ids": [1]}, "reject": {"photo_ids": [1]},
-    "quarantined": {}, "release": {"contents": [DIGEST]},
+    "quarantined": {}, "reconcile": {}, "release": {"contents": [DIGEST]},
     "embed_text": {"text": "a"}, "stats": {}, "rebuild_index": {},
 }  # fmt: skip
 

@@ -526,6 +526,7 @@ MISUSED = {
     "quarantine retry": "name the photos by their contents",
     "quarantine forget 0123": "'0123' is not the beginning of a SHA-256",
     "quarantine list --limit -1": "--limit",
+    "reconcile x": "x",
     "conflicts --limit -1": "--limit",
     "confirm": "PHOTO_IDS",
     "confirm x": "PHOTO_IDS",

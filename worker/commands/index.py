@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from producer_client.contract import RebuildRun, StatsReply
+from producer_client.contract import RebuildRun, ReconcileReply, StatsReply
 from producer_client.language import to_say
 from worker.commands.connections import open_client, open_store
 from worker.commands.tables import Table, moment
@@ -56,6 +56,47 @@ def rebuild(
             out.print(line)
 
     show(as_json, reply, table)
+
+
+def reconcile(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help=say("Tell what would be sent again and marked, and change nothing."))
+    ] = False,
+    as_json: AsJson = False,
+    timeout: TimeoutS = 60.0,
+) -> None:
+    """Send photos of the table again that lack a vector, and look at the next files, as workers do all day."""
+    with open_client(load_settings()) as client:
+        reply = client.reconcile(dry_run=dry_run, timeout_s=timeout)
+
+    def table() -> None:
+        for line in reconciled_lines(reply):
+            out.print(line, highlight=False)
+
+    show(as_json, reply, table)
+
+
+def reconciled_lines(reply: ReconcileReply) -> Iterator[str]:
+    if not reply.ran:
+        yield say("another one looks just now")
+        return
+    if reply.dry_run:
+        yield say("nothing was changed; it would be:")
+    yield say(
+        "photos that lack a vector: {seen} seen for the first time, {sent} sent again, {waiting} on their way",
+        seen=reply.seen,
+        sent=len(reply.sent),
+        waiting=reply.waiting,
+    )
+    yield say(
+        "{files} files looked at: {changed} changed, {gone} gone, {unknown} that the disk does not tell of",
+        files=reply.files,
+        changed=len(reply.changed),
+        gone=len(reply.gone),
+        unknown=reply.unknown,
+    )
+    if reply.unknown_why:
+        yield escape(in_language(reply.unknown_why))
 
 
 def generations(as_json: AsJson = False) -> None:

@@ -33,6 +33,7 @@ from worker.core.types import (
     UnknownFile,
     Written,
 )
+from worker.core.upkeep import Claimed
 from worker.core.vectors import Ids, Vector, Vectors
 
 T = TypeVar("T")
@@ -166,10 +167,18 @@ class StoredVectors(Protocol):
     def taken_near(self, shot: Shot, *, within_s: float, limit: int) -> list[int]: ...
 
     def missing(
-        self, model_key: str, *, after_id: int, limit: int, share: tuple[int, int] | None = None
+        self,
+        model_key: str,
+        *,
+        after_id: int,
+        limit: int,
+        share: tuple[int, int] | None = None,
+        changed_too: bool = True,
     ) -> list[Missing]: ...
 
-    def missing_count(self, model_key: str, *, refused_too: bool = True) -> int: ...
+    def missing_count(self, model_key: str, *, refused_too: bool = True, changed_too: bool = True) -> int: ...
+
+    def missing_among(self, photo_ids: Collection[int], model_key: str, *, changed_too: bool) -> list[Missing]: ...
 
     def missing_hashes(self, *, after_id: int, limit: int) -> list[int]: ...
 
@@ -260,6 +269,16 @@ class Attempts(Protocol):
     def refuse(self, refused: Sequence[Refusal], model_key: str) -> None: ...
 
     def count_delivery(self, task_id: str) -> int: ...
+
+
+class Reconciled(Protocol):
+    """Which photos lack a vector for how long, and who sends for them."""
+
+    def claim(
+        self, model_key: str, *, every_s: float, grace_s: float, most: int, changed_too: bool, dry_run: bool
+    ) -> Claimed | None: ...
+
+    def looked(self, after_id: int) -> None: ...
 
 
 class Runs(Protocol):

@@ -10,6 +10,7 @@ from worker.core.ports import (
     Entries,
     KnownFiles,
     Log,
+    Reconciled,
     Rows,
     Runs,
     ServingModel,
@@ -49,6 +50,9 @@ class Store(Protocol):
 
     @property
     def attempts(self) -> Attempts: ...
+
+    @property
+    def reconciled(self) -> Reconciled: ...
 
     @property
     def runs(self) -> Runs: ...

@@ -19,6 +19,7 @@ from worker.library.models import Models
 from worker.library.photos import Photos
 from worker.library.questions import Questions
 from worker.library.rebuilding import Rebuilding
+from worker.library.reconciling import Reconciling
 from worker.library.statistics import Statistics
 from worker.library.suspecting import Suspecting
 from worker.quarantine import Quarantine
@@ -37,6 +38,7 @@ class Library:
     suspecting: Suspecting
     quarantine: Quarantine
     rebuilding: Rebuilding
+    reconciling: Reconciling
     models: Models
     statistics: Statistics
     examining: Examining
@@ -87,7 +89,9 @@ class Library:
             vectors=store.vectors,
             keypoints=store.keypoints if geometry else None,
             page=settings.encode_batch,
+            re_embed=settings.changed_files == "re-embed",
         )
+        checking = Checking(files=store.files, source=source)
         suspecting = Suspecting(
             settings,
             encoder=encoder,
@@ -113,7 +117,7 @@ class Library:
             settings,
             encoder=encoder,
             examining=examining,
-            checking=Checking(files=store.files, source=source),
+            checking=checking,
             filling=filling,
             suspecting=suspecting,
             entries=store.entries,
@@ -140,6 +144,14 @@ class Library:
             suspecting=suspecting,
             quarantine=quarantine,
             rebuilding=rebuilding,
+            reconciling=Reconciling(
+                settings,
+                encoder.model_key,
+                reconciled=store.reconciled,
+                checking=checking,
+                vectors=store.vectors,
+                filling=filling,
+            ),
             models=Models(
                 encoder.model_key,
                 filling=filling,

@@ -28,6 +28,8 @@ THREADS, SLOW_S = 8, 1e-4
 #: Bytes that one check reads at the most, a quarter of an hour of a slow disk. A library whose files all have new
 #: times, or are not known yet, is read over several nights; what is open till then stays as it was.
 READ_BYTES = 50_000_000_000
+#: The same of a bite: below ten seconds of a slow disk.
+BITE_BYTES = 500_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,19 @@ class Checked:
     changed: int
     gone: int
     open: int
+    unknown: int
+    why: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Bite:
+    """Of the next files: how many were looked at, up to which photo (-1: from the beginning again), and the photos that
+    are marked."""
+
+    files: int
+    after_id: int
+    changed: list[int]
+    gone: list[int]
     unknown: int
     why: str | None
 
@@ -100,6 +115,36 @@ class Checking:
                 extra={"files": checked.unknown, "why_one": checked.why},
             )
         return checked
+
+    def some(self, after_id: int, *, files: int, most: int, dry_run: bool) -> Bite:
+        """Look at the next files, and keep what is new of them. most: photos that may be marked as changed or gone;
+        those behind them are left to the next bite. dry_run: keep nothing."""
+        page = self._files.after(after_id, files)
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="check") as pool:
+            now, _ = self._read(self._looked_at(page, pool), BITE_BYTES, pool) if page else ([], 0)
+        news: list[KnownFile] = []
+        marked: dict[FileState, list[int]] = {FileState.CHANGED: [], FileState.GONE: []}
+        looked = 0
+        for before, found in zip(page, now, strict=True):
+            if isinstance(found, KnownFile) and found != before:
+                if found.state is not None and found.state != before.state:
+                    if sum(map(len, marked.values())) == most:
+                        break
+                    marked[found.state].append(found.photo_id)
+                news.append(found)
+            looked += 1
+        if news and not dry_run:
+            self._files.note(news)
+        reasons = [found.why for found in now[:looked] if isinstance(found, UnknownFile)]
+        at_the_end = looked == len(page) < files
+        return Bite(
+            files=looked,
+            after_id=-1 if at_the_end else (page[looked - 1].photo_id if looked else after_id),
+            changed=marked[FileState.CHANGED],
+            gone=marked[FileState.GONE],
+            unknown=len(reasons),
+            why=reasons[0] if reasons else None,
+        )
 
     # ---------------------------------------------------------------------------------------- below
 

@@ -16,7 +16,8 @@ PROGRESS_EVERY_S = 0.3
 
 
 class Filling:
-    """page: photos that are looked up at once. keypoints: None where they are not wanted."""
+    """page: photos that are looked up at once. keypoints: None where they are not wanted. re_embed: whether a photo
+    whose file has changed lacks its vector, too."""
 
     def __init__(
         self,
@@ -26,12 +27,14 @@ class Filling:
         vectors: StoredVectors,
         keypoints: StoredKeypoints | None,
         page: int,
+        re_embed: bool,
     ) -> None:
         self._model_key = model_key
         self._photos = photos
         self._vectors = vectors
         self._keypoints = keypoints
         self._page = page
+        self._re_embed = re_embed
 
     def all(self, note: Progress, *, filling: bool) -> tuple[int, int]:
         """Embed every photo that has no vector of this model; returns (embedded, refused).
@@ -39,7 +42,9 @@ class Filling:
         filling: the model does not serve yet.
         """
         # A model that is to take over waits for no photo that was refused; the nightly rebuild tries those again.
-        total = self._vectors.missing_count(self._model_key, refused_too=not filling)
+        total = self._vectors.missing_count(
+            self._model_key, refused_too=not filling, changed_too=self._re_embed and not filling
+        )
         embedded = refused = 0
         after_id = -1
         note("embed", 0, total)
@@ -47,7 +52,11 @@ class Filling:
             # To look for the first page takes as long as to count them all; what comes meanwhile has come later.
             return 0, 0
         while page := self._vectors.missing(
-            self._model_key, after_id=after_id, limit=self._page, share=(0, 1) if filling else None
+            self._model_key,
+            after_id=after_id,
+            limit=self._page,
+            share=(0, 1) if filling else None,
+            changed_too=self._re_embed,
         ):
             after_id = page[-1].photo_id
             for outcome in self.some(page, filling=filling):

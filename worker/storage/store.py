@@ -12,6 +12,7 @@ from worker.storage.generations import Generations
 from worker.storage.keypoints import KeptKeypoints
 from worker.storage.log import ChangeLog
 from worker.storage.models import Models
+from worker.storage.reconciling import Reconciled
 from worker.storage.rows import Rows
 from worker.storage.runs import Runs
 from worker.storage.vectors import Vectors
@@ -33,6 +34,7 @@ class PostgresStore:
         self.conflicts = Conflicts(self.database, settings)
         self.verdicts = Verdicts(self.database, self.rows)
         self.attempts = Attempts(self.database, self.rows, self.vectors)
+        self.reconciled = Reconciled(self.database, self.rows, self.vectors)
         self.generations = Generations(self.database)
         self.models = Models(self.database, self.vectors)
         self.runs = Runs(self.database, settings)

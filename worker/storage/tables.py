@@ -179,6 +179,25 @@ attempts = Table(
     Column("at", DateTime(timezone=True), nullable=False),
 )
 
+#: Photos that lack a vector, since when that is seen, how often they were sent again, and until when no more.
+lacking = Table(
+    "lacking",
+    metadata,
+    Column("photo_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("seen_at", DateTime(timezone=True), nullable=False),
+    Column("times", Integer, nullable=False),
+    Column("until", DateTime(timezone=True), nullable=False),
+)
+
+#: When the reconciler ran last, and the photo whose file it looked at last.
+reconciled = Table(
+    "reconciled",
+    metadata,
+    Column("only", Boolean, primary_key=True),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("after_id", BigInteger, nullable=False),
+)
+
 #: Messages that came back because their worker died, by task id.
 deliveries = Table(
     "deliveries",

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, or_, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from producer_client.contract import RETRYABLE
 from worker.core.shot import Picture, Shot
 from worker.core.types import INLINE, FileState, Missing
 from worker.core.vectors import Vector, from_bytes, to_bytes
@@ -76,7 +77,13 @@ class Vectors:
             return list(connection.scalars(query))
 
     def missing(
-        self, model_key: str, *, after_id: int, limit: int, share: tuple[int, int] | None = None
+        self,
+        model_key: str,
+        *,
+        after_id: int,
+        limit: int,
+        share: tuple[int, int] | None = None,
+        changed_too: bool = True,
     ) -> list[Missing]:
         """Photos with coordinates, or added before, that have no vector of this model or whose file moved or changed.
 
@@ -87,7 +94,7 @@ class Vectors:
         query = (
             select(p.c.id, p.c.file_path)
             .join_from(p, entries, entries.c.photo_id == p.c.id, isouter=True)
-            .where(p.c.id > after_id, self._is_missing(model_key, changed_too=share is None))
+            .where(p.c.id > after_id, self.is_missing(model_key, changed_too=changed_too and share is None))
             .order_by(p.c.id)
             .limit(limit)
         )
@@ -97,9 +104,25 @@ class Vectors:
         with self._database.begin() as connection:
             return [Missing(row.id, row.file_path or "") for row in connection.execute(query)]
 
-    def missing_count(self, model_key: str, *, refused_too: bool = True) -> int:
+    def missing_among(self, photo_ids: Collection[int], model_key: str, *, changed_too: bool) -> list[Missing]:
+        """Those of these photos that lack a vector as in `missing`, and are not refused for good."""
+        p = self._rows.table
+        query = (
+            select(p.c.id, p.c.file_path)
+            .join_from(p, entries, entries.c.photo_id == p.c.id, isouter=True)
+            .where(
+                p.c.id.in_(photo_ids),
+                self.is_missing(model_key, changed_too=changed_too),
+                ~self.was_refused_for_good,
+            )
+            .order_by(p.c.id)
+        )
         with self._database.begin() as connection:
-            return self.count_missing(connection, model_key, refused_too=refused_too)
+            return [Missing(row.id, row.file_path or "") for row in connection.execute(query)]
+
+    def missing_count(self, model_key: str, *, refused_too: bool = True, changed_too: bool = True) -> int:
+        with self._database.begin() as connection:
+            return self.count_missing(connection, model_key, refused_too=refused_too, changed_too=changed_too)
 
     def missing_hashes(self, *, after_id: int, limit: int) -> list[int]:
         """Ids of the indexed photos, rising, whose picture has not been looked at and whose file can be read again: it
@@ -114,13 +137,15 @@ class Vectors:
 
     # ---------------------------------------------------------------------- for the neighbours in this folder
 
-    def count_missing(self, connection: Connection, model_key: str, *, refused_too: bool) -> int:
+    def count_missing(
+        self, connection: Connection, model_key: str, *, refused_too: bool, changed_too: bool = True
+    ) -> int:
         p = self._rows.table
         query = (
             select(func.count())
             .select_from(p)
             .join(entries, entries.c.photo_id == p.c.id, isouter=True)
-            .where(self._is_missing(model_key, changed_too=refused_too))
+            .where(self.is_missing(model_key, changed_too=changed_too and refused_too))
         )
         return connection.scalar(query if refused_too else query.where(~self._was_refused)) or 0
 
@@ -133,11 +158,18 @@ class Vectors:
         changed = entries.c.file_state.is_not_distinct_from(FileState.CHANGED.value)
         return and_(~entries.c.removed, or_(~embedded, moved, *([changed] if changed_too else [])))
 
-    # ---------------------------------------------------------------------------------------- below
-
-    def _is_missing(self, model_key: str, *, changed_too: bool) -> ColumnElement[bool]:
+    def is_missing(self, model_key: str, *, changed_too: bool) -> ColumnElement[bool]:
+        """Of a row, beside its entry if it has one."""
         stale = self.is_stale(model_key, changed_too=changed_too)
         return or_(and_(entries.c.photo_id.is_(None), self._rows.has_coordinates), stale)
+
+    @property
+    def was_refused_for_good(self) -> ColumnElement[bool]:
+        """Whether a photo, by its row, is refused and would be again: what a server did not answer is not."""
+        again = [code.value for code in RETRYABLE]
+        return exists().where(refusals.c.photo_id == self._rows.table.c.id, refusals.c.code.not_in(again))
+
+    # ---------------------------------------------------------------------------------------- below
 
     @property
     def _without_hash(self) -> list[ColumnElement[bool]]:
