@@ -152,7 +152,7 @@ class Settings(ProcessSettings, SecretSettings):
     url_private: bool = False
     """Whether allowed hosts may be at private or loopback addresses, as an object store in the same network is."""
     url_timeout_s: float = Field(default=20.0, gt=0)
-    """Seconds for one http(s) URL to arrive."""
+    """Seconds for the photo of one URL to arrive, whatever the scheme."""
     max_photo_bytes: int = Field(default=50_000_000, ge=1)
     """Largest photo file. 24 MP JPEGs are about 10 MB."""
     max_inline_bytes: int = Field(default=1_000_000, ge=0)

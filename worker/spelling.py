@@ -6,6 +6,7 @@ macOS and what it packs write decomposed ones (NFD), nearly all else composed on
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -55,14 +56,17 @@ def last_link(path: Path, roots: Collection[Path]) -> tuple[Path, Path] | None:
     """The last of the links below these roots that a path leads over, and what it names. What lies elsewhere is not
     looked at: an answer must not map the rest of the disk."""
     last = None
-    path = Path(os.path.normpath(path))
+    beginnings = [f"{str(root).rstrip('/')}/" for root in roots]
+    name = os.path.normpath(path)
     for _ in range(MOST_LINKS):
-        way = [part for part in (*reversed(path.parents), path) if any(root in part.parents for root in roots)]
-        link = next(filter(os.path.islink, way), None)
+        # As texts: a path may have two thousand folders, of which each Path would hold all above it.
+        ends = [*(found.start() for found in re.finditer("/", name)), len(name)]
+        least = min((len(root) for root in beginnings if name.startswith(root)), default=len(name))
+        link = next((name[:end] for end in ends if end > least and os.path.islink(name[:end])), None)  # noqa: PTH114
         if link is None:
             break
-        last = link, link.readlink()
-        path = Path(os.path.normpath(link.parent / last[1] / path.relative_to(link)))
+        last = Path(link), Path(link).readlink()
+        name = os.path.normpath(f"{Path(link).parent / last[1]}{name[len(link) :]}")
     return last
 
 

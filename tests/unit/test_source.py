@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gc
 import gzip
+import json
 import os
 import re
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,6 +24,7 @@ from producer_client.errors import BadRequest
 from worker.errors import PhotoRefusal, Transient
 from worker.settings import Settings
 from worker.storage.source import PhotoFiles
+from worker.storage.web import is_private
 from worker.words import in_language
 
 CONTENT = b"the bytes of a photo"
@@ -265,6 +269,129 @@ def test_a_path_that_no_file_system_has_is_not_found(root: Path, path: str) -> N
     assert refusal(of_path(path), photo_roots=(root,)).code is Code.NOT_FOUND
 
 
+# ---------------------------------------------------------------------- files that change while they are opened or read
+
+
+@pytest.fixture
+def before_opening(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
+    """What another program does after a path was looked at, and before the file is opened."""
+
+    def do(change: Callable[[], object]) -> None:
+        opened = os.open
+
+        def later(*args: Any, **named: Any) -> int:
+            monkeypatch.setattr(os, "open", opened)
+            change()
+            return opened(*args, **named)
+
+        monkeypatch.setattr(os, "open", later)
+
+    return do
+
+
+Later = Callable[[Callable[[], object]], None]
+
+
+def put_in_place(path: Path, make: Callable[[Path], object]) -> None:
+    path.rename(path.with_name("moved"))
+    make(path)
+
+
+def test_a_link_that_is_put_in_the_place_of_a_checked_file_is_not_followed(
+    root: Path, tmp_path: Path, before_opening: Later
+) -> None:
+    photo = root / "year" / "photo.jpg"
+    before_opening(lambda: put_in_place(photo, lambda path: path.symlink_to(tmp_path / "secret.jpg")))
+
+    assert refusal(of_path(photo), photo_roots=(root,)).code is Code.NOT_A_FILE
+    assert photo.is_symlink()
+
+
+def test_a_link_that_is_put_in_the_place_of_a_folder_above_a_checked_file_is_noticed(
+    root: Path, tmp_path: Path, before_opening: Later
+) -> None:
+    (tmp_path / "photo.jpg").write_bytes(b"not yours")
+    before_opening(lambda: put_in_place(root / "year", lambda path: path.symlink_to(tmp_path)))
+
+    assert refusal(of_path(root / "year" / "photo.jpg"), photo_roots=(root,)).code is Code.OUTSIDE_ROOTS
+
+
+@pytest.mark.timeout(10)
+def test_a_pipe_that_is_put_in_the_place_of_a_checked_file_is_not_waited_for(root: Path, before_opening: Later) -> None:
+    photo = root / "year" / "photo.jpg"
+    before_opening(lambda: put_in_place(photo, os.mkfifo))
+
+    assert refusal(of_path(photo), photo_roots=(root,)).code is Code.NOT_A_FILE
+
+
+def test_a_file_that_vanishes_after_it_was_checked_is_not_found(root: Path, before_opening: Later) -> None:
+    photo = root / "year" / "photo.jpg"
+    before_opening(photo.unlink)
+
+    assert refusal(of_path(photo), photo_roots=(root,)).code is Code.NOT_FOUND
+
+
+def test_a_file_that_vanishes_while_it_is_open_is_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo = root / "year" / "photo.jpg"
+    looked = os.fstat
+
+    def unlinked(descriptor: int) -> os.stat_result:
+        photo.unlink(missing_ok=True)
+        return looked(descriptor)
+
+    monkeypatch.setattr(os, "fstat", unlinked)
+
+    assert fetch(of_path(photo), photo_roots=(root,)) == CONTENT
+
+
+@pytest.mark.parametrize(("more", "code"), [(b"x" * 100, Code.TOO_LARGE), (None, Code.EMPTY_FILE)])
+def test_a_file_that_grows_or_is_emptied_while_it_is_open_is_held_to_the_limits(
+    root: Path, more: bytes | None, code: Code, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo = root / "year" / "photo.jpg"
+    looked = os.fstat
+
+    def changed(descriptor: int) -> os.stat_result:
+        facts = looked(descriptor)
+        photo.write_bytes(CONTENT + more if more else b"")
+        return facts
+
+    monkeypatch.setattr(os, "fstat", changed)
+
+    assert refusal(of_path(photo), photo_roots=(root,), max_photo_bytes=len(CONTENT) + 99).code is code
+
+
+def test_a_device_is_not_even_opened(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To open one may do something: a tape winds back, a watchdog starts."""
+    opened = os.open
+    how = []
+
+    def noted(path: Any, flags: int, *rest: Any, **named: Any) -> int:
+        how.append(flags)
+        return opened(path, flags, *rest, **named)
+
+    monkeypatch.setattr(os, "open", noted)
+
+    assert refusal(of_path("/dev/zero"), photo_roots=(Path("/dev"),)).code is Code.NOT_A_FILE
+    assert how
+    assert all(flags & os.O_PATH for flags in how)
+
+
+def test_a_file_that_cannot_be_read_is_tried_again_later() -> None:
+    with pytest.raises(Transient) as caught:
+        fetch(of_path("/proc/self/mem"), photo_roots=(Path("/proc"),))
+
+    assert caught.value.code is Code.UNAVAILABLE
+
+
+@pytest.mark.timeout(20)
+def test_a_path_of_two_thousand_folders_is_refused_at_once(root: Path) -> None:
+    for path in (f"{root}/" + "a/" * 1900, "/elsewhere/" + "a/" * 1900):
+        started = time.monotonic()
+        assert refusal(of_path(path), photo_roots=(root,)).code in (Code.NOT_FOUND, Code.OUTSIDE_ROOTS)
+        assert time.monotonic() - started < 2.0
+
+
 # --------------------------------------------------------------------------------------------- inline
 
 
@@ -368,15 +495,56 @@ def test_what_is_no_url_is_refused(url: str) -> None:
     assert refusal(Photo(url=url), url_hosts=("photos.example",)).code is Code.URL_NOT_ALLOWED
 
 
-@pytest.mark.parametrize(
-    "host",
-    ["127.0.0.1", "10.0.0.1", "192.168.1.1", "169.254.169.254", "0.0.0.0", "[::1]", "[::ffff:127.0.0.1]", "[fe80::1]"],
-)
+#: Ways to write an address that not everybody can reach, or that carries one: by numbers, in others' digits, in IPv6.
+PRIVATE = [
+    "127.0.0.1", "10.0.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1",
+    "127.1", "2130706433", "0x7f000001", "0x7f.1", "0177.0.0.1", "127.000.000.001", "012.0.0.1", "0",
+    "①②⑦.0.0.1", "127。0。0。1", "１２７.0.0.1",
+    "[::1]", "[::]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::127.0.0.1]", "[64:ff9b::7f00:1]", "[2002:7f00:1::]",
+    "[fe80::1]", "[fd00::1]", "[ff02::1]",
+]  # fmt: skip
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("host", PRIVATE)
 def test_a_private_address_is_refused_even_where_it_is_allowed_as_a_host(host: str) -> None:
-    error = refusal(Photo(url=f"https://{host}/a.jpg"), url_hosts=(host.strip("[]"),))
+    error = refusal(Photo(url=f"https://{host}:9/a.jpg"), url_hosts=(host.strip("[]"),))
 
     assert error.code is Code.URL_NOT_ALLOWED
     assert "SIGHTLINE_URL_PRIVATE" in error.message
+
+
+@pytest.mark.parametrize("host", ["8.8.8.8", "134744072", "2001:4860:4860::8888", "64:ff9b::808:808", "photos.example"])
+def test_what_everybody_can_reach_is_no_private_address_and_neither_is_a_name(host: str) -> None:
+    assert not is_private(host)
+
+
+#: What a name server answers.
+ANSWERS = {
+    "a private address": ["10.0.0.7"],
+    "a private one behind a public one": ["8.8.8.8", "127.0.0.1"],
+    "a private one of IPv6": ["fd00::7"],
+    "one that carries a private one": ["64:ff9b::a00:7"],
+}
+
+
+@pytest.mark.parametrize("answers", ANSWERS.values(), ids=ANSWERS)
+def test_a_name_that_resolves_to_a_private_address_is_not_connected_to(
+    answers: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def resolved(host: str, port: int, *_: Any, **__: Any) -> list[Any]:
+        assert host == "photos.example"
+        of_four = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (a, port)) for a in answers if ":" not in a]
+        of_six = [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", (a, port, 0, 0)) for a in answers if ":" in a]
+        return of_four + of_six
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("connected"))
+
+    error = refusal(Photo(url="https://photos.example/a.jpg"), url_hosts=("photos.example",))
+
+    assert error.code is Code.URL_NOT_ALLOWED
+    assert f"photos.example is at the private address {answers[-1]}" in error.message
 
 
 def test_a_path_with_a_scheme_obeys_the_rules_of_urls(root: Path) -> None:
@@ -409,6 +577,7 @@ class Server(ThreadingHTTPServer):
         self.asked: list[str] = []
         self.sent = 0
         self.patience = threading.Event()
+        self.said: int | None = None  #: how long an object is, to who asks for that alone
         self.connections = 0
         self.changed = threading.Condition()
 
@@ -439,13 +608,25 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.asked.append(f"{self.command} {self.path}")
+        if "Range" in self.headers:
+            self.server.asked.append(f"Range: {self.headers['Range']}")
         answer: Callable[[], None] = getattr(self, f"answer_{self.word}", self.answer_status)
         answer()
 
     @property
     def word(self) -> str:
         """What the path begins with: how to answer."""
-        return re.split("[/?:]", self.path.strip("/"))[0]
+        in_gs = re.match("/(download/)?storage/v1/b/([^/]+)/o", self.path)
+        if in_gs and not in_gs[1] and in_gs[2] in ("photo", "large", "stuck", "drip"):
+            return "facts"
+        return in_gs[2] if in_gs else re.split("[/?:]", self.path.strip("/"))[0]
+
+    def answer_facts(self) -> None:
+        """Of an object in gs, as its JSON API says them."""
+        where = f"http://127.0.0.1:{self.server.server_port}/download{self.path}?alt=media"
+        said = json.dumps({"name": "a.jpg", "bucket": "b", "size": str(len(LARGE)), "mediaLink": where}).encode()
+        self.head(200, len(said))
+        self.write_slices(said)
 
     def answer_photo(self) -> None:
         self.head(200, len(CONTENT))
@@ -491,8 +672,16 @@ class Handler(BaseHTTPRequestHandler):
         self.server.patience.wait(30)
         self.answer_photo()
 
+    def answer_drip(self) -> None:
+        self.head(200, len(LARGE))
+        while self.command == "GET" and not self.server.patience.wait(0.1):
+            self.wfile.write(b"x")
+            self.wfile.flush()
+
     def answer_stuck(self) -> None:
         self.head(200, len(LARGE))
+        if self.command == "HEAD":
+            return
         self.wfile.write(LARGE[:1000])
         self.server.patience.wait(30)
 
@@ -509,7 +698,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def head(self, status: int, length: int) -> None:
         self.send_response(status)
-        self.send_header("Content-Length", str(length))
+        said = self.server.said if self.command == "HEAD" else None
+        self.send_header("Content-Length", str(length if said is None else said))
         self.send_header("Last-Modified", "Mon, 02 Mar 2026 03:00:00 GMT")
         self.end_headers()
 
@@ -666,10 +856,14 @@ def bucket(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_port}")
     return server
 
 
-BUCKETS: dict[str, Any] = {"url_hosts": ("photo", "large", "404", "403"), "url_schemes": ("s3",)}
+BUCKETS: dict[str, Any] = {
+    "url_hosts": ("photo", "large", "empty", "404", "403", "late", "stuck", "drip", "500"),
+    "url_schemes": ("s3", "gs"),
+}
 
 
 def test_an_object_is_read_from_an_allowed_bucket(bucket: Server) -> None:
@@ -688,9 +882,42 @@ def test_an_object_beyond_the_limit_is_refused_by_its_size_alone(bucket: Server)
     assert not [asked for asked in bucket.asked if asked.startswith("GET")]
 
 
+def test_an_object_that_has_grown_since_its_size_was_asked_is_refused(bucket: Server) -> None:
+    bucket.said = 1000
+
+    error = refusal(Photo(url="s3://large/a.jpg"), **BUCKETS, max_photo_bytes=1001)
+
+    assert error.code is Code.TOO_LARGE
+    assert "Range: bytes=0-1001" in bucket.asked
+
+
+def test_an_object_of_no_bytes_is_refused(bucket: Server) -> None:
+    assert refusal(Photo(url="s3://empty/a.jpg"), **BUCKETS).code is Code.EMPTY_FILE
+
+
 @pytest.mark.parametrize("name", ["404", "403"])
 def test_an_object_that_is_not_there_or_not_ours_is_not_found(bucket: Server, name: str) -> None:
     assert refusal(Photo(url=f"s3://{name}/a.jpg"), **BUCKETS).code is Code.NOT_FOUND
+
+
+@pytest.mark.timeout(15)
+@pytest.mark.parametrize("name", ["late", "stuck", "drip", "500"])
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_a_slow_object_store_is_given_up_in_time(bucket: Server, scheme: str, name: str) -> None:
+    """Also one that goes on sending a byte now and then, and one that is tried again for its errors."""
+    started = time.monotonic()
+
+    with pytest.raises(Transient) as caught:
+        fetch(Photo(url=f"{scheme}://{name}/a.jpg"), **BUCKETS, url_timeout_s=0.6)
+
+    assert caught.value.code is Code.UNAVAILABLE
+    assert time.monotonic() - started < 5.0
+
+
+def test_an_object_of_a_gs_bucket_is_read_up_to_the_limit(bucket: Server) -> None:
+    assert fetch(Photo(url="gs://large/a.jpg"), **BUCKETS) == LARGE
+    assert refusal(Photo(url="gs://large/a.jpg"), **BUCKETS, max_photo_bytes=1000).code is Code.TOO_LARGE
+    assert refusal(Photo(url="gs://404/a.jpg"), **BUCKETS).code is Code.NOT_FOUND
 
 
 def test_every_spelling_of_a_file_ends_in_the_same_one(root: Path, tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -18,7 +20,7 @@ from worker.extras import cloud_lacks
 from worker.prefixes import Prefixes, is_windows
 from worker.settings import Settings
 from worker.spelling import composed, forms, last_link, on_disk
-from worker.storage.web import checked_client, is_private
+from worker.storage.web import is_private, options_of, streamed
 
 T = TypeVar("T")
 
@@ -161,19 +163,22 @@ class PhotoFiles:
         except ValueError as exc:
             raise PhotoRefusal(Code.NOT_FOUND, f"{quoted(given)} is not a path: {exc}") from exc  # %00 in a file:// URL
         self._check_root(real, given, path)
-        try:
-            # O_NONBLOCK: opening a FIFO must not wait for a writer. O_NOFOLLOW: a link put there since is not followed,
-            # and one put there for a folder above is noticed below.
-            descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError as exc:
-            raise PhotoRefusal(Code.NOT_FOUND, f"{given} cannot be opened on the worker: {exc.strerror}") from exc
-        facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode):
-            os.close(descriptor)
-            raise PhotoRefusal(Code.NOT_A_FILE, f"{given} is not a regular file")
-        with os.fdopen(descriptor, "rb") as file:
-            self._check_root(Path(f"/proc/self/fd/{descriptor}").readlink(), given, path)
-            self._check_size(facts.st_size, given, limit)
+        with ExitStack() as stack:
+            try:
+                # O_PATH: only a regular file is opened for reading. To open a device may do something, and a FIFO waits
+                # for a writer. O_NOFOLLOW: a link put there since is not followed, and one put there for a folder above
+                # is noticed below.
+                found = os.open(real, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+                stack.callback(os.close, found)
+                facts = os.fstat(found)
+                if not stat.S_ISREG(facts.st_mode):
+                    raise PhotoRefusal(Code.NOT_A_FILE, f"{given} is not a regular file")
+                itself = Path(f"/proc/self/fd/{found}")
+                self._check_root(itself.readlink(), given, path)
+                self._check_size(facts.st_size, given, limit)
+                file = stack.enter_context(itself.open("rb"))
+            except OSError as exc:
+                raise PhotoRefusal(Code.NOT_FOUND, f"{given} cannot be opened on the worker: {exc.strerror}") from exc
             try:
                 content = file.read((limit or self._settings.max_photo_bytes) + 1)
             except OSError as exc:
@@ -268,22 +273,13 @@ class PhotoFiles:
 
         if lacking := cloud_lacks(url):
             raise PhotoRefusal(Code.NOT_READY, f"{url} cannot be read by this worker: {lacking}")
-        limit = self._settings.max_photo_bytes
         over_http = scheme in ("http", "https")
-        options = self._http_options() if over_http else {}
-        content = bytearray()
+        options = options_of(private=self._settings.url_private, timeout_s=self._settings.url_timeout_s)
         system: Any = None
         try:
             # Not url_to_fs: it takes "::" in a URL for a chain of file systems.
-            system = fsspec.filesystem(scheme, skip_instance_cache=True, **options)
-            if not over_http:
-                self._check_size(int(system.info(url).get("size") or 0), url)
-            # block_size 0 streams, and a size given saves asking for it: one request, whose own errors are seen.
-            how = {"block_size": 0, "size": 1} if over_http else {}
-            with system.open(url, "rb", **how) as file:
-                # A stream gives what has arrived so far. No more than the limit is ever taken.
-                while len(content) <= limit and (piece := file.read(limit + 1 - len(content))):
-                    content += piece
+            system = fsspec.filesystem(scheme, skip_instance_cache=True, **(options if over_http else {}))
+            return streamed(system, url, self._settings.max_photo_bytes) if over_http else self._object(system, url)
         except (PhotoRefusal, Transient):
             raise
         except FileNotFoundError as exc:
@@ -298,16 +294,23 @@ class PhotoFiles:
             # fsspec leaves the connection to the garbage collector, which a busy worker may wait long for.
             if over_http and getattr(system, "_session", None) is not None:
                 system.close_session(system.loop, system._session)
-        return bytes(content)
 
-    def _http_options(self) -> dict[str, Any]:
-        import aiohttp
+    def _object(self, system: Any, url: str) -> bytes:
+        """Of a bucket: its size, then so much of it. The drivers' own limits hold for one answer or one packet, and are
+        tried anew; `timeout` is fsspec's, for a call as a whole."""
+        deadline = time.monotonic() + self._settings.url_timeout_s
 
-        return {
-            "get_client": checked_client(private=self._settings.url_private),
-            "client_kwargs": {"timeout": aiohttp.ClientTimeout(total=self._settings.url_timeout_s)},
-            "allow_redirects": False,
-        }
+        def left_s() -> float:
+            return max(0.001, deadline - time.monotonic())
+
+        facts = system.info(url, timeout=left_s())
+        if facts["type"] == "directory":
+            raise FileNotFoundError(url)
+        size = int(facts["size"] or 0)
+        self._check_size(size, url)
+        # A store may refuse a part of nothing. A byte more than the limit shows what has grown meanwhile.
+        end = self._settings.max_photo_bytes + 1
+        return bytes(system.cat_file(url, start=0, end=end, timeout=left_s())) if size else b""
 
     def _check_size(self, size: int, given: str, limit: int | None = None) -> None:
         limit = limit or self._settings.max_photo_bytes
