@@ -18,6 +18,10 @@ KEY_PREFIXES = r"^([A-Za-z0-9_.:-]*[_.:-])?$"
 MAX_PHOTOS_PER_MESSAGE = 256
 MAX_TOP_K = 1000
 MAX_HEARD_CHARACTERS = 64
+#: Linux takes no longer path (PATH_MAX), and few servers a longer URL (RFC 9110, section 4.1).
+MAX_PATH_CHARACTERS, MAX_URL_CHARACTERS = 4_096, 8_192
+#: Of a text that is searched for. Models read some seventy words of it, and longer ones take long to cut into words.
+MAX_TEXT_CHARACTERS = 10_000
 #: Size of a photo's address or metadata as JSON: notes, not documents.
 MAX_JSON_CHARACTERS = 65_536
 #: Objects and lists within each other in it: notes need a handful. Python reads and writes some 900, fewer the deeper

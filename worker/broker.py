@@ -19,7 +19,9 @@ from uuid import uuid4
 
 import kombu
 import redis
+from kombu.exceptions import ContentDisallowed
 from kombu.transport import redis as by_kombu
+from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 
@@ -50,6 +52,28 @@ class Taken:
 
     key: str
     item: bytes
+
+
+class TooMuch(ContentDisallowed):
+    """A body that is not read because of its size in memory, which nobody can tell from the item."""
+
+
+class Message(virtual.Message):
+    """A body that is packed stays so, as it may unpack to any size: kombu would unpack it before it looks at it (5.7).
+    What is wrong with a body is an error that the consumer meets."""
+
+    def __init__(self: Any, payload: Any, channel: Any = None, **options: Any) -> None:
+        headers = payload.get("headers")
+        if isinstance(headers, dict) and headers.get("compression"):
+            self.errors = [_as_met(ContentDisallowed("its body is packed"))]
+        super().__init__(payload, channel, **options)
+        if isinstance(self.body, bytes) and unfit.values_in(self.body) > unfit.MOST_VALUES:
+            self.errors.append(_as_met(TooMuch("its body has too many values")))
+
+
+def _as_met(exc: Exception) -> tuple[type[Exception], Exception, None]:
+    """As sys.exc_info has it."""
+    return type(exc), exc, None
 
 
 class InHand:
@@ -92,6 +116,7 @@ class Taking:
     """Of a channel: items are taken from Redis so that none is lost and none ends the worker."""
 
     QoS = QoS
+    Message = Message
     #: A transport option, so that it outlives the channel. Who takes nothing needs none.
     in_hand: InHand
     #: Transport options, too.
@@ -177,6 +202,8 @@ class Taking:
     def _read(self: Any, item: bytes) -> dict[str, Any]:
         if len(item) > LARGEST_ITEM:
             raise ValueError(f"{len(item):,} bytes, and {LARGEST_ITEM:,} at most are read")
+        if unfit.values_in(item) > unfit.MOST_VALUES:
+            raise ValueError(f"more than {unfit.MOST_VALUES:,} values")
         raw = loads(bytes_to_str(item))
         self._check(raw)
         return raw  # type: ignore[no-any-return]  # checked

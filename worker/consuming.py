@@ -18,8 +18,9 @@ from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 from kombu.exceptions import ContentDisallowed
 
+from producer_client.contract import TaskName
 from worker import unfit
-from worker.broker import SERVER_ERRORS, outage_of, pulse_of
+from worker.broker import SERVER_ERRORS, TooMuch, outage_of, pulse_of
 from worker.outage import PAUSE_S
 from worker.unfit import Fault
 
@@ -31,6 +32,12 @@ TURN_S = 1.0
 
 class OutlivingConsumer(Consumer):
     """Celery's consumer, which also parks what Celery itself would drop: what it cannot decode and does not know."""
+
+    def update_strategies(self: Any) -> None:
+        """For our own tasks alone. Celery's (celery.map, celery.chord_unlock) call and send what a message says."""
+        super().update_strategies()
+        for name in self.strategies.keys() - set(TaskName):
+            del self.strategies[name]
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
         handle = super().create_task_handler(*args, **kwargs)
@@ -65,7 +72,8 @@ class OutlivingConsumer(Consumer):
         maybe_shutdown()
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        self._park(message, unfit.unknown_content(), exc)
+        fault = unfit.too_many_values() if isinstance(exc, TooMuch) else unfit.unknown_content()
+        self._park(message, fault, exc)
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
         self._park(message, unfit.no_task(), LookupError("task"))

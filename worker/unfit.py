@@ -11,6 +11,10 @@ from enum import StrEnum
 
 from producer_client.errors import Untrusted
 
+#: JSON values that are read of one item: a thousand for each photo of the largest message, and tens of MB in memory. In
+#: as many bytes as an item may have, a gigabyte of empty lists would fit.
+MOST_VALUES = 1_000_000
+
 
 class Unfit(StrEnum):
     """What is the matter with an item, for programs."""
@@ -45,6 +49,8 @@ def no_message(item: bytes, largest: int) -> Fault:
             Unfit.TOO_LARGE,
             f"it has {len(item):,} bytes, and {largest:,} at most are read: see which program sends it, and drop it",
         )
+    if values_in(item) > MOST_VALUES:
+        return too_many_values()
     try:
         json.loads(item)
     except (ValueError, RecursionError):
@@ -63,11 +69,24 @@ def untrusted(exc: Untrusted) -> Fault:
     return Fault(Unfit(exc.code.value), exc.message)
 
 
+def values_in(item: bytes) -> int:
+    """At least as many as there are JSON values in it, without reading it."""
+    return 1 + item.count(b",") + item.count(b"[") + item.count(b"{")
+
+
+def too_many_values() -> Fault:
+    most = MOST_VALUES
+    return Fault(
+        Unfit.TOO_LARGE,
+        f"it has more than {most:,} values, which are not read: see which program sends it, and drop it",
+    )
+
+
 def unknown_content() -> Fault:
     return Fault(
         Unfit.UNKNOWN_CONTENT,
-        "its content is broken, or not JSON, which alone is read here: have its sender use producer_client, and drop "
-        "it",
+        "its content is broken, packed, or not JSON; plain JSON alone is read here: have its sender use "
+        "producer_client, and drop it",
     )
 
 

@@ -13,6 +13,7 @@ from producer_client.errors import BadRequest, quoted
 from producer_client.words import (
     MAX_HEARD_CHARACTERS,
     MAX_PHOTOS_PER_MESSAGE,
+    MAX_TEXT_CHARACTERS,
     MAX_TOP_K,
     VERSION,
     Code,
@@ -299,6 +300,9 @@ def _check_words(text: str) -> None:
     if not text.strip():
         raise BadRequest(Code.BAD_REQUEST, "text is empty")
     check_text("text", text)
+    if len(text) > MAX_TEXT_CHARACTERS:
+        characters, limit = len(text), MAX_TEXT_CHARACTERS
+        raise BadRequest(Code.BAD_REQUEST, f"text has {characters} characters, the limit is {limit}")
 
 
 def _check_threshold(threshold: float | None) -> None:

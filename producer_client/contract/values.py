@@ -12,7 +12,7 @@ import msgspec
 from producer_client import plain
 from producer_client.contract.wire import Message, Outcome, Reply, check_text
 from producer_client.errors import BadRequest, short
-from producer_client.words import RETRYABLE, Code
+from producer_client.words import MAX_PATH_CHARACTERS, MAX_URL_CHARACTERS, RETRYABLE, Code
 
 
 class Photo(Message, frozen=True):
@@ -43,6 +43,10 @@ class Photo(Message, frozen=True):
                 if not reference:
                     raise BadRequest(Code.BAD_REQUEST, f"{name} is empty")
                 check_text(name, reference)
+                longest = {"path": MAX_PATH_CHARACTERS, "url": MAX_URL_CHARACTERS}.get(name, len(reference))
+                if len(reference) > longest:
+                    characters = len(reference)
+                    raise BadRequest(Code.BAD_REQUEST, f"{name} has {characters} characters, the limit is {longest}")
 
     @classmethod
     def of_bytes(cls, content: bytes | bytearray | memoryview | BinaryIO) -> Photo:

@@ -24,6 +24,7 @@ from producer_client.words import DEFAULT_KEY_PREFIX
 from tests import commands
 from tests.conftest import Scene, server_dir
 from tests.faults.conftest import PATIENCE_S, Gate, until
+from tests.zoo.messages import item
 from worker.children import Process
 from worker.commands import doctor
 from worker.commands.terminal import ENDED
@@ -32,7 +33,7 @@ from worker.errors import Permanent
 from worker.parking import Parking
 from worker.settings import Settings
 from worker.stack import Stack
-from worker.unfit import Unfit, bad_task
+from worker.unfit import bad_task
 
 QUEUE = "interactive"
 PREFIX = DEFAULT_KEY_PREFIX
@@ -222,96 +223,6 @@ def test_a_worker_waits_while_a_stranger_has_something_else_under_the_name_of_it
 # ------------------------------------------------------------------------------------------ what strangers send
 
 
-def item(body: Any, **headers: Any) -> bytes:
-    """As Celery puts it on the queue, with these headers."""
-    import base64
-
-    content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return json.dumps(
-        {
-            "body": base64.b64encode(content).decode(),
-            "content-encoding": headers.pop("content_encoding", "utf-8"),
-            "content-type": headers.pop("content_type", "application/json"),
-            "headers": {"lang": "py", "task": "sightline.stats", "id": "strange", "retries": 0, **headers},
-            "properties": {
-                "correlation_id": "strange",
-                "reply_to": headers.pop("reply_to", "someone"),
-                "delivery_mode": 2,
-                "delivery_info": {"exchange": "", "routing_key": QUEUE},
-                "priority": 0,
-                "body_encoding": "base64",
-                "delivery_tag": headers.pop("tag", "strange"),
-            },
-        }
-    ).encode()
-
-
-EMPTY = [[], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
-STRANGE = {
-    "no JSON": b"hello",
-    "an unknown task": item(EMPTY, task="backend.resize"),
-    "a task's name that is a list": item(EMPTY, task=["a"]),
-    "no task at all": item({"what": 1}, task=None),
-    "a pickle": item(b"\x80\x04.", content_type="application/x-python-serialize"),
-    "an unknown kind of content": item(b"1", content_type="application/strange"),
-    "a body that is no JSON": item(b"{"),
-    "a body that is no text": item(b"\xff\xfe"),
-    "a body that is a number": item(7),
-    "a body of one part": item([1]),
-    "a body whose parts are of another kind": item([1, 2, 3]),
-    "callbacks that are numbers": item([[], {}, {"callbacks": [1]}]),
-    "a callback without a name": item([[], {}, {"callbacks": [{}]}]),
-    "a callback with odd arguments": item([[], {}, {"errbacks": [{"task": "x", "args": 7}]}]),
-    "a chord that is text": item([[], {}, {"chord": "x"}]),
-    "a chain that is text": item([[], {}, {"chain": "x"}]),
-    "an unknown compression": item(EMPTY, compression="strange"),
-    "a time that is none": item(EMPTY, eta="tomorrow"),
-    "an expiry that is a list": item(EMPTY, expires=[1]),
-    "a limit that is a number": item(EMPTY, timelimit=7),
-    "an id that is an object": item(EMPTY, id={"a": 1}),
-}
-
-
-#: What these are parked as; all others have arguments, headers or callbacks that Celery cannot call.
-PARKED_AS = {
-    "no JSON": Unfit.NO_JSON,
-    "an unknown task": Unfit.UNKNOWN_TASK,
-    "no task at all": Unfit.NO_TASK,
-    "a pickle": Unfit.UNKNOWN_CONTENT,
-    "an unknown kind of content": Unfit.UNKNOWN_CONTENT,
-    "a body that is no JSON": Unfit.UNKNOWN_CONTENT,
-    "a body that is no text": Unfit.UNKNOWN_CONTENT,
-    "an unknown compression": Unfit.UNKNOWN_CONTENT,
-}
-
-
-@pytest.mark.parametrize("name", STRANGE)
-def test_what_is_no_task_is_parked_and_the_worker_goes_on(
-    name: str, sturdy: Stack, server: redis.Redis, client: Sightline, parking: Parking
-) -> None:
-    strange = STRANGE[name]
-    server.lpush(PREFIX + QUEUE, strange)
-    until(lambda: parking.count() == 1, "it is parked")
-
-    client.stats()
-    (parked,) = parking.all()
-    assert (parked.content, parked.key) == (strange, PREFIX + QUEUE)
-    assert parked.code == PARKED_AS.get(name, Unfit.BAD_TASK)
-    assert server.hget(PREFIX + "unacked", "strange") is None
-
-
-def test_an_odd_task_is_answered_and_forgotten(
-    sturdy: Stack, server: redis.Redis, client: Sightline, parking: Parking
-) -> None:
-    done = says(sturdy.processes[0], "code=bad_request")
-    server.lpush(PREFIX + QUEUE, item(EMPTY, reply_to={"a": 1}, retries="many"))
-    until(done, "it is answered")
-
-    client.stats()
-    until(lambda: server.hget(PREFIX + "unacked", "strange") is None, "nothing is left of it")
-    assert parking.count() == 0
-
-
 def test_what_another_client_broadcasts_does_nothing(sturdy: Stack, server: redis.Redis, client: Sightline) -> None:
     app = Celery(broker=sturdy.settings.broker_url, set_as_current=False)
     # One that knows our prefix, as an operator's `celery inspect` would.
@@ -334,7 +245,7 @@ def run(sturdy: Stack, *command: str) -> tuple[int, Any]:
 def test_what_is_parked_is_named_by_doctor_and_put_back_or_dropped_by_command(
     sturdy: Stack, parking: Parking, client: Sightline
 ) -> None:
-    sent = item([[contract.Stats().to_wire()], {}, {}], id="late")
+    sent = item([[contract.Stats().to_wire()], {}, {}], named="late")
     good, bad = parking.park(PREFIX + QUEUE, sent, bad_task()), parking.park(PREFIX + QUEUE, b"\xff", bad_task())
 
     with pytest.raises(Permanent, match=r"2 .*sightline parked"):

@@ -20,6 +20,7 @@ from redis._parsers import BaseParser
 
 from producer_client.contract import Code, TaskName
 from tests.conftest import server_dir, until
+from tests.zoo.messages import MESSAGES
 from worker import unfit
 from worker.app import create_app
 from worker.broker import LARGEST_ITEM, Channel, SentinelTransport, Taken, Transport
@@ -130,41 +131,16 @@ def message(**changed: Any) -> dict[str, Any]:
     return {name: part for name, part in whole.items() if part is not ...}
 
 
-def properties(**changed: Any) -> dict[str, Any]:
-    return {**message()["properties"], **changed}
-
-
 UNREADABLE = {
-    "no JSON": b"hello",
-    "no text": b"\xff\xfe\x00",
-    "nothing": b"",
-    "a list": b"[1, 2]",
-    "a number": b"7",
-    "an empty object": b"{}",
-    "deeper than a parser goes": b"[" * 100_000,
-    "a type that kombu does not know": json.dumps(message(headers={"__type__": "thing", "__value__": 1})).encode(),
-    "a number that kombu cannot read": json.dumps(message(headers={"__type__": "decimal", "__value__": "x"})).encode(),
-    "headers that are a list": json.dumps(message(headers=[1])).encode(),
-    "no properties": json.dumps(message(properties=...)).encode(),
-    "properties that are text": json.dumps(message(properties="x")).encode(),
-    "no tag": json.dumps(message(properties={"delivery_info": {"exchange": "", "routing_key": "x"}})).encode(),
-    "a tag that is no text": json.dumps(message(properties=properties(delivery_tag={"a": 1}))).encode(),
-    "no way that it came": json.dumps(message(properties=properties(delivery_info=None))).encode(),
-    "a queue that is no text": json.dumps(
-        message(properties=properties(delivery_info={"exchange": "", "routing_key": [1]}))
-    ).encode(),
-    "a body that is no base64": json.dumps(message(body="A")).encode(),
-    "a body that is a number": json.dumps(message(body=7)).encode(),
-    "an unknown way to write the body": json.dumps(message(properties=properties(body_encoding="rot13"))).encode(),
+    name: (make("strange"), code)
+    for name, (make, code) in MESSAGES.items()
+    if code in (Unfit.NO_JSON, Unfit.NO_MESSAGE) or name == "a million values"
 }
 
 
-NO_JSON = [UNREADABLE[name] for name in ("no JSON", "no text", "nothing", "deeper than a parser goes")]
-
-
-@pytest.mark.parametrize("item", UNREADABLE.values(), ids=UNREADABLE.keys())
+@pytest.mark.parametrize(("item", "code"), UNREADABLE.values(), ids=UNREADABLE.keys())
 def test_an_item_that_is_no_message_is_parked_with_its_reason_and_the_next_one_is_taken(
-    item: bytes, queue: str, server: redis.Redis, taker: Taker, parking: Parking
+    item: bytes, code: Unfit, queue: str, server: redis.Redis, taker: Taker, parking: Parking
 ) -> None:
     server.lpush(queue, item)
     server.lpush(queue, json.dumps(message()))
@@ -175,7 +151,7 @@ def test_an_item_that_is_no_message_is_parked_with_its_reason_and_the_next_one_i
     expected = unfit.no_message(item, LARGEST_ITEM)
     assert (parked.content, parked.key) == (item, queue)
     assert (parked.code, parked.why) == (expected.code, expected.why)
-    assert parked.code == (Unfit.NO_JSON if item in NO_JSON else Unfit.NO_MESSAGE)
+    assert parked.code == code
     assert server.llen(queue) == 0
     assert taker.taken[0].headers["task"] == "sightline.stats"
 

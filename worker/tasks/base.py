@@ -7,12 +7,13 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, cast
 
 from billiard.einfo import ExceptionInfo
 from celery import Celery, Task
 from celery.exceptions import InvalidTaskError, Reject, WorkerLostError
+from celery.utils.time import maybe_iso8601, maybe_make_aware
 from celery.worker.request import Request as Delivered
 from celery.worker.strategy import default
 
@@ -141,6 +142,8 @@ def read_plainly(task: Task[Any, Any], app: Celery, consumer: Any, **options: An
     """Celery's strategy, but that a message in kombu's JSON, as a backend's own Celery or an earlier client sends it,
     is read without kombu's types: metadata may look like one."""
     handle = default(task, app, consumer, **options)
+    # Never less than what is sent round again from here, by a worker whose clock is another.
+    longest = timedelta(seconds=max(app.conf.broker_transport_options["visibility_timeout"], 2 * LONGEST_PAUSE_S))
 
     def take(message: Any, *rest: Any, **named: Any) -> None:
         if message.content_type == "application/json":
@@ -148,13 +151,28 @@ def read_plainly(task: Task[Any, Any], app: Celery, consumer: Any, **options: An
         match message.payload:
             case [list(), dict(), dict() as then] if all(map(_can_follow, then.items())):
                 pass
-            case [list(), dict(), None] | dict():
+            case [list(), dict(), None]:
                 pass
+            case dict() as first_protocol:
+                _check_due(first_protocol.get("eta"), longest)
             case _:
                 raise InvalidTaskError("the body is not [arguments, named arguments, what is to follow]")
+        headers = message.headers or {}
+        _check_due(headers.get("eta"), longest)
+        if not isinstance(headers.get("shadow"), str | None):
+            # Celery counts tasks by this name, in a thread that ends by it without a word (5.7).
+            raise InvalidTaskError("its name for logs is no text")
         handle(message, *rest, **named)
 
     return take
+
+
+def _check_due(eta: Any, longest: timedelta) -> None:
+    """Until it is due, a message lies in a worker's memory and counts as in hand: after the visibility timeout another
+    worker has it, too. Raises InvalidTaskError."""
+    due = maybe_iso8601(eta) if isinstance(eta, str | datetime) else None
+    if due is not None and maybe_make_aware(due) > datetime.now(UTC) + longest:
+        raise InvalidTaskError(f"it is not due before {due}, and {longest} at most are waited")
 
 
 def _can_follow(embedded: tuple[str, Any]) -> bool:
