@@ -37,7 +37,7 @@ LOCKS := requirements/lock.txt requirements/lock-torch.txt
 FEATURE_PEERS := opencv-contrib learned-features
 ENCODER_PEERS := decoders sentence-transformers infinity-emb rclip imgbeddings
 
-.PHONY: help setup demo demo-soak test browser test-client-matrix lint check format docs words findings bench-index bench-search bench-dropin bench-embed bench-features bench-place bench-exam bench-descriptors bench-sandbox lock sbom audit clean
+.PHONY: help setup demo demo-soak test browser test-client-matrix lint check format docs words findings bench-index bench-search bench-dropin bench-embed bench-features bench-place bench-exam bench-descriptors bench-sandbox fuzz lock sbom audit clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -119,6 +119,9 @@ bench-features: $(RUN_STAMP) $(FEATURE_PEERS:%=$(PEERS)-%/.made)  ## Measure key
 bench-descriptors: $(RUN_STAMP) $(PEERS)-patches/.made  ## Measure other vectors of the same photos on the exam: PHOTOS=folder, QUICK=1; JSON on stdout
 	@$(BIN)/python -m benchmarks.descriptors $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(QUICK),--quick)
 
+fuzz: $(ALL_STAMP) $(PEERS)-atheris/.made  ## Give the contract and the decoder odd bytes: SECONDS=300, SEED=1; JSON on stdout
+	@$(BIN)/python -m tests.fuzz --peer $(PEERS)-atheris --seconds $(or $(SECONDS),300) --seed $(or $(SEED),1)
+
 findings:  ## What surprised us of other people's software, tried again: a line of each of findings/*.sh (some minutes)
 	@failed=0; for script in findings/*.sh; do \
 		said=$$(bash "$$script" 2>&1) || failed=1; \
@@ -155,4 +158,4 @@ $(SUPPLY)/.made: requirements/supply.txt
 	@touch $@
 
 clean:  ## Remove what the commands above have made
-	rm -rf $(VENV) $(PEERS) $(PEERS)-* $(SUPPLY) .venv-client-* .bench-before .sightline build *.egg-info worker/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(PEERS)-* $(SUPPLY) .venv-client-* .bench-before .sightline build *.egg-info worker/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz
