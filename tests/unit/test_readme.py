@@ -12,6 +12,8 @@ from worker.joined import cli
 from worker.settings_table import TABLE_BEGINS, TABLE_ENDS, as_markdown
 
 ROOT = Path(__file__).parents[2]
+#: Pages that say of each promise which test holds it.
+PROMISES = [ROOT / "SECURITY.md", ROOT / "docs" / "reliability.md"]
 
 
 def test_the_configuration_table_is_the_one_of_the_settings() -> None:
@@ -23,7 +25,13 @@ def test_the_configuration_table_is_the_one_of_the_settings() -> None:
 
 
 def test_every_link_between_the_pages_leads_somewhere() -> None:
-    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").glob("*.md")]
+    pages = [
+        ROOT / "README.md",
+        ROOT / "CHANGELOG.md",
+        *filter(Path.exists, PROMISES),
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "deploy").glob("*.md"),
+    ]
 
     dead = [
         f"{page.relative_to(ROOT)} -> {link}"
@@ -33,6 +41,16 @@ def test_every_link_between_the_pages_leads_somewhere() -> None:
     ]
 
     assert dead == []
+
+
+def test_every_test_that_a_page_of_promises_names_exists() -> None:
+    code = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    tests = set(re.findall(r"^def (test_\w+)\(", code, re.MULTILINE))
+
+    named = {page.name: set(re.findall(r"`(test_\w+)`", page.read_text())) for page in PROMISES if page.exists()}
+
+    assert named
+    assert {page: sorted(names - tests) for page, names in named.items() if names - tests or not names} == {}
 
 
 def test_every_command_that_a_page_shows_exists() -> None:
