@@ -24,6 +24,7 @@ from worker.core.vectors import Vector, unit_rows
 from worker.errors import Permanent, Transient, Unprepared
 from worker.settings import Settings
 from worker.storage import inlining
+from worker.storage.database import SESSION
 from worker.storage.migrate import migrate
 from worker.storage.snapshot import PostgresSnapshot
 from worker.storage.store import PostgresStore
@@ -1346,3 +1347,14 @@ def test_a_message_that_was_handed_back_in_order_was_nobodys_death(store: Postgr
         assert store.attempts.count_delivery("task") == 0
 
     assert store.attempts.count_delivery("task") == 1
+
+
+def test_a_role_without_rights_sees_which_processes_live(store: PostgresStore) -> None:
+    """By the names of others' connections, which Postgres shows to all: else every try in hand would be a death."""
+    with store.database.engine.connect() as connection, connection.begin() as transaction:
+        connection.execute(text("CREATE ROLE sees_little NOINHERIT"))
+        connection.execute(text("SET LOCAL ROLE sees_little"))
+        seen = connection.scalars(text("SELECT application_name FROM pg_stat_activity")).all()
+        transaction.rollback()
+
+    assert f"{SESSION} {store.database.process}" in seen
