@@ -171,6 +171,7 @@ _KINDS: Mapping[Callable[[str, Any], Any], Sequence[str]] = {
         "force",
         "forget",
         "dry_run",
+        "durable",
     ),
     plain.text: ("url", "text", "model_key"),
     plain.label: ("ref", "task_id"),

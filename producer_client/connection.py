@@ -19,6 +19,7 @@ from producer_client.handle import Handle, read_reply
 from producer_client.line import Line
 from producer_client.reach import reaching
 from producer_client.replies import Replies
+from producer_client.rows import WriteRows
 from producer_client.session import Session
 from producer_client.signing import Keys, read_keys
 from producer_client.words import DEFAULT_KEY_PREFIX, KEY_PREFIXES, Code, Queue, TaskName
@@ -37,6 +38,8 @@ class Connection:
     broker unless given. timeout_s: the default wait of every verb. session: of another client, whose writes are to be
     seen too. key_prefix: what all keys in Redis begin with; the workers' SIGHTLINE_KEY_PREFIX. signing_keys_file: keys
     as the workers have them (SIGHTLINE_SIGNING_KEYS_FILE): requests are signed, and replies that are not are refused.
+    write_rows: for `durable=True`, is given NewPhotos by path or URL, writes a row of each that has none to the photos
+    table (path or URL, and coordinates), commits, and returns the ids of the rows in the same order.
     """
 
     def __init__(
@@ -48,13 +51,17 @@ class Connection:
         session: int = 0,
         key_prefix: str = DEFAULT_KEY_PREFIX,
         signing_keys_file: str | os.PathLike[str] | None = None,
+        write_rows: WriteRows | None = None,
     ) -> None:
         if not isinstance(key_prefix, str) or not re.fullmatch(KEY_PREFIXES, key_prefix):
             raise BadRequest(
                 Code.BAD_REQUEST,
                 f"key_prefix {quoted(key_prefix)}: use letters, digits and _ . : - and end it with one of the latter",
             )
+        if write_rows is not None and not callable(write_rows):
+            raise BadRequest(Code.BAD_REQUEST, "write_rows must be callable: it is given NewPhotos, and returns ids")
         self.timeout_s = timeout_s
+        self._write_rows = write_rows
         self._session = Session(session)
         self._broker_url = _checked("broker_url", broker_url)
         self._replies_url = (
@@ -114,6 +121,7 @@ class Connection:
             "session": self.session,
             "key_prefix": self._key_prefix,
             "signing_keys_file": self._keys_file,
+            "write_rows": self._write_rows,
         }
         return partial(type(self), **how), (self._broker_url,)
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, BinaryIO, TypeVar
 
-from producer_client import contract, plain
+from producer_client import contract, plain, rows
 from producer_client.arguments import checked, photo_of, read_items
 from producer_client.bulk import Pending, in_bulk
 from producer_client.connection import Connection
@@ -38,11 +38,15 @@ class PhotoVerbs(Connection):
         address: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
         update_row: bool | None = None,
+        durable: bool = False,
     ) -> Handle[contract.Stored]:
         """Add one photo. Without coordinates the worker takes those of the row or of the file.
 
-        update_row: whether coordinates and address are written to a row that is there (see `NewPhoto`).
+        update_row: whether coordinates and address are written to a row that is there (see `NewPhoto`). durable: one
+        without a row gets it before the message is sent, by the client's write_rows: whatever loses the message, the
+        photo is embedded. Of what is lost with a message, metadata is all that a row does not have.
         """
+        write_rows = rows.needed(self._write_rows) if durable else None
         photo = photo_of(photo_id, path, url, content)
         item = NewPhoto(
             ref=photo.name,
@@ -55,6 +59,8 @@ class PhotoVerbs(Connection):
             update_row=update_row,
         )
         item.check()
+        if write_rows is not None:
+            (item,) = rows.with_rows([rows.checked(item)], write_rows)
         request = contract.AddToIndex(photos=[item.to_wire()])
         return self._send(
             TaskName.ADD_TO_INDEX,
@@ -73,6 +79,7 @@ class PhotoVerbs(Connection):
         self,
         photos: Iterable[NewPhoto],
         *,
+        durable: bool = False,
         timeout_s: float | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[contract.Stored | Refused | Pending]:
@@ -83,15 +90,22 @@ class PhotoVerbs(Connection):
         messages that nobody has answered by then are `Pending`: they may still be taken. Those that were not sent yet
         are refused, and those of a message that fails as a whole with its code, which says whether to send them again.
         0 sends all and waits for nothing. Raises Unreachable where nothing could be sent.
+
+        durable: as of `submit_add_to_index`, the rows of one message at a time. What write_rows raises goes up; what
+        was sent before that is on its way.
         """
+        write_rows = rows.needed(self._write_rows) if durable else None
 
         def submit(chunk: Sequence[NewPhoto]) -> Handle[list[contract.Stored | Refused]]:
+            if write_rows is not None:
+                chunk = rows.with_rows(chunk, write_rows)
             request = contract.AddToIndex(photos=[item.to_wire() for item in chunk])
             return self._send(
                 TaskName.ADD_TO_INDEX, Queue.BULK, request, lambda w: contract.AddReply.from_wire(w).outcomes
             )
 
-        return in_bulk(read_items(NewPhoto, photos), submit, timeout_s, progress)
+        items = read_items(NewPhoto, photos)
+        return in_bulk(rows.checked_all(items) if durable else items, submit, timeout_s, progress)
 
     # ---------------------------------------------------------------------------------------- embed
 

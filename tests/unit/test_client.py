@@ -7,7 +7,7 @@ import base64
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Any
 
@@ -432,3 +432,70 @@ def test_of_threads_that_hear_at_the_same_time_the_newest_counts() -> None:
         thread.join()
 
     assert session.seq == 20
+
+
+class Written:
+    """The table of a backend, and whether anything was sent before its rows were written."""
+
+    def __init__(self, broker: redis.Redis) -> None:
+        self.broker = broker
+        self.rows: list[tuple[str | None, float | None]] = []
+
+    def __call__(self, photos: Sequence[NewPhoto]) -> list[int]:
+        assert not self.broker.keys("sightline:*"), "a message went before its rows"
+        self.rows += [(one.photo.path or one.photo.url, one.lat) for one in photos]
+        return [100 + n for n, _ in enumerate(photos)]
+
+
+def durable(broker: redis.Redis, write_rows: Callable[[Sequence[NewPhoto]], Any] | None) -> Sightline:
+    return Sightline(f"redis://127.0.0.1:{broker.connection_pool.connection_kwargs['port']}/0", write_rows=write_rows)
+
+
+def named(message: dict[str, Any]) -> list[Photo]:
+    return [Photo.from_wire(photo["photo"]) for photo in message["photos"]]
+
+
+PLACED: dict[str, Any] = {"lat": 1.0, "lon": 2.0, "provenance": Provenance.SURVEYED}
+
+
+def test_a_durable_photo_has_its_row_before_its_message_which_names_it(broker: redis.Redis) -> None:
+    written = Written(broker)
+    with durable(broker, written) as client:
+        client.submit_add_to_index(path="/a.jpg", durable=True, **PLACED)
+        message, _, _ = sent(broker, "interactive")
+
+    assert written.rows == [("/a.jpg", 1.0)]
+    assert named(message) == [Photo(photo_id=100, path="/a.jpg")]
+
+
+def test_of_many_durable_ones_those_without_a_row_get_one_and_what_no_row_can_hold_is_refused(
+    broker: redis.Redis,
+) -> None:
+    written = Written(broker)
+    new = [
+        NewPhoto("row", Photo(photo_id=7)),
+        NewPhoto("url", Photo(url="https://a/b.jpg"), **PLACED),
+        NewPhoto("nowhere", Photo(path="/a.jpg")),
+        NewPhoto("bytes", Photo(inline="AAAA"), **PLACED),
+    ]
+    with durable(broker, written) as client:
+        outcomes = client.add_many(new, durable=True, timeout_s=0)
+        message, _, _ = sent(broker, "bulk")
+
+    assert written.rows == [("https://a/b.jpg", 1.0)]
+    assert named(message) == [Photo(photo_id=7), Photo(photo_id=100)]
+    assert [type(outcome) for outcome in outcomes] == [Pending, Pending, Refused, Refused]
+    assert [o.code for o in outcomes if isinstance(o, Refused)] == [Code.BAD_REQUEST, Code.BAD_REQUEST]
+
+
+def test_nothing_is_sent_of_a_durable_photo_whose_row_is_not_written(broker: redis.Redis) -> None:
+    def fails(photos: Sequence[NewPhoto]) -> list[int]:
+        raise ConnectionRefusedError("no Postgres")
+
+    with durable(broker, fails) as client, pytest.raises(ConnectionRefusedError):
+        client.submit_add_to_index(path="/a.jpg", durable=True, **PLACED)
+    for odd in (None, lambda photos: [], lambda photos: ["1"]):
+        with durable(broker, odd) as client, pytest.raises(BadRequest, match="write_rows"):
+            client.submit_add_to_index(path="/a.jpg", durable=True, **PLACED)
+
+    assert not broker.keys("sightline:*")
