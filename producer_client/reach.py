@@ -22,7 +22,7 @@ _SAID: tuple[tuple[str, str], ...] = (
         "it does not take this user or password: write them into the address, redis://:PASSWORD@host:6379/5 "
         "(`sightline up` writes its own into up.env)",
     ),
-    (r"noperm|no permission", "its user may not do this (ACL): give it the commands and keys of a Celery client"),
+    (r"noperm|no permission", "its user may not do this (ACL): give it what its user has in deploy/redis/users.acl"),
     (
         r"read only replica|readonly",
         "it is a replica, which only reads: give the address of the primary, or wait until one has taken over",
@@ -40,6 +40,16 @@ _SAID: tuple[tuple[str, str], ...] = (
     (
         r"wrong_version_number|wrong version number|record layer|unexpected eof|ssl: unexpected_eof",
         "what answers there speaks no TLS: write redis:// instead of rediss://",
+    ),
+    (
+        r"hostname mismatch|not valid for|doesn't match",
+        "its certificate is for another name of the host: write that name into the address, or have one made for this",
+    ),
+    (r"certificate has expired", "its certificate has expired: have a new one made"),
+    (
+        r"self.signed|unable to get (local )?issuer",
+        "its certificate is signed by nobody who is trusted here: say at the end of the address which file has the "
+        "certificate of the right authority, ?ssl_cert_reqs=required&ssl_ca_certs=/path/ca.pem",
     ),
     (r"certificate", "its certificate is not accepted: see ssl_ca_certs and ssl_cert_reqs in the address"),
 )

@@ -86,8 +86,8 @@ class Guarded:
     @contextmanager
     def _watched(self) -> Iterator[None]:
         """Note by MONITOR who uses what."""
-        line = re.compile(r'^\+[\d.]+ \[\d+ ([\d.]+):\d+\] "([^"]+)"(?: "([^"]*)")?')
-        users = {address: user for user, address in ADDRESS_OF.items()}
+        line = re.compile(r'^\+[\d.]+ \[\d+ (lua|[\d.]+)(?::\d+)?\] "([^"]+)"(?: "([^"]*)")?')
+        users = {address: user for user, address in ADDRESS_OF.items()} | {"lua": "worker"}
         with socket.create_connection(("127.0.0.1", self.port)) as connection:
             connection.sendall(f"AUTH admin {self.passwords['admin']}\r\nMONITOR\r\n".encode())
 
@@ -114,16 +114,20 @@ class Guarded:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.folder / "server.pem", self.folder / "server.key")
 
+        servers: list[asyncio.Server] = []
+
         async def open_doors() -> dict[str, int]:
-            doors = {}
-            for user, address in ADDRESS_OF.items():
-                server = await asyncio.start_server(self._door(address), "127.0.0.1", 0, ssl=context)
-                doors[user] = server.sockets[0].getsockname()[1]
-            return doors
+            for address in ADDRESS_OF.values():
+                servers.append(await asyncio.start_server(self._door(address), "127.0.0.1", 0, ssl=context))
+            return {user: server.sockets[0].getsockname()[1] for user, server in zip(ADDRESS_OF, servers, strict=True)}
 
         async def close() -> None:
-            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            for server in servers:
+                server.close()
+            carrying = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in carrying:
                 task.cancel()
+            await asyncio.gather(*carrying, return_exceptions=True)
 
         self.doors = asyncio.run_coroutine_threadsafe(open_doors(), loop).result(10)
         try:
@@ -132,14 +136,17 @@ class Guarded:
             asyncio.run_coroutine_threadsafe(close(), loop).result(10)
             loop.call_soon_threadsafe(loop.stop)
             thread.join(10)
+            loop.close()
 
     def _door(self, address: str) -> Any:
         async def carry(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-            with suppress(OSError):
-                while content := await source.read(65536):
-                    target.write(content)
-                    await target.drain()
-            target.close()
+            try:
+                with suppress(OSError):
+                    while content := await source.read(65536):
+                        target.write(content)
+                        await target.drain()
+            finally:
+                target.transport.abort() if target.is_closing() else target.close()
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             behind = await asyncio.open_connection("127.0.0.1", self.port, local_addr=(address, 0))
@@ -168,7 +175,5 @@ def _certificates(folder: Path) -> None:
     (folder / "other-ca.pem").write_bytes(certificate("other", other_key, "other", other_key, ca=True))
     (folder / "server.pem").write_bytes(certificate("localhost", key, "ours", ca_key, ca=False))
     (folder / "server.key").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )

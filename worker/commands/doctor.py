@@ -59,8 +59,7 @@ def checks_table(checks: Sequence[tuple[str, bool, str]]) -> Table:
 
 
 def broker(settings: Settings) -> str:
-    url = settings.broker_url
-    with reaching(url), Connection(url, connect_timeout=PATIENCE_S) as connection:
+    with reaching(url := settings.broker_url), Connection(url, connect_timeout=PATIENCE_S) as connection:
         connection.ensure_connection(max_retries=1, timeout=PATIENCE_S)
         why = refuses_writes(connection)
     if why:
@@ -110,7 +109,8 @@ def database(settings: Settings) -> str:
     from worker.storage.migrate import revisions
 
     with open_store(settings) as store, store.database.guard():
-        there, wanted = revisions(store.database.engine, schema=settings.db_schema)
+        names = {"schema": settings.db_schema, "photos_table": settings.photos_table}
+        there, wanted = revisions(store.database.engine, **names)
     if there != wanted:
         behind = to_say("at revision {there}, this release needs {wanted}. Run `sightline migrate`.")
         raise _Unwell(say(behind, there=there, wanted=wanted))

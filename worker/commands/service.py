@@ -81,11 +81,18 @@ def beat() -> None:
         fail(say("the beat has ended by itself; its log says why"), ENDED)
 
 
-def migrate(as_json: AsJson = False) -> None:
+def migrate(
+    grant: Annotated[
+        str, typer.Option(help=say("A role of Postgres that services run as: it may do that, no more."))
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
     """Bring the database to this release's schema."""
     with open_store(load_settings()) as store:
         revision = store.migrate()
         store.rows.table  # noqa: B018  # looked at now, not by the first photo
+        if grant:
+            store.grant(grant)
     show(
         as_json,
         {"revision": revision},

@@ -43,7 +43,10 @@ BY_A_PERSON = (
     ("3F000", "Run `sightline migrate`, or set SIGHTLINE_DB_SCHEMA to the schema of Sightline's tables."),
     ("42804", "Make a view whose columns have the types that Sightline needs, and name it in SIGHTLINE_PHOTOS_TABLE."),
     ("42883", "Make a view whose columns have the types that Sightline needs, and name it in SIGHTLINE_PHOTOS_TABLE."),
-    ("42501", "Grant the right to the role of SIGHTLINE_DATABASE_URL."),
+    (
+        "42501",
+        "Grant the right to the role of SIGHTLINE_DATABASE_URL: `sightline migrate --grant` as the tables' owner.",
+    ),
     ("XX", "That is an error of Postgres itself: see its log."),
     ("42", "Run `sightline migrate`; `sightline doctor` tells more."),
     ("3", "Run `sightline migrate`; `sightline doctor` tells more."),

@@ -11,6 +11,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 
 from worker.errors import Unprepared
+from worker.storage.granting import see_rights
 from worker.storage.inlining import move_in
 
 #: Two processes that start together migrate one after the other.
@@ -26,7 +27,9 @@ def migrate(engine: Engine, *, schema: str, photos_table: str, columns: Mapping[
     """
     with engine.begin() as connection:
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
-        connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
+        # Also where it is there, it needs a right that only its maker has.
+        if connection.scalar(text("SELECT to_regnamespace(:schema)"), {"schema": f'"{schema}"'}) is None:
+            connection.execute(text(f'CREATE SCHEMA "{schema}"'))
         config = _config()
         _see_that_it_is_not_later(connection, schema)
         config.attributes.update(connection=connection, schema=schema, photos_table=photos_table, columns=columns or {})
@@ -36,9 +39,10 @@ def migrate(engine: Engine, *, schema: str, photos_table: str, columns: Mapping[
     return reached
 
 
-def revisions(engine: Engine, *, schema: str) -> tuple[str | None, str | None]:
-    """(revision of the database, revision of this release)."""
+def revisions(engine: Engine, *, schema: str, photos_table: str) -> tuple[str | None, str | None]:
+    """(revision of the database, revision of this release). Raises Unprepared where our role lacks a right."""
     with engine.connect() as connection:
+        see_rights(connection, schema=schema, photos_table=photos_table)
         return _current(connection, schema), ScriptDirectory.from_config(_config()).get_current_head()
 
 

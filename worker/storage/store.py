@@ -51,5 +51,13 @@ class PostgresStore:
                 columns=self.settings.photos_columns,
             )
 
+    def grant(self, role: str) -> None:
+        """Let a role serve with this database (worker.storage.granting)."""
+        from worker.storage.granting import grant
+
+        with self.database.guard():
+            names = {"schema": self.settings.db_schema, "photos_table": self.settings.photos_table}
+            grant(self.database.engine, role, **names)
+
     def close(self) -> None:
         self.database.close()
