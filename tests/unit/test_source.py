@@ -660,7 +660,8 @@ class Handler(BaseHTTPRequestHandler):
             self.server.sent += len(LARGE)
 
     def answer_empty(self) -> None:
-        self.head(200, 0)
+        # As stores do: there is no part of nothing.
+        self.head(416 if "Range" in self.headers else 200, 0)
 
     def answer_redirect(self) -> None:
         self.send_response(302)
