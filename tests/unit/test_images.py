@@ -991,6 +991,16 @@ def test_a_webp_with_a_wrong_length_in_its_header_is_the_same_photo(kind: str, o
     assert decoded.gps == decode(whole).gps
 
 
+def test_a_webp_whose_length_reads_like_the_name_of_another_format_is_the_same_photo() -> None:
+    whole = written(soft_picture(160, 128), "WEBP")
+    said = b"JXL\0"
+    more = 8 + int.from_bytes(said, "little") - len(whole) - 8
+
+    decoded = decode(whole[:4] + said + whole[8:] + b"JUNK" + struct.pack("<I", more) + bytes(more))
+
+    assert np.array_equal(decoded.pixels, decode(whole).pixels)
+
+
 def test_a_webp_that_lacks_a_byte_of_its_picture_is_damaged() -> None:
     whole = written(soft_picture(160, 128), "WEBP")
     (length,) = struct.unpack_from("<I", whole, 16)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from producer_client.positions import MAX_XMP_BYTES
 
-BARE, BOXED = b"\xff\x0a", b"JXL"
+BARE, BOXED = b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n"
 #: Width by height, of a header that gives its width so (table D.2).
 _RATIOS = {1: (1, 1), 2: (12, 10), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}
 #: How many bits a large side has, by the two before it.
@@ -33,8 +33,8 @@ class Header(NamedTuple):
 
 
 def is_jxl(content: bytes) -> bool:
-    """Whether the plugin would take it."""
-    return content.startswith(BARE) or content[4:7] == BOXED
+    """By its whole signature: of it the plugin takes three letters, which may be the length of a WebP."""
+    return content.startswith((BARE, BOXED))
 
 
 def header_of(content: bytes) -> Header | None:
