@@ -16,6 +16,7 @@ from PIL import Image
 from producer_client import contract, serializer
 from producer_client.contract import AddToIndex, Code, Embed, Message, Reject
 from producer_client.errors import BadRequest
+from producer_client.positions import BROKEN
 from worker.broker import LARGEST_ITEM, UNREADABLE, Channel
 from worker.core.types import Pixels
 from worker.encoder import images, jxl
@@ -129,7 +130,7 @@ def header_size(content: bytes) -> tuple[int, int]:
         return header.size
     try:
         image = Image.open(io.BytesIO(content))
-    except OSError:  # a length in it is wrong, which is put right before it is decoded
+    except BROKEN:  # in a way that is put right before it is decoded
         whole = mended(content)
         assert whole is not None
         image = Image.open(io.BytesIO(whole))
