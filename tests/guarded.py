@@ -128,6 +128,8 @@ class Guarded:
             for task in carrying:
                 task.cancel()
             await asyncio.gather(*carrying, return_exceptions=True)
+            # What is aborted is closed in the next turns of the loop.
+            await asyncio.sleep(0.1)
 
         self.doors = asyncio.run_coroutine_threadsafe(open_doors(), loop).result(10)
         try:
@@ -140,17 +142,19 @@ class Guarded:
 
     def _door(self, address: str) -> Any:
         async def carry(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-            try:
-                with suppress(OSError):
-                    while content := await source.read(65536):
-                        target.write(content)
-                        await target.drain()
-            finally:
-                target.transport.abort() if target.is_closing() else target.close()
+            with suppress(OSError):
+                while content := await source.read(65536):
+                    target.write(content)
+                    await target.drain()
+            target.close()
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             behind = await asyncio.open_connection("127.0.0.1", self.port, local_addr=(address, 0))
-            await asyncio.gather(carry(reader, behind[1]), carry(behind[0], writer))
+            # A task that was cancelled is an error to asyncio's streams (3.11).
+            with suppress(asyncio.CancelledError):
+                await asyncio.gather(carry(reader, behind[1]), carry(behind[0], writer))
+            for end in (writer, behind[1]):
+                end.transport.abort()
 
         return serve
 

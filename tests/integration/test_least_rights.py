@@ -1,5 +1,6 @@
 """Sightline as users of Redis and a role of Postgres that may do what they need and no more: deploy/redis/users.acl,
-deploy/postgres/roles.sql, and TLS before both users.
+deploy/postgres/roles.sql, and TLS before both users. Where the system allows it, its processes run as in a container:
+as nobody in particular, without capabilities, on a root that they cannot write to.
 """
 
 from __future__ import annotations
@@ -8,12 +9,15 @@ import json
 import os
 import re
 import secrets
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import psycopg2
 import pytest
@@ -30,6 +34,13 @@ from worker.children import Process
 from worker.embedded import EmbeddedServers
 from worker.settings import Settings
 
+#: In place of Python: the folder that may be written, then what Python is given.
+CONFINED = """\
+#!/bin/sh
+exec unshare --mount --propagation private sh -c 'mount --bind "$1" "$1" && mount -o remount,ro,bind / && shift &&
+    exec unshare --user --map-user=10001 --map-group=10001 setpriv --no-new-privs -- "$@"' sh "{folder}" \\
+    env TMPDIR="{folder}" "{python}" "$@"
+"""
 ROLES = Path(__file__).parents[2] / "deploy" / "postgres" / "roles.sql"
 SCHEMA, TABLE = "sightline", "photos"
 
@@ -44,6 +55,8 @@ class Run:
     refused: list[str] = field(default_factory=list)
     said: dict[str, Any] = field(default_factory=dict)
     logs: str = ""
+    #: Of each process, what the system says of it; none where it was not confined.
+    status: list[str] = field(default_factory=list)
 
     def ask(self, *arguments: str, **env: str) -> tuple[int, str]:
         done = sightline(*arguments, env={**os.environ, **self.settings.as_env(), **env})
@@ -60,6 +73,9 @@ def guarded() -> Iterator[Guarded]:
 def run(guarded: Guarded, photo_root: Path, scenes: list[Scene]) -> Iterator[Run]:
     """A worker, the index process, the beat, clients and commands, through all that they do with Redis."""
     with server_dir() as folder, EmbeddedServers(folder, with_valkey=False) as servers:
+        # Its own user's, and ours have no capability to enter all the same.
+        (folder / "postgres").chmod(0o711)
+        (folder / "postgres" / ".s.PGSQL.5432").chmod(0o777)
         (folder / "keys").write_text(f"2026-11 {secrets.token_hex(32)}\n")
         (folder / "keys").chmod(0o600)
         settings = Settings(
@@ -112,9 +128,16 @@ def _live(run: Run, scenes: list[Scene], processes: list[Process]) -> None:
         admin.hset("sightline:unacked", "left", note)
         admin.zadd("sightline:unacked_index", {"left": time.time() - 60})
         admin.lpush("sightline:interactive", b"no message")
-        for number, arguments in enumerate((("worker",), ("worker", "--role", "index"), ("beat",))):
-            processes.append(Process(settings, *arguments, log=folder / f"{number}.log"))
+        confined = _confined(folder)
+        with patch.object(sys, "executable", confined or sys.executable):
+            for number, arguments in enumerate((("worker",), ("worker", "--role", "index"), ("beat",))):
+                processes.append(Process(settings, *arguments, log=folder / f"{number}.log"))
         run.said["left"] = left.wait(60)
+        if confined:
+            proc = [Path(f"/proc/{process.pid}") for process in processes]
+            run.status = [
+                "".join((path / name).read_text() for name in ("status", "mountinfo", "uid_map")) for path in proc
+            ]
 
         known = [
             NewPhoto(ref=str(n), photo=Photo(path=str(s.path)), lat=s.lat, lon=s.lon, provenance=Provenance.EXIF_GPS)
@@ -147,6 +170,15 @@ def _live(run: Run, scenes: list[Scene], processes: list[Process]) -> None:
     run.said["dropped"] = run.ask("parked", "all", "--drop")
 
 
+def _confined(folder: Path) -> str | None:
+    """A program in place of Python that can write to that folder alone; None where this system does not allow it."""
+    program = folder / "confined"
+    program.write_text(CONFINED.format(folder=folder, python=sys.executable))
+    program.chmod(0o700)
+    tried = subprocess.run([program, "-c", ""], capture_output=True, check=False)
+    return str(program) if tried.returncode == 0 else None
+
+
 def _as_role(url: str, role: str) -> str:
     """Not by a login of its own, which the tests' Postgres takes of its superuser alone: what is asked is allowed to
     this role all the same, and to no other."""
@@ -167,6 +199,21 @@ def _make_database(url: str, scenes: list[Scene]) -> None:
             row = (number, str(scene.path), scene.lat, scene.lon)
             cursor.execute(f"INSERT INTO public.{TABLE} VALUES (%s, %s, %s, %s, 'exif_gps')", row)
     connection.close()
+
+
+# -------------------------------------------------------------------------------------------- the system
+
+
+def test_processes_need_no_capability_and_no_root_that_can_be_written(run: Run) -> None:
+    if not run.status:
+        pytest.skip("only root makes a root that cannot be written to")
+
+    assert len(run.status) == 3
+    for status in run.status:
+        assert re.search(r"^CapEff:\s0+$", status, re.MULTILINE)
+        assert re.search(r"^NoNewPrivs:\s1$", status, re.MULTILINE)
+        assert re.search(r" / / ro,", status)
+        assert re.search(r"^\s*10001\s+\d+\s+1$", status, re.MULTILINE)
 
 
 # ------------------------------------------------------------------------------------------------ Redis
@@ -220,7 +267,7 @@ def test_a_worker_reaches_no_keys_of_others_and_no_setting(command: str, guarded
 
 
 def test_nobody_is_served_without_a_name(guarded: Guarded) -> None:
-    with redis.Redis(port=guarded.port) as nobody, pytest.raises(redis.AuthenticationError):
+    with redis.Redis.from_url(f"redis://127.0.0.1:{guarded.port}") as nobody, pytest.raises(redis.AuthenticationError):
         nobody.ping()
 
 
