@@ -91,6 +91,15 @@ def test_a_photo_whose_message_is_lost_is_sent_again_after_a_grace_and_embedded(
     assert (third.seen, third.waiting, third.sent) == (0, 0, [])
 
 
+def test_none_is_sent_again_within_its_grace(
+    make_library: Callable[..., Library], store: PostgresStore, settings: Settings, scenes: list[Scene]
+) -> None:
+    sent = Sent(make_library(settings=settings.model_copy(update={"reconcile_s": 3600.0}), store=store))
+    insert(store, settings, scenes[0].path)
+
+    assert [sent.look().sent for _ in range(3)] == [[], [], []]
+
+
 def test_one_that_is_not_there_yet_is_sent_again_after_twice_as_long_and_not_before(
     sent: Sent, store: PostgresStore, settings: Settings, scenes: list[Scene]
 ) -> None:

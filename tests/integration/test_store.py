@@ -1021,6 +1021,7 @@ def test_digests_that_may_stand_for_one_camera_or_for_many_are_made_again(
     store.entries.put_many([timed, untimed], KEY)
     with store.database.engine.begin() as connection:
         connection.execute(text(f"DROP INDEX {settings.db_schema}.pictures_shots"))
+        connection.execute(text(f"DROP TABLE {settings.db_schema}.lacking, {settings.db_schema}.reconciled"))
         connection.execute(text(f"UPDATE {settings.db_schema}.alembic_version SET version_num = '0017'"))
 
     migrate(store.database.engine, schema=settings.db_schema, photos_table=settings.photos_table)

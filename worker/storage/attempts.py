@@ -8,9 +8,12 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    Integer,
     Select,
     Text,
     and_,
+    any_,
+    bindparam,
     case,
     cast,
     column,
@@ -38,6 +41,9 @@ from worker.storage.rows import Rows
 from worker.storage.tables import attempts, deliveries, entries, refusals
 from worker.storage.vectors import Vectors
 
+#: Of a statement: SHA-256 of photos.
+CONTENTS = cast(bindparam("contents"), ARRAY(Text))
+
 
 class Attempts:
     """See worker.core.ports.Attempts."""
@@ -46,45 +52,31 @@ class Attempts:
         self._database = database
         self._rows = rows
         self._vectors = vectors
+        # Made once: to put them together takes longer than Postgres does.
+        self._asking = self._died(attempts.c.content_sha256 == any_(CONTENTS))
+        self._noting = self._asking_and_noting()
+        mine = attempts.c.process == database.process
+        ended = delete(attempts).where(attempts.c.content_sha256 == any_(CONTENTS), _unsynced())
+        self._ending, self._clearing = ended.where(mine), ended.where(or_(mine, ~_lives()))
 
     def begin(self, tries: Collection[Try], *, after: int) -> dict[str, Deaths]:
         """Count tries before they are made. Returns the contents with which processes have died, and how often: of
         these none is counted, and none noted that has `after` deaths."""
         tries = sorted({one.content_sha256: one for one in tries}.values(), key=lambda one: one.content_sha256)
-        contents = [one.content_sha256 for one in tries]
-        died = self._died(attempts.c.content_sha256.in_(contents)).cte("died")
-        asked = (
-            func.unnest(
-                cast(contents, ARRAY(Text)),
-                cast([one.photo_id for one in tries], ARRAY(BigInteger)),
-                cast([one.path for one in tries], ARRAY(Text)),
-                cast([one.task_id for one in tries], ARRAY(Text)),
-            )
-            .table_valued("content", "photo_id", "path", "task_id")
-            .render_derived(name="asked")
-        )
-        deaths = select(died.c.times).where(died.c.content_sha256 == asked.c.content).scalar_subquery()
-        rows = select(
-            asked.c.content,
-            literal(self._database.process),
-            deaths.is_(None),
-            *(asked.c.photo_id, asked.c.path, asked.c.task_id),
-            func.now(),
-        ).where(or_(deaths.is_(None), deaths < after), _unsynced())
-        noted = upsert(attempts).from_select(
-            ["content_sha256", "process", "begun", "photo_id", "path", "task_id", "at"], rows
-        )
-        noting = noted.on_conflict_do_update(
-            index_elements=["content_sha256", "process"],
-            set_={"task_id": noted.excluded.task_id, "at": noted.excluded.at},
-        ).returning(attempts.c.content_sha256)
+        asked = {
+            "contents": [one.content_sha256 for one in tries],
+            "photo_ids": [one.photo_id for one in tries],
+            "paths": [one.path for one in tries],
+            "task_ids": [one.task_id for one in tries],
+            "after": after,
+        }
         try:
             with self._database.begin() as connection:
-                found = connection.execute(select(died).add_cte(noting.cte("noting"))).all()
+                found = connection.execute(self._noting, asked).all()
         except Transient:
             # A question may be all that a database can do that is read-only; one that is away says so again.
             with self._database.begin() as connection:
-                found = connection.execute(select(died)).all()
+                found = connection.execute(self._asking, {"contents": asked["contents"]}).all()
         return {row.content_sha256: Deaths(row.times, row.signal) for row in found}
 
     def alone(self, content: str) -> None:
@@ -102,10 +94,8 @@ class Attempts:
 
     def end(self, contents: Collection[str], *, cleared: bool = False) -> None:
         """This process has outlived its tries of these. cleared: they are cleared of the deaths of others, too."""
-        mine = attempts.c.process == self._database.process
-        gone = or_(mine, ~_lives()) if cleared else mine
         with self._database.begin() as connection:
-            connection.execute(delete(attempts).where(attempts.c.content_sha256.in_(contents), gone, _unsynced()))
+            connection.execute(self._clearing if cleared else self._ending, {"contents": list(contents)})
 
     def leave(self, handed_back: Collection[str]) -> None:
         """This process ends in order, and these messages, by task id, are handed out again without anybody's fault."""
@@ -261,6 +251,35 @@ class Attempts:
             )
 
     # ---------------------------------------------------------------------------------------- below
+
+    def _asking_and_noting(self) -> Select[Any]:
+        died = self._asking.cte("died")
+        asked = (
+            func.unnest(
+                CONTENTS,
+                cast(bindparam("photo_ids"), ARRAY(BigInteger)),
+                cast(bindparam("paths"), ARRAY(Text)),
+                cast(bindparam("task_ids"), ARRAY(Text)),
+            )
+            .table_valued("content", "photo_id", "path", "task_id")
+            .render_derived(name="asked")
+        )
+        deaths = select(died.c.times).where(died.c.content_sha256 == asked.c.content).scalar_subquery()
+        rows = select(
+            asked.c.content,
+            literal(self._database.process),
+            deaths.is_(None),
+            *(asked.c.photo_id, asked.c.path, asked.c.task_id),
+            func.now(),
+        ).where(or_(deaths.is_(None), deaths < bindparam("after", type_=Integer)), _unsynced())
+        noted = upsert(attempts).from_select(
+            ["content_sha256", "process", "begun", "photo_id", "path", "task_id", "at"], rows
+        )
+        noting = noted.on_conflict_do_update(
+            index_elements=["content_sha256", "process"],
+            set_={"task_id": noted.excluded.task_id, "at": noted.excluded.at},
+        ).returning(attempts.c.content_sha256)
+        return select(died).add_cte(noting.cte("noting"))
 
     def _died(self, among: ColumnElement[bool], *, least: int = 1) -> Select[Any]:
         """Deaths of processes that are gone, by content."""

@@ -41,6 +41,7 @@ class Reconciled:
                 return None
             missing = self._missing(model_key, changed_too)
             lacks = lacking.c.photo_id.in_(missing.where(self._rows.table.c.id == lacking.c.photo_id))
+            # A fresh look, at what it takes over, too.
             connection.execute(delete(lacking).where(~lacks))
             expired = lacking.c.until <= func.now()
             # Of one that is refused since, as while its server is away, the message has come.
@@ -49,7 +50,7 @@ class Reconciled:
             waiting = connection.scalar(on_their_way) or 0
             due = (
                 select(lacking.c.photo_id)
-                .where(expired, lacks)
+                .where(expired)
                 .order_by(lacking.c.seen_at, lacking.c.photo_id)
                 .limit(max(0, most - waiting))
             )
