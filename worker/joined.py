@@ -30,6 +30,7 @@ from worker.commands import (
     refused,
     service,
     tune,
+    where,
 )
 from worker.commands.pages import Command, Group, speak, usage_fault
 from worker.commands.terminal import BAD_SETTINGS, FAILED, fail, with_code
@@ -56,6 +57,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     index.reconcile,
     photos.remove,
     photos.purge,
+    where.where,
     refused.refused,
     quarantine.quarantine,
     conflicts.conflicts,

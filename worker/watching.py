@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +19,9 @@ from worker.words import in_language, say
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 #: Seconds after which what has lived is not held to die at once: its next pause is the first again.
 LIVED_S = 300.0
+#: Seconds after which what Redis has forgotten goes from its log on disk, too: replies that expired, messages of photos
+#: that were purged.
+FORGETS_EVERY_S = 3600.0
 
 
 class Part(Protocol):
@@ -67,6 +71,7 @@ class Watch:
         self._all_lines = all_lines
         began = time.monotonic()
         self._restarts: dict[str, Restarts] = defaultdict(lambda: Restarts(began))
+        self._forgets_at = began + FORGETS_EVERY_S
 
     def look(self) -> None:
         """Once; to be called a few times a second. Raises Ended for a process that ended with a pointless code."""
@@ -84,6 +89,11 @@ class Watch:
                     self._ended(part.name, restarts, in_language(str(exc)))
                 else:
                     restarts.is_started(time.monotonic())
+        if time.monotonic() >= self._forgets_at:
+            self._forgets_at += FORGETS_EVERY_S
+            # One that does not answer now is asked in an hour.
+            with suppress(OSError):
+                self._stack.servers.forget()
 
     def pass_on(self) -> None:
         """What the logs say since the last time."""

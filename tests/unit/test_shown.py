@@ -11,7 +11,7 @@ import subprocess
 import sys
 import unicodedata
 from collections import Counter
-from itertools import pairwise
+from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -64,6 +64,8 @@ from worker.commands.refused import refused_table
 from worker.commands.reports import named_lines, point_lines, report_table
 from worker.commands.tables import PathShown, Table
 from worker.commands.terminal import fail, named_shortly, print_refused, show, with_code
+from worker.commands.where import kept_table, kind_said, until_said
+from worker.core.kept import Holding, Kept, Kind, State, Until
 from worker.core.types import Missing, NotTaken, PublishedGeneration, RowChange
 from worker.encoder.choice import Measured
 from worker.joined import cli, run
@@ -100,6 +102,29 @@ def test_an_answer_with_a_probability_says_how_near_the_truth_is() -> None:
 
     assert lines[0] == "located 56.150000, 10.200000 within 31 m, probability 87%"
     assert "probability within 25 m 80%, 100 m 96%, 1000 m 97%" in lines
+
+
+@pytest.mark.parametrize("language", ["en", "ru"])
+@pytest.mark.parametrize("state", list(State))
+def test_what_is_kept_of_a_photo_is_shown_whole_in_80_columns(
+    state: State, language: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIGHTLINE_LANG", language)
+    places = ("sightline.embeddings", "/srv/sightline/index/000012", f"sightline:celery-task-meta-{'0' * 36}")
+    untils, at = cycle(Until), "2026-11-28T08:12:33+00:00"
+    kept = [
+        Kept(kind, place, next(untils), "open_clip/ViT-B-32/openai@0123456789abcdef, 2048 B", at)
+        for kind in Kind
+        for place in places
+    ]
+    photo = Holding(2**62, f"/photos/{'very/' * 20}far.jpg", "a" * 64, state, tuple(kept))
+
+    lines = shown(kept_table(photo))
+
+    assert max(map(cell_len, lines)) <= 80
+    assert "far.jpg" in "".join(lines) or state is State.PURGED
+    assert len({until_said(one) for one in kept}) == len(Until)
+    assert len({kind_said(one.kind) for one in kept}) == len(Kind)
 
 
 @pytest.mark.parametrize("language", ["en", "ru"])
@@ -518,6 +543,8 @@ MISUSED = {
     "add none.csv --lat 1 --lon 1": "for a single photo",
     "add none.csv": "none.csv",
     "add README.md --provenance seen": "--provenance",
+    "where": "PHOTOS",
+    "where 1 --limit 2": "No such option",
     "refused --code bogus": "bogus is no code",
     "refused --limit -1": "--limit",
     "refused -- -1": "PHOTO_IDS",

@@ -24,7 +24,7 @@ from worker.embedded import EmbeddedServers, port
 from worker.holding import Hold
 from worker.settings import Settings
 from worker.stack import Ended, Stack
-from worker.watching import FIRST_PAUSE_S, LIVED_S, LONGEST_PAUSE_S, Restarts, Watch
+from worker.watching import FIRST_PAUSE_S, FORGETS_EVERY_S, LIVED_S, LONGEST_PAUSE_S, Restarts, Watch
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,6 +50,7 @@ class Servers:
     def __init__(self) -> None:
         self.words: str | None = "its last words"
         self.tried = 0
+        self.forgot = 0
 
     def ended(self, name: str) -> str | None:
         return self.words if name == "Valkey" else None
@@ -60,6 +61,11 @@ class Servers:
         self.tried += 1
         if self.tried < 3:
             raise RuntimeError("it does\nnot start")
+
+    def forget(self) -> None:
+        self.forgot += 1
+        if self.forgot == 2:
+            raise ConnectionRefusedError
 
 
 class OneOfOurs:
@@ -107,6 +113,21 @@ def test_what_does_not_start_again_is_tried_again_after_a_longer_pause(monkeypat
         "Valkey has ended and starts again in 2 s: it does not start",
         "Valkey has ended and starts again in 4 s: it does not start",
     ]
+
+
+def test_what_redis_has_forgotten_goes_from_its_log_on_disk_every_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    half, now = Half(), [1000.0]
+    half.servers.words = None
+    monkeypatch.setattr(watching, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    looking = watch(half, [])
+
+    forgot = []
+    for _ in range(4):
+        looking.look()
+        forgot.append(half.servers.forgot)
+        now[0] += FORGETS_EVERY_S
+
+    assert forgot == [0, 1, 2, 3], "also after an hour in which it did not answer"
 
 
 @pytest.mark.parametrize("code", [0, 1, 5, -9])

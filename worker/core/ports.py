@@ -184,6 +184,8 @@ class StoredVectors(Protocol):
 
     def missing_hash_count(self) -> int: ...
 
+    def sweep(self) -> int: ...
+
 
 class StoredKeypoints(Protocol):
     """Keypoints of pictures by content, and which photos lack them."""

@@ -101,6 +101,11 @@ class EmbeddedServers:
         else:
             self.start_postgres()
 
+    def forget(self) -> None:
+        """See Valkey.forget. Of one that has ended nothing is asked."""
+        if self._valkey is not None and self._valkey.ended is None:
+            self._valkey.forget()
+
     def stop_postgres(self) -> None:
         """Returns when the server has ended. Raises RuntimeError naming one that does not."""
         if self._postgres is not None:

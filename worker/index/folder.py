@@ -12,6 +12,8 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+
 from worker.core.index_ports import RemoteFolder
 from worker.core.ports import Progress, Snapshot
 from worker.core.types import Built, Filter, Mark, Neighbours, Published
@@ -19,7 +21,7 @@ from worker.core.vectors import Ids, Vector
 from worker.errors import BadGeneration, Transient
 from worker.index import searching
 from worker.index.building import Build, Builder, Trained
-from worker.index.generation import FILES, FORMAT, MANIFEST, Generation, fsync, open_generation, read_manifest
+from worker.index.generation import FILES, FORMAT, IDS, MANIFEST, Generation, fsync, open_generation, read_manifest
 from worker.index.kinds import Kind
 from worker.index.view import Layers
 
@@ -119,6 +121,11 @@ class GenerationFolder:
         """Of the generations whose files are on this host, rising."""
         return sorted(int(folder.name) for folder in self._folder.glob("[0-9]*") if folder.name.isdigit())
 
+    def holding(self, photo_id: int) -> list[int]:
+        """Of the generations whose files are on this host those that have this photo, rising. Raises BadGeneration for
+        one that cannot be read."""
+        return [number for number in self.numbers() if self._holds(number, photo_id)]
+
     def lacks(self, generations: Collection[Published]) -> bool:
         """Whether this is where the files of these would be, and there are none of any."""
         return self._remote is None and not any(self.path(published.number).exists() for published in generations)
@@ -149,6 +156,16 @@ class GenerationFolder:
             with suppress(FileNotFoundError):
                 if time.time() - left.stat().st_mtime > ABANDONED_S:
                     shutil.rmtree(left, ignore_errors=True)
+
+    def _holds(self, number: int, photo_id: int) -> bool:
+        try:
+            ids = np.load(self.path(number) / IDS, allow_pickle=False)
+        except FileNotFoundError:
+            # Dropped meanwhile.
+            return False
+        except (OSError, ValueError) as exc:
+            raise BadGeneration(f"generation {number}: {IDS} cannot be read: {exc}") from exc
+        return bool(np.isin(photo_id, ids))
 
     def _previous(self, number: int, model_key: str) -> Generation | None:
         """The generation to compare with; a damaged or missing one is no reason not to build the next."""

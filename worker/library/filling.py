@@ -37,10 +37,13 @@ class Filling:
         self._re_embed = re_embed
 
     def all(self, note: Progress, *, filling: bool) -> tuple[int, int]:
-        """Embed every photo that has no vector of this model; returns (embedded, refused).
+        """Embed every photo that has no vector of this model; returns (embedded, refused). What was embedded long ago
+        and never added is erased.
 
         filling: the model does not serve yet.
         """
+        if not filling:
+            self._vectors.sweep()
         # A model that is to take over waits for no photo that was refused; the nightly rebuild tries those again.
         total = self._vectors.missing_count(
             self._model_key, refused_too=not filling, changed_too=self._re_embed and not filling

@@ -28,15 +28,15 @@ from worker.core.shot import NO_SHOT, Shot
 from worker.core.types import Counts, Entry, FileState, Filter, NewEntry, Written
 from worker.core.vectors import Ids, Vector, from_bytes
 from worker.errors import Transient
-from worker.storage.conflicts import forget_conflicts
 from worker.storage.database import Database, hold
+from worker.storage.erasing import erase
 from worker.storage.filters import has_metadata, is_suspended, is_within
 from worker.storage.following import news
 from worker.storage.keypoints import keep_keypoints
 from worker.storage.log import ChangeLog
 from worker.storage.rows import NO_ROW, Place, Rows, Said
-from worker.storage.settling import FORGOTTEN, NO_POSITION, is_former_reading, of_file, settled
-from worker.storage.tables import attempts, changes, embeddings, entries, pictures, purges, refusals, serving
+from worker.storage.settling import is_former_reading, of_file, settled
+from worker.storage.tables import changes, embeddings, entries, pictures, purges, refusals, serving
 from worker.storage.vectors import forget_contents, keep_picture, keep_vector
 
 
@@ -62,6 +62,7 @@ class Entries:
             hold(connection, photo_ids)
             before = self._told(connection, photo_ids) if filling else {}
             said = self._rows.said(connection, photo_ids)
+            former: set[str] = set()
             for item in sorted(new, key=lambda item: rows[item.ref].photo_id):
                 if item.vector is not None:
                     keep_vector(connection, item.content_sha256, model_key, item.vector)
@@ -70,7 +71,9 @@ class Entries:
                 if item.keypoints is not None:
                     keep_keypoints(connection, item.content_sha256, item.keypoints)
                 place = rows[item.ref]
-                self._put_entry(connection, place, item, said.get(place.photo_id, NO_ROW), revive)
+                former.add(self._put_entry(connection, place, item, said.get(place.photo_id, NO_ROW), revive))
+            # Of a file that was replaced nothing would be found any more by who purges the photo.
+            forget_contents(connection, former)
             connection.execute(delete(refusals).where(refusals.c.photo_id.in_(photo_ids)))
             stored = {row.photo_id: self._entry(row) for row in connection.execute(self._entries(photo_ids))}
             seqs: dict[int, int] = {}
@@ -111,36 +114,9 @@ class Entries:
         with self._database.begin() as connection:
             ids = self._known_ids(connection, photo_ids)
             gone = self._remove(connection, ids)
-            of = select(entries.c.photo_id, entries.c.content_sha256).where(entries.c.photo_id.in_(ids))
-            kept = {
-                row.photo_id: row.content_sha256 for row in connection.execute(of.where(entries.c.content_sha256 != ""))
-            }
-            connection.execute(
-                update(entries)
-                .where(entries.c.photo_id.in_(ids))
-                .values(
-                    content_sha256="",
-                    path=None,
-                    **NO_POSITION,
-                    from_exif=False,
-                    metadata=None,
-                    row_point=None,
-                    own_address=None,
-                    row_address=None,
-                    file_point=case((entries.c.file_point.is_not(None), FORGOTTEN)),
-                    file_size=None,
-                    file_mtime_ns=None,
-                    file_state=None,
-                    file_state_at=None,
-                    updated_at=func.now(),
-                )
-            )
-            forget_contents(connection, kept.values())
-            named = or_(attempts.c.photo_id.in_(ids), attempts.c.content_sha256.in_(kept.values()))
-            connection.execute(delete(attempts).where(named))
-            forget_conflicts(connection, ids)
+            kept = erase(connection, ids)
             seqs = self._log.append(connection, ids)
-            for photo_id in kept:
+            for photo_id in sorted(kept):
                 asked = {"seq": seqs[photo_id], "asked_at": func.now(), "erased_at": None, "generation": None}
                 connection.execute(
                     upsert(purges)
@@ -276,7 +252,8 @@ class Entries:
         connection.execute(delete(refusals).where(refusals.c.photo_id.in_(ids)))
         return set(gone)
 
-    def _put_entry(self, connection: Connection, place: Place, item: NewEntry, said: Said, revive: bool) -> None:
+    def _put_entry(self, connection: Connection, place: Place, item: NewEntry, said: Said, revive: bool) -> str:
+        """Returns the content that the photo had before; empty where it had none."""
         photo_id = place.photo_id
         row = connection.execute(select(entries).where(entries.c.photo_id == photo_id)).first()
         made_of_file = place.made_of_file
@@ -304,6 +281,7 @@ class Entries:
                 index_elements=["photo_id"], set_=values, where=None if revive else ~entries.c.removed
             )
         )
+        return "" if row is None else str(row.content_sha256)
 
     @staticmethod
     def _told(connection: Connection, photo_ids: Collection[int]) -> dict[int, tuple[Any, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,10 +11,13 @@ from sqlalchemy.dialects.postgresql import insert
 
 from producer_client.contract import Code
 from worker.core.types import START, Built, Mark, Published, PublishedGeneration
-from worker.errors import Permanent
+from worker.errors import Permanent, Transient
 from worker.storage.database import Database, iso
+from worker.storage.erasing import clean
 from worker.storage.log import bears, hold, prune
 from worker.storage.tables import changes, exam_baselines, generations, in_log, kept, purges, served
+
+log = logging.getLogger(__name__)
 
 #: What is told of those that are kept: not what an exam has found, which is large.
 SHOWN = (
@@ -60,6 +64,7 @@ class Generations:
 
         mark: where its snapshot stood in the log. learnt, exam, verdict: JSON that stays with it.
         baseline: what exams of this model are compared with from now on; None leaves what there is.
+        What was purged before `mark` is in no kept generation then, and in no statistics of Postgres'.
         Fenced by its number: raises Permanent when a later one is out already, as after a lost lock, and by the log:
         when the database was restored to an earlier time meanwhile.
         """
@@ -102,7 +107,7 @@ class Generations:
                 .where(*kept(), or_(generations.c.withdrawn_at.is_not(None), ~in_log()))
                 .values(dropped_at=func.now())
             )
-            _finish_purges(connection, number, mark.seq)
+            erased = _finish_purges(connection, number, mark.seq)
             newest = select(generations.c.number).order_by(generations.c.number.desc())
             # Another model's newest generation stays, for the way back, until this model has `keep` of its own.
             oldest_own = newest.where(*own).offset(keep - 1).limit(1)
@@ -123,6 +128,12 @@ class Generations:
             )
             numbers = connection.scalars(newest.where(*served())).all()
             prune(connection)
+        if erased:
+            try:
+                clean(self._database)
+            except Transient as exc:
+                # Autovacuum comes to the rows, and the next purge to the rest.
+                log.warning("erased rows are not freed yet", extra={"why": exc.message})
         return list(numbers)
 
     def hold_back(
@@ -285,8 +296,9 @@ def _state(row: Row[Any], newest: dict[str, int]) -> str:
     return "kept" if row.withdrawn_at is None else "withdrawn"
 
 
-def _finish_purges(connection: Connection, number: int, seq: int) -> None:
-    """What was purged before `seq` is not in generation `number`; all that were built before may hold it."""
+def _finish_purges(connection: Connection, number: int, seq: int) -> bool:
+    """What was purged before `seq` is not in generation `number`; all that were built before may hold it. Returns
+    whether anything was."""
     done = connection.execute(
         update(purges)
         .where(purges.c.erased_at.is_(None), purges.c.seq <= seq)
@@ -298,3 +310,4 @@ def _finish_purges(connection: Connection, number: int, seq: int) -> None:
             .where(generations.c.number < number, generations.c.dropped_at.is_(None))
             .values(dropped_at=func.now())
         )
+    return bool(done.rowcount)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, delete, exists, func, select
+from sqlalchemy import Connection, Select, delete, exists, func, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from worker.core.keypoints import VERSION, Keypoints
@@ -14,7 +14,7 @@ from worker.core.types import Missing
 from worker.storage.copying import whole_rows
 from worker.storage.database import Database
 from worker.storage.tables import entries, keypoints
-from worker.storage.vectors import can_be_looked_at
+from worker.storage.vectors import can_be_looked_at, is_of_a_photo
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class KeptKeypoints:
     def sweep(self) -> int:
         """Erase those of contents that no photo has any more, as a file has changed; returns how many."""
         with self._database.begin() as connection:
-            return connection.execute(delete(keypoints).where(~_is_of_a_photo())).rowcount
+            return connection.execute(delete(keypoints).where(~is_of_a_photo(keypoints))).rowcount
 
 
 def keep_keypoints(connection: Connection, content: str, found: Keypoints) -> None:
@@ -94,7 +94,3 @@ def keep_keypoints(connection: Connection, content: str, found: Keypoints) -> No
 def _lacking(query: Select[Any]) -> Select[Any]:
     there = exists().where(keypoints.c.content_sha256 == entries.c.content_sha256, keypoints.c.version == VERSION)
     return query.select_from(entries).where(~there, *can_be_looked_at())
-
-
-def _is_of_a_photo() -> ColumnElement[bool]:
-    return exists().where(entries.c.content_sha256 == keypoints.c.content_sha256)

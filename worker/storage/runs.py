@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import and_, func, insert, or_, select, update
+from sqlalchemy import and_, delete, func, insert, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from producer_client.contract import RebuildRun
@@ -19,6 +19,8 @@ from worker.storage.tables import changes, generations, purges, rebuilds, schedu
 
 #: Stands for the moment of a publication that has not been.
 NEVER = datetime(2000, 1, 1, tzinfo=UTC)
+#: Days for which it is known how a rebuild went.
+KEPT_DAYS = 30
 
 
 class Runs:
@@ -42,8 +44,11 @@ class Runs:
                     connection.execute(select(func.pg_advisory_unlock(key)))
 
     def start(self) -> int:
-        """Note that a rebuild runs. Runs that ended without a word (their process died) are closed here."""
+        """Note that a rebuild runs. Runs that ended without a word (their process died) are closed here, and those of
+        long ago are forgotten: what they say may name a file."""
         with self._database.begin() as connection:
+            old = rebuilds.c.finished_at < func.now() - text(f"interval '{KEPT_DAYS} days'")
+            connection.execute(delete(rebuilds).where(old))
             connection.execute(
                 update(rebuilds)
                 .where(rebuilds.c.state == "running")

@@ -9,6 +9,7 @@ from worker.storage.database import Database
 from worker.storage.entries import Entries
 from worker.storage.files import Files
 from worker.storage.generations import Generations
+from worker.storage.holdings import Holdings
 from worker.storage.keypoints import KeptKeypoints
 from worker.storage.log import ChangeLog
 from worker.storage.models import Models
@@ -38,6 +39,7 @@ class PostgresStore:
         self.generations = Generations(self.database)
         self.models = Models(self.database, self.vectors)
         self.runs = Runs(self.database, settings)
+        self.holdings = Holdings(self.database, self.rows, settings)
 
     def migrate(self) -> str:
         """Bring the database to this release's schema; returns the revision reached."""

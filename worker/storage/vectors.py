@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, func, or_, select, text
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from producer_client.contract import RETRYABLE
@@ -16,6 +16,9 @@ from worker.storage.filters import is_trusted
 from worker.storage.log import ChangeLog
 from worker.storage.rows import Rows
 from worker.storage.tables import embeddings, entries, keypoints, pictures, refusals
+
+#: Days for which what is kept of a content waits for the photo to be added that was embedded.
+UNADDED_DAYS = 7
 
 
 class Vectors:
@@ -135,6 +138,15 @@ class Vectors:
         with self._database.begin() as connection:
             return connection.scalar(select(func.count()).select_from(entries).where(*self._without_hash)) or 0
 
+    def sweep(self) -> int:
+        """Erase what was embedded and never added, a week ago or earlier; returns of how many contents."""
+        old = embeddings.c.created_at < func.now() - text(f"interval '{UNADDED_DAYS} days'")
+        swept = delete(embeddings).where(old, ~is_of_a_photo(embeddings)).returning(embeddings.c.content_sha256)
+        with self._database.begin() as connection:
+            contents = set(connection.scalars(swept))
+            forget_contents(connection, contents)
+        return len(contents)
+
     # ---------------------------------------------------------------------- for the neighbours in this folder
 
     def count_missing(
@@ -202,8 +214,12 @@ def keep_picture(connection: Connection, content: str, picture_hash: bytes, shot
 
 
 def forget_contents(connection: Connection, contents: Collection[str]) -> None:
-    """Erase what is kept of contents that no photo has any more: their vectors, and their pictures' hashes and
-    keypoints."""
+    """Erase what is kept of those of these contents that no photo has any more: their vectors, and their pictures'
+    hashes and keypoints."""
     for kept in (embeddings, pictures, keypoints):
-        shared = exists().where(entries.c.content_sha256 == kept.c.content_sha256)
-        connection.execute(delete(kept).where(kept.c.content_sha256.in_(contents), ~shared))
+        connection.execute(delete(kept).where(kept.c.content_sha256.in_(contents), ~is_of_a_photo(kept)))
+
+
+def is_of_a_photo(kept: Table) -> ColumnElement[bool]:
+    """Whether a photo has the content of a row of such a table."""
+    return exists().where(entries.c.content_sha256 == kept.c.content_sha256)
