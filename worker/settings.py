@@ -23,7 +23,7 @@ from producer_client.contract import Code, Provenance
 from worker import listed, prefixes, upenv
 from worker.errors import Permanent
 from worker.processes import ProcessSettings
-from worker.secrecy import SecretSettings
+from worker.secrecy import FILE, SecretSettings
 from worker.spelling import on_disk
 
 PREFIX = "SIGHTLINE_"
@@ -328,7 +328,8 @@ def load(*, note: bool = True, **overrides: Any) -> Settings:
             f"{path} cannot be read: {exc.strerror}. It is for the user who runs `sightline up` there; be that one, or "
             f"set {PREFIX}DATA_DIR to a folder of your own",
         ) from exc
-    set_already = {name.upper() for name in os.environ} | {PREFIX + name.upper() for name in overrides}
+    names = {name.upper() for name in os.environ} | {PREFIX + name.upper() for name in overrides}
+    set_already = names | {name.removesuffix(FILE.upper()) for name in names}
     noted: dict[str, Any] = {
         name.removeprefix(PREFIX).lower(): value
         for name, value in written.items()

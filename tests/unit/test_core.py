@@ -308,6 +308,47 @@ def test_the_file_of_the_running_servers_fills_what_the_environment_leaves_open(
 
 
 @pytest.mark.parametrize(
+    ("name", "value"),
+    [("broker_url", "redis://:s3cret@a:1/5"), ("result_backend", "redis://:s3cret@b:1/5"),
+     ("database_url", "postgresql+psycopg2://u:s3cret@c/d")],
+)  # fmt: skip
+def test_an_address_may_lie_in_a_file_which_goes_before_the_running_servers_and_behind_the_variable_itself(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text(f"{value}\n")
+    secret.chmod(0o600)
+    variable = PREFIX + name.upper()
+    (tmp_path / "up.env").write_text(f"{variable}=redis://note:1/0\n")
+    monkeypatch.setenv(f"{variable}_FILE", str(secret))
+
+    assert getattr(Settings(), name) == value
+    assert getattr(settings_page.load(data_dir=tmp_path), name) == value
+    assert name in Settings().model_fields_set, "as if it had been given"
+
+    monkeypatch.setenv(variable, value.replace("s3cret", "other"))
+    assert getattr(settings_page.load(data_dir=tmp_path), name) == value.replace("s3cret", "other")
+
+
+@pytest.mark.parametrize("name", ["broker_url", "result_backend", "database_url"])
+@pytest.mark.parametrize("mode", [None, 0o644], ids=["none", "open to others"])
+def test_a_file_of_an_address_that_cannot_be_trusted_is_an_error_not_a_default(
+    name: str, mode: int | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    if mode is not None:
+        secret.write_text("redis://:s3cret@a:1/5")
+        secret.chmod(mode)
+    monkeypatch.setenv(f"{PREFIX}{name.upper()}_FILE", str(secret))
+
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+
+    assert [error["loc"][0] for error in caught.value.errors()] == [f"{name}_file"]
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("written", "read"),
     [("", ()), ("a.org", ("a.org",)), (" a.org , b.org,", ("a.org", "b.org")), (",,", ())],
 )
