@@ -91,6 +91,25 @@ class QoS(by_kombu.QoS):
         self.channel.in_hand.taken = None
 
     def ack(self: Any, delivery_tag: Any) -> None:
+        with self._out_of_hand(delivery_tag):
+            self._ack(delivery_tag)
+
+    def reject(self: Any, delivery_tag: Any, requeue: bool = False) -> None:
+        with self._out_of_hand(delivery_tag):
+            super().reject(delivery_tag, requeue)
+
+    @contextmanager
+    def _out_of_hand(self: Any, delivery_tag: Any) -> Iterator[None]:
+        """Where Redis does not take it the note stays there, and the message is handed out again; here it is in hand no
+        longer. Or a worker whose hands were full as Redis went takes nothing ever after: kombu asks for nothing then,
+        and does not notice either that its connection is gone (5.7)."""
+        try:
+            yield
+        except SERVER_ERRORS:
+            super(by_kombu.QoS, self).ack(delivery_tag)
+            raise
+
+    def _ack(self: Any, delivery_tag: Any) -> None:
         door, message = self.channel.door, self._delivered.get(delivery_tag)
         done = door.done(message.headers) if door is not None and message is not None else None
         if done is not None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import kombu
 import pytest
@@ -20,7 +21,7 @@ from redis._parsers import BaseParser
 
 from producer_client.contract import Code, TaskName
 from tests.conftest import server_dir, until
-from tests.zoo.messages import MESSAGES
+from tests.zoo.messages import MESSAGES, item
 from worker import unfit
 from worker.app import create_app
 from worker.broker import LARGEST_ITEM, Channel, SentinelTransport, Taken, Transport
@@ -374,3 +375,24 @@ def test_whatever_redis_answers_instead_of_serving_counts_as_a_lost_connection(
     parser: Any = BaseParser
 
     assert isinstance(parser.parse_error(answer), transport.connection_errors)
+
+
+@pytest.mark.parametrize("end", ["ack", "reject", "requeue"])
+def test_what_cannot_be_acknowledged_as_redis_is_away_is_in_hand_no_longer(
+    queue: str, prefix: str, server: redis.Redis, taker: Taker, end: str
+) -> None:
+    """Or it keeps its place for ever, and a worker whose places are all kept takes nothing more, nor does kombu notice
+    then that its connection is gone (5.7). Its note stays in Redis, and it is handed out again."""
+    for tag in ("one", "two"):
+        server.lpush(queue, item([[], {}, {}], named=tag))
+    taker.channel.basic_qos(0, 2, False)
+    taker.until(lambda: len(taker.taken) == 2)
+    assert not taker.channel.qos.can_consume()
+
+    lost = redis.exceptions.ConnectionError("away")
+    for one in taker.taken:
+        with patch.object(redis.client.Pipeline, "execute", side_effect=lost), pytest.raises(redis.ConnectionError):
+            getattr(one, end)()
+
+    assert taker.channel.qos.can_consume()
+    assert server.hlen(f"{prefix}unacked") == 2
