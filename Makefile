@@ -15,6 +15,8 @@ QUICK ?=
 RUNS ?= 20
 LOAD ?=
 LOCATED ?=
+SECONDS ?= 120
+SEED ?= 1
 MEGAPIXELS ?=
 VULNERABILITY_SERVICE ?= pypi
 
@@ -37,7 +39,7 @@ LOCKS := requirements/lock.txt requirements/lock-torch.txt
 FEATURE_PEERS := opencv-contrib learned-features
 ENCODER_PEERS := decoders sentence-transformers infinity-emb rclip imgbeddings
 
-.PHONY: help setup demo demo-soak test browser test-client-matrix lint check format docs words findings bench-index bench-search bench-dropin bench-embed bench-features bench-place bench-exam bench-descriptors bench-sandbox fuzz lock sbom audit clean
+.PHONY: help setup demo demo-soak chaos test browser test-client-matrix lint check format docs words findings bench-index bench-search bench-dropin bench-embed bench-features bench-place bench-exam bench-descriptors bench-sandbox fuzz lock sbom audit clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -60,6 +62,9 @@ demo: $(RUN_STAMP)  ## Locate photos through real processes; PHOTOS=folder for y
 demo-soak: $(RUN_STAMP)  ## The demo RUNS=20 times, whose answers must be equal; LOAD=1 keeps the cores busy, LOCATED=10 says how many; JSON last
 	@$(BIN)/python -m demo.soak --encoder "$(ENCODER)" --runs $(RUNS) $(if $(PHOTOS),--photos "$(PHOTOS)") \
 		$(if $(LOAD),--load) $(if $(LOCATED),--located $(LOCATED))
+
+chaos: $(ALL_STAMP)  ## Kill, stop and cut off a service under load for SECONDS=120, by SEED=1, and see that nothing is lost; JSON last
+	@$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED)
 
 # Files in their order: those of unit tests, which are short, come last, so that all processes end together.
 test: $(ALL_STAMP)  ## Run the test suite against real Postgres and Valkey processes; TESTS=path for a part, JOBS=1 for one process

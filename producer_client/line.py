@@ -33,7 +33,15 @@ class Line:
         """Returns the id of the request. expires_s: a worker that gets to it later drops it."""
         with self._producers.acquire(block=True) as producer:
             sent = self._app.send_task(
-                task, args=[wire], queue=queue, expires=expires_s, retry_policy=RETRY, producer=producer
+                task,
+                args=[wire],
+                queue=queue,
+                expires=expires_s,
+                retry_policy=RETRY,
+                producer=producer,
+                # kombu tries a declaration anew by itself when its connection is lost, and then sends by the channel
+                # that was lost (5.7). A list in Redis needs none.
+                declare=[],
             )
         return str(sent.id)
 

@@ -45,12 +45,13 @@ class Restarts:
     began: float
     pause_s: float = FIRST_PAUSE_S
     due: float | None = None
+    longest_pause_s: float = LONGEST_PAUSE_S
 
     def has_ended(self, now: float) -> float:
         """The seconds to wait now."""
         if now - self.began >= LIVED_S:
             self.pause_s = FIRST_PAUSE_S
-        pause_s, self.pause_s = self.pause_s, min(2 * self.pause_s, LONGEST_PAUSE_S)
+        pause_s, self.pause_s = self.pause_s, min(2 * self.pause_s, self.longest_pause_s)
         self.due = now + pause_s
         return pause_s
 
@@ -60,24 +61,31 @@ class Restarts:
 
 class Watch:
     """tell: is given a line for people. pointless: exit codes after which a process would only end so again.
-    all_lines: whether to pass on every line of the logs."""
+    all_lines: whether to pass on every line of the logs. longest_pause_s: for who ends what it watches on purpose."""
 
     def __init__(
-        self, stack: Stack, tell: Callable[[str], None], *, pointless: frozenset[int], all_lines: bool = False
+        self,
+        stack: Stack,
+        tell: Callable[[str], None],
+        *,
+        pointless: frozenset[int],
+        all_lines: bool = False,
+        longest_pause_s: float = LONGEST_PAUSE_S,
     ) -> None:
         self._stack = stack
         self._tell = tell
         self._pointless = pointless
         self._all_lines = all_lines
         began = time.monotonic()
-        self._restarts: dict[str, Restarts] = defaultdict(lambda: Restarts(began))
+        self._restarts: dict[int, Restarts] = defaultdict(lambda: Restarts(began, longest_pause_s=longest_pause_s))
         self._forgets_at = began + FORGETS_EVERY_S
 
     def look(self) -> None:
         """Once; to be called a few times a second. Raises Ended for a process that ended with a pointless code."""
         self.pass_on()
-        for part in self._parts():
-            restarts, now = self._restarts[part.name], time.monotonic()
+        for place, part in enumerate(self._parts()):
+            # Not by its name: two workers have one.
+            restarts, now = self._restarts[place], time.monotonic()
             if restarts.due is None:
                 if (how := part.ended) is not None:
                     self._ended(part.name, restarts, how)

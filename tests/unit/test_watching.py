@@ -40,6 +40,8 @@ def test_pauses_double_up_to_a_minute_and_begin_anew_after_a_long_life() -> None
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60, 60]
     assert restarts.has_ended(9 + LIVED_S) == FIRST_PAUSE_S
     assert max(pauses) == LONGEST_PAUSE_S
+    shorter = Restarts(began=0.0, longest_pause_s=2.0)
+    assert [shorter.has_ended(float(now)) for now in range(3)] == [1, 2, 2]
 
 
 class Servers:
@@ -147,6 +149,21 @@ def test_a_process_of_whatever_other_code_is_started_again(code: int, monkeypatc
     assert [one.exit_code for one in half.processes] == [None]
     how = "SIGKILL" if code < 0 else f"code {code}"
     assert said == [f"`sightline worker` has ended and starts again in 1 s: {how} / the last / words"]
+
+
+def test_of_two_processes_of_one_name_the_one_that_has_died_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    alive, now = OneOfOurs(None), [1000.0]
+    half = Half(alive, OneOfOurs(-9))
+    half.servers.words = None
+    monkeypatch.setattr(watching, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    looking = watch(half, [])
+
+    for _ in range(8):
+        looking.look()
+        now[0] += 0.5
+
+    assert [one.exit_code for one in half.processes] == [None, None]
+    assert half.processes[0] is alive
 
 
 @pytest.mark.parametrize("code", [2, 3])

@@ -1,0 +1,331 @@
+"""A service under load and faults, and what came of it.
+
+The stack is what `sightline up` runs, and what `up` watches it by: two workers, of which one reaches its servers
+through proxies, the index process, the beat, Valkey and Postgres. Valkey appends every write to its file before it
+answers (`appendonly`, as `up` starts it), so that a kill -9 of it takes nothing that was acknowledged; what a machine
+without power loses is another matter (`appendfsync everysec`: a second).
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
+
+import psutil
+
+from producer_client import SightlineError
+from tests.chaos import looking
+from tests.chaos.faults import SERVE, Course, Far, Harm
+from tests.chaos.ledger import Ledger
+from tests.chaos.load import Load
+from tests.chaos.looking import until
+from tests.chaos.plan import Fault, Kind, plan
+from tests.chaos.proxy import Proxy
+from tests.chaos.verdict import Verdict, judge
+from worker.core.ports import Encoder
+from worker.embedded.postgres import SOCKET
+from worker.encoder.load import load_encoder
+from worker.settings import Settings
+from worker.stack import Stack
+from worker.watching import Watch
+
+#: Seconds for all that waits to be done once the faults are over: what a dead worker had in hand comes back first.
+SETTLE_S = 90.0
+#: Seconds between two looks of who watches, and until what has died is started again at the most: faults come faster
+#: than anything dies by itself.
+LOOK_EVERY_S, LONGEST_PAUSE_S = 0.25, 2.0
+#: Seconds between two lines of progress.
+TELL_EVERY_S = 5.0
+#: Searches for all photos in the end: with so many, both workers are asked.
+SEARCHES = 6
+
+Tell = Callable[[str], None]
+
+
+@dataclass
+class Outcome:
+    """Everything that is said of a soak at its end."""
+
+    seconds: float
+    seed: int
+    faults: Counter[str]
+    ledger: Ledger
+    verdict: Verdict
+    recoveries: list[tuple[str, float | None]]
+    settled_s: float | None
+    orphans: list[str] = field(default_factory=list)
+
+    @property
+    def holds(self) -> bool:
+        unheard = [kind for kind, took_s in self.recoveries if took_s is None]
+        return (
+            self.verdict.holds
+            and not (self.ledger.seen_wrong or self.orphans or unheard)
+            and self.settled_s is not None
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        calls, verdict = self.ledger.calls, self.verdict
+        asked = ("search ", "probe_search ")
+        return {
+            "seconds": self.seconds,
+            "seed": self.seed,
+            "faults": dict(sorted(self.faults.items())),
+            "adds": calls["add"] + calls["probe_write"],
+            "removes": calls["remove"],
+            "purges": calls["purge"],
+            "searches": calls["search"] + calls["probe_search"],
+            "rebuilds": calls["rebuild"],
+            "lost": len(verdict.lost),
+            "duplicated": len(verdict.duplicated),
+            "wrong_vector": len(verdict.wrong_vector),
+            "resurrected": len(verdict.resurrected),
+            "torn": len(verdict.torn),
+            "left": len(verdict.left),
+            "orphans": len(self.orphans),
+            "seen_wrong": len(self.ledger.seen_wrong),
+            "failed_searches": sum(count for call, count in calls.items() if call.startswith(asked)),
+            "failed_writes": sum(
+                count for call, count in calls.items() if call.startswith(("add ", "add_many ", "probe_write "))
+            ),
+            "recovery_p50_s": quantile([took_s for _, took_s in self.recoveries], 0.5),
+            "recovery_p99_s": quantile([took_s for _, took_s in self.recoveries], 0.99),
+            "settled_s": self.settled_s,
+        }
+
+
+def quantile(values: Sequence[float | None], share: float) -> float | None:
+    """The smallest value that `share` of them do not exceed; None where that is one which never came."""
+    rising = sorted(float("inf") if value is None else value for value in values)
+    if not rising:
+        return None
+    value = rising[min(len(rising) - 1, max(0, -int(-share * len(rising) // 1) - 1))]
+    return None if value == float("inf") else round(value, 2)
+
+
+def soak(
+    folder: Path,
+    encoder_name: str,
+    *,
+    seconds: float,
+    seed: int,
+    tell: Tell,
+    kinds: tuple[Kind, ...] = tuple(Kind),
+    encoder: Encoder | None = None,
+    visibility_timeout_s: int = 10,
+    workers: int = 2,
+) -> Outcome:
+    """folder: of a short name, as a socket lies in it. Photos and all that the service keeps lie there afterwards.
+
+    kinds: of faults that may come. encoder: the one of that name, where it is loaded.
+    visibility_timeout_s: after that, what a dead worker had in hand comes back. workers: all but the first of them
+    reach their servers through proxies.
+    """
+    photos = folder / "photos"
+    photos.mkdir()
+    settings = Settings(
+        data_dir=folder / "data",
+        photo_roots=(photos,),
+        encoder=encoder_name,
+        backend="torch-float32",
+        model_threads=1,
+        concurrency=4,
+        visibility_timeout_s=visibility_timeout_s,
+        retry_pause_s=0.2,
+        tick_every_s=2.0,
+        exam_photos=0,
+    )
+    ledger = Ledger()
+    with ExitStack() as closing:
+        stack = closing.enter_context(Stack(settings, log_dir=folder / "logs", port=0))
+        far = closing.enter_context(_far(stack, folder))
+        near = stack.settings
+        stack.start(*SERVE)
+        for _ in range(1, workers):
+            stack.start(*SERVE, settings=near.model_copy(update=_through(far, near, folder)))
+        stack.start("worker", "--role", "index")
+        stack.start("beat")
+        stack.wait_ready()
+        load = Load(lambda: stack.client(5.0), near.database_url, near.photos_table, photos, seed, ledger)
+        closing.callback(load.close)
+        with _watched(stack, tell) as watched, _acting(load) as acting:
+            tell(f"{len(stack.processes)} processes and 2 servers run in {folder}; seed {seed}")
+
+            def check() -> None:
+                _raise_what_ended([watched, *acting])
+
+            faults, ended = _do_harm(Harm(stack, far), plan(seconds, seed, kinds=kinds), seconds, tell, load, check)
+            load.over.set()
+            last = max((at for _, at in ended), default=time.monotonic())
+            until(lambda: load.probes.recovery_s(last) is not None, SETTLE_S)
+            load.probing_over.set()
+            for act in acting:
+                act.result(6 * SETTLE_S)
+            settled_s = _settle(stack, load, last, tell)
+            check()
+        verdict = _judged(stack, load, encoder or load_encoder(encoder_name, device="cpu", threads=2), tell)
+        data_dir = str(near.data_dir)
+    return Outcome(
+        seconds=seconds,
+        seed=seed,
+        faults=faults,
+        ledger=ledger,
+        verdict=verdict,
+        recoveries=[(kind, load.probes.recovery_s(at)) for kind, at in ended],
+        settled_s=settled_s,
+        orphans=orphans(data_dir),
+    )
+
+
+def orphans(folder: str) -> list[str]:
+    """Processes that work in this folder, or name it."""
+    found = psutil.process_iter(["pid", "name", "cwd", "cmdline"])
+    facts = [f"{p.info['name']} {p.info['pid']} in {p.info['cwd']}: {' '.join(p.info['cmdline'] or [])}" for p in found]
+    return [words for words in facts if folder in words]
+
+
+# -------------------------------------------------------------------------------------------- below
+
+
+@contextmanager
+def _far(stack: Stack, folder: Path) -> Iterator[Far]:
+    """Proxies before both servers."""
+    settings = stack.settings
+    port = urlsplit(settings.broker_url).port
+    at = Path(parse_qs(urlsplit(settings.database_url).query)["host"][0]) / SOCKET
+    assert port is not None
+    here = folder / SOCKET
+    with Proxy(to_port=port) as valkey, Proxy(to_socket=at, at_socket=here) as postgres:
+        yield Far(valkey, postgres)
+
+
+def _through(far: Far, settings: Settings, folder: Path) -> dict[str, str]:
+    """The addresses of the servers by way of the proxies."""
+    port = urlsplit(settings.broker_url).port
+    host = parse_qs(urlsplit(settings.database_url).query)["host"][0]
+    return {
+        "broker_url": settings.broker_url.replace(f":{port}/", f":{far.valkey.port}/"),
+        "database_url": settings.database_url.replace(f"host={quote(host)}", f"host={quote(str(folder))}"),
+    }
+
+
+@contextmanager
+def _watched(stack: Stack, tell: Tell) -> Iterator[Future[None]]:
+    """What has died is started again, as by `sightline up`."""
+    over = threading.Event()
+    watch = Watch(stack, lambda _: None, pointless=frozenset({2, 3}), longest_pause_s=LONGEST_PAUSE_S)
+
+    def look() -> None:
+        while not over.wait(LOOK_EVERY_S):
+            watch.look()
+
+    with ThreadPoolExecutor(1, thread_name_prefix="watch") as pool:
+        try:
+            yield pool.submit(look)
+        finally:
+            over.set()
+
+
+@contextmanager
+def _acting(load: Load) -> Iterator[list[Future[None]]]:
+    acts = load.acts()
+    with ThreadPoolExecutor(len(acts), thread_name_prefix="load") as pool:
+        try:
+            yield [pool.submit(act) for act in acts.values()]
+        finally:
+            load.over.set()
+            load.probing_over.set()
+
+
+def _raise_what_ended(running: Sequence[Future[None]]) -> None:
+    for future in running:
+        if future.done():
+            future.result()
+
+
+def _do_harm(
+    harm: Harm, planned: Sequence[Fault], seconds: float, tell: Tell, load: Load, check: Callable[[], None]
+) -> tuple[Counter[str], list[tuple[str, float]]]:
+    """Returns how often each kind was done, and when each had ended (monotonic seconds)."""
+    began = told = time.monotonic()
+    waiting, done = list(planned), Counter[str]()
+    running: list[tuple[Fault, Course, frozenset[str]]] = []
+    ended: list[tuple[str, float]] = []
+    try:
+        while (now := time.monotonic() - began) < seconds or running:
+            check()
+            busy = frozenset().union(*(targets for _, _, targets in running))
+            for fault in waiting:
+                targets = harm.targets(fault)
+                if fault.at_s <= now < seconds and not targets & busy:
+                    waiting.remove(fault)
+                    running.append((fault, harm.course(fault), targets))
+                    done[fault.kind.value] += 1
+                    break
+            for one in list(running):
+                if next(one[1], one) is one:
+                    running.remove(one)
+                    ended.append((one[0].kind.value, time.monotonic()))
+            if time.monotonic() - told > TELL_EVERY_S:
+                told = time.monotonic()
+                tell(_progress(now, done, [fault for fault, _, _ in running], load))
+            time.sleep(0.05)
+    finally:
+        for _, course, _ in running:
+            course.close()
+    return done, ended
+
+
+def _progress(now: float, done: Counter[str], running: Sequence[Fault], load: Load) -> str:
+    calls = load._ledger.calls
+    said = ", ".join(f"{name} {calls[name]}" for name in ("add", "remove", "purge", "search", "rebuild"))
+    return f"{now:5.0f} s: {done.total()} faults, {said}; now: {', '.join(fault.kind for fault in running) or '-'}"
+
+
+def _settle(stack: Stack, load: Load, since: float, tell: Tell) -> float | None:
+    """Seconds until no message was left and a rebuild had succeeded; None where that never came.
+
+    The beat goes on: a tick of its own lies in its queue for a moment."""
+    tell("no more faults; waiting for what is still to be done")
+
+    def done() -> bool:
+        return not any(looking.messages(stack.settings).values())
+
+    if not until(done, SETTLE_S):
+        tell(f"left: {looking.messages(stack.settings)}")
+        return None
+    deadline = time.monotonic() + SETTLE_S
+    while True:
+        try:
+            load.rebuild_at_last(SETTLE_S)
+        except SightlineError as exc:
+            tell(f"rebuild: {exc}")
+            if time.monotonic() > deadline:
+                return None
+            time.sleep(1.0)
+        else:
+            return round(time.monotonic() - since, 1) if until(done, SETTLE_S) else None
+
+
+def _judged(stack: Stack, load: Load, encoder: Encoder, tell: Tell) -> Verdict:
+    photos = load._ledger.all()
+    tell(f"judging {len(photos)} photos")
+    searches = [load.hits(60.0) for _ in range(SEARCHES)]
+    files = {photo.sha256: photo.path for photo in (*photos, load.asked)}
+    vectors = looking.vectors_of(encoder, files, max_megapixels=stack.settings.max_megapixels)
+    found = looking.found(stack.settings, encoder.model_key, encoder.dimension, searches)
+    return judge(photos, vectors, vectors[load.asked.sha256], found)
+
+
+def main_tell(line: str) -> None:
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {line}\n")
+    sys.stderr.flush()
