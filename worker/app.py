@@ -139,8 +139,8 @@ def create_app(settings: Settings, role: str = "") -> Celery:
         worker_cancel_long_running_tasks_on_connection_loss=False,
         # A broker that is away is waited for, at start and later.
         broker_connection_retry_on_startup=True,
-        # A prefork process told to stop gives its task this long (commands/service.py); threads always end theirs.
-        worker_soft_shutdown_timeout=20.0,
+        # A prefork process told to stop gives its task this long (commands/service.py); threads: worker.leaving.
+        worker_soft_shutdown_timeout=settings.stop_grace_s,
         # A child that loads a model needs longer than the default 4 s before it counts as dead.
         worker_proc_alive_timeout=120.0,
         worker_send_task_events=False,

@@ -21,6 +21,7 @@ from kombu.exceptions import ContentDisallowed
 from producer_client.contract import TaskName
 from worker import unfit
 from worker.broker import SERVER_ERRORS, TooMuch, outage_of, pulse_of
+from worker.leaving import Threads
 from worker.outage import PAUSE_S
 from worker.unfit import Fault
 
@@ -65,6 +66,8 @@ class OutlivingConsumer(Consumer):
             # Whoever has all hands full asks for nothing.
             pulse.polled()
         pulse.turn(redis=not outage.on)
+        if isinstance(self.pool, Threads):
+            self.pool.turn(TURN_S)
 
     def _turn_without(self) -> None:
         """While there is no connection."""

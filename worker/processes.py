@@ -21,6 +21,14 @@ class ProcessSettings(BaseSettings):
     """Seconds that an unread reply is kept."""
     retry_pause_s: float = Field(default=1.0, gt=0)
     """First pause before a task is tried again after a transient error; it doubles up to a minute."""
+    stuck_s: float = Field(default=600.0, gt=0)
+    """Seconds that one thread may be at one message. Then it is named in the log and by `sightline stats`, the message
+    goes to another worker, and the process ends, to be started again. Less than the visibility timeout, after which
+    another has it anyway."""
+    stop_grace_s: float = Field(default=20.0, ge=0)
+    """Seconds that a process which is to end gives the messages in hand; what has not ended then goes back to its
+    queue. Ten seconds later the process is gone, whatever hangs. Whoever ends it has to wait for so long: Docker waits
+    for 10 s in all unless told otherwise."""
     stall_s: float = Field(default=90.0, ge=1)
     """Seconds without a turn of its loop after which `sightline health --live` says no of a process. Longer than two
     calls to a Redis that does not answer (30 s each), which are no reason to start it again."""

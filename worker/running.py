@@ -21,6 +21,8 @@ from kombu import Connection
 
 from worker.app import ROLES
 from worker.broker import outage_of, pulse_of
+from worker.leaving import Threads, at_once
+from worker.signals import ENDED
 
 log = logging.getLogger(__name__)
 
@@ -57,12 +59,14 @@ def run_worker(app: Celery, *, role: str, queues: str, concurrency: int, log_lev
     def note(**_: Any) -> None:
         nonlocal asked
         asked = True
+        if isinstance(running.pool, Threads):
+            running.pool.leave_by_force()
 
     # Sent by the handlers of SIGTERM, SIGINT and SIGQUIT alone.
     worker_shutting_down.connect(note)
-    app.Worker(
+    running: Any = app.Worker(
         # The index role forks its child before anything of torch or FAISS is imported (faiss #5206).
-        pool_cls="threads" if role == "serve" else "prefork",
+        pool_cls=Threads if role == "serve" else "prefork",
         concurrency=concurrency if role == "serve" else 1,
         queues=queues or ",".join(queue.value for queue in ROLES[role]),
         hostname=f"{role}-{os.getpid()}@{socket.gethostname()}",
@@ -70,9 +74,12 @@ def run_worker(app: Celery, *, role: str, queues: str, concurrency: int, log_lev
         # Workers of this kind have nothing to say to each other.
         without_gossip=True,
         without_mingle=True,
-    ).start()
+    )
+    running.start()
     # By SIGHUP, upon which Celery starts the same program anew in the same process.
     again = state.should_stop is not False and state.should_stop == EX_OK
+    if isinstance(running.pool, Threads) and running.pool.left:
+        at_once(0 if asked else ENDED)
     return asked or again
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -118,6 +118,12 @@ class Runtime:
         # A word for people, lost where Postgres is away.
         with suppress(WorkerError), closing(PostgresStore(self.settings)) as store:
             store.attempts.note_end(signal, error, task_id=task_id)
+
+    def hand_back(self, task_ids: Collection[str]) -> None:
+        """These messages, by task id, are handed out again by nobody's fault, as this process ends in order."""
+        # All models share one.
+        for library in list(self._libraries.values())[:1]:
+            library.quarantine.leave(task_ids)
 
     def close(self) -> None:
         """When no task is in hand any more: end what the libraries have running."""

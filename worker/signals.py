@@ -14,6 +14,8 @@ from contextlib import contextmanager
 
 #: The exit code of what was interrupted, as shells have it of SIGINT.
 INTERRUPTED = 130
+#: That of a worker or a beat which has ended without being asked to.
+ENDED = 5
 #: What asks a program to end. SIGHUP comes when its terminal is closed.
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: Seconds until an interrupt is raised again that Python could not pass on.

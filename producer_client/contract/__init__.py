@@ -14,22 +14,17 @@ from producer_client.contract.replies import (
     ConflictsReply,
     Embedded,
     EmbedReply,
-    FillReply,
     Hit,
     LocateReply,
     Purged,
     PurgeReply,
-    RebuildReply,
-    RebuildRun,
     Rejected,
     RejectReply,
     Removed,
     RemoveReply,
     SearchReply,
-    StatsReply,
     Stored,
     TextVector,
-    TickReply,
 )
 from producer_client.contract.requests import (
     AddToIndex,
@@ -51,6 +46,7 @@ from producer_client.contract.requests import (
     Stats,
     Tick,
 )
+from producer_client.contract.service import FillReply, RebuildReply, RebuildRun, StatsReply, Stuck, TickReply
 from producer_client.contract.upkeep import (
     EmbedMissing,
     EmbedMissingReply,
@@ -166,6 +162,7 @@ __all__ = [
     "Stats",
     "StatsReply",
     "Stored",
+    "Stuck",
     "TaskName",
     "TextVector",
     "Tick",

@@ -109,6 +109,11 @@ def failed(code: Code, message: str, seq: int | None = None) -> dict[str, Any]:
     return {"v": VERSION, "ok": False, "error": {name: value for name, value in error.items() if value is not None}}
 
 
+def without_nothing(wire: dict[str, Any], *names: str) -> dict[str, Any]:
+    """A message on the wire, without the fields of these names that say nothing."""
+    return {name: value for name, value in wire.items() if name not in names or value not in (None, {}, [])}
+
+
 def read(cls: type[_M], wire: object, where: str) -> _M:
     """Read one message strictly. where: what a refusal calls it. Raises BadRequest."""
     try:

@@ -81,6 +81,7 @@ from producer_client.contract import (
     Stats,
     StatsReply,
     Stored,
+    Stuck,
     TextVector,
     Tick,
     TickReply,
@@ -240,7 +241,7 @@ strategies |= {
         Reconcile, ReconcileReply, EmbedMissing, EmbedMissingReply, LeftAlone, QuarantinedReply, ReleaseReply,
         Removed, Purged, AddReply, EmbedReply, RemoveReply, PurgeReply, Hit, SearchReply,
         Conflict, ConflictsReply, Confirmed, ConfirmReply, Rejected, RejectReply,
-        Answer, LocateReply, RebuildReply, TickReply, RebuildRun, StatsReply, Failure,
+        Answer, LocateReply, RebuildReply, TickReply, RebuildRun, Stuck, StatsReply, Failure,
     )
 }  # fmt: skip
 
@@ -685,6 +686,7 @@ ALWAYS_THERE = {
     "generation_count generation_published_at kind recall_at_10 delta next_model_key next_model_missing removed "
     "purges_pending seq cache_hits cache_misses rss_mb last_rebuild",
     Stored: "ref photo_id seq content_sha256",
+    Stuck: "task task_id for_s at where",
     TextVector: "vector model_key",
     TickReply: "ran",
 }

@@ -27,11 +27,11 @@ from tests.faults.conftest import PATIENCE_S, Gate, until
 from tests.zoo.messages import item
 from worker.children import Process
 from worker.commands import doctor
-from worker.commands.terminal import ENDED
 from worker.embedded import VALKEY, EmbeddedServers
 from worker.errors import Permanent
 from worker.parking import Parking
 from worker.settings import Settings
+from worker.signals import ENDED
 from worker.stack import Stack
 from worker.unfit import bad_task
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from producer_client.contract import RebuildRun, ReconcileReply, StatsReply
+from producer_client.contract import RebuildRun, ReconcileReply, StatsReply, Stuck
 from producer_client.language import to_say
 from worker.commands.connections import open_client, open_store
 from worker.commands.tables import Table, moment
@@ -33,6 +33,7 @@ FIGURES = {
     "conflicts": to_say("positions that are contradicted"),
     "learnt_places": to_say("places that taught what answers are worth"),
     "examined": to_say("photos that were asked about"),
+    "stuck": to_say("messages that a thread was stuck at"),
     "exam_passed": to_say("the exam passed"),
     "sandbox": to_say("decoders are confined by"),
 }
@@ -196,6 +197,8 @@ def stats_table(reply: StatsReply) -> Table:
     for name, value in reply.to_wire().items():
         if name == "generation_published_at" and value is not None:
             value = moment(value)
+        if name == "stuck":
+            value = "\n".join(map(_stuck_as_text, reply.stuck))
         if name != "last_rebuild":
             shown.add_row(figure(name), escape(_as_text(value)))
     shown.add_row(say("last rebuild"), _rebuild_as_text(reply.last_rebuild))
@@ -213,6 +216,16 @@ def _as_text(value: object) -> str:
     if isinstance(value, bool):
         return say("yes") if value else say("no")
     return str(value)
+
+
+def _stuck_as_text(found: Stuck) -> str:
+    return say(
+        "{task} {task_id}, after {seconds} s, {at}",
+        task=found.task,
+        task_id=found.task_id,
+        seconds=found.for_s,
+        at=moment(found.at),
+    )
 
 
 def _rebuild_as_text(run: RebuildRun | None) -> str:

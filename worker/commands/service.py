@@ -10,10 +10,11 @@ from rich.markup import escape
 
 from producer_client.words import Queue
 from worker.commands.connections import open_store
-from worker.commands.terminal import ENDED, NO_MODEL, AsJson, Misused, err, fail, out, show
+from worker.commands.terminal import NO_MODEL, AsJson, Misused, err, fail, out, show
 from worker.errors import EncoderUnavailable, Permanent, Transient
 from worker.roots import faults
 from worker.settings import load as load_settings
+from worker.signals import ENDED
 from worker.words import say
 
 

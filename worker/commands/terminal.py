@@ -27,8 +27,8 @@ from worker.signals import INTERRUPTED
 from worker.words import in_language, say, told
 
 #: Exit codes beside 0: the request failed, settings or arguments are wrong, the model is missing, a check of `doctor`
-#: failed, a worker or a beat ended without a signal that asked it to, `up` runs in this folder already.
-FAILED, BAD_SETTINGS, NO_MODEL, UNWELL, ENDED, RUNS_ALREADY = 1, 2, 3, 4, 5, 6
+#: failed, `up` runs in this folder already.
+FAILED, BAD_SETTINGS, NO_MODEL, UNWELL, RUNS_ALREADY = 1, 2, 3, 4, 6
 
 #: Refused photos of one command that are shown; --json has all.
 SHOWN = 100

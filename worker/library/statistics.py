@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from producer_client import contract
 from worker.core.index_ports import LiveIndex, PublishedGenerations
 from worker.core.ports import Encoder, Entries, Runs, StoredKeypoints, StoredVectors, Verdicts
@@ -37,9 +39,14 @@ class Statistics:
         self._tell_exam = tell_exam
 
     def stats(
-        self, *, rss_mb: float, next_model_key: str | None = None, sandbox: str | None = None
+        self,
+        *,
+        rss_mb: float,
+        next_model_key: str | None = None,
+        sandbox: str | None = None,
+        stuck: Sequence[contract.Stuck] = (),
     ) -> contract.StatsReply:
-        """sandbox: what confines the decoders of this process, in words."""
+        """sandbox: what confines the decoders of this process, in words. stuck: what was found so lately."""
         counts = self._entries.counts(self._encoder.model_key)
         self._live.settle()
         number = self._live.generation
@@ -80,4 +87,5 @@ class Statistics:
             examined=None if told is None else told.examined,
             exam_passed=None if told is None else told.exam_passed,
             sandbox=sandbox if self._tell_exam else None,
+            stuck=list(stuck) if self._tell_exam else [],
         )

@@ -11,6 +11,7 @@ from celery import shared_task
 
 from producer_client import contract
 from producer_client.contract import Queue, TaskName
+from worker import stuck
 from worker.tasks.base import ContractTask
 from worker.tasks.photos import fill
 
@@ -57,6 +58,7 @@ def stats(self: ContractTask, wire: Any) -> contract.StatsReply:
     return self.runtime.library.statistics.stats(
         rss_mb=_rss_mb(),
         sandbox=self.runtime.sandbox_level,
+        stuck=stuck.lately(self.app),
         next_model_key=None if coming is None else coming.model_key,
     )
 
