@@ -168,8 +168,14 @@ def test_nothing_listens_beyond_this_host_unless_asked() -> None:
 # ---------------------------------------------------------------------------------------- the env file
 
 
-def test_every_value_of_the_example_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_value_of_the_example_loads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     values = _env(ENV_EXAMPLE.read_text())
+    for name in values:
+        if name.endswith("_FILE"):
+            mounted = tmp_path / name
+            mounted.write_text(values[name.removesuffix("_FILE")])
+            mounted.chmod(0o600)
+            values[name] = str(mounted)
     _set_environment(monkeypatch, values)
 
     settings = Settings()
