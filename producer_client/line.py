@@ -8,6 +8,7 @@ from typing import Any
 from kombu.pools import ProducerPool
 
 from producer_client.celery_app import RETRY, SigningProducer, client_app
+from producer_client.ids import new_id
 from producer_client.replies import Replies
 from producer_client.signing import Keys
 
@@ -35,6 +36,7 @@ class Line:
             sent = self._app.send_task(
                 task,
                 args=[wire],
+                task_id=new_id(),
                 queue=queue,
                 expires=expires_s,
                 retry_policy=RETRY,

@@ -100,6 +100,7 @@ class Code(_Growing):
     ROW_MISMATCH = "row_mismatch"
     ROW_REJECTED = "row_rejected"
     QUARANTINED = "quarantined"
+    SUPERSEDED = "superseded"  #: a request about the photo that was sent later has been carried out
     NO_CONFLICT = "no_conflict"
     # the service
     MODEL_MISMATCH = "model_mismatch"

@@ -1009,7 +1009,7 @@ def test_migrating_twice_and_at_once_is_one_migration(settings: Settings) -> Non
     for thread in threads:
         thread.join()
 
-    assert reached == ["0020"] * 3
+    assert reached == ["0022"] * 3
     for store in stores:
         store.close()
 
@@ -1022,6 +1022,7 @@ def test_digests_that_may_stand_for_one_camera_or_for_many_are_made_again(
     with store.database.engine.begin() as connection:
         connection.execute(text(f"DROP INDEX {settings.db_schema}.pictures_shots"))
         connection.execute(text(f"DROP TABLE {settings.db_schema}.lacking, {settings.db_schema}.reconciled"))
+        connection.execute(text(f"ALTER TABLE {settings.db_schema}.entries DROP COLUMN asked_ms"))
         connection.execute(text(f"UPDATE {settings.db_schema}.alembic_version SET version_num = '0017'"))
 
     migrate(store.database.engine, schema=settings.db_schema, photos_table=settings.photos_table)

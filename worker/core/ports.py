@@ -125,12 +125,22 @@ class Entries(Protocol):
     """What the index knows of each photo."""
 
     def put_many(
-        self, new: Sequence[NewEntry], model_key: str, *, revive: bool = True, filling: bool = False
+        self,
+        new: Sequence[NewEntry],
+        model_key: str,
+        *,
+        revive: bool = True,
+        filling: bool = False,
+        sent_ms: int | None = None,
     ) -> list[Written]: ...
 
-    def remove_many(self, photo_ids: Collection[int]) -> dict[int, tuple[int, bool]]: ...
+    def remove_many(
+        self, photo_ids: Collection[int], *, sent_ms: int | None = None, again: bool = False
+    ) -> dict[int, tuple[int, bool]]: ...
 
-    def purge_many(self, photo_ids: Collection[int]) -> dict[int, tuple[int, bool, bool]]: ...
+    def purge_many(
+        self, photo_ids: Collection[int], *, sent_ms: int | None = None, again: bool = False
+    ) -> dict[int, tuple[int, bool, bool]]: ...
 
     def get(self, photo_ids: Collection[int]) -> dict[int, Entry]: ...
 

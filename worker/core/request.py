@@ -5,14 +5,23 @@ from __future__ import annotations
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from producer_client.ids import made_ms
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """urgent: somebody waits. deadline: of time.monotonic(), after which nobody does. task_id: of the message."""
+    """urgent: somebody waits. deadline: of time.monotonic(), after which nobody does. task_id: of the message. again:
+    it was handed out before."""
 
     urgent: bool = True
     deadline: float | None = None
     task_id: str | None = None
+    again: bool = False
+
+    @property
+    def sent_ms(self) -> int | None:
+        """When it was sent, by its sender's clock: milliseconds of Unix time. None where nobody says."""
+        return None if self.task_id is None else made_ms(self.task_id)
 
 
 #: Of this thread. A context variable, because it concerns none of the calls between the message and the model.

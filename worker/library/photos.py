@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TypeVar
 
 from producer_client import contract
@@ -23,6 +23,7 @@ from worker.core.ports import (
     StoredKeypoints,
     StoredVectors,
 )
+from worker.core.request import current
 from worker.core.types import INLINE, NewEntry, Refusal, Written
 from worker.embedding import Embedding, Fetched
 from worker.errors import Permanent
@@ -132,12 +133,14 @@ class Photos:
     def remove_many(self, photo_ids: Sequence[int]) -> contract.RemoveReply:
         """Out of the index at once and for good. Removing twice is no error; an id that nobody knows is refused."""
         check_ids(photo_ids)
-        removed = self._entries.remove_many(photo_ids)
+        request = current.get()
+        removed = self._entries.remove_many(photo_ids, sent_ms=request.sent_ms, again=request.again)
+        others = self._not_removed(photo_ids, removed)
         return contract.RemoveReply(
             outcomes=[
                 contract.Removed(f"photo {photo_id}", photo_id, *removed[photo_id])
                 if photo_id in removed
-                else unknown(photo_id)
+                else others[photo_id]
                 for photo_id in dict.fromkeys(photo_ids)
             ]
         )
@@ -148,7 +151,9 @@ class Photos:
         An id that nobody knows is refused, and asks for no rebuild.
         """
         check_ids(photo_ids)
-        purged = self._entries.purge_many(photo_ids)
+        request = current.get()
+        purged = self._entries.purge_many(photo_ids, sent_ms=request.sent_ms, again=request.again)
+        others = self._not_removed(photo_ids, purged)
         kept = [generation.number for generation in self._published.kept()]
         outcomes: list[contract.Purged | Refused] = []
         for photo_id in dict.fromkeys(photo_ids):
@@ -158,7 +163,7 @@ class Photos:
                     contract.Purged(f"photo {photo_id}", photo_id, seq, was_indexed, generations=kept if held else [])
                 )
             else:
-                outcomes.append(unknown(photo_id))
+                outcomes.append(others[photo_id])
         log.info("photos purged", extra={"photos": len(purged), "generations": len(kept)})
         return contract.PurgeReply(outcomes=outcomes)
 
@@ -200,20 +205,29 @@ class Photos:
         if not rows:
             return {}, {}
         try:
-            written = self._entries.put_many(rows, self._encoder.model_key, revive=revive, filling=filling)
+            sent_ms = current.get().sent_ms
+            written = self._entries.put_many(
+                rows, self._encoder.model_key, revive=revive, filling=filling, sent_ms=sent_ms
+            )
         except Permanent as exc:
             if exc.code is not Code.ROW_REJECTED:
                 raise
             if len(rows) == 1:
                 return {}, {rows[0].ref: Refused(rows[0].ref, exc.code, exc.message)}
-            stored: dict[str, contract.Stored] = {}
-            refused: dict[str, Refused] = {}
+            stored, refused = dict[str, contract.Stored](), dict[str, Refused]()
             for row in rows:
                 one, none = self._put([row], fetched, revive, filling)
                 stored |= one
                 refused |= none
             return stored, refused
-        return {w.ref: self._stored(w, fetched[w.ref]) for w in written}, {}
+        stored = {w.ref: self._stored(w, fetched[w.ref]) for w in written}
+        return stored, {row.ref: _removed_later(row.ref) for row in rows if row.ref not in stored}
+
+    def _not_removed(self, photo_ids: Sequence[int], done: Collection[int]) -> dict[int, Refused]:
+        """Why those that were not removed or purged were not."""
+        left = set(photo_ids).difference(done)
+        there = self._entries.get(left) if left else {}
+        return {photo_id: _added_later(photo_id) if photo_id in there else unknown(photo_id) for photo_id in left}
 
     def _note(self, refused: Sequence[tuple[contract.Photo, Refused]]) -> None:
         """Remember what is refused of photos in the backend's table, whoever has asked for them."""
@@ -257,6 +271,16 @@ def _in_order(items: Sequence[object], done: dict[str, T], refused: dict[str, Re
             ref: str = item.ref  # type: ignore[attr-defined]  # NewPhoto or EmbedItem
             outcomes.append(done[ref] if ref in done else refused[ref])
     return outcomes
+
+
+def _removed_later(ref: str) -> Refused:
+    message = f"{ref} was removed by a request that was sent after this one: nothing was done. Send it again to add it"
+    return Refused(ref, Code.SUPERSEDED, message)
+
+
+def _added_later(photo_id: int) -> Refused:
+    message = f"photo {photo_id} was added by a request that was sent after this one: nothing was done. Send it again"
+    return Refused(f"photo {photo_id}", Code.SUPERSEDED, message)
 
 
 def unknown(photo_id: int, ref: str = "") -> Refused:

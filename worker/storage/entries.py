@@ -16,10 +16,8 @@ from sqlalchemy import (
     delete,
     exists,
     func,
-    literal,
     or_,
     select,
-    update,
 )
 from sqlalchemy.dialects.postgresql import insert as upsert
 
@@ -34,6 +32,7 @@ from worker.storage.filters import has_metadata, is_suspended, is_within
 from worker.storage.following import news
 from worker.storage.keypoints import keep_keypoints
 from worker.storage.log import ChangeLog
+from worker.storage.removing import remove, superseded, to_remove
 from worker.storage.rows import NO_ROW, Place, Rows, Said
 from worker.storage.settling import is_former_reading, of_file, settled
 from worker.storage.tables import changes, embeddings, entries, pictures, purges, refusals, serving
@@ -49,17 +48,27 @@ class Entries:
         self._log = log
 
     def put_many(
-        self, new: Sequence[NewEntry], model_key: str, *, revive: bool = True, filling: bool = False
+        self,
+        new: Sequence[NewEntry],
+        model_key: str,
+        *,
+        revive: bool = True,
+        filling: bool = False,
+        sent_ms: int | None = None,
     ) -> list[Written]:
         """Photo rows, vectors, entries and change log of one message in one transaction.
 
-        revive: whether a photo that was removed comes back. filling: the model does not serve yet.
+        revive: whether a photo that was removed comes back; but for those, absent from what is returned, whose removal
+        was sent later than `sent_ms`. filling: the model does not serve yet.
         Raises Transient when another model serves since: the photo would be found by nobody.
         """
         with self._database.begin() as connection:
             rows = self._rows.write(connection, new)
             photo_ids = sorted({place.photo_id for place in rows.values()})
             hold(connection, photo_ids)
+            if revive and (late := superseded(connection, photo_ids, sent_ms, removed=True)):
+                new = [item for item in new if rows[item.ref].photo_id not in late]
+                photo_ids = [photo_id for photo_id in photo_ids if photo_id not in late]
             before = self._told(connection, photo_ids) if filling else {}
             said = self._rows.said(connection, photo_ids)
             former: set[str] = set()
@@ -71,7 +80,7 @@ class Entries:
                 if item.keypoints is not None:
                     keep_keypoints(connection, item.content_sha256, item.keypoints)
                 place = rows[item.ref]
-                former.add(self._put_entry(connection, place, item, said.get(place.photo_id, NO_ROW), revive))
+                former.add(self._put_entry(connection, place, item, said.get(place.photo_id, NO_ROW), revive, sent_ms))
             # Of a file that was replaced nothing would be found any more by who purges the photo.
             forget_contents(connection, former)
             connection.execute(delete(refusals).where(refusals.c.photo_id.in_(photo_ids)))
@@ -91,18 +100,23 @@ class Entries:
         ids = {ref: place.photo_id for ref, place in rows.items()}
         return [Written(item.ref, stored[ids[item.ref]], seqs[ids[item.ref]]) for item in new]
 
-    def remove_many(self, photo_ids: Collection[int]) -> dict[int, tuple[int, bool]]:
+    def remove_many(
+        self, photo_ids: Collection[int], *, sent_ms: int | None = None, again: bool = False
+    ) -> dict[int, tuple[int, bool]]:
         """Take photos out of the index; returns {photo_id: (seq, was in it)}. Their `photos` rows stay.
 
-        Ids that neither the index nor the backend's table knows are absent, and nothing happens for them.
+        Absent, and left as they are: ids that neither the index nor the backend's table knows; and, where the request
+        was handed out before (`again`), those that one which was sent later than `sent_ms` has put into the index.
         """
         with self._database.begin() as connection:
-            ids = self._known_ids(connection, photo_ids)
-            gone = self._remove(connection, ids)
+            ids = to_remove(connection, self._rows.table, photo_ids, sent_ms, again=again)
+            gone = remove(connection, self._rows.table, ids, sent_ms)
             seqs = self._log.append(connection, ids)
         return {photo_id: (seqs[photo_id], photo_id in gone) for photo_id in ids}
 
-    def purge_many(self, photo_ids: Collection[int]) -> dict[int, tuple[int, bool, bool]]:
+    def purge_many(
+        self, photo_ids: Collection[int], *, sent_ms: int | None = None, again: bool = False
+    ) -> dict[int, tuple[int, bool, bool]]:
         """Remove photos and erase what is kept of them; returns {photo_id: (seq, was in the index, whether a generation
         may still hold it)}. Unknown ids are absent, as in `remove_many`.
 
@@ -112,8 +126,8 @@ class Entries:
         would drop all generations.
         """
         with self._database.begin() as connection:
-            ids = self._known_ids(connection, photo_ids)
-            gone = self._remove(connection, ids)
+            ids = to_remove(connection, self._rows.table, photo_ids, sent_ms, again=again)
+            gone = remove(connection, self._rows.table, ids, sent_ms)
             kept = erase(connection, ids)
             seqs = self._log.append(connection, ids)
             for photo_id in sorted(kept):
@@ -224,35 +238,9 @@ class Entries:
 
     # ---------------------------------------------------------------------------------------- below
 
-    def _known_ids(self, connection: Connection, photo_ids: Collection[int]) -> list[int]:
-        """Those that the backend's table has or the index has had, rising."""
-        p = self._rows.table
-        of_rows = select(p.c.id).where(p.c.id.in_(photo_ids))
-        of_entries = select(entries.c.photo_id).where(entries.c.photo_id.in_(photo_ids))
-        return sorted({*connection.scalars(of_rows), *connection.scalars(of_entries)})
-
-    def _remove(self, connection: Connection, ids: Sequence[int]) -> set[int]:
-        """Those of the photos that were in the index; all are out of it."""
-        gone = connection.scalars(
-            update(entries)
-            .where(entries.c.photo_id.in_(ids), ~entries.c.removed)
-            .values(removed=True, updated_at=func.now())
-            .returning(entries.c.photo_id)
-        ).all()
-        # A photo that was never added is remembered as removed too, or the next rebuild would add it.
-        p = self._rows.table
-        connection.execute(
-            upsert(entries)
-            .from_select(
-                ["photo_id", "content_sha256", "path", "removed"],
-                select(p.c.id, literal(""), p.c.file_path, literal(True)).where(p.c.id.in_(ids)),
-            )
-            .on_conflict_do_nothing()
-        )
-        connection.execute(delete(refusals).where(refusals.c.photo_id.in_(ids)))
-        return set(gone)
-
-    def _put_entry(self, connection: Connection, place: Place, item: NewEntry, said: Said, revive: bool) -> str:
+    def _put_entry(
+        self, connection: Connection, place: Place, item: NewEntry, said: Said, revive: bool, sent_ms: int | None
+    ) -> str:
         """Returns the content that the photo had before; empty where it had none."""
         photo_id = place.photo_id
         row = connection.execute(select(entries).where(entries.c.photo_id == photo_id)).first()
@@ -274,6 +262,8 @@ class Entries:
         }
         if item.metadata is not None:
             values["metadata"] = item.metadata
+        if revive:
+            values["asked_ms"] = sent_ms
         connection.execute(
             upsert(entries)
             .values(photo_id=photo_id, **values)

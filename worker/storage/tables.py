@@ -100,6 +100,9 @@ entries = Table(
     #: When that was seen first. NULL with a file_state of releases before this column.
     Column("file_state_at", DateTime(timezone=True)),
     Column("removed", Boolean, nullable=False),
+    #: When the request was sent that has decided so, by its sender's clock: milliseconds of Unix time. NULL where it
+    #: did not say.
+    Column("asked_ms", BigInteger),
     Column("updated_at", DateTime(timezone=True), nullable=False),
 )
 

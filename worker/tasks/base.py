@@ -92,15 +92,17 @@ class ContractTask(Task):  # type: ignore[type-arg]  # celery's generic has no r
         return envelope
 
     def _who_waits(self) -> waiting.Request:
-        queue = (self.request.delivery_info or {}).get("routing_key")
+        delivery = self.request.delivery_info or {}
+        queue = delivery.get("routing_key")
+        again = bool(delivery.get("redelivered") or self.request.retries)
         if queue in (Queue.BULK.value, Queue.INDEX.value):
             # A tick's expiry says when it is too late to begin, not when to give photos up.
-            return waiting.Request(urgent=False, task_id=str(self.request.id))
+            return waiting.Request(urgent=False, task_id=str(self.request.id), again=again)
         deadline = None
         if self.request.expires:
             left = datetime.fromisoformat(str(self.request.expires)) - datetime.now(UTC)
             deadline = time.monotonic() + left.total_seconds()
-        return waiting.Request(deadline=deadline, task_id=str(self.request.id))
+        return waiting.Request(deadline=deadline, task_id=str(self.request.id), again=again)
 
     def _came_back_too_often(self) -> bool:
         task_id = str(self.request.id)
