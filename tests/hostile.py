@@ -56,6 +56,7 @@ def _grow_shared(size: int = 1 << 40) -> None:
 def _huge(size: str, said: str) -> None:
     _grow_shared(int(size))
     _reply(said.encode())
+    _stay("")  # and not let the server say anything else
 
 
 def _burn(seconds: float = 1e9) -> None:
@@ -120,6 +121,8 @@ def act(content: bytes, **asked: Any) -> Decoded:
     name, _, rest = content.decode().partition(" ")
     if name in ACTS:
         ACTS[name](rest)
+    if name == "large":
+        return Decoded(np.zeros((2_400, 2_500, 3), np.uint8))
     return Decoded(np.full((32, 48, 3), len(rest) % 256, np.uint8))
 
 

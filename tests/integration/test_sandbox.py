@@ -188,12 +188,13 @@ def test_what_a_bomb_takes_is_not_the_workers(tmp_path: Path) -> None:
     assert psutil.Process().memory_info().rss - before < 20_000_000
 
 
-def test_a_photo_that_takes_too_long_is_ended_and_named_so(hostile: Sandbox) -> None:
+def test_a_photo_that_takes_too_long_is_ended_and_named_so(hostile: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
     started = time.process_time()
 
     assert "more than 1 seconds of a core" in refused(hostile, "burn").message
 
     assert time.process_time() - started < 1
+    assert [line.getMessage() for line in caplog.records] == ["a decoder has ended"]
     assert shown(hostile, "good 12") == 2
 
 
@@ -220,6 +221,16 @@ def test_a_photo_that_waits_for_ever_is_given_up() -> None:
 
 def test_the_shared_memory_does_not_grow_beyond_a_photo(hostile: Sandbox) -> None:
     assert "too large" in said(hostile, "shared")
+
+
+def test_what_is_left_of_a_large_photo_is_not_kept_in_memory(hostile: Sandbox) -> None:
+    photo = hostile.decode(b"large", side=16, max_megapixels=10).pixels
+
+    assert photo.nbytes > port.KEPT_BYTES
+    open_now = [Path(entry) for entry in Path("/proc/self/fd").iterdir()]
+    shared = [file for file in open_now if file.is_symlink() and "memfd:photo" in str(file.readlink())]
+    assert shared
+    assert max(file.stat().st_size for file in shared) <= port.KEPT_BYTES
 
 
 # -- what comes back

@@ -47,12 +47,15 @@ log = logging.getLogger(__name__)
 OFF = "off"
 #: What a decoder runs.
 PROGRAM = ("-m", "worker.sandbox.server")
-#: Seconds of a core for one photo. 100 megapixels of the slowest format take a quarter of it.
+#: Seconds of a core for one photo: three times what 100 megapixels of the slowest kind take (decision 0047).
 CPU_S = 60
 #: Seconds until a photo is given up that takes no CPU time, and until a decoder must be ready.
 PATIENCE_S, START_S = 240.0, 60.0
-#: Bytes that decoding takes for each pixel at the most, and beside them.
-BYTES_PER_PIXEL, BYTES_BESIDE = 40, 256_000_000
+#: Bytes that decoding may take for each pixel, a quarter more than the hungriest kind takes (0047), and beside them and
+#: the file, of which a damaged one is copied.
+BYTES_PER_PIXEL, BYTES_BESIDE, COPIES = 40, 128_000_000, 2
+#: Of pixels, what stays in the shared memory until the next photo at the most.
+KEPT_BYTES = 16_000_000
 #: Of the worker's environment, what a decoder needs to find its libraries.
 _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "LANG", "LC_ALL", "SYSTEMROOT")
 #: A photo whose decoder ends is tried once more: it may have been ended from outside, or by what a photo before left.
@@ -72,7 +75,8 @@ def sandbox_of(settings: Settings) -> Sandbox | None:
         log.warning("photos are decoded within this process: decoders of their own need Linux")
         return None
     pixels = int(settings.max_megapixels * 1e6)
-    limits = Limits(BYTES_PER_PIXEL * pixels + BYTES_BESIDE, CPU_S, CHANNELS * pixels)
+    memory = BYTES_PER_PIXEL * pixels + COPIES * settings.max_photo_bytes + BYTES_BESIDE
+    limits = Limits(memory, CPU_S, CHANNELS * pixels)
     # Half of the threads that read and decode wait for a file; one more for who is asked meanwhile.
     sandbox = Sandbox(limits, most=settings.decoders // 2 + 1)
     if settings.sandbox == "required" and sandbox.level != FULL:
@@ -98,11 +102,9 @@ def decoding(settings: Settings) -> Iterator[Callable[..., Decoded]]:
 
 def level_of(settings: Settings) -> str:
     """What a decoder reaches on this machine. Starts one; raises as `sandbox_of`, or Transient."""
-    if settings.sandbox == OFF:
-        return OFF
     sandbox = sandbox_of(settings)
     if sandbox is None:
-        return NONE
+        return OFF if settings.sandbox == OFF else NONE
     try:
         return sandbox.level
     finally:
@@ -186,6 +188,8 @@ class Sandbox:
                     failed = exc
                     ended = decoder.end()
                     log.warning("a decoder has ended", extra={"why": exc.why, "status": ended})
+                    if ended == -signal.SIGXCPU:  # it would take as long again
+                        break
                 except BaseException:
                     self._give_back(decoder)
                     raise
@@ -213,7 +217,6 @@ class Sandbox:
         with self._lock:
             if self._closed:
                 raise Transient(Code.UNAVAILABLE, "this worker is stopping")
-            # The one that was busy last: the others' memory may be swapped out.
             decoder = self._idle.pop() if self._idle else None
         decoder = decoder or _Decoder(self._program, self._limits, self._starter)
         level = decoder.ready()
@@ -233,9 +236,9 @@ class Sandbox:
 class DecoderFailed(Exception):
     """A decoder that is of no more use, in a sentence about the photo."""
 
-    def __init__(self, why: str) -> None:
-        super().__init__(why)
-        self.why = why
+    @property
+    def why(self) -> str:
+        return str(self)
 
 
 class _Decoder:
@@ -248,7 +251,7 @@ class _Decoder:
         self._level: str | None = None
         self._memory = os.memfd_create("photo", os.MFD_CLOEXEC)
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        passed = [str(theirs.fileno()), str(self._memory), msgspec.json.encode(limits).decode()]
+        passed = (str(theirs.fileno()), str(self._memory), msgspec.json.encode(limits).decode())
         # Not the worker's environment, which holds passwords; its libraries, wherever it has them from.
         env = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         env |= {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
@@ -271,7 +274,7 @@ class _Decoder:
             os.close(self._memory)
             raise Transient(Code.UNAVAILABLE, f"no decoder can be started: {exc}") from exc
         # Also of one that nobody ends: when it is let go, or the worker's interpreter ends.
-        self._end = weakref.finalize(self, _end, os.getpid(), self._process, self._channel, self._memory)
+        self._end = weakref.finalize(self, _end, self._process, self._channel, self._memory)
 
     @property
     def pid(self) -> int:
@@ -309,6 +312,8 @@ class _Decoder:
         pixels = np.empty((done.height, done.width, CHANNELS), np.uint8)
         if not taken(self._memory, pixels.data.cast("B")):
             raise DecoderFailed("the photo cannot be decoded: its decoder takes its pixels back")
+        if done.size > KEPT_BYTES:
+            os.ftruncate(self._memory, 0)
         return pixels
 
     def end(self) -> int:
@@ -337,9 +342,9 @@ class _Decoder:
         return f"the photo cannot be decoded: it ends its decoder ({ended})"
 
 
-def _end(owner: int, process: subprocess.Popen[bytes], channel: socket.socket, memory: int) -> None:
-    if os.getpid() == owner:  # what is forked off it has its own ends of these, and no decoder to end
-        process.kill()
-        process.wait()
+def _end(process: subprocess.Popen[bytes], channel: socket.socket, memory: int) -> None:
+    # In what was forked off the worker this is nobody's child: Popen sends no signal to such.
+    process.kill()
+    process.wait()
     channel.close()
     os.close(memory)
