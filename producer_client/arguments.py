@@ -167,6 +167,7 @@ _KINDS: Mapping[Callable[[str, Any], Any], Sequence[str]] = {
         "return_vector",
         "return_vectors",
         "trusted_only",
+        "allow_stale",
         "settled",
         "force",
         "forget",

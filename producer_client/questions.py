@@ -31,12 +31,14 @@ class QuestionVerbs(Connection):
         where: dict[str, Any] | None = None,
         min_seq: int | None = None,
         trusted_only: bool = False,
+        allow_stale: bool = False,
         timeout_s: float | None = None,
     ) -> Handle[contract.SearchReply]:
         """Similar photos, best first. The photo itself and its duplicates are never among them.
 
         min_seq: the write that must have been seen, `session` unless given. trusted_only: only photos with coordinates
-        that are evidence, `top_k` of them where there are so many.
+        that are evidence, `top_k` of them where there are so many. allow_stale: while the workers' Postgres is away,
+        answer by what a worker remembers; the reply then says how old that is (`stale_s`), and its hits have no path.
         """
         by_photo = any(given is not None for given in (photo_id, path, url, content))
         request = contract.Search(
@@ -49,6 +51,7 @@ class QuestionVerbs(Connection):
             near=near_of(near),
             where=where,
             trusted_only=trusted_only,
+            allow_stale=allow_stale,
             **self._seen(min_seq),
         )
         return self._send(

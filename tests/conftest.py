@@ -28,6 +28,7 @@ from sqlalchemy import text
 from benchmarks.again import Again, digest
 from demo.scenes import write_scenes
 from producer_client import Sightline
+from tests.between import Between, before_postgres
 from worker.core.ports import Encoder
 from worker.core.types import Decoded, Pixels
 from worker.core.vectors import Vectors
@@ -171,6 +172,18 @@ def settings(servers: EmbeddedServers, photo_root: Path, tmp_path: Path) -> Sett
         backend=REFERENCE,
         max_staleness_s=0,
     )
+
+
+@pytest.fixture
+def between(settings: Settings) -> Iterator[Between]:
+    """The way to Postgres of who has the settings `far`: it can be cut off, or hang."""
+    with server_dir() as folder, before_postgres(settings.database_url, folder) as way:
+        yield way
+
+
+@pytest.fixture
+def far(settings: Settings, between: Between) -> Settings:
+    return settings.model_copy(update={"database_url": between.url})
 
 
 @pytest.fixture

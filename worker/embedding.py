@@ -116,7 +116,7 @@ class Embedding:
         self._stored = vectors
         self._quarantine = quarantine
         on_cpu = encoder.device == "cpu"
-        self._batcher = Batcher(
+        self.batcher = Batcher(
             encoder.encode_images,
             batch=settings.encode_batch,
             bulk_batch=settings.encode_bulk_batch or (CPU_BULK_BATCH if on_cpu else settings.encode_batch),
@@ -148,7 +148,7 @@ class Embedding:
     @property
     def computed(self) -> int:
         """Photos that went through the model."""
-        return self._batcher.computed
+        return self.batcher.computed
 
     def picture(self, content: str) -> Picture | None:
         """Of a photo that was decoded by this process lately."""
@@ -159,7 +159,7 @@ class Embedding:
         for pool in self._pools.values():
             pool.shutdown()
         self._looks.close()
-        self._batcher.close()
+        self.batcher.close()
 
     def vectors(
         self, photos: dict[str, Photo], *, need_gps: set[str], to_keep: bool, keypoints: bool = False
@@ -201,8 +201,8 @@ class Embedding:
         """Look up which vectors are there, and have the other photos decoded and sent to the model."""
         contents = {r.content_sha256 for r in read}
         kept = self._stored.known(contents, self._encoder.model_key)
-        known = self._batcher.recent(contents) | kept
-        expected = stack.enter_context(self._batcher.expect(contents - known.keys()))
+        known = self.batcher.recent(contents) | kept
+        expected = stack.enter_context(self.batcher.expect(contents - known.keys()))
         wanted = stack.enter_context(want(contents))
         # Whoever brings a photo to the model notes its hash.
         to_look_at = (wanted.unhashed & known.keys()) | wanted.mine.keys()

@@ -145,7 +145,13 @@ class Runtime:
         now = time.monotonic()
         if now - asked > self.settings.max_staleness_s:
             assert self._store is not None
-            key = self._store.models.serving(default)
+            try:
+                key = self._store.models.serving(default)
+            except Transient:
+                # What needs Postgres meets that itself; what does not is asked of the model that served last.
+                if not key:
+                    raise
+                return key
             self._serving = (key, now)
         return key
 

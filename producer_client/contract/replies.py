@@ -23,8 +23,7 @@ from producer_client.words import (
 class Stored(Outcome, frozen=True):
     """One photo that is in Postgres and visible to every search with `min_seq >= seq`.
 
-    `provenance` is what its position counts as: `fallback` where `position_issue` says why it is never evidence.
-    """
+    `provenance` is what its position counts as: `fallback` where `position_issue` says why it is never evidence."""
 
     ref: str
     photo_id: int
@@ -188,13 +187,18 @@ class Hit(Reply, frozen=True):
 
 
 class SearchReply(Reply, frozen=True):
-    """`generation` and `seq` say which state of the index answered."""
+    """`generation` and `seq` say which state of the index answered. `stale_s`: Postgres was away, and the worker had
+    read all that was written until so many seconds before; hits have no path then, and may have been removed since."""
 
     hits: list[Hit]
     generation: int | None
     seq: int
     model_key: str
     took_ms: float
+    stale_s: float | None = None
+
+    def to_wire(self) -> dict[str, Any]:
+        return without_nothing(super().to_wire(), "stale_s")
 
 
 class Answer(Reply, frozen=True):

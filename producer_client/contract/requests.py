@@ -191,7 +191,8 @@ class Search(Request, frozen=True):
     `where` keeps photos whose metadata contains these keys and values. `trusted_only` keeps those whose coordinates
     are evidence, `top_k` of them. `min_seq` waits for that write. `heard` is a word that the caller draws anew when it
     hears of a write. A worker that meets it for the first time reads the log before it answers, whatever the seqs say:
-    after a restore of the database they come again.
+    after a restore of the database they come again. `allow_stale`: while the worker's database is away, answer by what
+    the worker's process knows, whatever `min_seq` says; see SearchReply.stale_s.
     """
 
     photo: Photo | None = None
@@ -205,6 +206,7 @@ class Search(Request, frozen=True):
     min_seq: int = 0
     trusted_only: bool = False
     heard: str | None = None
+    allow_stale: bool = False
 
     def __post_init__(self) -> None:
         given = [name for name in ("photo", "text", "vector") if getattr(self, name) is not None]
@@ -227,6 +229,10 @@ class Search(Request, frozen=True):
         _check_threshold(self.threshold)
         _check_min_seq(self.min_seq)
         _check_heard(self.heard)
+
+    def to_wire(self) -> dict[str, Any]:
+        """Without `allow_stale` where it says nothing: workers of the release before it take no field more."""
+        return _without_no(super().to_wire(), "allow_stale")
 
 
 class Locate(Request, frozen=True):
@@ -258,10 +264,7 @@ class RebuildIndex(Request, frozen=True):
 
     def to_wire(self) -> dict[str, Any]:
         """Without `force` where it says nothing: workers of the release before it take no field more."""
-        wire = super().to_wire()
-        if not self.force:
-            del wire["force"]
-        return wire
+        return _without_no(super().to_wire(), "force")
 
 
 class Stats(Request, frozen=True):
@@ -281,6 +284,10 @@ class Fill(Request, frozen=True):
     model_key: str = ""
     slot: int = 0
     after_id: int = -1
+
+
+def _without_no(wire: dict[str, Any], flag: str) -> dict[str, Any]:
+    return wire if wire[flag] else {name: value for name, value in wire.items() if name != flag}
 
 
 def check_batch(name: str, items: list[Any]) -> None:

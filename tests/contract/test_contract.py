@@ -1127,3 +1127,13 @@ def test_seconds_apart_are_in_no_reply_that_has_none() -> None:
 
     assert "apart_s" not in hit.to_wire()
     assert msgspec.structs.replace(hit, apart_s=-2.5).to_wire()["apart_s"] == -2.5
+
+
+def test_a_search_that_may_not_be_stale_and_a_reply_that_is_not_have_no_field_more() -> None:
+    """Workers and clients of the release before take none."""
+    reply = contract.SearchReply([], 1, 2, "a@1", 0.5)
+
+    assert "allow_stale" not in Search(text="a").to_wire()
+    assert Search.from_wire(Search(text="a", allow_stale=True).to_wire()).allow_stale
+    assert "stale_s" not in reply.to_wire()
+    assert contract.SearchReply.from_wire(msgspec.structs.replace(reply, stale_s=1.5).to_wire()).stale_s == 1.5

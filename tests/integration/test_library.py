@@ -290,8 +290,8 @@ def test_what_two_ask_for_at_the_same_time_is_decoded_by_one_of_them(
         return expected[-1]
 
     library = make_library(decode=decode_slowly, encoder=Counting(encoder))
-    asked = library.embedding._batcher.expect
-    monkeypatch.setattr(library.embedding._batcher, "expect", expect)
+    asked = library.embedding.batcher.expect
+    monkeypatch.setattr(library.embedding.batcher, "expect", expect)
     embed = EmbedItem("one", Photo(path=str(scenes[0].path)))
     with ThreadPoolExecutor(2) as callers:
         first = callers.submit(library.photos.embed_many, [embed], return_vectors=True)
@@ -356,10 +356,10 @@ def test_a_message_that_breaks_off_ends_what_it_has_begun_and_leaves_nothing_wai
         library.photos.add_many([new(scene) for scene in scenes])
 
     assert calls == [READ_AHEAD, len(scenes) - READ_AHEAD]
-    until(lambda: not library.embedding._batcher._in_hand)
-    assert library.embedding._batcher.computed == READ_AHEAD
+    until(lambda: not library.embedding.batcher._in_hand)
+    assert library.embedding.batcher.computed == READ_AHEAD
     assert len(stored(library, [new(scene) for scene in scenes])) == len(scenes)
-    assert library.embedding._batcher.computed == len(scenes), "nothing twice"
+    assert library.embedding.batcher.computed == len(scenes), "nothing twice"
 
 
 def test_a_photo_that_is_located_and_then_added_goes_through_the_model_once(

@@ -33,6 +33,9 @@ def search(
         float | None, typer.Option(min=-1, max=1, help=say("Least cosine similarity; 0.75 unless given."))
     ] = None,
     near: Annotated[str | None, typer.Option(help=say("LAT,LON,METRES: only photos in this circle."))] = None,
+    allow_stale: Annotated[
+        bool, typer.Option("--allow-stale", help=say("While Postgres is away: by what a worker remembers."))
+    ] = False,
     as_json: AsJson = False,
     timeout: TimeoutS = 60.0,
 ) -> None:
@@ -48,10 +51,18 @@ def search(
             top_k=top_k,
             threshold=threshold,
             near=_circle(near),
+            allow_stale=allow_stale,
             timeout_s=timeout,
         )
 
     def table() -> None:
+        if reply.stale_s is not None:
+            out.print(
+                say(
+                    "[yellow]Postgres is away:[/] as of {seconds:.0f} s ago, and what was removed since may be shown.",
+                    seconds=reply.stale_s,
+                )
+            )
         if reply.hits:
             out.print(hits_table(say("similar: {count}", count=len(reply.hits)), reply.hits))
         elif text is None:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from worker.core.circle import Places
 from worker.core.ports import Progress, Snapshot
 from worker.core.types import Built, Filter, Mark, Neighbours, PublishedGeneration
 from worker.core.vectors import Ids, Vector
@@ -37,6 +38,9 @@ class LiveIndex(Searched, Protocol):
     def seq(self) -> int: ...
 
     @property
+    def age_s(self) -> float: ...
+
+    @property
     def count(self) -> int: ...
 
     @property
@@ -50,6 +54,13 @@ class LiveIndex(Searched, Protocol):
 
     @property
     def ready(self) -> bool: ...
+
+    @property
+    def unread(self) -> Ids: ...
+
+    def note_removed(self, seqs: Mapping[int, int]) -> None: ...
+
+    def places_of(self, photo_ids: Ids) -> Places: ...
 
     def follow(self, every_s: float) -> None: ...
 

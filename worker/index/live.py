@@ -11,8 +11,12 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Mapping
 from weakref import WeakKeyDictionary
 
+import numpy as np
+
+from worker.core.circle import Places
 from worker.core.ports import Log
 from worker.core.types import START, Changes, Filter, Mark, Neighbours, Published
 from worker.core.vectors import Ids, Vector
@@ -44,6 +48,8 @@ class FaissLiveIndex:
         self._follower: threading.Thread | None = None
         self._closed = threading.Event()
         self._nothing_published = False  #: as it was when somebody looked for the first time
+        self._removed: dict[int, int] = {}  #: what this process has removed, and at which seq
+        self._removing = threading.Lock()  #: of that
         #: Generations that could not be opened: said once, not at every search.
         self._unusable: set[Published] = set()
         #: Who passes the filters of the requests that run now, with the view that it was asked of.
@@ -56,6 +62,18 @@ class FaissLiveIndex:
     @property
     def seq(self) -> int:
         return 0 if self._view is None else self._view.seq
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the beginning of the newest look at the log: all that was committed before it is seen."""
+        return time.monotonic() - self._caught_up
+
+    @property
+    def unread(self) -> Ids:
+        """Photos that this process has removed by changes that it has not read in the log yet."""
+        seq = self.seq
+        with self._removing:
+            return np.array([photo_id for photo_id, at in self._removed.items() if at > seq], dtype=np.int64)
 
     @property
     def count(self) -> int:
@@ -90,6 +108,17 @@ class FaissLiveIndex:
                 if self._view is None or self._caught_up < wanted:
                     self._catch_up()
         return self.seq
+
+    def note_removed(self, seqs: Mapping[int, int]) -> None:
+        """seqs: of photos that this process has removed."""
+        seq = self.seq
+        with self._removing:
+            self._removed = {**{photo_id: at for photo_id, at in self._removed.items() if at > seq}, **seqs}
+
+    def places_of(self, photo_ids: Ids) -> Places:
+        """float64 [2, n]: where photos lie, as the newest view has them; NaN where that is not known."""
+        view = self._view
+        return np.full((2, len(photo_ids)), np.nan) if view is None else view.places_of(photo_ids)
 
     def settle(self, timeout_s: float = 60.0) -> None:
         """Catch up, and wait until a published generation that is on its way has become the base."""
@@ -167,6 +196,9 @@ class FaissLiveIndex:
                 if changes.other_history:
                     said = {"seq": self.seq, "database_seq": changes.mark.seq, "generation": self.generation}
                     log.warning("the database was restored to an earlier time, the index starts anew", extra=said)
+                # Its seqs come again.
+                with self._removing:
+                    self._removed.clear()
                 self._start()
         self._caught_up = began
 

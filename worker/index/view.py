@@ -12,7 +12,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from worker.core.circle import Mask
+from worker.core.circle import Mask, Places
 from worker.core.types import Change, Filter, Mark, Neighbours
 from worker.core.vectors import SAME_PIXELS, Ids, Vector, Vectors, find_ids
 from worker.index import searching
@@ -83,6 +83,18 @@ class View:
             ids, similarities = np.concatenate([ids, newer_ids]), np.concatenate([similarities, newer])
         best = np.lexsort((ids, -similarities))[:k]
         return Neighbours(ids[best], similarities[best], generation=self.number, seq=self.seq, count=self.count)
+
+    def places_of(self, photo_ids: Ids) -> Places:
+        """float64 [2, n]: where photos lie, NaN where that is not known."""
+        places = np.full((2, len(photo_ids)), np.nan)
+        if self.base is not None and self.base.columns is not None:
+            at, there = find_ids(self.base.ids, photo_ids)
+            places[:, there] = self.base.columns.places[:, at]
+        rows = np.flatnonzero(~self.delta_hidden)
+        rising = rows[np.argsort(self.delta_ids[rows])]
+        at, there = find_ids(self.delta_ids[rising], photo_ids)
+        places[:, there] = self.delta_columns.places[:, rising[at]]
+        return places
 
     def passing(self, among: Filter, ids_where: Callable[[Filter], Ids]) -> Passing:
         """Where the photos stand that pass a filter and are not hidden.

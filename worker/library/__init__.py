@@ -9,6 +9,7 @@ from worker.core.index_ports import Generations, LiveIndex
 from worker.core.ports import Decode, Encoder, FindKeypoints, PhotoSource
 from worker.core.store_ports import Store
 from worker.embedding import Embedding
+from worker.library.alone import Alone
 from worker.library.checking import Checking
 from worker.library.conflicts import Conflicts
 from worker.library.examining import Examining
@@ -78,6 +79,7 @@ class Library:
             vectors=store.vectors,
             keypoints=store.keypoints,
             attempts=store.attempts,
+            live=live,
             published=store.generations,
             agree_m=settings.locate_agree_m,
             former=not settings.key_prefix,
@@ -132,6 +134,7 @@ class Library:
             photos=photos,
             questions=Questions(
                 settings,
+                alone=Alone(encoder=encoder, decode=decode, source=source, batcher=embedding.batcher, live=live),
                 encoder=encoder,
                 embedding=embedding,
                 entries=store.entries,

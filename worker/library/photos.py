@@ -14,7 +14,7 @@ from producer_client import contract
 from producer_client.contract import Code, NewPhoto, Provenance, Refused
 from producer_client.errors import BadRequest
 from producer_client.positions import Position
-from worker.core.index_ports import PublishedGenerations
+from worker.core.index_ports import LiveIndex, PublishedGenerations
 from worker.core.ports import (
     Attempts,
     Encoder,
@@ -48,6 +48,7 @@ class Photos:
         vectors: StoredVectors,
         keypoints: StoredKeypoints,
         attempts: Attempts,
+        live: LiveIndex,
         published: PublishedGenerations,
         agree_m: float,
         former: bool,
@@ -62,6 +63,7 @@ class Photos:
         self._vectors = vectors
         self._keypoints = keypoints
         self._attempts = attempts
+        self._live = live
         self._published = published
 
     def embed_many(
@@ -135,6 +137,7 @@ class Photos:
         check_ids(photo_ids)
         request = current.get()
         removed = self._entries.remove_many(photo_ids, sent_ms=request.sent_ms, again=request.again)
+        self._live.note_removed({photo_id: seq for photo_id, (seq, _) in removed.items()})
         others = self._not_removed(photo_ids, removed)
         return contract.RemoveReply(
             outcomes=[
@@ -153,6 +156,7 @@ class Photos:
         check_ids(photo_ids)
         request = current.get()
         purged = self._entries.purge_many(photo_ids, sent_ms=request.sent_ms, again=request.again)
+        self._live.note_removed({photo_id: seq for photo_id, (seq, *_) in purged.items()})
         others = self._not_removed(photo_ids, purged)
         kept = [generation.number for generation in self._published.kept()]
         outcomes: list[contract.Purged | Refused] = []

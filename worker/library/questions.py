@@ -22,7 +22,8 @@ from worker.core.shot import Shot
 from worker.core.types import TOO_PLAIN, Filter, Neighbours
 from worker.core.vectors import Ids, Vector, unit_query
 from worker.embedding import Embedding
-from worker.errors import Permanent, PhotoRefusal, Stale
+from worker.errors import Permanent, PhotoRefusal, Stale, Transient
+from worker.library.alone import Alone, filter_of, least_of
 from worker.library.comparing import Comparing
 from worker.library.finding import Finding, Looked
 from worker.library.learning import Learning
@@ -80,6 +81,7 @@ class Questions:
         self,
         settings: Settings,
         *,
+        alone: Alone,
         encoder: Encoder,
         embedding: Embedding,
         entries: Entries,
@@ -89,6 +91,7 @@ class Questions:
         vectors: StoredVectors,
     ) -> None:
         self._settings = settings
+        self._alone = alone
         self._rungs = frozenset(settings.rungs)
         self._encoder = encoder
         self._embedding = embedding
@@ -104,20 +107,27 @@ class Questions:
 
     def search(self, request: contract.Search) -> contract.SearchReply:
         started = time.monotonic()
+        try:
+            return self._search(request, started)
+        except Transient as exc:
+            if not request.allow_stale or exc.code != Code.UNAVAILABLE:
+                raise
+            reply = self._alone.search(request, started)
+            if reply is None:
+                raise
+            return reply
+
+    def _search(self, request: contract.Search, started: float) -> contract.SearchReply:
         asked = self._query(request)
         self._see(request)
-        threshold = request.threshold
-        if threshold is None:
-            threshold = -1.0 if request.text is not None else contract.DEFAULT_THRESHOLD
         look = partial(
             self._finding.hits,
             asked.vector,
-            threshold=threshold,
+            threshold=least_of(request),
             exclude=self._copies(asked),
             drop_copies=request.photo is not None,
         )
-        top_k = request.top_k
-        among = Filter(request.near, request.where) if request.near is not None or request.where else None
+        top_k, among = request.top_k, filter_of(request)
         if request.trusted_only:
             hits, seen = self._trusted_hits(look, top_k, among, Filter(request.near, request.where, trusted_only=True))
         else:
