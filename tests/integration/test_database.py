@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, literal, select, text
 
 from producer_client import NewPhoto, Photo, Provenance, contract
 from producer_client.contract import Code
-from tests.conftest import Scene
+from tests.between import Between
+from tests.conftest import Scene, until
 from worker.commands import doctor
 from worker.errors import Permanent, Transient, Unprepared, WorkerError
 from worker.library import Library
 from worker.settings import Settings
+from worker.storage import copying, silence
 from worker.storage.store import PostgresStore
 
 #: Real errors of a real driver: PL/pgSQL raises any state.
@@ -169,3 +172,91 @@ def test_which_model_serves_is_noted_once_and_then_only_read(store: PostgresStor
     assert read_only.models.serving("b@1") == "b@1"
     assert read_only.models.serving("a@1") == "a@1", "nothing of b is stored"
     assert store.models.serving("b@1") == "b@1", "and nobody has noted a"
+
+
+# ------------------------------------------------------------------------------- a server that does not answer
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(silence, "LONG_S", 0.3)
+    monkeypatch.setattr(silence, "LOOK_EVERY_S", 0.1)
+    # The least that libpq knows.
+    monkeypatch.setattr(silence, "CONNECT_S", 2)
+
+
+@pytest.fixture
+def far_store(hasty: None, far: Settings, make_store: Callable[..., PostgresStore]) -> PostgresStore:
+    make_store()
+    return make_store(database_url=far.database_url)
+
+
+def a_statement(connection: Connection) -> None:
+    connection.execute(text("SELECT 1"))
+
+
+def a_copy(connection: Connection) -> None:
+    list(copying.rows(connection, select(literal(1)), [("n", ">i4")]))
+
+
+def a_commit(connection: Connection) -> None:
+    connection.commit()
+
+
+@pytest.mark.parametrize("act", [a_statement, a_copy, a_commit])
+def test_who_waits_for_a_server_that_hangs_is_cut_off_and_who_comes_is_told_at_once(
+    act: Callable[[Connection], None], far_store: PostgresStore, between: Between
+) -> None:
+    def hang_in_a_transaction() -> None:
+        with far_store.database.begin() as connection:
+            a_statement(connection)
+            between.hang()
+            act(connection)
+
+    began = time.monotonic()
+    with pytest.raises(Transient) as cut:
+        hang_in_a_transaction()
+    cut_after_s = time.monotonic() - began
+    with pytest.raises(Transient, match="does not answer") as told:
+        far_store.models.serving("a@1")
+    told_after_s = time.monotonic() - began - cut_after_s
+
+    between.go_on()
+    until(lambda: not far_store.database._silence.on)
+
+    assert (cut.value.code, told.value.code) == (Code.UNAVAILABLE, Code.UNAVAILABLE)
+    assert cut_after_s < 2 * silence.CONNECT_S
+    assert told_after_s < 0.2
+    assert far_store.models.serving("a@1") == "a@1"
+
+
+def test_a_connection_of_the_pool_that_hangs_is_no_reason_to_wait_for_it(
+    far_store: PostgresStore, between: Between
+) -> None:
+    far_store.models.serving("a@1")
+
+    between.hang()
+    with pytest.raises(Transient):
+        far_store.models.serving("a@1")
+    between.go_on()
+    until(lambda: not far_store.database._silence.on)
+
+    assert far_store.models.serving("a@1") == "a@1"
+
+
+def test_a_long_statement_of_a_server_that_answers_others_goes_on(hasty: None, store: PostgresStore) -> None:
+    with store.database.begin() as connection:
+        done = connection.execute(text("SELECT 1 FROM pg_sleep(2)")).scalar_one()
+
+    assert done == 1
+
+
+def test_a_server_that_is_not_there_is_not_silent(far_store: PostgresStore, between: Between) -> None:
+    between.refuse()
+
+    for _ in range(2):
+        with pytest.raises(Transient, match="SIGHTLINE_DATABASE_URL"):
+            far_store.models.serving("a@1")
+    between.listen()
+
+    assert far_store.models.serving("a@1") == "a@1"

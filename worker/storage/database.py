@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 from uuid import uuid4
 
-from sqlalchemy import Connection, Engine, Integer, cast, create_engine, func, select
+from sqlalchemy import Connection, Engine, Integer, cast, create_engine, func, make_url, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import DBAPIError, InterfaceError, NoSuchTableError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -24,6 +24,7 @@ from producer_client.contract import Code
 from worker.errors import Permanent, Transient, Unprepared, WorkerError
 from worker.settings import Settings
 from worker.storage import tables
+from worker.storage.silence import CONNECT_S, KEEPALIVES, Silence
 
 log = logging.getLogger(__name__)
 
@@ -77,18 +78,23 @@ class Database:
         self.schema = settings.db_schema
         #: By which the connections of this process are known.
         self.process = f"{words_of(os.getpid())}{uuid4().hex[:12]}"
+        url = make_url(settings.database_url)
+        how: dict[str, Any] = {name: value for name, value in KEEPALIVES.items() if name not in url.query}
+        how |= {"connect_timeout": CONNECT_S, "application_name": f"{SESSION} {self.process}"}
+        self._silence = Silence({**url.get_dialect()().create_connect_args(url)[1], **how})
         self.engine: Engine = create_engine(
-            settings.database_url,
+            url,
             pool_pre_ping=True,
             pool_size=pool_size,
             max_overflow=2,
             json_deserializer=read_json,
-            connect_args={"connect_timeout": 5, "application_name": f"{SESSION} {self.process}"},
+            connect_args={**how, "connection_factory": self._silence.connect},
             execution_options={"schema_translate_map": {tables.SCHEMA: settings.db_schema}},
         )
 
     def close(self) -> None:
         self.engine.dispose()
+        self._silence.close()
 
     @property
     def address(self) -> str:
@@ -110,6 +116,8 @@ class Database:
     @contextmanager
     def begin(self, isolation_level: str | None = None) -> Iterator[Connection]:
         """A connection with a transaction around the block."""
+        if self._silence.on:
+            raise Transient(Code.UNAVAILABLE, "Postgres does not answer, and it does not refuse either")
         with self.guard(), self.engine.connect() as connection:
             if isolation_level:
                 connection = connection.execution_options(isolation_level=isolation_level)
