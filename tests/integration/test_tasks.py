@@ -150,18 +150,35 @@ def test_an_unexpected_error_is_a_code_and_a_sentence_without_a_traceback(run: R
     assert "Traceback" not in reply["error"]["message"]
 
 
-def test_a_write_that_failed_for_days_is_still_tried(run: Run) -> None:
-    """The pause doubles: its formula must not overflow after a night of tries."""
-    app = in_memory(retry_pause_s=1.0)
+def pause_s(retries: int, **more: Any) -> float:
+    """Before a write is tried again that has been tried so often."""
+    app = in_memory(retry_pause_s=1.0, **more)
     task: Any = app.tasks[TaskName.ADD_TO_INDEX.value]
-    task.push_request(retries=5000, id="x", called_directly=False, is_eager=False, args=(ADD,), kwargs={})
+    task.push_request(retries=retries, id="x", called_directly=False, is_eager=False, args=(ADD,), kwargs={})
     try:
         with pytest.raises(Retry) as caught:
             task._again(AWAY)
     finally:
         task.pop_request()
+    when: Any = caught.value.when
+    return float(when)
 
-    assert caught.value.when == 60.0
+
+def test_pauses_between_tries_grow_and_no_two_messages_wait_alike() -> None:
+    one, other = ([pause_s(retries) for retries in range(8)] for _ in range(2))
+
+    for longest_s, *pauses_s in zip((1, 2, 4, 8, 16, 32, 60, 60), one, other, strict=True):
+        assert all(longest_s / 2 <= pause <= longest_s for pause in pauses_s)
+    assert one != other
+
+
+def test_no_pause_comes_near_the_time_after_which_a_message_is_handed_out_again() -> None:
+    assert all(pause_s(retries, visibility_timeout_s=20) <= 5.0 for retries in range(12))
+
+
+def test_a_write_that_failed_for_days_is_still_tried() -> None:
+    """The pause doubles: its formula must not overflow after a night of tries."""
+    assert 30.0 <= pause_s(5000) <= 60.0
 
 
 def test_a_message_that_has_killed_its_worker_too_often_is_answered(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import re
 import time
 from collections import deque
@@ -26,8 +27,9 @@ from worker.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
-#: Longest pause before a task is tried again, seconds. Far below the visibility timeout, which would hand it out twice.
-LONGEST_PAUSE_S = 60.0
+#: Longest pause before a task is tried again, seconds, and as a share of the visibility timeout. What waits longer than
+#: that is handed out a second time, and both go round again: copies multiply for as long as the outage lasts.
+LONGEST_PAUSE_S, LONGEST_SHARE = 60.0, 0.25
 
 #: Ids of messages that this process has begun. One of them comes back because connections to Redis were lost, not
 #: because its worker was.
@@ -120,7 +122,11 @@ class ContractTask(Task):  # type: ignore[type-arg]  # celery's generic has no r
         done = self.request.retries or 0
         if self.retries is not None and (done >= self.retries or isinstance(exc, Unprepared)):
             return contract.failed(exc.code, exc.message)
-        pause_s = min(LONGEST_PAUSE_S, self.runtime.settings.retry_pause_s * 2.0 ** min(done, 10))
+        settings = self.runtime.settings
+        longest_s = min(LONGEST_PAUSE_S, LONGEST_SHARE * settings.visibility_timeout_s)
+        longest_s = min(longest_s, settings.retry_pause_s * 2.0 ** min(done, 10))
+        # What failed together does not come back together.
+        pause_s = round(random.uniform(0.5, 1.0) * longest_s, 3)
         log.warning("task goes round again", extra={"task": self.name, "why": exc.message, "pause_s": pause_s})
         try:
             raise self.retry(countdown=pause_s)
