@@ -108,6 +108,9 @@ def create_app(settings: Settings, role: str = "") -> Celery:
             "visibility_timeout": settings.visibility_timeout_s,
             # Look for messages of dead workers every few seconds, not every tenth time (kombu 5.7).
             "unacked_restore_throttle": 1,
+            # Who looks for them holds a lock for milliseconds. That of one that was killed meanwhile would keep all
+            # others from looking for five minutes (kombu 5.7).
+            "unacked_mutex_expire": 10,
             "unacked_restore_interval": min(10, settings.visibility_timeout_s // 2),
             "socket_timeout": 30,
             "socket_connect_timeout": 5,

@@ -284,6 +284,16 @@ def test_a_note_that_cannot_be_read_is_parked_and_holds_no_other_back(
     assert taker.taken[0].headers["redelivered"]
 
 
+def test_the_lock_of_one_that_was_killed_while_it_looked_for_the_dead_is_gone_within_seconds(
+    prefix: str, server: redis.Redis, taker: Taker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("redis.lock.Lock.release", lambda _: None)  # who is killed gives nothing back
+
+    taker.channel.connection.cycle.maybe_restore_messages()
+
+    assert 0 < server.pttl(prefix + "unacked_mutex") <= 10_000
+
+
 def test_what_is_parked_is_dropped_or_put_back_by_its_id(queue: str, server: redis.Redis, parking: Parking) -> None:
     first, second, third = (parking.park(queue, item, unfit.bad_task()) for item in (b"1", b"\xff", b"3"))
 
