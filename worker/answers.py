@@ -29,8 +29,12 @@ class Replies(RedisBackend):
         return super().set(key, value, *args, **policy)
 
     def get(self: Any, key: Any) -> Any:
-        """What others have written in its place is none: Celery stores no second reply where one lies."""
-        found = super().get(key)
+        """What others have written in its place is none: Celery stores no second reply where one lies.
+
+        It looks for one before each that it stores, and tries that once alone (5.7): a Redis that is gone in this moment
+        would cost the reply.
+        """
+        found = self.ensure(super().get, (key,))
         if found is None or not self.key_t(key).startswith(self.task_keyprefix):
             return found
         return found if door_of(self.app).is_ours(self._strip_prefix(key), found) else None

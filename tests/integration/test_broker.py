@@ -332,6 +332,28 @@ def test_of_what_is_parked_the_newest_are_kept(queue: str, parking: Parking) -> 
     assert parking.all()[-1].content == b"2"
 
 
+@pytest.mark.filterwarnings("ignore:Call to deprecated setex")  # how Celery stores a result
+def test_a_reply_is_stored_though_redis_is_gone_while_an_earlier_one_is_looked_for(
+    app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+    backend: Any = app.backend
+    get = backend.client.get
+
+    def is_back_at_the_third(key: str) -> Any:
+        looks.append(key)
+        if len(looks) < 3:
+            raise redis.exceptions.ConnectionError("Connection refused")
+        return get(key)
+
+    monkeypatch.setattr(backend.client, "get", is_back_at_the_third)
+
+    backend.store_result("1", {"code": "ok"}, "SUCCESS")
+
+    assert len(looks) == 3
+    assert backend.get_task_meta("1")["result"] == {"code": "ok"}
+
+
 def test_a_write_that_goes_round_again_while_redis_takes_nothing_is_handed_out_again(
     app: Celery, server: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
