@@ -1,8 +1,8 @@
 """`sightline` as a process of its own, forked from one that has loaded what commands need.
 
-Python and these modules take a second and more of each command's time, and tests run hundreds. Only the language is
-chosen while they are loaded, so there is such a process for each. How a command starts, and is interrupted then, is
-tested without this.
+Python and these modules take a second and more of each command's time, and tests run hundreds. Only the language and
+the terminal are looked at while they are loaded, so there is such a process for each. How a command starts, and is
+interrupted then, is tested without this.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from worker.cli import main
 
 ROOT = Path(__file__).parents[1]
 PATIENCE_S = 120.0
+LOOKED_AT = ("SIGHTLINE_LANG", "COLUMNS", "LINES", "TERM", "NO_COLOR", "FORCE_COLOR")
 LOADED = ("worker.joined", "worker.storage.store")
 
 
@@ -51,8 +52,9 @@ def _run(arguments: tuple[str, ...], env: dict[str, str], files: list[int]) -> i
         with theirs:
             # The command hears of its end of this pair alone; the end of the process shows on ours.
             rights = array.array("i", [*files, theirs.fileno()])
-            language = "en" if "--json" in arguments else env.get("SIGHTLINE_LANG", "")
-            _loaded(language).sendmsg([b"."], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+            language = {"SIGHTLINE_LANG": "en"} if "--json" in arguments else {}
+            looked_at = {name: value for name, value in (env | language).items() if name in LOOKED_AT}
+            _loaded(frozenset(looked_at.items())).sendmsg([b"."], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
         ours.sendall(json.dumps([arguments, env]).encode() + b"\n")
         ours.settimeout(PATIENCE_S)
         with ours.makefile("r") as answers:
@@ -65,10 +67,10 @@ def _run(arguments: tuple[str, ...], env: dict[str, str], files: list[int]) -> i
 
 
 @cache
-def _loaded(language: str) -> socket.socket:
+def _loaded(looked_at: frozenset[tuple[str, str]]) -> socket.socket:
     """To the process that forks, which ends with this one."""
     ours, theirs = socket.socketpair()
-    env = {**os.environ, "SIGHTLINE_LANG": language}
+    env = {name: value for name, value in os.environ.items() if name not in LOOKED_AT} | dict(looked_at)
     with theirs:
         process = subprocess.Popen([sys.executable, "-m", "tests.commands"], stdin=theirs.fileno(), cwd=ROOT, env=env)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -287,11 +288,11 @@ def test_the_code_of_the_guides_runs(
     for block in blocks:
         for of_the_page, here in told.items():
             block = block.replace(of_the_page, here)
-        exec(compile(block, page, "exec"), backend)
+        exec(compile(textwrap.dedent(block), page, "exec"), backend)
 
     backend["clip_service"].close()
     backend["client"].close()
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     assert "EXIF GPS" in capsys.readouterr().out
 
 

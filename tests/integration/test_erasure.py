@@ -184,7 +184,12 @@ def test_a_purge_leaves_no_byte_of_a_photo_in_tables_index_files_and_redis(
 
         assert isinstance(purged, Purged)
         assert set().union(*tables.values()) >= needles.keys() - {"vector in halves"}, "the test would see them"
-        assert set().union(*files.values()) == {"id", "position", "vector in halves"}
+        # Those of more photos are halves: which these are depends on how many other tests have left.
+        assert {name.removesuffix(" in halves") for name in set().union(*files.values())} == {
+            "id",
+            "position",
+            "vector",
+        }
         assert {f"{index}/{generation:06d}"} == {k["place"] for k in known["kept"] if k["kind"] == "generation"}
         assert set().union(*keys.values()) >= {"id", "content", "position"}
 

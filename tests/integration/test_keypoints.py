@@ -19,6 +19,7 @@ from worker.errors import PhotoRefusal, Transient
 from worker.library import Library
 from worker.settings import Settings
 from worker.storage.copying import whole_rows
+from worker.storage.keypoints import keep_keypoints
 from worker.storage.store import PostgresStore
 
 
@@ -135,17 +136,21 @@ def test_a_purge_takes_them_along_unless_another_photo_has_them(store: PostgresS
     assert store.keypoints.known({"sha-kept"}) == {}
 
 
-def test_those_of_a_content_that_no_photo_has_are_swept(store: PostgresStore) -> None:
+def test_those_of_a_file_that_was_replaced_go_with_it_and_of_a_content_that_no_photo_has_are_swept(
+    store: PostgresStore,
+) -> None:
     before, removed = store.entries.put_many([entry("a", keypoints=made(1)), entry("r", keypoints=made(3))], KEY)
     store.entries.remove_many([removed.entry.photo_id])
     changed = entry("a", photo_id=before.entry.photo_id, content_sha256="sha-new", keypoints=made(2))
     store.entries.put_many([changed], KEY)
+    with store.database.begin() as connection:
+        keep_keypoints(connection, "sha-of-none", made(4))
 
+    known = store.keypoints.known({"sha-a", "sha-new", "sha-r", "sha-of-none"})
+    assert known.keys() == {"sha-new", "sha-r", "sha-of-none"}, "a removed photo may come back"
     assert store.keypoints.sweep() == 1
     assert store.keypoints.sweep() == 0
-
-    known = store.keypoints.known({"sha-a", "sha-new", "sha-r"})
-    assert known.keys() == {"sha-new", "sha-r"}, "a removed photo may come back"
+    assert store.keypoints.known({"sha-new", "sha-r", "sha-of-none"}).keys() == {"sha-new", "sha-r"}
 
 
 def new(scene: Scene) -> NewPhoto:
