@@ -31,8 +31,8 @@ class Replies(RedisBackend):
     def get(self: Any, key: Any) -> Any:
         """What others have written in its place is none: Celery stores no second reply where one lies.
 
-        It looks for one before each that it stores, and tries that once alone (5.7): a Redis that is gone in this moment
-        would cost the reply.
+        It looks for one before each that it stores, and tries that once alone (5.7): a Redis that is gone in this
+        moment would cost the reply.
         """
         found = self.ensure(super().get, (key,))
         if found is None or not self.key_t(key).startswith(self.task_keyprefix):

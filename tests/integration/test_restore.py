@@ -863,7 +863,7 @@ def test_a_log_and_a_generation_of_an_earlier_release_go_on_serving(
             connection.execute(text(f"ALTER TABLE {schema}.{table} DROP COLUMN stamp"))
         for column in ("recall_at_10_at_least", "learnt", "exam", "verdict"):
             connection.execute(text(f"ALTER TABLE {schema}.generations DROP COLUMN {column}"))
-        for column in ("position_from", "file_state_at"):
+        for column in ("position_from", "file_state_at", "asked_ms"):
             connection.execute(text(f"ALTER TABLE {schema}.entries DROP COLUMN {column}"))
         for column in ("camera", "taken_s"):
             connection.execute(text(f"ALTER TABLE {schema}.pictures DROP COLUMN {column}"))

@@ -50,7 +50,7 @@ NAMES = {
     "WEBP", "HEIF", "TIFF", "GIF", "AVIF", "JXL", "XL", "lat", "lon", "file", "photo", "text", "vector", "photos",
     "location_method", "method", "embeddings", "pkl", "manifest", "csv", "serve", "index", "true", "false", "redis",
     "Errno", "x", "address", "metadata", "json", "LAT", "LON", "fallback", "ID_", "ID", "d", "tsv",
-    "place", "coordinate_source", "contents",
+    "place", "coordinate_source", "contents", "seccomp", "rlimits", "landlock",
 }  # fmt: skip
 COMMANDS = [
     (command.callback.__name__ if command.callback else "").replace("_", "-") for command in cli.registered_commands
