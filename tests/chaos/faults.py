@@ -18,8 +18,8 @@ import psutil
 import psycopg2
 import redis
 
+from tests.between import Between
 from tests.chaos.plan import Fault, Kind
-from tests.chaos.proxy import Proxy
 from worker.children import Process
 from worker.embedded.processes import living_in
 from worker.stack import Stack
@@ -35,8 +35,13 @@ SERVE, INDEX, BEAT = ("worker",), ("worker", "--role", "index"), ("beat",)
 class Far:
     """What lies between one of the workers and its servers."""
 
-    valkey: Proxy
-    postgres: Proxy
+    valkey: Between
+    postgres: Between
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """Settings of a worker that reaches its servers by this way."""
+        return {"broker_url": self.valkey.url, "database_url": self.postgres.url}
 
 
 class Harm:
@@ -107,9 +112,9 @@ class Harm:
             case Kind.SILENCE_POSTGRES:
                 return _silent(between.postgres, lasts_s)
             case Kind.RESET_VALKEY:
-                return _at_once(between.valkey.reset)
+                return _at_once(between.valkey.cut)
             case Kind.RESET_POSTGRES:
-                return _at_once(between.postgres.reset)
+                return _at_once(between.postgres.cut)
 
     # ---------------------------------------------------------------------------------------- below
 
@@ -241,12 +246,12 @@ def _stopped(process: psutil.Process | None, lasts_s: float) -> Course:
                 one.resume()
 
 
-def _silent(proxy: Proxy, lasts_s: float) -> Course:
+def _silent(way: Between, lasts_s: float) -> Course:
     try:
-        proxy.silence()
+        way.hang()
         yield from _for(lasts_s)
     finally:
-        proxy.resume()
+        way.go_on()
 
 
 def _for(seconds: float) -> Course:

@@ -18,21 +18,19 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
 
 import psutil
 
 from producer_client import SightlineError
+from tests.between import before_postgres, before_redis
 from tests.chaos import looking
 from tests.chaos.faults import SERVE, Course, Far, Harm
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import Load
 from tests.chaos.looking import until
 from tests.chaos.plan import Fault, Kind, plan
-from tests.chaos.proxy import Proxy
 from tests.chaos.verdict import Verdict, judge
 from worker.core.ports import Encoder
-from worker.embedded.postgres import SOCKET
 from worker.encoder.load import load_encoder
 from worker.settings import Settings
 from worker.stack import Stack
@@ -147,11 +145,11 @@ def soak(
     ledger = Ledger()
     with ExitStack() as closing:
         stack = closing.enter_context(Stack(settings, log_dir=folder / "logs", port=0))
-        far = closing.enter_context(_far(stack, folder))
         near = stack.settings
+        far = closing.enter_context(_far(near, folder))
         stack.start(*SERVE)
         for _ in range(1, workers):
-            stack.start(*SERVE, settings=near.model_copy(update=_through(far, near, folder)))
+            stack.start(*SERVE, settings=near.model_copy(update=far.addresses))
         stack.start("worker", "--role", "index")
         stack.start("beat")
         stack.wait_ready()
@@ -197,25 +195,10 @@ def orphans(folder: str) -> list[str]:
 
 
 @contextmanager
-def _far(stack: Stack, folder: Path) -> Iterator[Far]:
+def _far(settings: Settings, folder: Path) -> Iterator[Far]:
     """Proxies before both servers."""
-    settings = stack.settings
-    port = urlsplit(settings.broker_url).port
-    at = Path(parse_qs(urlsplit(settings.database_url).query)["host"][0]) / SOCKET
-    assert port is not None
-    here = folder / SOCKET
-    with Proxy(to_port=port) as valkey, Proxy(to_socket=at, at_socket=here) as postgres:
+    with before_redis(settings.broker_url) as valkey, before_postgres(settings.database_url, folder) as postgres:
         yield Far(valkey, postgres)
-
-
-def _through(far: Far, settings: Settings, folder: Path) -> dict[str, str]:
-    """The addresses of the servers by way of the proxies."""
-    port = urlsplit(settings.broker_url).port
-    host = parse_qs(urlsplit(settings.database_url).query)["host"][0]
-    return {
-        "broker_url": settings.broker_url.replace(f":{port}/", f":{far.valkey.port}/"),
-        "database_url": settings.database_url.replace(f"host={quote(host)}", f"host={quote(str(folder))}"),
-    }
 
 
 @contextmanager
