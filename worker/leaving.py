@@ -109,16 +109,16 @@ class Threads(TaskPool):
         """What its threads are at."""
         return list(self._work.values())
 
-    def leave_by_force(self) -> None:
+    def leave_by_force(self, code: int = 0) -> None:
         """In some seconds, whatever hangs then, a call to a Redis that does not answer for one. What could not be put
         back is handed out again after the visibility timeout."""
-        leave_in(self._settings.stop_grace_s + LEAVE_S, 0)
+        leave_in(self._settings.stop_grace_s + LEAVE_S, code)
 
     def _leave(self) -> None:
         if not self._ends():
             words: Any = state
             words.should_stop = ENDED
-            leave_in(self._settings.stop_grace_s + LEAVE_S, ENDED)
+            self.leave_by_force(ENDED)
 
     @staticmethod
     def _ends() -> bool:

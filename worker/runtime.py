@@ -46,6 +46,7 @@ class Runtime:
         self._lock = threading.Lock()
         self._libraries: dict[str, Library] = {}
         self._store: PostgresStore | None = None
+        self._quarantine: Quarantine | None = None
         self._sandbox: Sandbox | None = None
         self._serving = ("", float("-inf"))  #: model key, and when it was asked for
 
@@ -80,9 +81,8 @@ class Runtime:
             raise Transient(Code.UNAVAILABLE, f"this worker does not have model {model_key} (SIGHTLINE_NEXT_ENCODER)")
         return libraries[model_key]
 
-    @property
     def sandbox_level(self) -> str:
-        """What the decoders of strangers' photos are confined by, in words."""
+        """What the decoders of strangers' photos are confined by, in words. Starts one where none was started yet."""
         self._loaded()
         if self._sandbox is None:
             return OFF if self.settings.sandbox == OFF else NONE
@@ -101,7 +101,7 @@ class Runtime:
             # Somebody may put it right meanwhile: every answer says the same until then.
             log.warning("photos table: %s", exc.message)
         # The first photo does not wait for one, and whoever asks is told.
-        self.sandbox_level  # noqa: B018
+        self.sandbox_level()
         for library in libraries:
             if follow:
                 library.questions.follow()
@@ -121,16 +121,15 @@ class Runtime:
 
     def hand_back(self, task_ids: Collection[str]) -> None:
         """These messages, by task id, are handed out again by nobody's fault, as this process ends in order."""
-        # All models share one.
-        for library in list(self._libraries.values())[:1]:
-            library.quarantine.leave(task_ids)
+        if self._quarantine is not None:
+            self._quarantine.leave(task_ids)
 
     def close(self) -> None:
         """When no task is in hand any more: end what the libraries have running."""
         with self._lock:
             for library in self._libraries.values():
                 library.close()
-                library.quarantine.leave()
+            self.hand_back(())
             if self._sandbox is not None:
                 self._sandbox.close()
 
@@ -168,7 +167,7 @@ class Runtime:
             names.append((settings.next_encoder, settings.next_encoder_sha256))
         # Every task thread may hold one connection, a rebuild's lock and snapshot one each, and who follows one.
         store = self._store = PostgresStore(settings, pool_size=settings.concurrency + 4)
-        quarantine = Quarantine(store.attempts, after=settings.quarantine_after)
+        self._quarantine = Quarantine(store.attempts, after=settings.quarantine_after)
         generations = generation_folder(settings)
         self._sandbox = sandbox_of(settings)
         if self._sandbox is not None:
@@ -186,7 +185,7 @@ class Runtime:
                 store=store,
                 live=FaissLiveIndex(store.log, generations, model_key=encoder.model_key, dimension=encoder.dimension),
                 generations=generations,
-                quarantine=quarantine,
+                quarantine=self._quarantine,
             )
 
 

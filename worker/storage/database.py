@@ -9,13 +9,13 @@ import re
 import socket
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
 from urllib.parse import quote, unquote
 from uuid import uuid4
 
-from sqlalchemy import Connection, Engine, Integer, cast, create_engine, func, make_url, select
+from sqlalchemy import ColumnElement, Connection, Engine, Function, Integer, cast, create_engine, func, make_url, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import DBAPIError, InterfaceError, NoSuchTableError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -192,6 +192,11 @@ def first_line(exc: Exception) -> str:
 def iso(moment: datetime | None) -> str | None:
     """A moment as replies carry it: ISO 8601, UTC, seconds."""
     return None if moment is None else moment.astimezone(UTC).isoformat(timespec="seconds")
+
+
+def interval_of(seconds: ColumnElement[float] | float) -> Function[timedelta]:
+    """So long, for Postgres to count from a moment."""
+    return func.make_interval(0, 0, 0, 0, 0, 0, seconds)
 
 
 def hold(connection: Connection, photo_ids: Collection[int]) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy import delete, func, literal, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from worker.errors import Transient
-from worker.storage.database import Database
+from worker.storage.database import Database, interval_of
 from worker.storage.log import hold
 from worker.storage.tables import embeddings, fillers, serving
 from worker.storage.vectors import Vectors
@@ -54,7 +54,7 @@ class Models:
 
     def hold_filler(self, model_key: str, slot: int, lease_s: float, *, new: bool) -> bool:
         """Take (`new`) or prolong one chain of filling messages; False where another one lives."""
-        until = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, lease_s)
+        until = func.now() + interval_of(lease_s)
         row = upsert(fillers).values(model_key=model_key, slot=slot, until=until)
         with self._database.begin() as connection:
             taken = connection.execute(

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Select, delete, exists, func, 
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from worker.core.upkeep import Claimed
-from worker.storage.database import Database
+from worker.storage.database import Database, interval_of
 from worker.storage.rows import Rows
 from worker.storage.tables import entries, lacking, reconciled, refusals
 from worker.storage.vectors import Vectors
@@ -83,7 +83,7 @@ class Reconciled:
     def _turn(self, connection: Connection, every_s: float) -> int | None:
         """The photo whose file was looked at last, where it is time again. One at a time: others wait here."""
         row = upsert(reconciled).values(only=True, at=func.now(), after_id=-1)
-        waited = reconciled.c.at <= func.now() - func.make_interval(0, 0, 0, 0, 0, 0, every_s)
+        waited = reconciled.c.at <= func.now() - interval_of(every_s)
         taken = row.on_conflict_do_update(index_elements=["only"], set_={"at": func.now()}, where=waited)
         after_id: int | None = connection.scalar(taken.returning(reconciled.c.after_id))
         return after_id
@@ -98,4 +98,4 @@ class Reconciled:
 
 
 def _in(seconds: ColumnElement[float] | float) -> ColumnElement[datetime]:
-    return func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+    return func.now() + interval_of(seconds)

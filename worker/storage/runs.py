@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from producer_client.contract import RebuildRun
 from worker.settings import Settings
-from worker.storage.database import Database, iso
+from worker.storage.database import Database, interval_of, iso
 from worker.storage.log import concerns
 from worker.storage.tables import changes, generations, purges, rebuilds, schedule, served
 
@@ -138,7 +138,7 @@ class Runs:
                 )
                 .on_conflict_do_nothing()
             )
-            late = schedule.c.changed_at < func.now() - func.make_interval(0, 0, 0, 0, 0, 0, retry_after_s)
+            late = schedule.c.changed_at < func.now() - interval_of(retry_after_s)
             claimed = connection.scalar(
                 update(schedule)
                 .where(

@@ -57,7 +57,7 @@ def stats(self: ContractTask, wire: Any) -> contract.StatsReply:
     coming = self.runtime.next_library
     return self.runtime.library.statistics.stats(
         rss_mb=_rss_mb(),
-        sandbox=self.runtime.sandbox_level,
+        sandbox=self.runtime.sandbox_level(),
         stuck=stuck.lately(self.app),
         next_model_key=None if coming is None else coming.model_key,
     )
