@@ -455,13 +455,15 @@ def test_required_refuses_less_than_all_and_says_what_lacks(lacking: Callable[..
     assert level_of(lacking(sandbox="off")) == OFF
 
 
-@pytest.mark.parametrize("lacks", ["landlock", "seccomp"])
-def test_a_worker_does_not_start_where_less_is_to_be_had_than_is_required(lacks: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("lacks", "role"), [("landlock", "serve"), ("seccomp", "serve"), ("seccomp", "index")])
+def test_a_worker_does_not_start_where_less_is_to_be_had_than_is_required(
+    lacks: str, role: str, tmp_path: Path
+) -> None:
     settings = {"SIGHTLINE_SANDBOX": "required", "SIGHTLINE_DATA_DIR": str(tmp_path)}
     settings |= {"SIGHTLINE_BROKER_URL": "redis://127.0.0.1:1/0", "SIGHTLINE_PHOTO_ROOTS": str(tmp_path)}
 
     ran = subprocess.run(
-        [sys.executable, "-m", "tests.lacking", lacks, "-m", "worker.cli", "worker"],
+        [sys.executable, "-m", "tests.lacking", lacks, "-m", "worker.cli", "worker", "--role", role],
         cwd=PROJECT, env=os.environ | settings, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
 

@@ -43,8 +43,8 @@ def worker(
     for fault in faults(settings.photo_roots).values():
         err.print(escape(fault), soft_wrap=True, highlight=False)
     logs.configure(settings.log_level)
-    if settings.sandbox == "required":
-        # The index process would find it out with its first photo.
+    if role == "index" and settings.sandbox == "required":
+        # It would find it out with its first photo; who answers has its decoders started below.
         try:
             level_of(settings)
         except (Permanent, Transient) as exc:
