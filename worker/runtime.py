@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from producer_client.contract import Code, Photo
 from producer_client.errors import BadRequest
 from worker.core.ports import Encoder
 from worker.core.types import Decoded, Pixels
-from worker.errors import Permanent, PhotoRefusal, Transient, WorkerError
+from worker.errors import Permanent, PhotoRefusal, Transient
 from worker.library import Library
 from worker.quarantine import Quarantine
 from worker.sandbox.confinement import NONE
@@ -113,11 +113,9 @@ class Runtime:
 
     def note_end(self, signal: str, error: str, *, task_id: str) -> None:
         """How a child has died that had a message in hand. Loads nothing: of the process that forks children."""
-        from worker.storage.store import PostgresStore
+        from worker.storage.store import note_end
 
-        # A word for people, lost where Postgres is away.
-        with suppress(WorkerError), closing(PostgresStore(self.settings)) as store:
-            store.attempts.note_end(signal, error, task_id=task_id)
+        note_end(self.settings, signal, error, task_id=task_id)
 
     def hand_back(self, task_ids: Collection[str]) -> None:
         """These messages, by task id, are handed out again by nobody's fault, as this process ends in order."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Self
 
@@ -13,7 +13,6 @@ from producer_client.reach import shown
 from worker import embedded, holding, signals
 from worker.children import ORDINARY, Process
 from worker.embedded import EmbeddedServers, port
-from worker.errors import WorkerError
 from worker.settings import Settings
 from worker.words import say
 
@@ -203,12 +202,10 @@ class Stack:
         )
 
     def _note_death(self, process: Process) -> None:
-        from worker.storage.store import PostgresStore
+        from worker.storage.store import note_end
 
-        how, words = holding.how_it_ended(process.exit_code or 0), process.last_words(2)
-        # A word for people, lost where Postgres is away.
-        with suppress(WorkerError), closing(PostgresStore(self.settings)) as store:
-            store.attempts.note_end(how, words, pid=process.pid)
+        how = holding.how_it_ended(process.exit_code or 0)
+        note_end(self.settings, how, process.last_words(2), pid=process.pid)
 
     def _migrate(self) -> None:
         from worker.storage.store import PostgresStore

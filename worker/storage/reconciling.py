@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, delete, exists, func, literal, select, update
+from sqlalchemy import ColumnElement, Connection, delete, exists, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from worker.core.upkeep import Claimed
 from worker.storage.database import Database, interval_of
 from worker.storage.rows import Rows
-from worker.storage.tables import entries, lacking, reconciled, refusals
+from worker.storage.tables import lacking, reconciled, refusals
 from worker.storage.vectors import Vectors
 
 #: Seconds until a photo is sent for again at the most: each time twice as long as before, whatever the reason.
@@ -39,8 +38,9 @@ class Reconciled:
             after_id = self._turn(connection, every_s)
             if after_id is None:
                 return None
-            missing = self._missing(model_key, changed_too)
-            lacks = lacking.c.photo_id.in_(missing.where(self._rows.table.c.id == lacking.c.photo_id))
+            p = self._rows.table
+            missing = self._vectors.lacking(model_key, changed_too=changed_too).with_only_columns(p.c.id)
+            lacks = lacking.c.photo_id.in_(missing.where(p.c.id == lacking.c.photo_id))
             # A fresh look, at what it takes over, too.
             connection.execute(delete(lacking).where(~lacks))
             expired = lacking.c.until <= func.now()
@@ -61,7 +61,6 @@ class Reconciled:
                 .values(times=lacking.c.times + 1, until=_in(pause_s))
                 .returning(lacking.c.photo_id)
             ).all()
-            p = self._rows.table
             new = missing.where(~select(lacking).where(lacking.c.photo_id == p.c.id).exists()).order_by(p.c.id)
             seen = connection.execute(
                 upsert(lacking).from_select(
@@ -87,14 +86,6 @@ class Reconciled:
         taken = row.on_conflict_do_update(index_elements=["only"], set_={"at": func.now()}, where=waited)
         after_id: int | None = connection.scalar(taken.returning(reconciled.c.after_id))
         return after_id
-
-    def _missing(self, model_key: str, changed_too: bool) -> Select[Any]:
-        p = self._rows.table
-        return (
-            select(p.c.id)
-            .join_from(p, entries, entries.c.photo_id == p.c.id, isouter=True)
-            .where(self._vectors.is_missing(model_key, changed_too=changed_too), ~self._vectors.was_refused_for_good)
-        )
 
 
 def _in(seconds: ColumnElement[float] | float) -> ColumnElement[datetime]:

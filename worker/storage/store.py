@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import closing, suppress
+
+from worker.errors import WorkerError
 from worker.settings import Settings
 from worker.storage.attempts import Attempts
 from worker.storage.conflicts import Conflicts
@@ -63,3 +66,12 @@ class PostgresStore:
 
     def close(self) -> None:
         self.database.close()
+
+
+def note_end(
+    settings: Settings, signal: str, error: str, *, pid: int | None = None, task_id: str | None = None
+) -> None:
+    """How a process has died, for people who ask about what it had in hand (see Attempts.note_end): lost where Postgres
+    is away. By whoever has seen it, without a store of its own."""
+    with suppress(WorkerError), closing(PostgresStore(settings)) as store:
+        store.attempts.note_end(signal, error, pid=pid, task_id=task_id)

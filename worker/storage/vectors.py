@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, func, or_, select, text
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, delete, exists, func, or_, select, text
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from producer_client.contract import RETRYABLE
@@ -97,7 +97,7 @@ class Vectors:
         query = (
             select(p.c.id, p.c.file_path)
             .join_from(p, entries, entries.c.photo_id == p.c.id, isouter=True)
-            .where(p.c.id > after_id, self.is_missing(model_key, changed_too=changed_too and share is None))
+            .where(p.c.id > after_id, self._is_missing(model_key, changed_too=changed_too and share is None))
             .order_by(p.c.id)
             .limit(limit)
         )
@@ -110,16 +110,7 @@ class Vectors:
     def missing_among(self, photo_ids: Collection[int], model_key: str, *, changed_too: bool) -> list[Missing]:
         """Those of these photos that lack a vector as in `missing`, and are not refused for good."""
         p = self._rows.table
-        query = (
-            select(p.c.id, p.c.file_path)
-            .join_from(p, entries, entries.c.photo_id == p.c.id, isouter=True)
-            .where(
-                p.c.id.in_(photo_ids),
-                self.is_missing(model_key, changed_too=changed_too),
-                ~self.was_refused_for_good,
-            )
-            .order_by(p.c.id)
-        )
+        query = self.lacking(model_key, changed_too=changed_too).where(p.c.id.in_(photo_ids)).order_by(p.c.id)
         with self._database.begin() as connection:
             return [Missing(row.id, row.file_path or "") for row in connection.execute(query)]
 
@@ -157,7 +148,7 @@ class Vectors:
             select(func.count())
             .select_from(p)
             .join(entries, entries.c.photo_id == p.c.id, isouter=True)
-            .where(self.is_missing(model_key, changed_too=changed_too and refused_too))
+            .where(self._is_missing(model_key, changed_too=changed_too and refused_too))
         )
         return connection.scalar(query if refused_too else query.where(~self._was_refused)) or 0
 
@@ -170,18 +161,27 @@ class Vectors:
         changed = entries.c.file_state.is_not_distinct_from(FileState.CHANGED.value)
         return and_(~entries.c.removed, or_(~embedded, moved, *([changed] if changed_too else [])))
 
-    def is_missing(self, model_key: str, *, changed_too: bool) -> ColumnElement[bool]:
+    def lacking(self, model_key: str, *, changed_too: bool) -> Select[tuple[int, str | None]]:
+        """Id and path of the photos that lack a vector as in `missing`, but for those that are refused for good."""
+        p = self._rows.table
+        return (
+            select(p.c.id, p.c.file_path)
+            .join_from(p, entries, entries.c.photo_id == p.c.id, isouter=True)
+            .where(self._is_missing(model_key, changed_too=changed_too), ~self._was_refused_for_good)
+        )
+
+    # ---------------------------------------------------------------------------------------- below
+
+    def _is_missing(self, model_key: str, *, changed_too: bool) -> ColumnElement[bool]:
         """Of a row, beside its entry if it has one."""
         stale = self.is_stale(model_key, changed_too=changed_too)
         return or_(and_(entries.c.photo_id.is_(None), self._rows.has_coordinates), stale)
 
     @property
-    def was_refused_for_good(self) -> ColumnElement[bool]:
+    def _was_refused_for_good(self) -> ColumnElement[bool]:
         """Whether a photo, by its row, is refused and would be again: what a server did not answer is not."""
         again = [code.value for code in RETRYABLE]
         return exists().where(refusals.c.photo_id == self._rows.table.c.id, refusals.c.code.not_in(again))
-
-    # ---------------------------------------------------------------------------------------- below
 
     @property
     def _without_hash(self) -> list[ColumnElement[bool]]:
