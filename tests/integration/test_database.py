@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
+import psycopg2
 import pytest
 from sqlalchemy import Connection, literal, select, text
 
@@ -115,6 +117,25 @@ def test_so_do_errors_that_were_not_raised_for_it(sql: str, kind: type[WorkerErr
         connection.execute(text(sql))
 
     assert type(caught.value) is kind
+
+
+def test_a_connection_that_is_lost_in_an_answer_says_nothing_of_a_row(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As psycopg2 (2.9) has it now and then where a backend ends in the middle of its answer: no subclass, no state."""
+
+    def lost(cursor: Any, *_: Any) -> None:
+        cursor.connection.close()
+        raise psycopg2.DatabaseError("error with status PGRES_COPY_OUT and no message from the libpq")
+
+    store.models.serving("a@1")
+    monkeypatch.setattr(silence._Cursor, "execute", lost)
+
+    with pytest.raises(WorkerError) as caught:
+        store.models.serving("a@1")
+    monkeypatch.undo()
+
+    assert (type(caught.value), caught.value.code) == (Transient, Code.UNAVAILABLE)
 
 
 def test_another_database_is_waited_for(settings: Settings) -> None:

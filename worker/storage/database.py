@@ -138,7 +138,8 @@ class Database:
             raise Unprepared(f"there is no table {exc}. {remedy}") from exc
         except DBAPIError as exc:
             state = getattr(exc.orig, "pgcode", None) or ""
-            if not state and not isinstance(exc, OperationalError | InterfaceError):
+            of_connection = isinstance(exc, OperationalError | InterfaceError) or exc.connection_invalidated
+            if not state and not of_connection:
                 # What the driver itself does not send, whatever it is asked to.
                 state = DATA
             raise self._of_state(state, first_line(exc)) from exc
