@@ -75,18 +75,15 @@ def _line(process: Found) -> str:
         "model": say("its model is not loaded"),
         "index": say("its index is not there"),
     }
+    role, pid = process.said["role"], process.said["pid"]
     turned = process.since("turned")
     if turned is None:
-        state = say("starts")
-    elif process.lacks:
-        state = ", ".join(why[name] for name in process.lacks)
-    else:
-        state = say("ready")
+        return say("{role} (process {pid}): starts", role=role, pid=pid)
     return say(
         "{role} (process {pid}): {state}; last turn {turned} s ago, last message or look for one {polled} s ago",
-        role=process.said["role"],
-        pid=process.said["pid"],
-        state=state,
+        role=role,
+        pid=pid,
+        state=", ".join(why[name] for name in process.lacks) or say("ready"),
         turned=_rounded(turned),
         polled=_rounded(process.since("polled")),
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from worker import cli, pulse
+from worker.health import health
 from worker.pulse import Pulse, read
 
 #: Packages that take a tenth of a second and more, or memory.
@@ -58,6 +59,17 @@ def test_what_typer_reads_is_told_the_same(
     first, second = capsys.readouterr().out.splitlines()
     assert codes == [1, 1]
     assert first == second
+
+
+def test_one_that_starts_has_no_last_turn_to_tell_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SIGHTLINE_DATA_DIR", str(tmp_path))
+    Pulse("serve", tmp_path, stall_s=90).start()
+
+    code = health(live=True, ready=False, as_json=False)
+
+    assert (code, capsys.readouterr().out) == (0, f"serve (process {os.getpid()}): starts\n")
 
 
 def test_a_process_that_was_killed_is_forgotten_by_the_next(tmp_path: Path) -> None:
