@@ -100,6 +100,7 @@ def kept() -> Iterator[tuple[Path, set[int]]]:
         with EmbeddedServers(folder / "data", with_valkey=False) as servers:
             store = open_store(folder / "data", servers)
             there = {put(store, f"kept {n}", row)[0] for n, row in enumerate(vectors(3, seed=1))}
+            store.analyze()
             store.close()
         yield folder / "data", there
 
@@ -160,6 +161,30 @@ def test_a_backup_of_what_is_down_is_restored_elsewhere(
         assert ids(store) == kept[1]
         store.close()
     assert [path.name for path in tmp_path.iterdir()] == ["copy.dump"]
+
+
+@pytest.mark.parametrize("carried", [True, False], ids=["with statistics", "of an earlier release"])
+def test_what_queries_are_planned_by_comes_with_a_backup_or_is_learnt_anew(
+    carried: bool, kept: tuple[Path, set[int]], whole: Path, data: Path, tmp_path: Path
+) -> None:
+    dump = whole
+    if not carried:
+        dump = tmp_path / "without.dump"
+        with EmbeddedServers(kept[0], with_valkey=False) as servers:
+            url = servers.database_url.replace("+psycopg2", "")
+            dumps._run("pg_dump", "--format=custom", f"--file={dump}", f"--dbname={url}", tell=lambda: None)
+
+    told = done("restore", str(dump), data=data)
+
+    with EmbeddedServers(data, with_valkey=False) as servers:
+        engine = create_engine(servers.database_url)
+        with engine.connect() as connection:
+            known = connection.scalar(text("SELECT count(*) FROM pg_stats WHERE tablename = 'entries'"))
+            learnt = connection.scalar(text("SELECT last_analyze FROM pg_stat_user_tables WHERE relname = 'entries'"))
+        engine.dispose()
+    assert known > 0
+    assert (learnt is None) is carried
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", told["as_of"])
 
 
 @pytest.mark.parametrize("broken", ["half", "text", "empty", "of another database", "of a later release"])

@@ -86,7 +86,7 @@ def restore(
 
     started = time.monotonic()
     with _in_words():
-        dumps.look_into(file, settings.db_schema)
+        about = dumps.look_into(file, settings.db_schema)
         if is_running(settings.data_dir):
             raise Permanent(
                 Code.NOT_READY, f"the `sightline up` of {settings.data_dir} runs: end it first, by `sightline down`"
@@ -102,12 +102,17 @@ def restore(
             status.update(say("bringing it to this release's schema"))
             with open_store(settings.model_copy(update={"database_url": url})) as store:
                 revision = store.migrate()
-    told = {"file": str(file), "revision": revision, "replaced": there, "took_s": time.monotonic() - started}
+                if not about.has_statistics:
+                    store.analyze()
+    told: dict[str, Any] = {"file": str(file), "revision": revision, "as_of": about.as_of, "replaced": there}
+    told["took_s"] = time.monotonic() - started
     words = say(
-        "[green]restored[/] {file}, at revision {revision}. Start `sightline up`, then `sightline rebuild`: until its "
-        "end workers hold all vectors in memory.",
+        "[green]restored[/] {file}, at revision {revision}, as of {as_of}. What was added, changed, removed or purged "
+        "after that is lost: do it again, purges first. Start `sightline up`, then `sightline rebuild`: until its end "
+        "workers hold all vectors in memory.",
         file=escape(str(file)),
         revision=revision,
+        as_of=about.as_of,
     )
     show(as_json, told, lambda: out.print(words, soft_wrap=True))
 

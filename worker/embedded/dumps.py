@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from worker.embedded.postgres import environment, program
 from worker.private import UMASK
@@ -32,7 +33,15 @@ def dump(url: str, file: Path, tell: Tell) -> None:
     """
     with _beside(file.resolve()) as new:
         try:
-            _run("pg_dump", "--format=custom", "--no-owner", f"--file={new}", f"--dbname={_plain(url)}", tell=tell)
+            _run(
+                "pg_dump",
+                "--format=custom",
+                "--no-owner",
+                "--statistics",
+                f"--file={new}",
+                f"--dbname={_plain(url)}",
+                tell=tell,
+            )
             _run("pg_restore", "--file=/dev/null", str(new), tell=tell)
         except Failed as exc:
             raise RuntimeError(
@@ -41,7 +50,14 @@ def dump(url: str, file: Path, tell: Tell) -> None:
             ) from exc
 
 
-def look_into(file: Path, schema: str) -> None:
+class About(NamedTuple):
+    """Of a dump: when it was made, in pg_restore's words, and whether the planner's statistics are in it."""
+
+    as_of: str
+    has_statistics: bool
+
+
+def look_into(file: Path, schema: str) -> About:
     """Raises RuntimeError for what is no dump of ours."""
     try:
         contents = _run("pg_restore", "--list", str(file), tell=lambda: None)
@@ -55,6 +71,8 @@ def look_into(file: Path, schema: str) -> None:
             f"{file} is a backup of another database: it has no tables of Sightline in the schema {schema}. Take a "
             "file that `sightline backup` has written, or set SIGHTLINE_DB_SCHEMA as it was then"
         )
+    made = re.search(r"^; Archive created at (.+)$", contents, re.MULTILINE)
+    return About(made[1] if made else "", " STATISTICS DATA " in contents)
 
 
 def restore(file: Path, url: str, tell: Tell) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from contextlib import closing, suppress
 
+from sqlalchemy import text
+
 from worker.errors import WorkerError
 from worker.settings import Settings
 from worker.storage.attempts import Attempts
@@ -63,6 +65,11 @@ class PostgresStore:
         with self.database.guard():
             names = {"schema": self.settings.db_schema, "photos_table": self.settings.photos_table}
             grant(self.database.engine, role, **names)
+
+    def analyze(self) -> None:
+        """Learn what queries are planned by, where no statistics came with the rows."""
+        with self.database.begin() as connection:
+            connection.execute(text("ANALYZE"))
 
     def close(self) -> None:
         self.database.close()
