@@ -26,6 +26,7 @@ from celery.worker import state
 from producer_client.contract import Stuck
 from worker import stuck
 from worker.broker import pulse_of
+from worker.memory import Limit
 from worker.signals import ENDED
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,8 @@ class Threads(TaskPool):
         self.executor: ThreadPoolExecutor
         self._work: dict[Future[Any], Work] = {}
         self._settings = self.app.runtime.settings
+        self._limit = Limit(self._settings.memory_mb)
+        self._ended = 0
 
     def on_apply(self, target: Callable[..., Any], args: Any = None, *rest: Any, **named: Any) -> Any:
         work = Work(*args[:2])
@@ -66,12 +69,16 @@ class Threads(TaskPool):
 
         result: Any = super().on_apply(begin, args, *rest, **named)
         self._work[result.f] = work
-        result.f.add_done_callback(self._work.pop)
+        result.f.add_done_callback(self._end)
         return result
+
+    def _end(self, done: Future[Any]) -> None:
+        del self._work[done]
+        self._ended += 1
 
     def turn(self, seconds: float) -> None:
         """So many seconds have passed in the loop that takes messages. It takes no more of them from then on where a
-        thread is stuck."""
+        thread is stuck, or where the process has more memory than it may."""
         found = []
         for work in list(self._work.values()):
             work.for_s += seconds if work.thread is not None else 0.0
@@ -84,7 +91,7 @@ class Threads(TaskPool):
             log.error("a thread is stuck: this process ends, and its message goes to another", extra=facts)
             at = datetime.now(UTC).isoformat(timespec="seconds")
             stuck.note(self.app, Stuck(work.task, work.task_id, round(work.for_s), at, where))
-        if found:
+        if found or self._limit.reached(seconds, messages=self._ended):
             self._leave()
 
     def on_stop(self) -> None:
@@ -97,12 +104,14 @@ class Threads(TaskPool):
             # Whoever ends its work has not stopped.
             pulse.polled()
             pulse.turn(redis=pulse.redis)
-        for work in self.left:
+        left = self.left
+        for work in left:
             facts = {"task": work.task, "task_id": work.task_id, "where": _calls(work.thread)}
             log.warning("not ended in time: its message goes back", extra=facts)
         # Before they are back in their queue, where the next worker counts them.
         not_begun = [work.task_id for future, work in in_hand.items() if future.cancelled()]
-        self.app.runtime.hand_back([*not_begun, *(work.task_id for work in self.left if not work.stuck)])
+        blameless = [*not_begun, *(work.task_id for work in left if not work.stuck)]
+        self.app.runtime.hand_back(blameless, {work.task_id: _calls(work.thread) for work in left if work.stuck})
 
     @property
     def left(self) -> list[Work]:

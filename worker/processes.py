@@ -29,6 +29,11 @@ class ProcessSettings(BaseSettings):
     """Seconds that a process which is to end gives the messages in hand; what has not ended then goes back to its
     queue. Ten seconds later the process is gone, whatever hangs. Whoever ends it has to wait for so long: Docker waits
     for 10 s in all unless told otherwise."""
+    memory_mb: int = Field(default=0, ge=0)
+    """Megabytes above which a process that answers ends between messages, as one with a stuck thread does, five minutes
+    after its start at the earliest. Its own memory counts, not files that are mapped, as the index is: `sightline
+    health --all` shows it. 0 for no limit: what a process needs depends on its model, its threads and the photos. One
+    that has more as soon as its model is loaded says so in its log and has none."""
     stall_s: float = Field(default=90.0, ge=1)
     """Seconds without a turn of its loop after which `sightline health --live` says no of a process. Longer than two
     calls to a Redis that does not answer (30 s each), which are no reason to start it again."""

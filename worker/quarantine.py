@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,7 @@ from typing import NoReturn, TypeVar
 from producer_client.contract import Code, LeftAlone, ReleaseReply
 from worker.core.batcher import Expected
 from worker.core.ports import Attempts
-from worker.core.tries import Deaths, Try
+from worker.core.tries import STUCK, Deaths, Try
 from worker.errors import PhotoRefusal, Transient
 
 T = TypeVar("T")
@@ -40,6 +40,8 @@ class Quarantine:
         self._suspects: set[str] = set()
         #: Of those that ended, those that Postgres could not be told of.
         self._untold: set[str] = set()
+        #: Messages that a thread was stuck at as the process began to leave, and where.
+        self._stuck: dict[str, str] = {}
         self._one_at_a_time = threading.Lock()
 
     def came_back_too_often(self, task_id: str) -> bool:
@@ -100,15 +102,17 @@ class Quarantine:
         """What is left alone, the newest first. contents: of those whose SHA-256 begins so."""
         return self._attempts.quarantined(self._after, contents, limit)
 
-    def leave(self, handed_back: Collection[str] = ()) -> None:
+    def leave(self, handed_back: Collection[str] = (), stuck: Mapping[str, str] | None = None) -> None:
         """The process ends in order: nothing that it has in hand still is held against anything, a content as little
-        as the messages that it hands back, by their task ids."""
+        as the messages that it hands back, by their task ids. But for messages that a thread is stuck at, and where:
+        their contents count as those with which a process has died, now and if it is said again without them."""
         with self._lock:
+            self._stuck.update(stuck or {})
             clean = not (self._open or self._untold or handed_back)
         if clean:
             return
         with suppress(Transient):
-            self._attempts.leave(handed_back)
+            self._attempts.leave(handed_back, self._stuck)
 
     def release(self, contents: Collection[str], *, forget: bool) -> ReleaseReply:
         """Have what begins so tried once more; forget: hold nothing against it any more."""
@@ -186,6 +190,12 @@ def _refuse(content: str, failure: PhotoRefusal, expected: Expected | None) -> N
 def _refusal(one: Try, died: Deaths) -> PhotoRefusal:
     what = one.path or (f"photo {one.photo_id}" if one.photo_id is not None else f"content {one.content_sha256[:12]}")
     times, signal, content = died.times, died.signal, one.content_sha256[:12]
+    if signal == STUCK:
+        return PhotoRefusal(
+            Code.QUARANTINED,
+            f"{what} took its worker down {times} times, the last time by a thread that was stuck: `sightline "
+            f"quarantine retry {content}` has it tried once more",
+        )
     if signal:
         return PhotoRefusal(
             Code.QUARANTINED,

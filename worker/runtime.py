@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -49,6 +49,8 @@ class Runtime:
         self._quarantine: Quarantine | None = None
         self._sandbox: Sandbox | None = None
         self._serving = ("", float("-inf"))  #: model key, and when it was asked for
+        #: Whether threads are at work that nobody waits for any more.
+        self._is_left = False
 
     @property
     def library(self) -> Library:
@@ -117,16 +119,19 @@ class Runtime:
 
         note_end(self.settings, signal, error, task_id=task_id)
 
-    def hand_back(self, task_ids: Collection[str]) -> None:
-        """These messages, by task id, are handed out again by nobody's fault, as this process ends in order."""
+    def hand_back(self, task_ids: Collection[str], stuck: Mapping[str, str] | None = None) -> None:
+        """These messages, by task id, are handed out again by nobody's fault, as this process ends in order.
+        stuck: those that a thread is stuck at, and where."""
+        self._is_left = self._is_left or bool(task_ids or stuck)
         if self._quarantine is not None:
-            self._quarantine.leave(task_ids)
+            self._quarantine.leave(task_ids, stuck)
 
     def close(self) -> None:
-        """When no task is in hand any more: end what the libraries have running."""
+        """End what the libraries have running, which is done with the last task; not where one was left."""
         with self._lock:
-            for library in self._libraries.values():
-                library.close()
+            if not self._is_left:
+                for library in self._libraries.values():
+                    library.close()
             self.hand_back(())
             if self._sandbox is not None:
                 self._sandbox.close()

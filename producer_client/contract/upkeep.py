@@ -41,8 +41,9 @@ class Release(Request, frozen=True):
 
 
 class LeftAlone(Reply, frozen=True):
-    """A photo with which a process has died `times`. `signal` and `error`: of the last death, where somebody saw it;
-    `at`: when that one was tried. `photo_id`, `path`: how it was named then."""
+    """A photo with which a process has died `times`. `signal` and `error`: of the last death, where somebody saw it,
+    `stuck` and what the thread was calling where it was no death but a thread that did not end; `at`: when that one was
+    tried. `photo_id`, `path`: how it was named then."""
 
     content_sha256: str
     times: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 
 import pytest
@@ -27,12 +27,14 @@ class InMemory:
         self.open: Counter[str] = Counter()
         self.deaths: Counter[str] = Counter()
         self._deliveries: Counter[str] = Counter()
+        self._tasks: dict[str, str | None] = {}
         self.is_away = False
 
     def begin(self, tries: Collection[Try], *, after: int) -> dict[str, Deaths]:
         contents = {one.content_sha256 for one in tries}
         died = {content: Deaths(self.deaths[content]) for content in contents if self.deaths[content]}
         self.open.update(contents - died.keys())
+        self._tasks.update({one.content_sha256: one.task_id for one in tries})
         return died
 
     def alone(self, content: str) -> None:
@@ -46,8 +48,8 @@ class InMemory:
             if cleared:
                 del self.deaths[content]
 
-    def leave(self, handed_back: Collection[str]) -> None:
-        self.open.clear()
+    def leave(self, handed_back: Collection[str], stuck: Mapping[str, str]) -> None:
+        self.open &= Counter({content: 1 for content, task_id in self._tasks.items() if task_id in stuck})
 
     def quarantined(
         self, after: int, contents: Collection[str] | None = None, limit: int | None = None
@@ -192,6 +194,32 @@ def test_what_a_process_has_in_hand_still_that_ends_in_order_is_held_against_not
 
     attempts, _ = process()
     assert attempts.begin([A], after=3) == {}
+
+
+def test_what_a_thread_is_stuck_at_counts_as_a_death_however_orderly_its_process_ends(process: Process) -> None:
+    attempts, end = process()
+    quarantine = Quarantine(attempts, after=3)
+    for one in (Try("a", task_id="stuck"), Try("b", task_id="slow"), Try("c")):
+        ExitStack().enter_context(quarantine.trying([one]))
+    quarantine.leave(["slow"], {"stuck": "images.py:1 decode"})
+    quarantine.leave()
+    end()
+
+    attempts, _ = process()
+    assert {
+        content: died.times for content, died in attempts.begin([Try("a"), Try("b"), Try("c")], after=3).items()
+    } == {"a": 1}
+
+
+def test_what_was_stuck_and_ended_after_all_is_held_against_nothing(process: Process) -> None:
+    attempts, end = process()
+    quarantine = Quarantine(attempts, after=3)
+    with quarantine.trying([Try("a", task_id="stuck")]):
+        quarantine.leave((), {"stuck": "images.py:1 decode"})
+    end()
+
+    attempts, _ = process()
+    assert attempts.begin([Try("a")], after=3) == {}
 
 
 def test_a_suspect_is_cleared_when_all_work_on_it_is_done(process: Process) -> None:

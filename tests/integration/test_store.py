@@ -1343,9 +1343,22 @@ def test_a_death_with_contents_in_hand_is_not_held_against_their_message(
     assert [store.attempts.count_delivery("task") for _ in range(2)] == [1, 2]
 
 
+def test_a_content_that_a_thread_is_stuck_at_is_listed_with_where_and_not_held_against_its_message(
+    store: PostgresStore, make_store: Callable[..., PostgresStore]
+) -> None:
+    process = make_store()
+    process.attempts.begin([Try("sha-x", path="/photos/x.jpg", task_id="task")], after=1)
+    process.attempts.leave((), {"task": "images.py:1 decode"})
+    is_killed(process)
+
+    (named,) = store.attempts.quarantined(1)
+    assert (named.path, named.signal, named.error) == ("/photos/x.jpg", "stuck", "images.py:1 decode")
+    assert store.attempts.count_delivery("task") == 0
+
+
 def test_a_message_that_was_handed_back_in_order_was_nobodys_death(store: PostgresStore) -> None:
     for _ in range(3):
-        store.attempts.leave(["task"])
+        store.attempts.leave(["task"], {})
         assert store.attempts.count_delivery("task") == 0
 
     assert store.attempts.count_delivery("task") == 1

@@ -929,6 +929,7 @@ def test_every_table_is_whole_whatever_stands_in_it(
         "demo, places": next(places_table(answers)),
         "refused": refused_table([NotTaken(1_234_567, Code.URL_NOT_ALLOWED, f"set {odd}", path, at)]),
         "left alone": left_alone_table([LeftAlone("a" * 64, 3, at, None, odd, 1_234_567, path)]),
+        "left alone, stuck": left_alone_table([LeftAlone("a" * 64, 3, at, "stuck", odd, 1_234_567, path)]),
         "left alone, whole": shown_whole(LeftAlone("a" * 64, 3, at, "SIGSEGV", odd, 1_234_567, path)),
         "changes": changes_table([RowChange(1_234_567, path, columns, columns)], written=False),
         "checks": checks_table([("broker", False, f"set {odd}")]),

@@ -13,6 +13,7 @@ from producer_client.contract import LeftAlone, Quarantined, Release
 from worker.commands.connections import open_store
 from worker.commands.tables import PathShown, Table
 from worker.commands.terminal import FAILED, AsJson, Limit, Misused, out, show
+from worker.core.tries import STUCK
 from worker.settings import load as load_settings
 from worker.words import say
 
@@ -96,7 +97,7 @@ def left_alone_table(photos: Sequence[LeftAlone]) -> Table:
             _named(photo),
             photo.content_sha256[:DIGITS],
             str(photo.times),
-            (photo.signal or say("nobody saw how"), day, f"{hour[:5]} UTC"),
+            (_how(photo), day, f"{hour[:5]} UTC"),
         )
     return shown
 
@@ -109,9 +110,15 @@ def shown_whole(photo: LeftAlone) -> Table:
     shown.add_row(say("content"), photo.content_sha256)
     shown.add_row(say("deaths"), str(photo.times))
     shown.add_row(say("the last one"), photo.at)
-    shown.add_row(say("how"), photo.signal or say("nobody saw how"))
+    shown.add_row(say("how"), _how(photo))
     shown.add_row(say("last words"), escape(photo.error or ""))
     return shown
+
+
+def _how(photo: LeftAlone) -> str:
+    if photo.signal == STUCK:
+        return say("a thread was stuck")
+    return photo.signal or say("nobody saw how")
 
 
 def _named(photo: LeftAlone) -> tuple[str | PathShown, ...]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: In place of a signal: the process ended because a thread of it was stuck.
+STUCK = "stuck"
+
 
 @dataclass(frozen=True, slots=True)
 class Try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -33,7 +33,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from producer_client.contract import Code, LeftAlone
-from worker.core.tries import Deaths, Try
+from worker.core.tries import STUCK, Deaths, Try
 from worker.core.types import NotTaken, Refusal
 from worker.errors import Transient
 from worker.storage.database import SESSION, Database, hold, iso, words_of
@@ -97,11 +97,18 @@ class Attempts:
         with self._database.begin() as connection:
             connection.execute(self._clearing if cleared else self._ending, {"contents": list(contents)})
 
-    def leave(self, handed_back: Collection[str]) -> None:
-        """This process ends in order, and these messages, by task id, are handed out again without anybody's fault."""
+    def leave(self, handed_back: Collection[str], stuck: Mapping[str, str]) -> None:
+        """This process ends in order, and these messages, by task id, are handed out again without anybody's fault.
+        stuck: messages that a thread is stuck at, and where: what they have in hand counts as if it had ended the
+        process."""
         rows = [{"task_id": task_id, "times": -1, "at": func.now()} for task_id in handed_back]
+        mine = attempts.c.process == self._database.process
+        blameless = or_(attempts.c.task_id.is_(None), attempts.c.task_id.not_in(stuck))
         with self._database.begin() as connection:
-            connection.execute(delete(attempts).where(attempts.c.process == self._database.process))
+            connection.execute(delete(attempts).where(mine, blameless))
+            for task_id, where in stuck.items():
+                named = {"signal": STUCK, "error": where}
+                connection.execute(update(attempts).where(mine, attempts.c.task_id == task_id).values(named))
             if rows:
                 connection.execute(
                     upsert(deliveries)

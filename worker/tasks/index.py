@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from celery import shared_task
@@ -12,6 +10,7 @@ from celery import shared_task
 from producer_client import contract
 from producer_client.contract import Queue, TaskName
 from worker import stuck
+from worker.memory import resident_mb
 from worker.tasks.base import ContractTask
 from worker.tasks.photos import fill
 
@@ -56,7 +55,7 @@ def stats(self: ContractTask, wire: Any) -> contract.StatsReply:
     contract.Stats.from_wire(wire)
     coming = self.runtime.next_library
     return self.runtime.library.statistics.stats(
-        rss_mb=_rss_mb(),
+        rss_mb=resident_mb(),
         sandbox=self.runtime.sandbox_level(),
         stuck=stuck.lately(self.app),
         next_model_key=None if coming is None else coming.model_key,
@@ -68,8 +67,3 @@ def latest_slot(at: str, now: datetime) -> datetime:
     hour, minute = map(int, at.split(":"))
     slot = now.astimezone(UTC).replace(hour=hour, minute=minute, second=0, microsecond=0)
     return slot if slot <= now else slot - timedelta(days=1)
-
-
-def _rss_mb() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
