@@ -68,7 +68,7 @@ def found(settings: Settings, model_key: str, dimension: int, searches: Sequence
             for content in connection.scalars(text(f"SELECT content_sha256 FROM {schema}.{table}"))
         }
     engine.dispose()
-    kept = list(_generations(settings, model_key))
+    kept = list(generations(settings, model_key))
     return Found(
         rows=rows,
         entries=entries,
@@ -92,7 +92,8 @@ def vectors_of(encoder: Encoder, photos: dict[str, Path], *, max_megapixels: flo
     return vectors
 
 
-def _generations(settings: Settings, model_key: str) -> Iterator[Generation]:
+def generations(settings: Settings, model_key: str) -> Iterator[Generation]:
+    """Those that are kept, the newest last."""
     folder = GenerationFolder(settings.generations_dir)
     with closing(PostgresStore(settings)) as store:
         kept = store.generations.kept()

@@ -466,6 +466,24 @@ def test_a_client_that_saw_what_was_lost_is_told_what_to_do(
     assert library.questions.search(Search(vector=rows[0].tolist(), min_seq=0)).hits
 
 
+def test_who_has_seen_the_log_set_back_is_told_at_once_and_does_not_wait_for_what_is_lost(
+    dump: Dump, store: PostgresStore, make_library: Callable[..., Library], settings: Settings
+) -> None:
+    """Callers may wait for less time than a seq is waited for: they would never hear of it."""
+    rows, bytes_ = vectors(2, seed=3), Bytes()
+    patient = settings.model_copy(update={"min_seq_timeout_s": 30})
+    library = make_library(settings=patient, encoder=bytes_, decode=bytes_.decode, source=bytes_)
+    dump.take()
+    (seen,) = put_all(store, "lost", rows[:1]).values()
+    library.questions.search(Search(vector=rows[0].tolist(), min_seq=seen))
+    dump.restore()
+
+    with pytest.raises(Stale, match=rf"the write that was {seen} is lost") as caught:
+        library.questions.search(Search(vector=rows[1].tolist(), min_seq=seen))
+
+    assert caught.value.seq == seen - 1
+
+
 @pytest.fixture
 def parted(settings: Settings, backup: Dump | Recovery) -> Iterator[Stack]:
     """Lists of photos go to one worker, questions to another, which looks at the log once an hour unless it must. Votes

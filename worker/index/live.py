@@ -47,6 +47,7 @@ class FaissLiveIndex:
         self._loader: threading.Thread | None = None
         self._follower: threading.Thread | None = None
         self._closed = threading.Event()
+        self._set_back = False  #: whether the database was restored to an earlier time while this followed it
         self._nothing_published = False  #: as it was when somebody looked for the first time
         self._removed: dict[int, int] = {}  #: what this process has removed, and at which seq
         self._removing = threading.Lock()  #: of that
@@ -67,6 +68,12 @@ class FaissLiveIndex:
     def age_s(self) -> float:
         """Seconds since the beginning of the newest look at the log: all that was committed before it is seen."""
         return time.monotonic() - self._caught_up
+
+    @property
+    def set_back(self) -> bool:
+        """Whether the database was restored to an earlier time while this followed it: a seq beyond the end of the log
+        was lost then, and nobody need wait for it."""
+        return self._set_back
 
     @property
     def unread(self) -> Ids:
@@ -196,6 +203,7 @@ class FaissLiveIndex:
                 if changes.other_history:
                     said = {"seq": self.seq, "database_seq": changes.mark.seq, "generation": self.generation}
                     log.warning("the database was restored to an earlier time, the index starts anew", extra=said)
+                    self._set_back = True
                 # Its seqs come again.
                 with self._removing:
                     self._removed.clear()

@@ -286,6 +286,13 @@ class Questions:
             self._met.add(request.heard)
         deadline = time.monotonic() + settings.min_seq_timeout_s
         while seq < min_seq and (seq := self._live.catch_up()) < min_seq:
+            if self._live.set_back:
+                raise Stale(
+                    f"the log ends at seq {seq}: the database was restored to an earlier time, and the write that was "
+                    f"{min_seq} is lost: a client goes on without it, and a min_seq that you keep yourself is to be "
+                    "dropped (min_seq=0)",
+                    seq,
+                )
             if time.monotonic() > deadline:
                 raise Stale(
                     f"the log ends at seq {seq} and did not reach {min_seq} within {settings.min_seq_timeout_s:g} s "
