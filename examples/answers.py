@@ -14,7 +14,7 @@ from itsdangerous import URLSafeTimedSerializer
 from sqlalchemy import JSON, DateTime, func, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from producer_client import Answer, Code, Provenance, Sightline, SightlineError, TimedOut, TryAgain
+from producer_client import Answer, Code, Provenance, Sightline, SightlineError, TryAgain
 from producer_client.compat import to_guide_json
 from producer_client.sources import Chain, exif_gps
 
@@ -105,8 +105,8 @@ def look(sightline: Sightline, session: Session, photo_id: int, request_id: str)
         answer = handle.wait().answer
         if settle(session, photo_id, answer):
             sightline.submit_add_to_index(photo_id=photo_id)
-    # A reply that says TimedOut: no worker came to the request within PATIENCE_S.
-    except (TryAgain, TimedOut) as exc:
+    # TimedOut, which is one, says in a reply that no worker came to the request within PATIENCE_S.
+    except TryAgain as exc:
         return without_answer(photo_id, "try_again", exc.code, exc.message)
     except SightlineError as exc:
         return without_answer(photo_id, "refused", exc.code, exc.message)

@@ -1,4 +1,4 @@
-"""The client's Celery application: where it connects, and how long it tries. Knows no message."""
+"""The client's Celery application: where it connects, and how long it waits for a word. Knows no message."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from kombu import Producer, serialization
 
 from producer_client import serializer
 from producer_client.signing import GOOD_FOR_S, SIGNED, Keys, stamp
-
-#: How often a broker that does not answer is tried, seconds between: about a second in all.
-RETRY = {"max_retries": 3, "interval_start": 0.1, "interval_step": 0.3, "interval_max": 1.0}
 
 
 class SigningProducer(Producer):
@@ -66,26 +63,29 @@ def keeps_alive(replies_url: str) -> bool:
     return not replies_url.startswith("redis+socket:")
 
 
-def client_app(broker_url: str, replies_url: str, key_prefix: str) -> PinnedCelery:
+def client_app(broker_url: str, replies_url: str, key_prefix: str, *, silent_s: float) -> PinnedCelery:
     """What sends, with the settings by which replies are read. Connects to nothing yet.
 
-    key_prefix: what every key begins with. There is no result store, or celery would subscribe to the reply of whatever
-    is sent: `replies.py` has it.
+    key_prefix: what every key begins with. silent_s: how long Redis may be silent in the middle of an answer. There is
+    no result store, or celery would subscribe to the reply of whatever is sent: `replies.py` has it.
     """
     app = PinnedCelery("sightline-client", broker=broker_url, backend="disabled", set_as_current=False)
+    connect_s = min(5.0, silent_s)
     app.conf.update(
         task_serializer=serializer.NAME,
         result_serializer=serializer.NAME,
         accept_content=[serializer.NAME],
-        broker_connection_timeout=5,
+        broker_connection_timeout=connect_s,
         broker_transport_options={
             "global_keyprefix": key_prefix,
-            "socket_connect_timeout": 5,
-            "socket_timeout": 10,
+            # Of a connection; who sends tries again.
+            "max_retries": 0,
+            "socket_connect_timeout": connect_s,
+            "socket_timeout": silent_s,
             "socket_keepalive": True,
         },
-        redis_socket_connect_timeout=5,
-        redis_socket_timeout=10,
+        redis_socket_connect_timeout=connect_s,
+        redis_socket_timeout=silent_s,
         redis_socket_keepalive=keeps_alive(replies_url),
         redis_backend_health_check_interval=25,
     )

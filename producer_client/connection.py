@@ -35,11 +35,12 @@ class Connection:
     Constructing it connects to nothing; raises BadRequest for what is no address of a Redis.
 
     broker_url: the workers' Redis, for example redis://host:6379/5. result_backend: where replies lie; the
-    broker unless given. timeout_s: the default wait of every verb. session: of another client, whose writes are to be
-    seen too. key_prefix: what all keys in Redis begin with; the workers' SIGHTLINE_KEY_PREFIX. signing_keys_file: keys
-    as the workers have them (SIGHTLINE_SIGNING_KEYS_FILE): requests are signed, and replies that are not are refused.
-    write_rows: for `durable=True`, is given NewPhotos by path or URL, writes a row of each that has none to the photos
-    table (path or URL, and coordinates), commits, and returns the ids of the rows in the same order.
+    broker unless given. timeout_s: the default wait of every verb; a Redis that is silent is given up within it, too.
+    session: of another client, whose writes are to be seen too. key_prefix: what all keys in Redis begin with; the
+    workers' SIGHTLINE_KEY_PREFIX. signing_keys_file: keys as the workers have them (SIGHTLINE_SIGNING_KEYS_FILE):
+    requests are signed, and replies that are not are refused. write_rows: for `durable=True`, is given NewPhotos by
+    path or URL, writes a row of each that has none to the photos table (path or URL, and coordinates), commits, and
+    returns the ids of the rows in the same order.
     """
 
     def __init__(
@@ -156,7 +157,9 @@ class Connection:
     def _line(self) -> Line:
         with self._opening:
             if self._opened is None:
-                self._opened = Line(self._broker_url, self._replies_url, self._key_prefix, self._keys)
+                self._opened = Line(
+                    self._broker_url, self._replies_url, self._key_prefix, self._keys, patience_s=self.timeout_s
+                )
                 # Its parts hold each other: left to the collector, sockets may go before those who would close them.
                 self._closing = weakref.finalize(self, self._opened.close)
                 self._closing.atexit = False  # then the system closes them, and threads may be in the middle of it

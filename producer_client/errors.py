@@ -4,10 +4,11 @@ SightlineError            .code, .message
 ├── BadRequest            the message itself is wrong: fix the call
 │   └── Declined          a worker says so: it was sent
 ├── PhotoRefused          this photo cannot be taken: .ref says which
-├── TryAgain              the service could not now: send it again later
-│   └── Unreachable       nothing was heard of it: its Redis is away, or does not let us in
-│       └── Untrusted     what was heard is not signed by a key that we know
-└── TimedOut              no reply in time: the work may still be done
+└── TryAgain              the service could not now: send it again later, which does no harm
+    ├── Unreachable       its Redis is away, or does not let us in: whether it has the request nobody knows
+    │   └── Untrusted     what was heard is not signed by a key that we know
+    └── TimedOut          its Redis has the request, and no reply came in time: a write will be done, so that waiting
+                          on by its handle costs less than sending it again; a question is dropped
 """
 
 from __future__ import annotations
@@ -87,5 +88,5 @@ class Untrusted(Unreachable):
         self.task_id = task_id
 
 
-class TimedOut(SightlineError):
+class TimedOut(TryAgain):
     pass

@@ -78,7 +78,8 @@ class Handle(Generic[T]):
         return self._reply is not None
 
     def wait(self, timeout_s: float | None = None) -> T:
-        """The reply. Raises BadRequest, PhotoRefused, TryAgain, or TimedOut after `timeout_s` seconds."""
+        """The reply. Raises BadRequest, PhotoRefused, TryAgain: Unreachable where Redis is away, and TimedOut after
+        `timeout_s` seconds, may be waited for again."""
         return self._wait(self._timeout_s if timeout_s is None else timeout_s)
 
     def wait_rest(self, left_s: float, patience_s: float) -> T:

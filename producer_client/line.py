@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import Any
 
+from kombu.exceptions import OperationalError
 from kombu.pools import ProducerPool
 
-from producer_client.celery_app import RETRY, SigningProducer, client_app
+from producer_client.celery_app import SigningProducer, client_app
 from producer_client.ids import new_id
-from producer_client.replies import Replies
+from producer_client.replies import PAUSES_S, Replies
 from producer_client.signing import Keys
 
 #: Requests that are sent at the same time at the most; who comes then waits some milliseconds.
 SENDERS = 10
+#: Seconds that Redis may be silent in the middle of an answer, at the least and at the most, and as a share of what its
+#: caller waits for a reply. A share, so that two silences and a look for the reply go into it.
+SILENT_S, LONGEST_SILENT_S, SILENT_SHARE = 1.0, 10.0, 0.25
 
 
 class Line:
-    """Making it connects to nothing.
+    """Making it connects to nothing. patience_s: how long a caller waits for a reply; by it, how long for Redis.
 
     Its pool is its own. Celery's is one for all who have the same address in this process, which a client must neither
     close nor leave behind in a forked child.
     """
 
-    def __init__(self, broker_url: str, replies_url: str, key_prefix: str, keys: Keys | None = None) -> None:
-        self._app = client_app(broker_url, replies_url, key_prefix)
+    def __init__(
+        self, broker_url: str, replies_url: str, key_prefix: str, keys: Keys | None = None, *, patience_s: float
+    ) -> None:
+        self._patience_s = patience_s
+        silent_s = max(SILENT_S, min(LONGEST_SILENT_S, SILENT_SHARE * patience_s))
+        self._app = client_app(broker_url, replies_url, key_prefix, silent_s=silent_s)
         self.replies = Replies(self._app, replies_url, key_prefix, keys)
         self._connections = self._app.connection_for_write().Pool(limit=SENDERS)
         producer: Any = partial(SigningProducer, keys=keys)
@@ -32,20 +41,34 @@ class Line:
 
     def send(self, task: str, queue: str, wire: dict[str, Any], expires_s: float | None) -> str:
         """Returns the id of the request. expires_s: a worker that gets to it later drops it."""
+        task_id, began, pauses = new_id(), time.monotonic(), iter(PAUSES_S)
         with self._producers.acquire(block=True) as producer:
-            sent = self._app.send_task(
-                task,
-                args=[wire],
-                task_id=new_id(),
-                queue=queue,
-                expires=expires_s,
-                retry_policy=RETRY,
-                producer=producer,
-                # kombu tries a declaration anew by itself when its connection is lost, and then sends by the channel
-                # that was lost (5.7). A list in Redis needs none.
-                declare=[],
-            )
-        return str(sent.id)
+            while True:
+                try:
+                    self._app.send_task(
+                        task,
+                        args=[wire],
+                        task_id=task_id,
+                        queue=queue,
+                        expires=expires_s,
+                        # kombu's own tries go on for five times as long as a server is silent at one (5.7).
+                        retry=False,
+                        producer=producer,
+                        # kombu tries a declaration anew by itself when its connection is lost, and then sends by the
+                        # channel that was lost (5.7). A list in Redis needs none.
+                        declare=[],
+                    )
+                    return task_id
+                except OperationalError:
+                    pause_s = next(pauses, None)
+                    # The other half is for the reply.
+                    if pause_s is None or time.monotonic() - began > self._patience_s / 2:
+                        raise
+                    time.sleep(pause_s)
+                    connection: Any = producer.connection
+                    connection.maybe_switch_next()
+                    connection.collect()
+                    producer.revive(connection)
 
     def close(self) -> None:
         """Give its connections back."""

@@ -20,7 +20,9 @@ import pytest
 import redis
 
 from producer_client import BadRequest, Code, NewPhoto, Photo, Refused, Sightline, TryAgain, Unreachable
+from producer_client.line import SILENT_SHARE
 from producer_client.reach import reaching, why
+from tests.between import before_redis
 from tests.integration.test_broker import ANSWERS
 from worker.app import create_app
 from worker.embedded import EmbeddedServers
@@ -295,6 +297,32 @@ def test_a_connection_that_is_lost_at_any_word_is_made_anew(url: str) -> None:
             if len(said) < nth:
                 break
     assert 3 < nth < 20, "every word was lost once"
+
+
+def test_a_redis_that_falls_silent_is_given_up_within_its_callers_patience(url: str) -> None:
+    """It takes connections and answers nothing, as one that is stopped. kombu's own tries went on for 51 s (5.7)."""
+    with before_redis(url) as way, Sightline(way.url, timeout_s=4) as client:
+        waiting = client.submit_stats()
+        assert not waiting.ready()
+        way.hang()
+
+        for ask in (client.submit_stats, waiting.wait):
+            began = time.monotonic()
+            with pytest.raises(Unreachable, match="nothing answers there in time"):
+                ask()
+            assert time.monotonic() - began < 4 + SILENT_SHARE * 4 + 1, "the last look may begin in the last moment"
+
+
+def test_connections_of_a_client_that_are_half_open_are_made_anew_within_its_callers_patience(url: str) -> None:
+    with before_redis(url) as way, Sightline(way.url, timeout_s=4) as client:
+        waiting = client.submit_stats()
+        assert not waiting.ready()
+        way.lose()
+
+        began = time.monotonic()
+        client.submit_stats()
+
+        assert time.monotonic() - began < 4
 
 
 def test_photos_that_could_not_be_sent_are_refused_and_those_before_them_are_on_their_way(
