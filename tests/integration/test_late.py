@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import pytest
+from sqlalchemy import text
 
 from producer_client import Code, NewPhoto, Photo, Provenance, Refused, Sightline, contract, ids
 from producer_client.contract import TaskName
@@ -15,6 +17,7 @@ from tests.conftest import Scene, plain_celery
 from tests.entries import new_entry
 from worker.core.types import NewEntry
 from worker.core.vectors import unit_rows
+from worker.settings import Settings
 from worker.stack import Stack
 from worker.storage.store import PostgresStore
 
@@ -38,6 +41,26 @@ def test_an_add_that_comes_after_a_removal_that_was_sent_later_changes_nothing(s
     assert store.entries.counts(KEY) == before
     assert store.vectors.missing_count(KEY) == 0, "nor does a rebuild bring it back"
     assert add(store, 30) == photo_id, "one that was sent later does"
+
+
+def test_what_comes_too_late_says_nothing_to_the_row_of_the_backend_either(
+    store: PostgresStore, settings: Settings
+) -> None:
+    store.entries.remove_many([add(store, 10) or 0], sent_ms=20)
+    moved = replace(PHOTO, given=(57.0, 15.0, Provenance.CONFIRMED), update_row=True)
+
+    def row() -> tuple[Any, ...]:
+        with store.database.begin() as connection:
+            found = connection.execute(text(f"SELECT lat, lon, location_method FROM {settings.photos_table}"))
+            return tuple(found.one())
+
+    before = row()
+    late, after = add(store, 15, moved), row()
+    add(store, 30, moved)
+
+    assert late is None
+    assert after == before
+    assert row() == (57.0, 15.0, "confirmed"), "what was sent later does"
 
 
 def test_its_neighbours_are_taken(store: PostgresStore) -> None:

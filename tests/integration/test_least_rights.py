@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ import redis
 from redis.exceptions import NoPermissionError
 from sqlalchemy.engine import make_url
 
-from producer_client import NewPhoto, Photo, Sightline, SightlineError, Unreachable
+from producer_client import Code, NewPhoto, Photo, PhotoRefused, Sightline, Unreachable
 from producer_client.contract import Provenance, Queue, Stats, TaskName
 from tests.commands import sightline
 from tests.conftest import ENCODER, Scene, plain_celery, server_dir, until
@@ -145,8 +144,9 @@ def _live(run: Run, scenes: list[Scene], processes: list[Process]) -> None:
         ]
         run.said["added"] = client.add_to_index(photo_id=1, path=str(scenes[0].path))
         run.said["many"] = list(client.add_many(known))
-        with suppress(SightlineError):
-            run.said["no row"] = client.submit_add_to_index(path=str(scenes[7].path)).wait(3)
+        with pytest.raises(PhotoRefused) as refused:
+            client.add_to_index(path=str(scenes[7].path))
+        run.said["no row"] = refused.value
         run.said["found"] = client.search(photo_id=1)
         run.said["answer"] = client.locate(path=str(scenes[6].path))
         # By a command: it waits for long enough to be told by the bell, as no other command for sure.
@@ -327,9 +327,11 @@ def test_a_role_without_its_rights_is_told_which_and_what_to_do(run: Run) -> Non
     assert run.said["migrate"].returncode == run.said["grant"].returncode == 0
 
 
-def test_a_photo_that_needs_a_row_waits_where_no_row_may_be_made(run: Run) -> None:
-    assert "no row" not in run.said
-    assert "permission denied for table photos. Grant the right" in run.logs
+def test_a_photo_that_needs_a_row_is_refused_where_no_row_may_be_made(run: Run) -> None:
+    told = run.said["no row"]
+
+    assert told.code is Code.NOT_READY
+    assert "permission denied for table photos. Insert the row yourself and send its photo_id, or grant" in told.message
 
 
 @pytest.mark.parametrize(

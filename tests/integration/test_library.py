@@ -441,6 +441,35 @@ def test_a_database_that_takes_no_such_row_refuses_that_photo_alone(
     assert outcomes[1].code is Code.ROW_REJECTED
 
 
+def test_a_row_that_may_not_be_written_is_told_once_and_says_nothing_of_the_photo(
+    library: Library, store: PostgresStore, settings: Settings, scenes: list[Scene], encoder: Encoder
+) -> None:
+    insert_rows(store, settings, [(str(scene.path), None, None) for scene in scenes[:2]])
+    with store.database.engine.begin() as connection:
+        connection.execute(
+            text(
+                f"CREATE FUNCTION {settings.db_schema}.no() RETURNS trigger LANGUAGE plpgsql AS "
+                "$$ BEGIN RAISE insufficient_privilege; END $$"
+            )
+        )
+        connection.execute(
+            text(
+                f"CREATE TRIGGER no BEFORE INSERT OR UPDATE ON {settings.photos_table} "
+                f"FOR EACH ROW EXECUTE FUNCTION {settings.db_schema}.no()"
+            )
+        )
+
+    wanted = [new(scenes[0]), new(scenes[1], update_row=True), new(scenes[2])]
+    stored_one, *refused = library.photos.add_many(wanted).outcomes
+
+    assert isinstance(stored_one, Stored)
+    for outcome in refused:
+        assert isinstance(outcome, Refused)
+        assert outcome.code is Code.NOT_READY
+        assert "grant INSERT" in outcome.message
+    assert store.entries.counts(encoder.model_key).refused == 0, "the reconciler sends for the one that has a row"
+
+
 # ------------------------------------------------------------------------------------- embed and remove
 
 

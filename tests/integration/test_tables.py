@@ -214,7 +214,7 @@ def opened(settings: Settings, make_store: Callable[..., PostgresStore]) -> Call
 
 def written(store: PostgresStore) -> Place:
     with store.database.begin() as connection:
-        return store.rows.write(connection, [NEW])["new"]
+        return store.rows.write(connection, [NEW], store.rows.find(connection, [NEW]))["new"]
 
 
 def test_domains_count_as_the_type_that_they_are_made_of(opened: Callable[..., PostgresStore]) -> None:

@@ -124,8 +124,10 @@ class Photos:
         )
         rows = [self._new_entry(new[ref], f) for ref, f in fetched.items()]
         stored, rejected = self._put(rows, fetched, revive, filling)
+        # A right that lacks says nothing of the photo.
+        noted = refused | {ref: outcome for ref, outcome in rejected.items() if outcome.code is not Code.NOT_READY}
+        self._note([(new[ref].photo, outcome) for ref, outcome in noted.items()])
         refused |= rejected
-        self._note([(new[ref].photo, outcome) for ref, outcome in refused.items()])
         log.info(
             "photos added",
             extra={"stored": len(stored), "refused": len(refused), "took_ms": ms_since(started)},
@@ -205,7 +207,7 @@ class Photos:
     def _put(
         self, rows: list[NewEntry], fetched: dict[str, Fetched], revive: bool, filling: bool
     ) -> tuple[dict[str, contract.Stored], dict[str, Refused]]:
-        """One transaction; if Postgres takes some row for no good, one transaction each."""
+        """One transaction; if Postgres takes some row for no good, or may not be asked to, one transaction each."""
         if not rows:
             return {}, {}
         try:
@@ -214,7 +216,7 @@ class Photos:
                 rows, self._encoder.model_key, revive=revive, filling=filling, sent_ms=sent_ms
             )
         except Permanent as exc:
-            if exc.code is not Code.ROW_REJECTED:
+            if exc.code not in (Code.ROW_REJECTED, Code.NOT_READY):
                 raise
             if len(rows) == 1:
                 return {}, {rows[0].ref: Refused(rows[0].ref, exc.code, exc.message)}

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 #: object_not_in_prerequisite_state and feature_not_supported: a view, or a column of one, that takes no rows; and
 #: generated_always: a column that the table makes of others.
 OF_THE_ROW = ("22", "23", "27", "2F", "38", "39", "44", "54", "P0", "55000", "0A000", "428C9")
+#: insufficient_privilege.
+DENIED = "42501"
 #: What only a person can put right, by SQLSTATE or class of it, and what that person does.
 BY_A_PERSON = (
     (
@@ -45,7 +47,7 @@ BY_A_PERSON = (
     ("42804", "Make a view whose columns have the types that Sightline needs, and name it in SIGHTLINE_PHOTOS_TABLE."),
     ("42883", "Make a view whose columns have the types that Sightline needs, and name it in SIGHTLINE_PHOTOS_TABLE."),
     (
-        "42501",
+        DENIED,
         "Grant the right to the role of SIGHTLINE_DATABASE_URL: `sightline migrate --grant` as the tables' owner.",
     ),
     ("XX", "That is an error of Postgres itself: see its log."),

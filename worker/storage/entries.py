@@ -63,12 +63,14 @@ class Entries:
         Raises Transient when another model serves since: the photo would be found by nobody.
         """
         with self._database.begin() as connection:
-            rows = self._rows.write(connection, new)
+            rows = self._rows.find(connection, new)
+            there = {place.photo_id for place in rows.values()}
+            hold(connection, there)
+            if revive and (late := superseded(connection, there, sent_ms, removed=True)):
+                new = [item for item in new if item.ref not in rows or rows[item.ref].photo_id not in late]
+            # Not before: a request that comes too late says nothing to the backend's table either.
+            rows = self._rows.write(connection, new, rows)
             photo_ids = sorted({place.photo_id for place in rows.values()})
-            hold(connection, photo_ids)
-            if revive and (late := superseded(connection, photo_ids, sent_ms, removed=True)):
-                new = [item for item in new if rows[item.ref].photo_id not in late]
-                photo_ids = [photo_id for photo_id in photo_ids if photo_id not in late]
             before = self._told(connection, photo_ids) if filling else {}
             said = self._rows.said(connection, photo_ids)
             former: set[str] = set()

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import ProgrammingError
 
 from producer_client.contract import Code
 from worker.errors import Permanent, Unprepared
+from worker.storage.database import DENIED, first_line
 
 #: On the tables of our own schema.
 OWN = ("SELECT", "INSERT", "UPDATE", "DELETE")
@@ -62,6 +67,24 @@ def see_rights(connection: Connection, *, schema: str, photos_table: str) -> Non
             f"the role {role} lacks rights on {named}. Run `sightline migrate --grant` with its name and with the "
             "address of the role that owns the tables"
         )
+
+
+@contextmanager
+def writes(photos_table: str) -> Iterator[None]:
+    """Around a statement that writes to the backend's table. The right to is its owner's to give, and may never come:
+    whoever asks for what needs it is told so, Permanent(not_ready), and does not wait for it."""
+    try:
+        yield
+    except ProgrammingError as exc:
+        if getattr(exc.orig, "pgcode", None) != DENIED:
+            raise
+        why = first_line(exc)
+        raise Permanent(
+            Code.NOT_READY,
+            f"Sightline may not write to {photos_table}: {why}. Insert the row yourself and send its photo_id, or "
+            "grant INSERT on the table, and USAGE on the sequence of its ids, to the role of SIGHTLINE_DATABASE_URL "
+            "(UPDATE for what SIGHTLINE_WRITE_ROWS or update_row asks for)",
+        ) from exc
 
 
 def _quoted(name: str) -> str:

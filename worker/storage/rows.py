@@ -9,7 +9,7 @@ import json
 import math
 import warnings
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
@@ -46,6 +46,7 @@ from worker.errors import Unprepared
 from worker.settings import Settings
 from worker.storage.database import Database
 from worker.storage.fitting import columns_of, kind_of, misfit
+from worker.storage.granting import writes
 
 #: Locks of (this space, hash of a path): the same new path in two messages makes one row.
 PATH_LOCKS = 5_361_903
@@ -202,29 +203,41 @@ class Rows:
         ).where(p.c.id.in_(photo_ids))
         return {row.id: self._said(row) for row in connection.execute(query)}
 
-    def write(self, connection: Connection, new: Sequence[NewEntry]) -> dict[str, Place]:
-        """The row of every item, by ref; makes rows for new paths, and writes what messages give to those
-        that are there where it is asked for."""
-        p = self.table
+    def find(self, connection: Connection, new: Sequence[NewEntry]) -> dict[str, Place]:
+        """The rows that are there, by ref. Nobody else makes one of these paths until the transaction ends."""
         for path in sorted({item.spellings[-1] for item in new if item.photo_id is None}):
             connection.execute(select(func.pg_advisory_xact_lock(PATH_LOCKS, _signed_crc(path))))
         known = self.ids_by_path(connection, new)
         found: dict[str, Place] = {}
         for item in new:
-            photo_id, path, made_of_file = item.photo_id, item.path, False
-            if photo_id is None:
-                path = next((spelling for spelling in item.spellings if spelling in known), path)
-                photo_id = known.get(path)
-            if photo_id is None:
+            if item.photo_id is not None:
+                found[item.ref] = Place(item.photo_id, item.path)
+            elif path := next((spelling for spelling in item.spellings if spelling in known), ""):
+                found[item.ref] = Place(known[path], path)
+        return found
+
+    def write(self, connection: Connection, new: Sequence[NewEntry], there: Mapping[str, Place]) -> dict[str, Place]:
+        """The row of every item, by ref; makes rows for new paths, and writes what messages give to those
+        that are `there`, by `find`, where it is asked for."""
+        p = self.table
+        made: dict[str, int] = {}
+        found: dict[str, Place] = {}
+        for item in new:
+            place, path = there.get(item.ref), next((spelling for spelling in item.spellings if spelling in made), "")
+            if place is None and path:
+                place = Place(made[path], path)
+            if place is None:
                 given = self._given(item)
-                made_of_file = item.given is None and item.exif is not None
-                if item.given is None and item.exif is not None:
+                if made_of_file := item.given is None and item.exif is not None:
                     given |= _columns((*item.exif, Provenance.EXIF_GPS))
-                photo_id = connection.scalar(insert(p).values(file_path=path, **self._now(), **given).returning(p.c.id))
-                known[path] = photo_id
+                values = {"file_path": item.path, **self._now(), **given}
+                with writes(self._settings.photos_table):
+                    photo_id = int(connection.execute(insert(p).values(**values).returning(p.c.id)).scalar_one())
+                place = Place(photo_id, item.path, made_of_file)
+                made[item.path] = photo_id
             elif self.may_write(item):
-                self._update(connection, photo_id, item)
-            found[item.ref] = Place(int(photo_id), path, made_of_file)
+                self._update(connection, place.photo_id, item)
+            found[item.ref] = place
         return found
 
     def may_write(self, item: NewEntry) -> bool:
@@ -236,7 +249,8 @@ class Rows:
         p = self.table
         if not is_same(said.position, position):
             statement = update(p).where(p.c.id == photo_id, self.point == said.point).values(**_columns(position))
-            connection.execute(statement)
+            with writes(self._settings.photos_table):
+                connection.execute(statement)
         return self.said(connection, [photo_id]).get(photo_id, NO_ROW)
 
     def ids_by_path(self, connection: Connection, named: Sequence[NewEntry | Refusal]) -> dict[str, int]:
@@ -259,7 +273,8 @@ class Rows:
             # Asked again under the row's lock: somebody may have written stronger ones meanwhile.
             gives_way = strength(self.provenance) <= item.given[2].strength
             statement = statement.where(or_(self.has_coordinates.is_not(True), gives_way))
-        connection.execute(statement)
+        with writes(self._settings.photos_table):
+            connection.execute(statement)
 
     def _changed(self, item: NewEntry, said: Said) -> dict[str, Any]:
         """Columns of a row that writing this message to it would change. An address goes with its coordinates."""

@@ -95,7 +95,7 @@ class Verdicts:
             address=None,
             metadata=None,
         )
-        self._rows.write(connection, [item])
+        self._rows.write(connection, [item], self._rows.find(connection, [item]))
         said = self._rows.said(connection, [row.photo_id]).get(row.photo_id, NO_ROW)
         values = settled(row, said, item, made_of_file=False)
         # An address is of its coordinates.
