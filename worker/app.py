@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from functools import partial
 from typing import Any
 
@@ -29,6 +30,11 @@ ROLES = {"serve": (Queue.INTERACTIVE, Queue.BULK), "index": (Queue.INDEX,)}
 
 #: How often a reply is tried that Redis does not take, seconds between: a minute in all, about that of a failover.
 REPLY_RETRY = {"max_retries": 60, "interval_start": 0, "interval_step": 0.5, "interval_max": 1}
+
+#: A host that is gone is noticed within 20 seconds, in seconds but for the last, which is in milliseconds. Not a Redis
+#: that hangs: its system answers for it. Whoever gives that one up loses what it gives away when it goes on, so that is
+#: left to kombu, half a minute and more (5.7).
+KEEPALIVES = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 3, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 15_000}
 
 
 class BulkCapped(round_robin_cycle):  # type: ignore[type-arg]  # generic in its stubs alone
@@ -115,6 +121,9 @@ def create_app(settings: Settings, role: str = "") -> Celery:
             "socket_timeout": 30,
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
+            "socket_keepalive_options": {
+                getattr(socket, name): value for name, value in KEEPALIVES.items() if hasattr(socket, name)
+            },
             "health_check_interval": 25,
             "queue_order_strategy": partial(BulkCapped, max(1, settings.concurrency // 2)),
             # Seconds until a bulk thread that has become free is given work.
