@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -45,11 +45,12 @@ class Far:
 
 
 class Harm:
-    """To one stack."""
+    """To one stack. more: courses of kinds that need to know more than it, by how long they last."""
 
-    def __init__(self, stack: Stack, far: Far) -> None:
+    def __init__(self, stack: Stack, far: Far, more: Mapping[Kind, Callable[[float], Course]]) -> None:
         self._stack = stack
         self._far = far
+        self._more = more
         self._workers = sum(process.arguments == SERVE for process in stack.processes)
 
     def targets(self, fault: Fault) -> frozenset[str]:
@@ -67,6 +68,8 @@ class Harm:
         which, lasts_s = fault.which % self._workers, fault.lasts_s
         worker, index, beat = partial(self._process, SERVE, which), partial(self._process, INDEX), self._beat
         between = self._far
+        if fault.kind in self._more:
+            return self._more[fault.kind](lasts_s)
         match fault.kind:
             case Kind.KILL_WORKER:
                 return _killed(worker)
@@ -97,6 +100,8 @@ class Harm:
                 return self._valkey_says(lasts_s, "REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE")
             case Kind.CUT_VALKEY:
                 return _at_once(self._cut_valkey)
+            case Kind.FLUSH_VALKEY:
+                return _at_once(self._flush_valkey)
             case Kind.KILL_POSTGRES:
                 return _killed(self._postgres)
             case Kind.KILL_POSTGRES_CHILD:
@@ -115,6 +120,8 @@ class Harm:
                 return _at_once(between.valkey.cut)
             case Kind.RESET_POSTGRES:
                 return _at_once(between.postgres.cut)
+            case _:
+                raise NotImplementedError(fault.kind)
 
     # ---------------------------------------------------------------------------------------- below
 
@@ -136,6 +143,10 @@ class Harm:
     def _cut_valkey(self) -> None:
         with redis.Redis.from_url(self._stack.settings.broker_url) as client, suppress(redis.exceptions.RedisError):
             client.execute_command("CLIENT KILL TYPE normal SKIPME yes")
+
+    def _flush_valkey(self) -> None:
+        with redis.Redis.from_url(self._stack.settings.broker_url) as client, suppress(redis.exceptions.RedisError):
+            client.flushall()
 
     def _valkey_says(self, lasts_s: float, begin: str, end: str) -> Course:
         def say(command: str) -> bool:

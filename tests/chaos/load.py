@@ -91,8 +91,10 @@ class Load:
 
     def add(self, random: Random) -> None:
         for _ in self._rounds(random):
-            photo = self._drawn()
-            if random.random() < 0.5:
+            lost = self._ledger.lost()
+            photo = lost or self._drawn()
+            # Of one that is sent again a message may be on its way, which makes a row, too.
+            if lost is None and random.random() < 0.5:
                 self._insert_row(photo)
             for _ in range(TRIES):
                 if self._add_once(self._client, photo, PATIENCE_S) or self.over.wait(random.uniform(*PAUSES_S)):
@@ -113,9 +115,10 @@ class Load:
             photo = self._ledger.take(random) if self._ledger.present() > 5 else None
             if photo is None or photo.photo_id is None:
                 continue
-            photo.purging = random.random() < 0.4
+            photo.purging = photo.purging or random.random() < 0.4
             verb, name = (self._client.purge, "purge") if photo.purging else (self._client.remove, "remove")
             for _ in range(TRIES):
+                restores = self._ledger.restores
                 try:
                     (outcome,) = verb(photo.photo_id, timeout_s=PATIENCE_S).outcomes
                 except SightlineError as exc:
@@ -123,23 +126,27 @@ class Load:
                 else:
                     if isinstance(outcome, Refused):
                         self._ledger.wrong([f"{name} of photo {photo.photo_id} was refused: {outcome.message}"])
-                    else:
-                        photo.gone = time.monotonic()
+                        break
+                    if self._ledger.removed(photo, restores):
                         self._ledger.count(name)
-                    break
+                        break
+                    self._ledger.count(f"{name} before a restore")
                 if self.over.wait(random.uniform(*PAUSES_S)):
                     break
             self.over.wait(random.uniform(*PAUSES_S))
 
     def search(self, random: Random) -> None:
         for _ in self._rounds(random, always=True):
-            known = self._ledger.all()
+            known, restores = self._ledger.all(), self._ledger.restores
             owed = {photo.photo_id: photo.owed for photo in known if photo.photo_id is not None}
             heard_of = [photo for photo in known if photo.added is not None and not photo.removing and not photo.probe]
             try:
                 hits = self.hits(PATIENCE_S)
             except SightlineError as exc:
                 self._ledger.count(f"search {exc.code}")
+                continue
+            if restores != self._ledger.restores:
+                self._ledger.count("search before a restore")
                 continue
             self._ledger.count("search")
             ids = [photo_id for photo_id, _ in hits]
@@ -209,6 +216,7 @@ class Load:
     def _insert_row(self, photo: Photo) -> None:
         """As a backend does that loses nothing: the row first, tried until it is there."""
         while not self.over.is_set():
+            restores = self._ledger.restores
             try:
                 connection = psycopg2.connect(self._database_url, connect_timeout=3)
                 try:
@@ -230,34 +238,34 @@ class Load:
                 self.over.wait(0.3)
             else:
                 assert found is not None
-                photo.photo_id, photo.row = int(found[0]), True
-                return
+                if self._ledger.has_row(photo, int(found[0]), restores):
+                    return
 
     def _add_once(self, client: Sightline, photo: Photo, patience_s: float, name: str = "add") -> bool:
         """Whether there is nothing more to send."""
         lat, lon = _point(photo)
+        restores = self._ledger.restores
         try:
-            if photo.row:
-                stored = client.add_to_index(photo_id=photo.photo_id, timeout_s=patience_s)
+            photo_id = photo.photo_id if photo.rowed is not None else None
+            if photo_id is not None:
+                stored = client.add_to_index(photo_id=photo_id, timeout_s=patience_s)
             else:
                 stored = client.add_to_index(
                     path=photo.path, lat=lat, lon=lon, provenance="surveyed", timeout_s=patience_s
                 )
         except PhotoRefused as exc:
-            self._refused(photo, exc.code, exc.message)
-            return True
+            return self._refused(photo, exc.code, exc.message, restores)
         except SightlineError as exc:
             self._ledger.count(f"{name} {exc.code}")
             return False
-        self._stored(photo, stored)
-        self._ledger.count(name)
-        return True
+        return self._stored(photo, stored, restores, name)
 
     def _add_some_once(self, photos: dict[str, Photo]) -> None:
         items = [
             NewPhoto(ref, Named(path=str(photo.path)), *_point(photo), Provenance.SURVEYED)
             for ref, photo in photos.items()
         ]
+        restores = self._ledger.restores
         try:
             outcomes = self._client.add_many(items, timeout_s=2 * PATIENCE_S)
         except SightlineError as exc:
@@ -265,22 +273,32 @@ class Load:
             return
         for outcome in outcomes:
             if isinstance(outcome, Stored):
-                self._stored(photos[outcome.ref], outcome)
-                self._ledger.count("add")
+                self._stored(photos[outcome.ref], outcome, restores, "add")
             elif isinstance(outcome, Refused) and outcome.code == "quarantined":
-                self._refused(photos[outcome.ref], outcome.code, outcome.message)
+                self._refused(photos[outcome.ref], outcome.code, outcome.message, restores)
             else:
                 self._ledger.count(f"add_many {outcome.code}")
 
-    def _stored(self, photo: Photo, stored: Stored) -> None:
-        if photo.photo_id not in (None, stored.photo_id) or stored.content_sha256 != photo.sha256:
+    def _stored(self, photo: Photo, stored: Stored, restores: int, name: str) -> bool:
+        """restores: there had been when it was sent. Whether it is an acknowledgement."""
+        before = photo.photo_id
+        if not self._ledger.stored(photo, stored.photo_id, restores):
+            self._ledger.count(f"{name} before a restore")
+            return False
+        if before not in (None, stored.photo_id) or stored.content_sha256 != photo.sha256:
             self._ledger.wrong([f"{photo.path.name} was stored as photo {stored.photo_id}, of another content or row"])
-        photo.photo_id, photo.added = stored.photo_id, time.monotonic()
+        self._ledger.count(name)
+        return True
 
-    def _refused(self, photo: Photo, code: str, message: str) -> None:
+    def _refused(self, photo: Photo, code: str, message: str, restores: int) -> bool:
+        """Whether there is nothing more to send. What was sent before a restore may name a row that is gone with it."""
+        if restores != self._ledger.restores:
+            self._ledger.count(f"refused {code} before a restore")
+            return False
         photo.refused = code
         self._ledger.count(f"refused {code}")
         self._ledger.wrong([f"{photo.path.name} was refused though nothing is wrong with it: {message}"])
+        return True
 
 
 def _point(photo: Photo) -> tuple[float, float]:

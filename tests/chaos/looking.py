@@ -43,6 +43,21 @@ def messages(settings: Settings) -> dict[str, int]:
     return counts
 
 
+def without_vector(settings: Settings, model_key: str) -> set[int]:
+    """Photos with a row that are in no entry, or have no vector."""
+    schema = settings.db_schema
+    query = text(
+        f"SELECT p.id FROM {settings.photos_table} p LEFT JOIN {schema}.entries e ON e.photo_id = p.id "
+        f"LEFT JOIN {schema}.embeddings v ON v.content_sha256 = e.content_sha256 AND v.model_key = :model "
+        "WHERE e.photo_id IS NULL OR NOT e.removed AND v.vector IS NULL"
+    )
+    engine = create_engine(settings.database_url)
+    with engine.connect() as connection:
+        lacking = set(connection.scalars(query, {"model": model_key}))
+    engine.dispose()
+    return lacking
+
+
 def found(settings: Settings, model_key: str, dimension: int, searches: Sequence[Sequence[tuple[int, float]]]) -> Found:
     engine = create_engine(settings.database_url)
     schema = settings.db_schema
@@ -101,7 +116,8 @@ def generations(settings: Settings, model_key: str) -> Iterator[Generation]:
         try:
             opened = folder.open(generation.number, model_key=model_key)
         except BadGeneration as exc:
-            yield Generation(generation.number, fault=exc.message)
+            absent = not folder.path(generation.number).exists()
+            yield Generation(generation.number, absent=absent, fault=exc.message)
             continue
         ids = opened.ids.tolist()
         vectors = searching.vectors_at(opened.index, np.arange(len(ids)))

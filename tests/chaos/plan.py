@@ -15,7 +15,8 @@ BEFORE_S = 2.0
 
 
 class Kind(StrEnum):
-    """Of a fault. Those of `sightline` processes first, then those of servers, then those of what lies between."""
+    """Of a fault. Those of `sightline` processes first, then those of servers, then those of what lies between, then
+    what takes away what was there."""
 
     KILL_WORKER = "kill_worker"
     KILL_ALL_WORKERS = "kill_all_workers"
@@ -40,6 +41,13 @@ class Kind(StrEnum):
     SILENCE_POSTGRES = "silence_postgres"
     RESET_VALKEY = "reset_valkey"
     RESET_POSTGRES = "reset_postgres"
+    FLUSH_VALKEY = "flush_valkey"
+    RESTORE_POSTGRES = "restore_postgres"
+    FILL_DISK = "fill_disk"
+
+
+#: Kinds that come so often at the most: what a restore takes back is what there is to be judged.
+AT_MOST = {Kind.RESTORE_POSTGRES: 2}
 
 
 @dataclass(frozen=True)
@@ -53,14 +61,17 @@ class Fault:
 
 
 def plan(seconds: float, seed: int, *, kinds: tuple[Kind, ...] = tuple(Kind)) -> list[Fault]:
-    """Faults within the first `seconds`. Every kind comes once before any comes twice."""
+    """Faults within the first `seconds`. Every kind comes once before any comes twice, those of AT_MOST no oftener."""
     random = Random(seed)
+    left = dict(AT_MOST)
     faults: list[Fault] = []
     deck: list[Kind] = []
     at_s = BEFORE_S
     while at_s < seconds:
         if not deck:
-            deck = random.sample(kinds, len(kinds))
+            again = [kind for kind in kinds if left.get(kind, 1)]
+            deck = random.sample(again, len(again))
+            left = {kind: count - (kind in deck) for kind, count in left.items()}
         faults.append(Fault(at_s, deck.pop(), random.uniform(*LASTS_S), random.randrange(1_000)))
         at_s += random.uniform(*GAPS_S)
     return faults

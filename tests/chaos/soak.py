@@ -12,10 +12,11 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,15 @@ import psutil
 from producer_client import SightlineError
 from tests.between import before_postgres, before_redis
 from tests.chaos import looking
+from tests.chaos.disk import full, small_disk
 from tests.chaos.faults import SERVE, Course, Far, Harm
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import Load
 from tests.chaos.looking import until
 from tests.chaos.plan import Fault, Kind, plan
+from tests.chaos.restoring import Restores
 from tests.chaos.verdict import Verdict, judge
+from worker import upenv
 from worker.core.ports import Encoder
 from worker.encoder.load import load_encoder
 from worker.settings import Settings
@@ -38,6 +42,8 @@ from worker.watching import Watch
 
 #: Seconds for all that waits to be done once the faults are over: what a dead worker had in hand comes back first.
 SETTLE_S = 90.0
+#: Seconds after the last fault until every photo with a row is embedded, whatever has lost its message.
+EMBEDDED_S = 120.0
 #: Seconds between two looks of who watches, and until what has died is started again at the most: faults come faster
 #: than anything dies by itself.
 LOOK_EVERY_S, LONGEST_PAUSE_S = 0.25, 2.0
@@ -144,8 +150,13 @@ def soak(
     )
     ledger = Ledger()
     with ExitStack() as closing:
+        if Kind.FILL_DISK in kinds and not closing.enter_context(small_disk(settings.generations_dir)):
+            tell("no disk may be mounted here: none is filled")
+            kinds = tuple(kind for kind in kinds if kind is not Kind.FILL_DISK)
         stack = closing.enter_context(Stack(settings, log_dir=folder / "logs", port=0))
         near = stack.settings
+        # As `up` does, for the commands of its folder.
+        upenv.write(near.data_dir / upenv.NAME, near.as_env())
         far = closing.enter_context(_far(near, folder))
         stack.start(*SERVE)
         for _ in range(1, workers):
@@ -155,22 +166,32 @@ def soak(
         stack.wait_ready()
         load = Load(lambda: stack.client(5.0), near.database_url, near.photos_table, photos, seed, ledger)
         closing.callback(load.close)
-        with _watched(stack, tell) as watched, _acting(load) as acting:
+        watching = threading.Lock()
+        restores = Restores(stack, ledger, watching)
+        more: dict[Kind, Callable[[float], Course]] = {
+            Kind.RESTORE_POSTGRES: restores.course,
+            Kind.FILL_DISK: partial(full, near.generations_dir, felt=lambda: ledger.calls["rebuild internal"]),
+        }
+        with _watched(stack, watching) as watched, _acting(load) as acting:
             tell(f"{len(stack.processes)} processes and 2 servers run in {folder}; seed {seed}")
 
             def check() -> None:
                 _raise_what_ended([watched, *acting])
 
-            faults, ended = _do_harm(Harm(stack, far), plan(seconds, seed, kinds=kinds), seconds, tell, load, check)
+            faults, ended = _do_harm(
+                Harm(stack, far, more), plan(seconds, seed, kinds=kinds), seconds, tell, load, check
+            )
             load.over.set()
             last = max((at for _, at in ended), default=time.monotonic())
             until(lambda: load.probes.recovery_s(last) is not None, SETTLE_S)
             load.probing_over.set()
             for act in acting:
                 act.result(6 * SETTLE_S)
+            encoder = encoder or load_encoder(encoder_name, device="cpu", threads=2)
+            waiting = _waiting(stack, encoder.model_key, last, tell)
             settled_s = _settle(stack, load, last, tell)
             check()
-        verdict = _judged(stack, load, encoder or load_encoder(encoder_name, device="cpu", threads=2), tell)
+        verdict = _judged(stack, load, encoder, waiting, restores.generation, tell)
         data_dir = str(near.data_dir)
     return Outcome(
         seconds=seconds,
@@ -202,14 +223,15 @@ def _far(settings: Settings, folder: Path) -> Iterator[Far]:
 
 
 @contextmanager
-def _watched(stack: Stack, tell: Tell) -> Iterator[Future[None]]:
-    """What has died is started again, as by `sightline up`."""
+def _watched(stack: Stack, watching: threading.Lock) -> Iterator[Future[None]]:
+    """What has died is started again, as by `sightline up`. watching: held at each look."""
     over = threading.Event()
     watch = Watch(stack, lambda _: None, pointless=frozenset({2, 3}), longest_pause_s=LONGEST_PAUSE_S)
 
     def look() -> None:
         while not over.wait(LOOK_EVERY_S):
-            watch.look()
+            with watching:
+                watch.look()
 
     with ThreadPoolExecutor(1, thread_name_prefix="watch") as pool:
         try:
@@ -253,11 +275,13 @@ def _do_harm(
                     waiting.remove(fault)
                     running.append((fault, harm.course(fault), targets))
                     done[fault.kind.value] += 1
+                    tell(f"{now:5.1f} s: {fault.kind} begins")
                     break
             for one in list(running):
                 if next(one[1], one) is one:
                     running.remove(one)
                     ended.append((one[0].kind.value, time.monotonic()))
+                    tell(f"{time.monotonic() - began:5.1f} s: {one[0].kind} is over")
             if time.monotonic() - told > TELL_EVERY_S:
                 told = time.monotonic()
                 tell(_progress(now, done, [fault for fault, _, _ in running], load))
@@ -272,6 +296,21 @@ def _progress(now: float, done: Counter[str], running: Sequence[Fault], load: Lo
     calls = load._ledger.calls
     said = ", ".join(f"{name} {calls[name]}" for name in ("add", "remove", "purge", "search", "rebuild"))
     return f"{now:5.0f} s: {done.total()} faults, {said}; now: {', '.join(fault.kind for fault in running) or '-'}"
+
+
+def _waiting(stack: Stack, model_key: str, since: float, tell: Tell) -> set[int]:
+    """Photos with a row that nothing has embedded in time after the last fault: no rebuild is asked for meanwhile."""
+    lacking: set[int] = set()
+
+    def none_lacks() -> bool:
+        nonlocal lacking
+        lacking = looking.without_vector(stack.settings, model_key)
+        return not lacking
+
+    if not none_lacks():
+        tell(f"{len(lacking)} photos with a row wait to be embedded")
+    until(none_lacks, since + EMBEDDED_S - time.monotonic())
+    return lacking
 
 
 def _settle(stack: Stack, load: Load, since: float, tell: Tell) -> float | None:
@@ -299,13 +338,14 @@ def _settle(stack: Stack, load: Load, since: float, tell: Tell) -> float | None:
             return round(time.monotonic() - since, 1) if until(done, SETTLE_S) else None
 
 
-def _judged(stack: Stack, load: Load, encoder: Encoder, tell: Tell) -> Verdict:
+def _judged(stack: Stack, load: Load, encoder: Encoder, waiting: Collection[int], restored: int, tell: Tell) -> Verdict:
     photos = load._ledger.all()
     tell(f"judging {len(photos)} photos")
     searches = [load.hits(60.0) for _ in range(SEARCHES)]
     files = {photo.sha256: photo.path for photo in (*photos, load.asked)}
     vectors = looking.vectors_of(encoder, files, max_megapixels=stack.settings.max_megapixels)
     found = looking.found(stack.settings, encoder.model_key, encoder.dimension, searches)
+    found = replace(found, waiting=waiting, restored=restored)
     return judge(photos, vectors, vectors[load.asked.sha256], found)
 
 

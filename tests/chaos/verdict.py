@@ -30,9 +30,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Generation:
-    """One that is kept. fault: what is wrong with its files, as a sentence. vectors: by photo id, as it has them."""
+    """One that is kept. fault: what is wrong with its files, as a sentence. absent: there are none. vectors: by photo
+    id, as it has them."""
 
     number: int
+    absent: bool = False
     fault: str | None = None
     ids: Sequence[int] = ()
     vectors: Mapping[int, Vector] = field(default_factory=dict)
@@ -52,6 +54,11 @@ class Found:
     files: Sequence[str] = ()
     #: Contents of which anything is kept.
     contents: Collection[str] = ()
+    #: Photos with a row that had no vector two minutes after the last fault, before any rebuild.
+    waiting: Collection[int] = ()
+    #: The highest number of a generation that a restore has brought back: later ones have deleted the files of those
+    #: before them, and the table names them again.
+    restored: int = 0
 
 
 @dataclass
@@ -97,7 +104,12 @@ def judge(photos: Sequence[Photo], vectors: Mapping[str, Vector], asked: Vector,
         _compare_generation(verdict, newest, entries, own, vectors)
     else:
         verdict.torn.append("no generation is kept")
-    verdict.torn += [generation.fault for generation in found.generations if generation.fault is not None]
+    verdict.torn += [
+        generation.fault
+        for generation in found.generations
+        if generation.fault is not None and not (generation.absent and generation.number <= found.restored)
+    ]
+    verdict.lost += [f"photo {photo_id} has a row, and no message for two minutes" for photo_id in found.waiting]
     verdict.left += [f"{count} in {key}" for key, count in found.messages.items() if count]
     verdict.left += found.files
     return verdict

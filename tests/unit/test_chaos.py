@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
 
-from tests.chaos.ledger import Owed, Photo, draw
+from tests.chaos.disk import full, small_disk
+from tests.chaos.ledger import Ledger, Owed, Photo, draw
 from tests.chaos.load import Probes
 from tests.chaos.plan import BEFORE_S, Kind, plan
 from tests.chaos.soak import quantile
@@ -31,7 +35,7 @@ PHOTOS = (
     photo("c", 3, removing=True, gone=2.0),
     photo("d", 4, removing=True, purging=True, gone=2.0),
     replace(photo("e", 5), added=None, photo_id=None),
-    photo("f", 6, added=None, row=True),
+    photo("f", 6, added=None, rowed=1.0),
 )
 
 
@@ -61,6 +65,9 @@ WELL = Found(
     messages={"interactive": 0, "unacked": 0},
     contents={"a", "b", "c", "f"},
 )
+
+
+GONE = Generation(1, absent=True, fault="generation 1: no manifest.json")
 
 
 def judged(found: Found) -> Verdict:
@@ -109,6 +116,7 @@ LOST: dict[str, Callable[[], Found]] = {
     "no vector": lambda: replace(WELL, entries=entries_but("a", entry("a", 1, vector=None))),
     "not shown by one search of two": lambda: replace(WELL, searches=[HITS, HITS[1:]]),
     "not in the last generation": lambda: replace(WELL, generations=newest(ids=[2, 6])),
+    "a row that no message comes for": lambda: replace(WELL, waiting={6}),
 }
 DUPLICATED: dict[str, Callable[[], Found]] = {
     "two rows": lambda: replace(WELL, rows={**WELL.rows, 9: "/p/a.jpg"}),
@@ -142,6 +150,13 @@ TORN: dict[str, Callable[[], Found]] = {
         WELL, generations=newest(vectors={**WELL.generations[1].vectors, 77: VECTORS["a"]})
     ),
     "there is none": lambda: replace(WELL, generations=[]),
+    "the files of one are gone": lambda: replace(WELL, generations=[GONE, WELL.generations[1]]),
+    "the files of one that is newer than a restore are gone": lambda: replace(
+        WELL, generations=[*WELL.generations, replace(GONE, number=3)], restored=2
+    ),
+    "one that a restore brought back is damaged": lambda: replace(
+        WELL, generations=[replace(GONE, absent=False), WELL.generations[1]], restored=1
+    ),
 }
 LEFT: dict[str, Callable[[], Found]] = {
     "a message": lambda: replace(WELL, messages={"unacked": 1}),
@@ -194,6 +209,14 @@ def test_the_same_seed_plans_the_same_faults_and_all_kinds() -> None:
     assert all(BEFORE_S <= fault.at_s < 120 for fault in planned)
 
 
+def test_a_kind_that_may_come_twice_comes_twice_in_however_long_a_soak() -> None:
+    kinds = Counter(fault.kind for fault in plan(600, 1))
+
+    assert kinds[Kind.RESTORE_POSTGRES] == 2
+    assert kinds[Kind.KILL_WORKER] > 5
+    assert plan(60, 1, kinds=(Kind.RESTORE_POSTGRES, Kind.CUT_VALKEY))[5].kind is Kind.CUT_VALKEY
+
+
 def test_a_photo_is_drawn_alike_from_the_same_seed_and_is_no_other(tmp_path: Path) -> None:
     assert draw(tmp_path, 1, 1) == draw(tmp_path, 1, 1)
     assert len({draw(tmp_path, number, seed).sha256 for number in range(5) for seed in (1, 2)}) == 10
@@ -212,3 +235,143 @@ def test_a_recovery_that_never_came_is_the_slowest() -> None:
     assert quantile([float(number) for number in range(1, 101)], 0.99) == 99.0
     assert quantile([1.0, None], 0.99) is None
     assert quantile([], 0.99) is None
+
+
+# ------------------------------------------------------------------------------------------- over a restore
+
+
+def sent(name: str) -> Photo:
+    return Photo(ord(name), Path(f"/p/{name}.jpg"), name)
+
+
+class Restored:
+    """a was added, b removed and c's row written before a backup; d was added, a removed and e's row written after it.
+    Then the database is set back."""
+
+    def __init__(self, *, before: Callable[[Ledger], None] = lambda _: None) -> None:
+        self.books = Ledger()
+        self.a, self.b, self.c, self.d, self.e = self.photos = [sent(name) for name in "abcde"]
+        for photo in self.photos:
+            self.books.note(photo)
+        self.added(self.a, 1)
+        self.added(self.b, 2)
+        self.removed(self.b)
+        assert self.books.has_row(self.c, 3, 0)
+        self.books.back_up()
+        before(self.books)
+        self.added(self.d, 4)
+        self.removed(self.a)
+        assert self.books.has_row(self.e, 5, 0)
+        self.books.turn_back()
+
+    def added(self, photo: Photo, photo_id: int) -> None:
+        assert self.books.stored(photo, photo_id, self.books.restores)
+
+    def removed(self, photo: Photo) -> None:
+        photo.removing = True
+        assert self.books.removed(photo, self.books.restores)
+
+    def verdict(self, *entries: Entry) -> Verdict:
+        """Of a service that has these, and shows them."""
+        there = {one.photo_id: one for one in entries if not one.removed}
+        ids = [one.photo_id for one in there.values()]
+        found = Found(
+            rows={one.photo_id: str(one.path) for one in entries},
+            entries=entries,
+            searches=[[hit(one.content, one.photo_id) for one in there.values()]],
+            generations=[Generation(1, ids=ids, vectors={i: VECTORS[there[i].content] for i in ids})],
+            messages={},
+        )
+        return judge(self.photos, VECTORS, ASKED, found)
+
+
+A, B, C, D, E = (entry(name, number) for number, name in enumerate("abcde", 1))
+
+
+def test_what_a_restore_takes_back_may_be_there_or_not() -> None:
+    after = Restored()
+
+    assert [photo.owed for photo in after.photos] == [
+        Owed.EITHER,
+        Owed.ABSENT,
+        Owed.PRESENT,
+        Owed.EITHER,
+        Owed.EITHER,
+    ]
+    assert after.verdict(C) == after.verdict(A, C) == after.verdict(A, C, D, E) == Verdict()
+
+
+def test_what_was_acknowledged_before_the_backup_is_owed_after_a_restore() -> None:
+    after = Restored()
+    after.books.stored(after.c, 3, 1)
+
+    assert len(after.verdict().lost) == 1
+    assert len(after.verdict(B, C).resurrected) == 1
+
+
+def test_what_is_acknowledged_again_is_owed_again() -> None:
+    after = Restored()
+    again = after.books.lost()
+    assert again is after.d
+    assert after.books.lost() is None
+    after.added(again, 7)
+    assert after.books.take(Random(1)) is after.a
+    after.removed(after.a)
+
+    assert after.verdict(C, replace(D, photo_id=7)) == Verdict()
+    assert len(after.verdict(C).lost) == 1
+    assert len(after.verdict(A, C, replace(D, photo_id=7)).resurrected) == 1
+
+
+def test_what_was_sent_before_a_restore_is_acknowledged_to_nobody_after_it() -> None:
+    after = Restored()
+
+    assert not after.books.stored(after.d, 4, 0)
+    assert not after.books.has_row(after.e, 5, 0)
+    assert not after.books.removed(after.a, 0)
+    assert after.verdict(C) == Verdict()
+
+
+def test_an_id_that_is_given_out_again_is_judged_by_the_photo_that_has_it_now() -> None:
+    after = Restored()
+    after.added(after.e, 4)
+    now = replace(E, photo_id=4)
+
+    assert after.verdict(C, now) == Verdict()
+    assert len(after.verdict(C, replace(now, vector=VECTORS["d"])).wrong_vector) == 1
+    assert len(after.verdict(C, replace(now, content="d")).wrong_vector) >= 1
+    assert len(after.verdict(C, now, E).duplicated) >= 1
+
+
+def test_before_a_restore_nothing_is_removed_whose_id_it_may_give_to_another() -> None:
+    taken: list[Photo | None] = []
+
+    def take(books: Ledger) -> None:
+        new = sent("f")
+        books.note(new)
+        assert books.stored(new, 6, 0)
+        taken.extend(books.take(Random(number)) for number in range(9))
+
+    after = Restored(before=take)
+
+    assert taken == [after.a, *[None] * 8]
+
+
+def test_a_disk_that_is_filled_is_full_until_that_was_felt_and_has_its_room_again(tmp_path: Path) -> None:
+    folder, felt = tmp_path / "index", [0]
+    with small_disk(folder) as mounted:
+        if not mounted:
+            pytest.skip("this user may not mount a disk")
+        (folder / "kept").write_text("before")
+        course = full(folder, 0.0, lambda: felt[0])
+        next(course)
+        with pytest.raises(OSError, match="No space left"):
+            (folder / "more").write_bytes(bytes(1 << 20))
+        next(course)
+        felt[0] += 1
+
+        assert next(course, "over") == "over"
+        (folder / "more").write_bytes(bytes(1 << 20))
+
+    assert sorted(path.name for path in folder.iterdir()) == ["kept", "more"]
+    assert str(folder) not in subprocess.run(["mount"], capture_output=True, text=True).stdout
