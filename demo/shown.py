@@ -33,6 +33,7 @@ REASONS: Mapping[Reason, str] = {
     Reason.ONLY_OWN_COPIES: to_say("only its own copies"),
     Reason.OUTSIDE_COVERAGE: to_say("outside coverage"),
     Reason.NO_PLACE_IN_PICTURE: to_say("no place in it"),
+    Reason.WITHHELD: to_say("not told"),
 }
 
 

@@ -8,7 +8,7 @@ from celery import Celery
 from kombu import Producer, serialization
 
 from producer_client import serializer
-from producer_client.signing import GOOD_FOR_S, SIGNED, Keys, stamp
+from producer_client.signing import GOOD_FOR_S, SIGNED, Keys, key_of, stamp
 
 
 class SigningProducer(Producer):
@@ -32,7 +32,9 @@ class SigningProducer(Producer):
         kind, encoding, text = serialization.dumps(body, serializer=serializer)
         written = text.encode(encoding) if isinstance(text, str) else text
         headers = dict(headers or {})
-        headers[SIGNED] = stamp(self._keys, routing_key, headers, written, content_type=kind, content_encoding=encoding)
+        # What a worker sends again stays its sender's: Celery hands on the header that it came with.
+        keys = self._keys.of(key_of(headers.get(SIGNED)))
+        headers[SIGNED] = stamp(keys, routing_key, headers, written, content_type=kind, content_encoding=encoding)
         more |= {"content_type": kind, "content_encoding": encoding}
         return super().publish(written, routing_key=routing_key, headers=headers, **more)
 

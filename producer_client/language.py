@@ -62,6 +62,7 @@ REASONS: Mapping[Reason, str] = {
     Reason.ONLY_OWN_COPIES: to_say("nothing is known but the photo itself and copies of it"),
     Reason.OUTSIDE_COVERAGE: to_say("no photo is known where it was looked for"),
     Reason.NO_PLACE_IN_PICTURE: to_say("the picture shows no place: it is blank, a document or a screenshot"),
+    Reason.WITHHELD: to_say("its place lies in an area of which nothing is told"),
 }
 
 

@@ -14,7 +14,7 @@ import re
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from producer_client.errors import Untrusted
@@ -64,6 +64,10 @@ class Keys:
 
     current: str
     secrets: Mapping[str, bytes] = field(repr=False)
+
+    def of(self, key_id: str | None) -> Keys:
+        """Those that sign with this one, where it is among them."""
+        return self if key_id is None or key_id not in self.secrets else replace(self, current=key_id)
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,12 @@ def read_claims(stamped: str) -> Admitted:
     """Of a header SIGNED that was found good before."""
     claims = json.loads(stamped.split(" ", 2)[2])
     return Admitted(claims["nonce"], claims["expires"] + SKEW_S, claims["headers"])
+
+
+def key_of(stamped: object) -> str | None:
+    """The id of the key that a header SIGNED says it is of. It is that one's only where the header was found good."""
+    parts = _STAMP.fullmatch(stamped) if isinstance(stamped, str) else None
+    return None if parts is None else parts[1]
 
 
 def signed_reply(keys: Keys, task_id: str, written: str | bytes) -> bytes:

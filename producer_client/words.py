@@ -102,6 +102,7 @@ class Code(_Growing):
     QUARANTINED = "quarantined"
     SUPERSEDED = "superseded"  #: a request about the photo that was sent later has been carried out
     NO_CONFLICT = "no_conflict"
+    WITHHELD = "withheld"  #: the answer would tell what the settings keep from who asks
     # the service
     MODEL_MISMATCH = "model_mismatch"
     ENCODER_UNAVAILABLE = "encoder_unavailable"
@@ -184,6 +185,7 @@ class Reason(_Growing):
     ONLY_OWN_COPIES = "only_own_copies"  #: nothing is known but the photo itself and copies of it
     OUTSIDE_COVERAGE = "outside_coverage"  #: no photo is known where it was asked to look
     NO_PLACE_IN_PICTURE = "no_place_in_picture"  #: a blank frame, a document, a screenshot
+    WITHHELD = "withheld"  #: its place lies where nothing is told
 
 
 class ConfidenceKind(_Growing):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextvars import ContextVar
 from typing import Any
 
 import redis
@@ -10,9 +11,13 @@ from celery.backends.redis import RedisBackend
 from celery.states import READY_STATES, SUCCESS
 
 from producer_client.reach import why
+from producer_client.signing import SIGNED
 from worker.door import door_of
 
 log = logging.getLogger(__name__)
+
+#: The key of the request that is being answered.
+of_key: ContextVar[str | None] = ContextVar("of_key", default=None)
 
 
 class Replies(RedisBackend):
@@ -25,8 +30,15 @@ class Replies(RedisBackend):
 
     def set(self: Any, key: Any, value: Any, *args: Any, **policy: Any) -> Any:
         if self.key_t(key).startswith(self.task_keyprefix):
-            value = door_of(self.app).signed_reply(self._strip_prefix(key), value)
+            value = door_of(self.app).signed_reply(self._strip_prefix(key), value, of_key.get())
         return super().set(key, value, *args, **policy)
+
+    def _store_result(self: Any, *args: Any, request: Any = None, **more: Any) -> Any:
+        token = of_key.set(door_of(self.app).signer(getattr(request, SIGNED, None)))
+        try:
+            return super()._store_result(*args, request=request, **more)  # type: ignore[misc]  # not in celery-types
+        finally:
+            of_key.reset(token)
 
     def get(self: Any, key: Any) -> Any:
         """What others have written in its place is none: Celery stores no second reply where one lies.
@@ -39,13 +51,14 @@ class Replies(RedisBackend):
             return found
         return found if door_of(self.app).is_ours(self._strip_prefix(key), found) else None
 
-    def refuse(self: Any, task_id: str, envelope: dict[str, Any], *, signed: bool) -> None:
-        """A reply that no task has made. It never takes the place of one that is there."""
+    def refuse(self: Any, task_id: str, envelope: dict[str, Any], *, key_id: str | None) -> None:
+        """A reply that no task has made. It never takes the place of one that is there. key_id: of whoever has asked;
+        None signs nothing."""
         if self.get_task_meta(task_id, cache=False)["status"] in READY_STATES:
             return
         meta = self._get_result_meta(envelope, SUCCESS, None, None) | {"task_id": task_id}
-        keep = self.set if signed else super().set
-        keep(self.get_key_for_task(task_id), self.encode(meta))
+        key, written = self.get_key_for_task(task_id), self.encode(meta)
+        super().set(key, written if key_id is None else door_of(self.app).signed_reply(task_id, written, key_id))
 
     def on_connection_error(self, max_retries: int | None, exc: Exception, intervals: Any, retries: int) -> Any:
         if not retries:

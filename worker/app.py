@@ -86,9 +86,9 @@ def create_app(settings: Settings, role: str = "") -> Celery:
     none of whoever only sends."""
     app = WorkerCelery("sightline", broker=settings.broker_url, backend=settings.replies_url, set_as_current=True)
 
-    def refuse(task_id: str, code: Code, sentence: str, known: bool) -> None:
+    def refuse(task_id: str, code: Code, sentence: str, key_id: str | None) -> None:
         replies: Any = app.backend
-        replies.refuse(task_id, contract.failed(code, sentence), signed=known)
+        replies.refuse(task_id, contract.failed(code, sentence), key_id=key_id)
 
     app.conf.update(
         imports=[f"worker.tasks.{name}" for name in ("photos", "conflicts", "search", "index", "upkeep")],

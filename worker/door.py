@@ -23,6 +23,7 @@ from producer_client.signing import (
     Keys,
     admitted,
     check_reply,
+    key_of,
     read_claims,
     signed_reply,
 )
@@ -39,11 +40,11 @@ class Door:
     """Of one process. keys: None signs nothing and asks for nothing. required: whether messages without a signature are
     refused.
 
-    answer: told the request's id, the code, the sentence, and whether the request's sender is known.
+    answer: told the request's id, the code, the sentence, and by which key the request's sender is known, if it is.
     """
 
     def __init__(
-        self, keys: Keys | None, *, required: bool, prefix: str, answer: Callable[[str, Code, str, bool], None]
+        self, keys: Keys | None, *, required: bool, prefix: str, answer: Callable[[str, Code, str, str | None], None]
     ) -> None:
         self.keys = keys
         self._required = required
@@ -79,7 +80,8 @@ class Door:
         except Untrusted as exc:
             task_id = exc.task_id or headers.get("id")
             if isinstance(task_id, str) and len(task_id) <= LONGEST_ID:
-                self._answer(task_id, exc.code, exc.message, exc.task_id is not None)
+                known = None if exc.task_id is None else key_of(headers[SIGNED])
+                self._answer(task_id, exc.code, exc.message, known)
             raise
         again = headers.get(REDELIVERED) is True
         if client.exists(self._done + found.nonce):
@@ -105,9 +107,13 @@ class Door:
             ends = min(ends, datetime.fromisoformat(str(own_end)).timestamp() + 2 * SKEW_S)
         return DONE + found.nonce, max(1, int(ends - time.time()) + 1)
 
-    def signed_reply(self, task_id: str, written: str | bytes) -> str | bytes:
-        """A reply as it is stored."""
-        return written if self.keys is None else signed_reply(self.keys, task_id, written)
+    def signer(self, stamped: object) -> str | None:
+        """By which key a message was signed that was let in. stamped: its header SIGNED, if it has one."""
+        return None if self.keys is None else key_of(stamped)
+
+    def signed_reply(self, task_id: str, written: str | bytes, key_id: str | None) -> str | bytes:
+        """A reply as it is stored, signed by the key of its request, which its sender has."""
+        return written if self.keys is None else signed_reply(self.keys.of(key_id), task_id, written)
 
     def is_ours(self, task_id: str, written: bytes) -> bool:
         """Whether a reply that lies there is a worker's."""

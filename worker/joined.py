@@ -15,6 +15,7 @@ from typer.exceptions import Abort, TyperException
 
 from producer_client import Code, SightlineError
 from worker.commands import (
+    audit,
     conflicts,
     doctor,
     exam,
@@ -58,6 +59,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     photos.remove,
     photos.purge,
     where.where,
+    audit.audit,
     refused.refused,
     quarantine.quarantine,
     conflicts.conflicts,

@@ -18,6 +18,7 @@ from worker.core.ports import Encoder
 from worker.core.types import Decoded, Pixels
 from worker.errors import Permanent, PhotoRefusal, Transient
 from worker.library import Library
+from worker.library.telling import Telling
 from worker.quarantine import Quarantine
 from worker.sandbox.confinement import NONE
 from worker.sandbox.port import OFF, Sandbox, sandbox_of
@@ -43,6 +44,7 @@ class Runtime:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.telling = Telling(settings)
         self._lock = threading.Lock()
         self._libraries: dict[str, Library] = {}
         self._store: PostgresStore | None = None

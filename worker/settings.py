@@ -21,6 +21,7 @@ from producer_client import contract
 from producer_client.addresses import checked, checked_redis
 from producer_client.contract import Code, Provenance
 from worker import listed, prefixes, upenv
+from worker.disclosure import DisclosureSettings
 from worker.errors import Permanent
 from worker.processes import ProcessSettings
 from worker.secrecy import FILE, SecretSettings
@@ -44,7 +45,7 @@ Rungs = Annotated[tuple[Rung, ...], NoDecode, BeforeValidator(listed.parts)]
 FolderOf = Annotated[dict[str, str], NoDecode, BeforeValidator(prefixes.read)]
 
 
-class Settings(ProcessSettings, SecretSettings):
+class Settings(ProcessSettings, SecretSettings, DisclosureSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         frozen=True,

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from worker import listed
+from worker.disclosure import DisclosureSettings
 from worker.processes import ProcessSettings
 from worker.secrecy import SecretSettings
 from worker.settings import PREFIX, Settings
@@ -17,8 +18,8 @@ TABLE_BEGINS, TABLE_ENDS = "<!-- settings begin -->", "<!-- settings end -->"
 def as_markdown() -> str:
     """The configuration table of the README."""
     rows = ["| variable | default | meaning |", "| --- | --- | --- |"]
-    # Addresses first, what a process takes and who may ask last.
-    last = {*ProcessSettings.model_fields, *SecretSettings.model_fields}
+    # Addresses first, what a process takes, who may ask and what is told last.
+    last = {*ProcessSettings.model_fields, *SecretSettings.model_fields, *DisclosureSettings.model_fields}
     fields = sorted(Settings.model_fields.items(), key=lambda field: field[0] in last)
     for name, f in fields:
         default = listed.written(f.default)

@@ -1091,6 +1091,7 @@ def test_the_reasons_are_a_closed_set() -> None:
         "only_own_copies",
         "outside_coverage",
         "no_place_in_picture",
+        "withheld",
     }
 
 

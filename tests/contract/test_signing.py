@@ -298,7 +298,30 @@ def test_what_is_unsigned_is_refused_where_signatures_are_required_and_answered(
     told: list[Any] = []
 
     assert refused(lambda: door(told=told).admit(raw(dict(HEADERS)), BODY, "bulk", Done())) is Code.UNSIGNED
-    assert [(task_id, code, known) for task_id, code, _, known in told] == [("0f-1", Code.UNSIGNED, False)]
+    assert [(task_id, code, known) for task_id, code, _, known in told] == [("0f-1", Code.UNSIGNED, None)]
+
+
+def test_whose_message_it_is_says_the_key_that_it_was_signed_with() -> None:
+    """Who is told of a refusal, too, by a reply that he can read."""
+    told: list[Any] = []
+    both = door(BOTH, told=told)
+    late = HEADERS | {SIGNED: stamp(OLD, "bulk", HEADERS, BODY, content_type=TYPE, content_encoding=ENCODING, now=0)}
+
+    assert refused(lambda: both.admit(raw(late), BODY, "bulk", Done())) is Code.EXPIRED
+    assert [said[3] for said in told] == ["2026"]
+    taken = both.admit(raw(fresh()), BODY, "bulk", Done())
+    assert taken is not None
+    assert both.signer(taken["headers"][SIGNED]) == "2026"
+    assert both.signer(None) is None
+    assert door(None, required=False).signer(taken["headers"][SIGNED]) is None, "who has no keys has not looked"
+
+
+def test_a_reply_is_signed_by_the_key_of_its_request() -> None:
+    for key_id in ("2026", "2027"):
+        reply = door(BOTH).signed_reply("0f-1", REPLY, key_id)
+        assert isinstance(reply, bytes)
+        check_reply(Keys(key_id, {key_id: BOTH.secrets[key_id]}), "0f-1", reply)
+    assert door(BOTH).signed_reply("0f-1", REPLY, None) == door(BOTH).signed_reply("0f-1", REPLY, "gone")
 
 
 def test_what_is_unsigned_passes_as_it_is_where_signatures_are_not_required() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from tests.conftest import Scene, plain_celery
 from tests.faults.conftest import PATIENCE_S, Gate, hasty_stack, until
 from worker.parking import Parking
 from worker.stack import Stack
+from worker.storage.store import PostgresStore
 
 PREFIX = "sightline:"
 BULK, INTERACTIVE = PREFIX + "bulk", PREFIX + "interactive"
@@ -41,7 +44,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def signing(photo_root: Path, folder: Path) -> Iterator[Stack]:
     """Workers and a beat that take signed messages alone, by two keys."""
     keys = keys_at(folder / "both", FIRST, SECOND)
-    with hasty_stack(photo_root, signing_keys_file=keys, signing_required=True, tick_every_s=0.5) as running:
+    more: dict[str, Any] = {"rounded_for": "second=1,*=5", "audit_days": 1}
+    with hasty_stack(photo_root, signing_keys_file=keys, signing_required=True, tick_every_s=0.5, **more) as running:
         running.start_all()
         running.wait_ready()
         yield running
@@ -209,11 +213,38 @@ def test_a_forged_reply_is_refused_and_does_not_keep_the_true_one_away(
         assert without._handle(handle.task_id, lambda reply: reply).wait()["photos"] >= 0, "who has no keys reads it"
 
 
-def test_what_goes_round_again_is_no_copy(signing: Stack, parking: Parking, scenes: list[Scene]) -> None:
-    """A worker that cannot reach Postgres sends the message again itself, with a signature of its own."""
+def test_each_key_is_told_as_roughly_as_the_settings_say_and_is_on_record(
+    signing: Stack, scenes: list[Scene], folder: Path
+) -> None:
+    """Who has but a key of its own reads its replies, and is known by it."""
+    told, recorded = {}, {}
+    with signing.client(timeout_s=PATIENCE_S) as client:
+        client.add_to_index(path=str(scenes[1].path), lat=12.345678, lon=2.0, provenance="surveyed")
+    for key in (FIRST, SECOND):
+        with client_of(signing, keys_at(folder / "own", key)) as client:
+            handle = client.submit_search(path=str(scenes[0].path), threshold=-1.0)
+            name = key.split()[0]
+            told[name] = {hit.lat for hit in handle.wait().hits}
+        with closing(PostgresStore(signing.settings)) as store:
+            recorded[name] = [one.question.verb for one in store.audit.recorded(producer=name)]
+            (newest,) = store.audit.recorded(limit=1)
+        assert (newest.question.producer, newest.question.task_id) == (name, handle.task_id)
+        assert newest.question.content_sha256 == sha256(scenes[0].path.read_bytes()).hexdigest()
+
+    assert 12.34568 in told["first"]
+    assert 12.3 in told["second"]
+    assert not {12.345678, 12.34568} & told["second"]
+    assert recorded == {"first": ["search"], "second": ["search"]}, "nothing but questions"
+
+
+def test_what_a_worker_sends_again_stays_its_senders(
+    signing: Stack, parking: Parking, scenes: list[Scene], folder: Path
+) -> None:
+    """A worker that cannot reach Postgres sends the message again itself, anew, by the key of who has sent it: else who
+    has no other key could not read the reply. It is no copy."""
     log = signing.processes[0].log
     assert log is not None
-    with signing.client(timeout_s=PATIENCE_S) as client:
+    with client_of(signing, keys_at(folder / "own", SECOND)) as client:
         signing.servers.stop_postgres()
         handle = client.submit_add_to_index(path=str(scenes[0].path), lat=1.0, lon=2.0, provenance="surveyed")
         until(lambda: log.read_text().count("goes round again") >= 2, "it goes round twice")

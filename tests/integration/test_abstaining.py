@@ -150,7 +150,7 @@ CASES: dict[Reason, list[Callable[[Setting], LocateReply]]] = {
 
 
 def test_every_reason_has_a_case() -> None:
-    assert CASES.keys() == {*Reason}
+    assert CASES.keys() == {*Reason} - {Reason.WITHHELD}, "which settings ask for: test_telling.py"
 
 
 @pytest.mark.parametrize(

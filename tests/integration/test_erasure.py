@@ -29,6 +29,7 @@ from tests.entries import new_entry
 from tests.integration.test_restore import Programs
 from worker import naming
 from worker.commands import where
+from worker.core.audit import Question
 from worker.core.shot import Shot
 from worker.core.types import Built
 from worker.core.vectors import Vector, unit_rows
@@ -278,6 +279,9 @@ def known(store: PostgresStore, settings: Settings) -> int:
         row = f"(:id, :c, :lat, 13, 'neighbours', ARRAY[{other}], {LAT}, {LON}, 'open', now())"
         content, lat = (CONTENT, LAT) if photo_id == PHOTO_ID else ("sha-b3", 55.0)
         run(store, f"INSERT INTO {schema}.conflicts {columns} VALUES {row}", id=photo_id, c=content, lat=lat)
+    of_it = Question(answer="located", photo_id=PHOTO_ID, content_sha256=CONTENT, lat=LAT, lon=LON, told=(PHOTO_ID,))
+    for question in (of_it, Question(answer="located", content_sha256="sha-b3", lat=LAT, lon=LON, told=(PHOTO_ID,))):
+        store.audit.record(question, days=30)
     asked = [Outcome(photo_id, True, 1, True, True) for photo_id in (PHOTO_ID, others[1])]
     store.generations.freeze(KEY, Baseline(1, "2026-11-29", 100.0, (), tuple(asked)).to_json())
     run(store, "ANALYZE")
@@ -390,8 +394,10 @@ def test_where_names_what_the_tables_keep_and_when_it_goes(
             ("contradicts", "purge"): 1,
             ("baseline", "baseline"): 1,
             ("change", "log"): 1,
+            ("question", "expires"): 1,
         }
     )
+    assert [kept["says"] for kept in by_path["kept"] if kept["kind"] == "question"] == ["2"]
     stays = Counter({("row", "backend"): 1, ("tombstone", "stays"): 1, ("change", "log"): 1})
     assert (waiting["state"], kinds(waiting)) == ("purged", stays + Counter([("purge", "rebuild")]))
     assert (erased["state"], kinds(erased)) == ("purged", stays + Counter([("purge", "stays")]))

@@ -885,7 +885,7 @@ def test_a_log_and_a_generation_of_an_earlier_release_go_on_serving(
             connection.execute(text(f"ALTER TABLE {schema}.entries DROP COLUMN {column}"))
         for column in ("camera", "taken_s"):
             connection.execute(text(f"ALTER TABLE {schema}.pictures DROP COLUMN {column}"))
-        for table in ("keypoints", "conflicts", "examined", "exam_baselines", "lacking", "reconciled"):
+        for table in ("keypoints", "conflicts", "examined", "exam_baselines", "lacking", "reconciled", "audit"):
             connection.execute(text(f"DROP TABLE {schema}.{table}"))
         connection.execute(text(f"UPDATE {schema}.alembic_version SET version_num = '0008'"))
     migrate(store.database.engine, schema=schema, photos_table=settings.photos_table)

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, select, text
 from producer_client.contract import Code, Near, Provenance
 from tests.conftest import is_killed
 from tests.entries import new_entry
+from worker.core.audit import Question
 from worker.core.shot import CAMERA_BYTES, Shot
 from worker.core.tries import Deaths, Try
 from worker.core.types import START, Built, FileFacts, FileState, Filter, Mark, NewEntry, Published, Refusal
@@ -1009,7 +1010,7 @@ def test_migrating_twice_and_at_once_is_one_migration(settings: Settings) -> Non
     for thread in threads:
         thread.join()
 
-    assert reached == ["0022"] * 3
+    assert reached == ["0023"] * 3
     for store in stores:
         store.close()
 
@@ -1373,3 +1374,63 @@ def test_a_role_without_rights_sees_which_processes_live(store: PostgresStore) -
         transaction.rollback()
 
     assert f"{SESSION} {store.database.process}" in seen
+
+
+# ------------------------------------------------------------------------------------------------- who has asked
+
+
+def asked(store: PostgresStore, **named: Any) -> list[Question]:
+    return [one.question for one in store.audit.recorded(**named)]
+
+
+def test_questions_are_listed_by_who_has_asked_about_what_and_when(store: PostgresStore) -> None:
+    first = Question(answer="located", producer="web", task_id="t", content_sha256="ab12", photo_id=7, lat=1.5, lon=2.5)
+    other = Question(answer="found", verb="search", content_sha256="ab", told=(7, 8))
+    for question in (first, other):
+        store.audit.record(question, days=1)
+    at = datetime.fromisoformat(store.audit.recorded()[1].at)
+
+    assert asked(store) == [other, first], "the newest first"
+    assert asked(store, producer="web") == asked(store, content="ab1") == [first]
+    assert asked(store, producer="") == asked(store, photo_id=8) == asked(store, limit=1) == [other]
+    assert asked(store, photo_id=7) == [other, first], "one is about it, the other was told of it"
+    assert asked(store, content="%") == asked(store, since=at + timedelta(days=1)) == []
+    assert asked(store, since=at) == [other, first]
+
+
+def test_a_record_is_kept_for_as_long_as_was_said_then(store: PostgresStore, settings: Settings) -> None:
+    for days in (1, 2, 3, 30):
+        store.audit.record(Question(answer=f"{days}"), days=days)
+    with store.database.begin() as connection:
+        connection.execute(text(f"UPDATE {settings.db_schema}.audit SET until = until - interval '10 days'"))
+
+    assert [store.audit.forget(2), store.audit.forget(2), store.audit.forget(2)] == [2, 1, 0]
+    assert [question.answer for question in asked(store)] == ["30"]
+
+
+def test_a_purge_leaves_of_questions_who_has_asked_and_when(store: PostgresStore) -> None:
+    """And of a photo that is asked about by its content for as long as another has that content."""
+    ids = [written.entry.photo_id for name in "abc" for written in store.entries.put_many([entry(name)], KEY)]
+    twin = store.entries.put_many([entry("d", content_sha256="sha-c")], KEY)[0].entry.photo_id
+    place: dict[str, Any] = {"lat": 1.5, "lon": 2.5, "radius_m": 30.0}
+    by: dict[str, Any] = {"answer": "located", "producer": "web", "task_id": "t"}
+    about = [
+        Question(photo_id=ids[0], content_sha256="sha-a", told=(ids[1],), **place, **by),
+        Question(content_sha256="sha-a", **place, **by),
+        Question(content_sha256="sha-b", told=(ids[0], ids[1]), **place, **by),
+        Question(content_sha256="sha-c", told=(ids[1],), **place, **by),
+    ]
+    for question in about:
+        store.audit.record(question, days=1)
+
+    store.entries.purge_many([ids[0]])
+    left = asked(store)[::-1]
+    store.entries.purge_many([ids[2]])
+    of_twin = asked(store, content="sha-c")
+    store.entries.purge_many([twin])
+
+    assert left[0] == left[1] == Question(**by)
+    assert left[2] == Question(content_sha256="sha-b", told=(ids[1],), **by), "what it was told stood on the photo, too"
+    assert left[3] == about[3]
+    assert of_twin == [about[3]]
+    assert asked(store, content="sha-c") == []

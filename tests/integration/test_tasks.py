@@ -10,17 +10,20 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from celery import Celery
-from celery.exceptions import Retry
+from celery.exceptions import InvalidTaskError, Retry
 
-from producer_client.contract import AddReply, Code, TaskName
+from producer_client.contract import AddReply, Code, Stored, TaskName
+from producer_client.signing import SIGNED
 from worker.app import BulkCapped, create_app
 from worker.core.request import Request, current
 from worker.errors import Permanent, Transient, Unprepared
 from worker.runtime import Runtime
 from worker.settings import Settings
+from worker.tasks.base import read_plainly
 
 
 class Failing:
@@ -29,7 +32,7 @@ class Failing:
     def __init__(self, *errors: BaseException) -> None:
         self._errors = list(errors)
         self.calls = 0
-        self.photos = self.questions = self.quarantine = self
+        self.photos = self.recording = self.quarantine = self
 
     def _answer(self, *_: Any, **__: Any) -> AddReply:
         self.calls += 1
@@ -86,7 +89,7 @@ def test_a_task_says_who_waits_for_it_and_how_long(
             seen.append(current.get())
             return AddReply(outcomes=[], model_key="m@1")
 
-    monkeypatch.setattr(Runtime, "library", SimpleNamespace(questions=Library()))
+    monkeypatch.setattr(Runtime, "library", SimpleNamespace(recording=Library()))
     task = app.tasks[TaskName.SEARCH.value]
     expires = None if expires_s is None else (datetime.now(UTC) + timedelta(seconds=expires_s)).isoformat()
     task.push_request(delivery_info={"routing_key": routing_key}, expires=expires)
@@ -121,6 +124,40 @@ def test_a_bad_message_never_reaches_the_library(run: Run) -> None:
 
     assert run(TaskName.ADD_TO_INDEX, {"v": 1}, library)["error"]["code"] == Code.BAD_REQUEST
     assert library.calls == 0
+
+
+def test_every_reply_leaves_as_it_may_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = Stored("a", 1, 2, "sha", 55.123456, 13.0)
+    photos = SimpleNamespace(add_many=lambda _: AddReply(outcomes=[stored], model_key="m@1"))
+    monkeypatch.setattr(Runtime, "library", SimpleNamespace(photos=photos))
+    task = in_memory(rounded_for="*=1").tasks[TaskName.ADD_TO_INDEX.value]
+
+    assert task(ADD)["reply"]["outcomes"][0]["lat"] == 55.1
+
+
+@pytest.mark.parametrize(("days", "ran", "times"), [(0, False, 0), (0, True, 1), (30, False, 1), (30, True, 1)])
+def test_what_was_recorded_goes_with_the_tick_and_where_nothing_is_recorded_any_more_with_a_rebuild(
+    days: int, ran: bool, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forgotten: list[int] = []
+    rebuilding = SimpleNamespace(nightly=lambda *_, **__: ran, catch_up_generations=lambda **_: False)
+    recording = SimpleNamespace(forget=lambda: forgotten.append(1))
+    monkeypatch.setattr(Runtime, "library", SimpleNamespace(rebuilding=rebuilding, recording=recording))
+    monkeypatch.setattr(Runtime, "next_library", None)
+
+    in_memory(audit_days=days).tasks[TaskName.TICK.value]({"v": 1})
+
+    assert len(forgotten) == times, "a tick asks Postgres nothing more where nothing is recorded"
+
+
+def test_a_signature_in_a_body_is_none() -> None:
+    """Of Celery's first protocol, whose fields become headers when signatures have been looked at."""
+    app = in_memory()
+    take = read_plainly(app.tasks[TaskName.SEARCH.value], app, MagicMock())
+    claimed = {"task": TaskName.SEARCH.value, "id": "x", SIGNED: "web " + "0" * 64 + " {}"}
+
+    with pytest.raises(InvalidTaskError, match="signature"):
+        take(SimpleNamespace(content_type="", payload=claimed, headers={}))
 
 
 def test_a_question_is_tried_twice_more_and_then_answered(run: Run) -> None:

@@ -261,6 +261,7 @@ def test_every_reason_of_the_evidence_has_a_test() -> None:
         ask(everywhere=False).reason,
         judge(weigh([], RULE, index_count=0)).reason,
         Reason.NO_PLACE_IN_PICTURE,  # said before anything is searched: test_locating.py
+        Reason.WITHHELD,  # said when all is found: test_telling.py
     }
 
     assert reasons == set(Reason)

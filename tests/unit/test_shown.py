@@ -52,6 +52,7 @@ from producer_client.errors import Declined, Untrusted
 from worker import roots as roots_page
 from worker import unfit
 from worker.commands import parked, terminal
+from worker.commands.audit import audit_table
 from worker.commands.backends import backend_lines, backends_table
 from worker.commands.conflicts import conflicts_table, settled_table
 from worker.commands.doctor import checks_table
@@ -65,6 +66,7 @@ from worker.commands.reports import named_lines, point_lines, report_table
 from worker.commands.tables import PathShown, Table
 from worker.commands.terminal import fail, named_shortly, print_refused, show, with_code
 from worker.commands.where import kept_table, kind_said, until_said
+from worker.core.audit import Question, Recorded
 from worker.core.kept import Holding, Kept, Kind, State, Until
 from worker.core.types import Missing, NotTaken, PublishedGeneration, RowChange
 from worker.encoder.choice import Measured
@@ -548,6 +550,11 @@ MISUSED = {
     "refused --code bogus": "bogus is no code",
     "refused --limit -1": "--limit",
     "refused -- -1": "PHOTO_IDS",
+    "audit --since friday": "--since wants a day or a moment as 2026-11-29T08:00, not 'friday'",
+    "audit --content 12": "--content wants 8 to 64 digits of a SHA-256, not '12'",
+    "audit --photo-id -1": "--photo-id",
+    "audit --limit -1": "--limit",
+    "audit x": "x",
     "quarantine lift": "is not one of",
     "quarantine list 0123abcd": "takes no contents",
     "quarantine retry": "name the photos by their contents",
@@ -920,6 +927,10 @@ def test_every_table_is_whole_whatever_stands_in_it(
         1_234_567, path, -57.557574, -110.7498, Provenance.EXIF_GPS, Doubt.GPS_ELSEWHERE, ConflictState.REJECTED, at,
         [2**63 - 1] * 8, Point(57.557574, 110.7498), 12_387_000.0, Mistake.BOTH_SIGNS,
     )  # fmt: skip
+    question = Question(
+        answer="located", producer=odd, content_sha256="a" * 64, photo_id=2**63 - 1, lat=-57.557574, lon=-110.7498,
+        told=tuple(range(2**60, 2**60 + 9)),
+    )  # fmt: skip
     generation = PublishedGeneration(1234, odd, 10**6, 10**6, "exact", 0.9851, 0.9722, 512_300_000, at, "serving")
     tables = {
         "hits": hits_table("similar", [hit]),
@@ -927,6 +938,7 @@ def test_every_table_is_whole_whatever_stands_in_it(
         "demo, by words": found_by_words_table(odd, [hit]),
         "demo, asked": next(asked_table(answers, single=True)),
         "demo, places": next(places_table(answers)),
+        "audit": audit_table([Recorded(at, at, question)]),
         "refused": refused_table([NotTaken(1_234_567, Code.URL_NOT_ALLOWED, f"set {odd}", path, at)]),
         "left alone": left_alone_table([LeftAlone("a" * 64, 3, at, None, odd, 1_234_567, path)]),
         "left alone, stuck": left_alone_table([LeftAlone("a" * 64, 3, at, "stuck", odd, 1_234_567, path)]),

@@ -121,6 +121,8 @@ def kind_said(kind: Kind) -> str:
             return say("that it changed, and when")
         case Kind.PURGE:
             return say("that it was purged, and when")
+        case Kind.QUESTION:
+            return say("who has asked where it was taken, and the answer")
         case Kind.GENERATION:
             return say("its vector and position, in index files")
         case Kind.REPLY:

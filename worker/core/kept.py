@@ -22,6 +22,7 @@ class Kind(StrEnum):
     BASELINE = "baseline"  #: what came of it in the exam that others are compared with
     CHANGE = "change"
     PURGE = "purge"  #: that it was purged, when, and which generation was the first without it
+    QUESTION = "question"  #: that somebody has asked where it was taken, and what was answered
     GENERATION = "generation"
     REPLY = "reply"
     MESSAGE = "message"  #: in a queue, or in the hand of a worker

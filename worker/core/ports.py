@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
 from producer_client.contract import Code, ConflictState, Doubt, LeftAlone, Photo, RebuildRun
+from worker.core.audit import Question
 from worker.core.conflict import Claim, Contradiction, KnownConflict, Rejection
 from worker.core.keypoints import Keypoints
 from worker.core.shot import Picture, Shot
@@ -313,6 +314,14 @@ class Runs(Protocol):
     ) -> bool: ...
 
     def slot_done(self, name: str, slot: datetime) -> None: ...
+
+
+class Audit(Protocol):
+    """The record of who has asked where photos were taken."""
+
+    def record(self, question: Question, *, days: int) -> None: ...
+
+    def forget(self, most: int) -> int: ...
 
 
 class ServingModel(Protocol):

@@ -7,6 +7,7 @@ from typing import Protocol
 from worker.core.index_ports import PublishedGenerations
 from worker.core.ports import (
     Attempts,
+    Audit,
     Entries,
     KnownFiles,
     Log,
@@ -53,6 +54,9 @@ class Store(Protocol):
 
     @property
     def reconciled(self) -> Reconciled: ...
+
+    @property
+    def audit(self) -> Audit: ...
 
     @property
     def runs(self) -> Runs: ...

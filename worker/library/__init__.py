@@ -21,6 +21,7 @@ from worker.library.photos import Photos
 from worker.library.questions import Questions
 from worker.library.rebuilding import Rebuilding
 from worker.library.reconciling import Reconciling
+from worker.library.recording import Recording
 from worker.library.statistics import Statistics
 from worker.library.suspecting import Suspecting
 from worker.quarantine import Quarantine
@@ -35,6 +36,7 @@ class Library:
     embedding: Embedding
     photos: Photos
     questions: Questions
+    recording: Recording
     conflicts: Conflicts
     suspecting: Suspecting
     quarantine: Quarantine
@@ -128,21 +130,23 @@ class Library:
             published=store.generations,
             files=generations,
         )
+        questions = Questions(
+            settings,
+            alone=Alone(encoder=encoder, decode=decode, source=source, batcher=embedding.batcher, live=live),
+            encoder=encoder,
+            embedding=embedding,
+            entries=store.entries,
+            keypoints=store.keypoints,
+            learning=learning,
+            live=live,
+            vectors=store.vectors,
+        )
         return cls(
             encoder=encoder,
             embedding=embedding,
             photos=photos,
-            questions=Questions(
-                settings,
-                alone=Alone(encoder=encoder, decode=decode, source=source, batcher=embedding.batcher, live=live),
-                encoder=encoder,
-                embedding=embedding,
-                entries=store.entries,
-                keypoints=store.keypoints,
-                learning=learning,
-                live=live,
-                vectors=store.vectors,
-            ),
+            questions=questions,
+            recording=Recording(settings, questions=questions, audit=store.audit),
             conflicts=Conflicts(settings, entries=store.entries, verdicts=store.verdicts),
             suspecting=suspecting,
             quarantine=quarantine,

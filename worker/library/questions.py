@@ -105,10 +105,13 @@ class Questions:
         #: Of one question, several are compared at a time.
         self._comparing = ThreadPoolExecutor(settings.threads, thread_name_prefix="compare")
 
-    def search(self, request: contract.Search) -> contract.SearchReply:
+    def search(
+        self, request: contract.Search, *, heard: Callable[[str], None] = lambda _: None
+    ) -> contract.SearchReply:
+        """heard: is told the content that was asked about, as soon as it is known."""
         started = time.monotonic()
         try:
-            return self._search(request, started)
+            return self._search(request, started, heard)
         except Transient as exc:
             if not request.allow_stale or exc.code != Code.UNAVAILABLE:
                 raise
@@ -117,8 +120,10 @@ class Questions:
                 raise
             return reply
 
-    def _search(self, request: contract.Search, started: float) -> contract.SearchReply:
+    def _search(self, request: contract.Search, started: float, heard: Callable[[str], None]) -> contract.SearchReply:
         asked = self._query(request)
+        if asked.content is not None:
+            heard(asked.content)
         self._see(request)
         look = partial(
             self._finding.hits,
@@ -134,11 +139,16 @@ class Questions:
             hits, seen, _ = look(k=top_k, among=among)
         return contract.SearchReply(hits, seen.generation, seen.seq, self._encoder.model_key, ms_since(started))
 
-    def locate(self, request: contract.Locate) -> contract.LocateReply:
+    def locate(
+        self, request: contract.Locate, *, heard: Callable[[str], None] = lambda _: None
+    ) -> contract.LocateReply:
+        """heard: as in search."""
         started = time.monotonic()
         weighs = request.policy is not contract.Policy.GUIDE and self._rungs >= {"places", "geometry"}
         asked = self._query(contract.Search(photo=request.photo), keypoints=weighs)
         timings_ms = {"photo": ms_since(started)}
+        if asked.content is not None:
+            heard(asked.content)
         self._see(request)
         if request.policy is contract.Policy.GUIDE:
             found, seen = self._by_guide(asked, request)

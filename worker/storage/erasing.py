@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, case, delete, exists, func, or_, select, text, update
 
+from worker.storage.audit import forget_photos
 from worker.storage.conflicts import forget_conflicts
 from worker.storage.database import Database
 from worker.storage.settling import FORGOTTEN, NO_POSITION
 from worker.storage.tables import (
     attempts,
+    audit,
     conflicts,
     embeddings,
     entries,
@@ -23,7 +25,7 @@ from worker.storage.tables import (
 from worker.storage.vectors import forget_contents
 
 #: What has rows of a photo, or names it in a row of another's.
-ERASED_FROM = (entries, embeddings, pictures, keypoints, attempts, lacking, conflicts, refusals, exam_baselines)
+ERASED_FROM = (entries, embeddings, pictures, keypoints, attempts, lacking, conflicts, refusals, exam_baselines, audit)
 
 
 def erase(connection: Connection, ids: Sequence[int]) -> set[int]:
@@ -62,6 +64,7 @@ def erase(connection: Connection, ids: Sequence[int]) -> set[int]:
     connection.execute(delete(lacking).where(lacking.c.photo_id.in_(ids)))
     forget_conflicts(connection, ids)
     _forget_outcomes(connection, ids)
+    forget_photos(connection, ids, contents.values())
     return set(contents)
 
 

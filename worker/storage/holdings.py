@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, or_, select
+from sqlalchemy import Connection, Row, false, func, or_, select
 
 from worker.core.kept import Holding, Kept, Kind, State, Until
 from worker.settings import Settings
+from worker.storage.audit import has_told
 from worker.storage.database import Database, iso
 from worker.storage.rows import Rows
 from worker.storage.tables import (
     attempts,
+    audit,
     changes,
     conflicts,
     embeddings,
@@ -56,6 +58,7 @@ class Holdings:
                 return [self._of(connection, photo_id) for photo_id in ids]
             tried = attempts.c.content_sha256 == content_sha256
             kept = [*self._of_content(connection, content_sha256, Until.UNADDED), *self._tries(connection, tried)]
+            kept += self._asked(connection, None, content_sha256)
             return [Holding(None, None, content_sha256, State.NOT_ADDED, tuple(kept))] if kept else []
 
     # ---------------------------------------------------------------------------------------- below
@@ -82,6 +85,7 @@ class Holdings:
         )
         kept += self._tries(connection, tried)
         kept += self._said(connection, photo_id)
+        kept += self._asked(connection, photo_id, content)
         if purge is not None:
             erased = Until.STAYS if purge.erased_at is not None else Until.REBUILD
             kept.append(Kept(Kind.PURGE, self._in("purges"), erased, _generation(purge), iso(purge.asked_at)))
@@ -121,6 +125,15 @@ class Holdings:
         count, at = connection.execute(logged).one()
         if count:
             yield Kept(Kind.CHANGE, self._in("changes"), Until.LOG, str(count), iso(at))
+
+    def _asked(self, connection: Connection, photo_id: int | None, content: str | None) -> Iterator[Kept]:
+        """That somebody has asked where the photo was taken, or was told so."""
+        by_content = [] if content is None else [audit.c.content_sha256 == content]
+        by_id = [] if photo_id is None else [audit.c.photo_id == photo_id, has_told([photo_id])]
+        kept = select(func.count(), func.max(audit.c.until)).where(or_(false(), *by_content, *by_id))
+        count, until = connection.execute(kept).one()
+        if count:
+            yield Kept(Kind.QUESTION, self._in("audit"), Until.EXPIRES, str(count), iso(until))
 
     def _in(self, table: str) -> str:
         return f"{self._settings.db_schema}.{table}"

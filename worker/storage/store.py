@@ -9,6 +9,7 @@ from sqlalchemy import text
 from worker.errors import WorkerError
 from worker.settings import Settings
 from worker.storage.attempts import Attempts
+from worker.storage.audit import Audit
 from worker.storage.conflicts import Conflicts
 from worker.storage.database import Database
 from worker.storage.entries import Entries
@@ -39,6 +40,7 @@ class PostgresStore:
         self.files = Files(self.database)
         self.conflicts = Conflicts(self.database, settings)
         self.verdicts = Verdicts(self.database, self.rows)
+        self.audit = Audit(self.database)
         self.attempts = Attempts(self.database, self.rows, self.vectors)
         self.reconciled = Reconciled(self.database, self.rows, self.vectors)
         self.generations = Generations(self.database)

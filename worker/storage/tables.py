@@ -255,6 +255,25 @@ purges = Table(
     Column("generation", BigInteger),
 )
 
+#: Who has asked where photos were taken, with what was told (worker.core.audit).
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("until", DateTime(timezone=True), nullable=False),
+    Column("producer", Text, nullable=False),
+    Column("verb", Text, nullable=False),
+    Column("task_id", Text),
+    Column("content_sha256", Text),
+    Column("photo_id", BigInteger),
+    Column("answer", Text, nullable=False),
+    Column("lat", Double),
+    Column("lon", Double),
+    Column("radius_m", Double),
+    Column("told", ARRAY(BigInteger), nullable=False),
+)
+
 #: The one model whose vectors are searched.
 serving = Table(
     "serving",

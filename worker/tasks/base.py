@@ -21,7 +21,9 @@ from celery.worker.strategy import default
 from producer_client import contract, serializer
 from producer_client.contract import Code, Message, Queue
 from producer_client.errors import BadRequest
+from producer_client.signing import SIGNED
 from worker.core import request as waiting
+from worker.door import door_of
 from worker.errors import Permanent, Stale, Transient, Unprepared
 from worker.runtime import Runtime
 
@@ -55,6 +57,11 @@ class ContractTask(Task):  # type: ignore[type-arg]  # celery's generic has no r
     def runtime(self) -> Runtime:
         return cast(Runtime, self.app.runtime)  # type: ignore[attr-defined]  # set by worker.app.create_app
 
+    @property
+    def producer(self) -> str:
+        """The id of the key that the message was signed with; empty where it was not."""
+        return door_of(self.app).signer(getattr(self.request, SIGNED, None)) or ""
+
     def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         started = time.monotonic()
         token = waiting.current.set(self._who_waits())
@@ -68,7 +75,7 @@ class ContractTask(Task):  # type: ignore[type-arg]  # celery's generic has no r
                     "send its photos one by one to find the one that does",
                 )
             begun.append(str(self.request.id))
-            reply: Message = self.run(args[0])
+            reply: Message = self.runtime.telling.told(self.run(args[0]), self.producer)
             envelope = contract.ok(reply)
         except (BadRequest, Permanent) as exc:
             log.info(
@@ -162,6 +169,9 @@ def read_plainly(task: Task[Any, Any], app: Celery, consumer: Any, **options: An
             case [list(), dict(), None]:
                 pass
             case dict() as first_protocol:
+                if SIGNED in first_protocol:
+                    # Celery would take it for a header, and nobody has looked at it.
+                    raise InvalidTaskError("a signature lies in its header")
                 _check_due(first_protocol.get("eta"), longest)
             case _:
                 raise InvalidTaskError("the body is not [arguments, named arguments, what is to follow]")

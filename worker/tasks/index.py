@@ -36,13 +36,18 @@ def tick(self: ContractTask, wire: Any) -> contract.TickReply:
     """Rebuild if the night, the growth of the log or a purge asks for it, and bring a change of the model forward: by
     level, so that nothing is missed."""
     contract.Tick.from_wire(wire)
-    rebuilding = self.runtime.library.rebuilding
+    rebuilding, recording = self.runtime.library.rebuilding, self.runtime.library.recording
+    if self.runtime.settings.audit_days:
+        recording.forget()
     slot = latest_slot(self.runtime.settings.rebuild_at, datetime.now(UTC))
     ran = rebuilding.nightly(NIGHTLY, slot, claims=CLAIMS, claim_s=CLAIM_S)
     ran = ran or rebuilding.catch_up_generations(claims=CLAIMS, claim_s=CLAIM_S)
     coming = self.runtime.next_library
     if coming is not None:
         ran = coming.models.take_over(lambda slot: _start_filler(coming.model_key, slot)) or ran
+    if ran and not self.runtime.settings.audit_days:
+        # Of a time when questions were recorded.
+        recording.forget()
     return contract.TickReply(ran=ran)
 
 

@@ -13,9 +13,9 @@ from worker.tasks.base import ContractTask
 
 @shared_task(base=ContractTask, bind=True, name=TaskName.SEARCH.value)
 def search(self: ContractTask, wire: Any) -> contract.SearchReply:
-    return self.runtime.library.questions.search(contract.Search.from_wire(wire))
+    return self.runtime.library.recording.search(contract.Search.from_wire(wire), self.producer)
 
 
 @shared_task(base=ContractTask, bind=True, name=TaskName.LOCATE.value)
 def locate(self: ContractTask, wire: Any) -> contract.LocateReply:
-    return self.runtime.library.questions.locate(contract.Locate.from_wire(wire))
+    return self.runtime.library.recording.locate(contract.Locate.from_wire(wire), self.producer)
