@@ -51,7 +51,7 @@ def main() -> int:
             main_tell(f"{name}: {sentence}")
     main_tell("calls: " + ", ".join(f"{call} {count}" for call, count in sorted(outcome.ledger.calls.items())))
     slowest = sorted(outcome.recoveries, key=lambda one: -(one[1] if one[1] is not None else float("inf")))[:8]
-    main_tell("slowest to recover from: " + ", ".join(f"{kind} {took_s}" for kind, took_s in slowest))
+    main_tell("slowest to recover from: " + ", ".join(f"{name}: {took_s} s" for name, took_s in slowest))
     main_tell(f"it took {time.monotonic() - began:.0f} s" + (f"; logs in {folder}" if kept else ""))
     sys.stdout.write(json.dumps(outcome.as_json()) + "\n")
     enough = outcome.faults.total() >= LEAST_FAULTS and len(outcome.faults) >= LEAST_KINDS

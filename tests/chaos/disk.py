@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from tests.chaos.faults import Course
 #: Of the disk: more than all generations that a soak keeps, and one that is built.
 SIZE = "64m"
 #: Seconds for which it stays full at the most.
-LONGEST_S = 12.0
+LONGEST_S = 30.0
 
 
 @contextmanager
@@ -37,14 +37,18 @@ def small_disk(folder: Path) -> Iterator[bool]:
             copy.rename(folder)
 
 
-def full(folder: Path, lasts_s: float, felt: Callable[[], int]) -> Course:
-    """For at least so long, and until it was felt once more than before."""
-    filler, before, began = folder / "full", felt(), time.monotonic()
+def full(folder: Path, lasts_s: float) -> Course:
+    """For at least so long, and until a rebuild has met it: that makes a folder of its own here, and deletes it."""
+    filler, began = folder / "full", time.monotonic()
     try:
         with suppress(OSError), filler.open("wb", buffering=0) as file:
             while True:
                 file.write(bytes(1 << 20))
-        while (took_s := time.monotonic() - began) < lasts_s or (felt() == before and took_s < LONGEST_S):
+        filled = folder.stat().st_mtime_ns
+        while (took_s := time.monotonic() - began) < LONGEST_S:
+            untouched = folder.stat().st_mtime_ns == filled
+            if took_s >= lasts_s and not untouched and not any(folder.glob(".building-*")):
+                return
             yield
     finally:
         filler.unlink(missing_ok=True)

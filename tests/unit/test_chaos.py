@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Callable
@@ -85,6 +86,10 @@ def newest(**changed: object) -> list[Generation]:
 def test_a_service_that_kept_everything_is_found_without_fault() -> None:
     assert judged(WELL) == Verdict()
     assert judged(WELL).holds
+
+
+def test_a_restore_may_name_generations_whose_files_later_ones_have_deleted() -> None:
+    assert judged(replace(WELL, generations=[GONE, WELL.generations[1]], restored=1)) == Verdict()
 
 
 def test_what_nobody_acknowledged_may_be_there_or_not() -> None:
@@ -357,18 +362,20 @@ def test_before_a_restore_nothing_is_removed_whose_id_it_may_give_to_another() -
     assert taken == [after.a, *[None] * 8]
 
 
-def test_a_disk_that_is_filled_is_full_until_that_was_felt_and_has_its_room_again(tmp_path: Path) -> None:
-    folder, felt = tmp_path / "index", [0]
+def test_a_disk_that_is_filled_is_full_until_a_rebuild_has_met_that_and_has_its_room_again(tmp_path: Path) -> None:
+    folder = tmp_path / "index"
     with small_disk(folder) as mounted:
         if not mounted:
             pytest.skip("this user may not mount a disk")
         (folder / "kept").write_text("before")
-        course = full(folder, 0.0, lambda: felt[0])
+        course = full(folder, 0.0)
         next(course)
+        building = folder / ".building-000001-1"
+        building.mkdir()
         with pytest.raises(OSError, match="No space left"):
-            (folder / "more").write_bytes(bytes(1 << 20))
+            (building / "index.faiss").write_bytes(bytes(1 << 20))
         next(course)
-        felt[0] += 1
+        shutil.rmtree(building)
 
         assert next(course, "over") == "over"
         (folder / "more").write_bytes(bytes(1 << 20))
