@@ -152,7 +152,7 @@ def _examined(settings: Settings, generation: int, photos: int) -> dict[str, Any
         return seen_in_both(query, other)
 
     with service(settings, DIMENSION) as own, patch.object(comparing, "seen_in_both", counted):
-        index = own.folder.to_examine(generation, model_key=MODEL_KEY)
+        index = own.folder.to_examine(generation, model_key=MODEL_KEY, sha256=None)
         began, worked = time.monotonic(), time.process_time()
         found = own.library.examining.examine(index, lambda *_: None, photos=photos)
         seconds, core_s = time.monotonic() - began, time.process_time() - worked

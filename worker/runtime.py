@@ -280,7 +280,8 @@ def _serving(settings: Settings, store: PostgresStore) -> tuple[Published, str, 
     if newest is None:
         raise Permanent(Code.NOT_READY, "no generation is published yet. Run `sightline rebuild`")
     published, model_key = newest
-    return published, model_key, generation_folder(settings).to_examine(published.number, model_key=model_key)
+    folder, sha256 = generation_folder(settings), published.manifest_sha256
+    return published, model_key, folder.to_examine(published.number, model_key=model_key, sha256=sha256)
 
 
 def _stored(settings: Settings, store: PostgresStore) -> dict[str, Any]:

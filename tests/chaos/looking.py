@@ -114,7 +114,7 @@ def generations(settings: Settings, model_key: str) -> Iterator[Generation]:
         kept = store.generations.kept()
     for generation in reversed(kept):
         try:
-            opened = folder.open(generation.number, model_key=model_key)
+            opened = folder.open(generation.number, model_key=model_key, sha256=generation.manifest_sha256)
         except BadGeneration as exc:
             absent = not folder.path(generation.number).exists()
             yield Generation(generation.number, absent=absent, fault=exc.message)

@@ -126,6 +126,8 @@ def test_copies_in_a_generation_of_an_earlier_release_are_passed_over_in_few_loo
         manifest = json.loads((folder / MANIFEST).read_text())
         del manifest["sha256"][FILE]
         (folder / MANIFEST).write_text(json.dumps(manifest | {"format": 2}))
+    with sql(settings.database_url) as cursor:
+        cursor.execute(f"UPDATE {settings.db_schema}.generations SET manifest_sha256 = NULL")
     with service(settings, DIM) as own:
         own.live.settle()
         assert own.live.generation == built.generation

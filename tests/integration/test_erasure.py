@@ -30,8 +30,8 @@ from tests.integration.test_restore import Programs
 from worker import naming
 from worker.commands import where
 from worker.core.audit import Question
+from worker.core.generations import Built
 from worker.core.shot import Shot
-from worker.core.types import Built
 from worker.core.vectors import Vector, unit_rows
 from worker.embedded import EmbeddedServers, dumps
 from worker.index.folder import GenerationFolder
@@ -232,7 +232,7 @@ KEY, DIM, PATH = "test-model@1", 64, "/photos/grandmother.jpg"
 #: Tables that have nothing of a photo.
 NEVER = {"deliveries", "examined", "fillers", "generations", "rebuilds", "reconciled", "schedule", "serving"}
 CONTENT, FORMER = sha256(b"now").hexdigest(), sha256(b"before").hexdigest()
-BUILT = Built(count=1, kind="exact", parameters={}, recall_at_10=1.0, index_bytes=100)
+BUILT = Built("a" * 64, count=1, kind="exact", parameters={}, recall_at_10=1.0, index_bytes=100)
 
 
 def row_of(seed: int) -> Vector:

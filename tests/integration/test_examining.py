@@ -17,18 +17,20 @@ from PIL import Image
 
 from producer_client.contract import Answer, Code, ConfidenceKind, Locate, Photo, Policy, Provenance
 from tests.entries import new_entry
+from tests.integration.test_index import number_serving
 from worker.commands import doctor
 from worker.commands.exam import exam
 from worker.commands.index import generations
 from worker.commands.terminal import UNWELL, Misused
 from worker.commands.tune import tune
+from worker.core.generations import Built
 from worker.core.index_ports import PublishedGenerations
 from worker.core.keypoints import COMPONENTS, LEVELS, POINT_STEPS, Keypoints
 from worker.core.ports import Encoder
 from worker.core.shot import CAMERA_BYTES, Shot
 from worker.core.types import Filter, NewEntry
 from worker.core.vectors import unit_rows
-from worker.errors import HeldBack, Permanent
+from worker.errors import BadGeneration, HeldBack, Permanent
 from worker.index.folder import GenerationFolder
 from worker.library import Library, examining
 from worker.library.asking import FIRST_HITS, LEFT_OUT_M
@@ -419,7 +421,8 @@ def test_a_generation_that_was_written_is_searched_as_a_whole(
     number = library.rebuilding.rebuild().generation
     fill(places=1, views=1, seed=9)
 
-    written = GenerationFolder(settings.generations_dir).to_examine(number, model_key=library.model_key)
+    folder = GenerationFolder(settings.generations_dir)
+    written = folder.to_examine(number, model_key=library.model_key, sha256=None)
 
     query = unit_rows(np.ones((1, library.encoder.dimension)))[0]
     found = written.search(query, 10, exclude=np.array(ids[:1]))
@@ -540,6 +543,38 @@ def test_an_exam_of_too_few_photos_has_failed_and_says_why(
     assert "trusted photos of 1 places are known" in said
 
 
+def test_a_generation_whose_manifest_was_changed_is_neither_published_nor_examined(
+    fill: Callable[..., list[int]],
+    store: PostgresStore,
+    make_library: Callable[..., Library],
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As whoever can write to that folder changes it: it is whole in itself, and another one."""
+
+    class Changed(GenerationFolder):
+        def write(self, number: int, *facts: Any, **how: Any) -> Built:
+            built = super().write(number, *facts, **how)
+            with (self.path(number) / "manifest.json").open("a") as manifest:
+                manifest.write("\n")
+            return built
+
+    fill(places=1, views=1)
+    folder = Changed(settings.generations_dir)
+
+    with pytest.raises(BadGeneration, match="not hold generation 1 as it was published"):
+        make_library(store=store, generations=folder).rebuilding.rebuild()
+    assert store.generations.newest() is None
+
+    without = settings.model_copy(update={"exam_photos": 0})
+    make_library(store=store, settings=without, generations=folder).rebuilding.rebuild()
+    for name, value in settings.as_env().items():
+        monkeypatch.setenv(name, value)
+    for command in (exam, lambda: doctor.index(settings)):
+        with pytest.raises(Permanent, match="not hold generation 2 as it was published"):
+            command()
+
+
 #: By which answers are lost: few neighbours are looked at, and hardly any is similar enough.
 BLIND = {"locate_threshold": 1.0, "locate_pairs": 1, "locate_neighbours": 1}
 
@@ -576,7 +611,7 @@ def test_a_generation_that_is_clearly_worse_than_the_baseline_does_not_serve(
     )
     assert held.value.code is Code.EXAM_FAILED
     assert "`sightline rebuild --force`" in held.value.message
-    assert store.generations.serving(model_key) == again.generation == 2
+    assert number_serving(store, model_key) == again.generation == 2
     assert folder.numbers() == [1, 2]
     last = store.runs.last()
     assert last is not None
@@ -613,7 +648,7 @@ def test_a_night_that_was_held_back_is_over_and_what_must_leave_the_disk_leaves_
     ran = [blind.rebuilding.nightly("night", night + timedelta(days=1), claims=9, claim_s=0.0) for _ in range(2)]
 
     assert ran == [True, False]
-    assert store.generations.serving(blind.model_key) == 1
+    assert number_serving(store, blind.model_key) == 1
     store.entries.purge_many(ids[:1])
     reply = blind.rebuilding.rebuild()
     assert (reply.generation, reply.exam_passed) == (3, False)

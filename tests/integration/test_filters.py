@@ -17,7 +17,7 @@ from sqlalchemy import text, update
 
 from benchmarks.service import NoModel
 from producer_client.contract import Locate, Near, Photo, Provenance, Search
-from tests.integration.test_index import entry
+from tests.integration.test_index import as_of_an_earlier_release, entry
 from tests.integration.test_kinds import DIM, KEY, fill, photos_of_places, publish
 from worker.core.geo import distance_m
 from worker.core.types import Filter, Neighbours
@@ -297,6 +297,7 @@ def test_a_generation_of_an_earlier_release_is_filtered_by_postgres(shelf: Shelf
     number = shelf.live.generation
     assert number is not None
     without_columns(shelf.folder.path(number))
+    as_of_an_earlier_release(shelf.store)
     earlier = FaissLiveIndex(shelf.store.log, shelf.folder, model_key=KEY, dimension=DIM)
 
     earlier.settle()

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy import text
 
-from producer_client.contract import Provenance
+from producer_client.contract import Code, Provenance
 from tests.entries import new_entry
-from worker.core.types import Built, Chunk, Documents, Facts, Filter, Mark, NewEntry
+from worker.core.generations import Built
+from worker.core.types import Chunk, Documents, Facts, Filter, Mark, NewEntry
 from worker.core.vectors import Ids, Vectors, unit_rows
 from worker.errors import BadGeneration
 from worker.index import kinds
@@ -74,6 +80,10 @@ def numbered(count: int, stream: Callable[[], Iterator[Chunk]] | None = None) ->
     return Rows(np.arange(1, count + 1, dtype=np.int64) * 10, vectors(count), stream=stream)
 
 
+def sha256_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def write(folder: GenerationFolder, number: int = 1, count: int = 50) -> Path:
     folder.write(number, numbered(count), model_key=KEY, dimension=DIM)
     return folder.path(number)
@@ -90,6 +100,7 @@ def test_what_is_told_of_a_written_generation_is_what_its_manifest_says(folder: 
     manifest = folder.open(1, model_key=KEY).manifest
     assert manifest.recall_at_10_at_least is not None
     assert built == Built(
+        manifest_sha256=sha256_of(folder.path(1) / "manifest.json"),
         count=300,
         kind=manifest.kind,
         parameters=dict(manifest.parameters),
@@ -135,7 +146,41 @@ def test_a_damaged_file_is_refused_by_name(folder: GenerationFolder, name: str, 
         folder.open(1, model_key=KEY)
 
 
-@pytest.mark.parametrize("manifest", ["", "[]", "{}", '{"format": 1}', None])
+def exchange(folder: GenerationFolder, number: int, mark: Mark = MARK) -> Path:
+    """What whoever can write to that folder can do: another generation of that number and place, whole in itself."""
+    shutil.rmtree(folder.path(number))
+    forged = Rows(np.arange(1, 4, dtype=np.int64), vectors(3, seed=9), mark)
+    GenerationFolder(folder.path(number).parent).write(number, forged, model_key=KEY, dimension=DIM)
+    return folder.path(number)
+
+
+def test_a_generation_that_somebody_has_exchanged_is_refused_before_it_is_read(folder: GenerationFolder) -> None:
+    built = folder.write(1, numbered(50), model_key=KEY, dimension=DIM)
+    assert folder.open(1, model_key=KEY, sha256=built.manifest_sha256).manifest.count == 50
+
+    forged = exchange(folder, 1)
+    (forged / "index.faiss").unlink()
+
+    assert built.manifest_sha256 != sha256_of(forged / "manifest.json")
+    with pytest.raises(BadGeneration, match=r"not hold generation 1 as it was published.*SHA-256.*Somebody"):
+        folder.open(1, model_key=KEY, mark=MARK, sha256=built.manifest_sha256)
+
+
+def test_of_a_manifest_without_an_end_only_the_beginning_is_read(folder: GenerationFolder) -> None:
+    file = write(folder) / "manifest.json"
+    with file.open("ab") as end:
+        end.truncate(200_000_000)
+
+    tracemalloc.start()
+    with pytest.raises(BadGeneration, match="no readable manifest"):
+        folder.open(1, model_key=KEY)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert peak < 20_000_000
+
+
+@pytest.mark.parametrize("manifest", ["", "[]", "{}", '{"format": 1}', "[" * 100_000, None])
 def test_a_manifest_that_is_not_ours_is_refused(folder: GenerationFolder, manifest: str | None) -> None:
     file = write(folder) / "manifest.json"
     if manifest is None:
@@ -266,6 +311,17 @@ def publish(store: PostgresStore, folder: GenerationFolder, keep: int = 2) -> in
     return number
 
 
+def as_of_an_earlier_release(store: PostgresStore) -> None:
+    """Nothing says which manifest its generations have."""
+    with store.database.begin() as connection:
+        connection.execute(text(f"UPDATE {store.database.schema}.generations SET manifest_sha256 = NULL"))
+
+
+def number_serving(store: PostgresStore, model_key: str = KEY) -> int | None:
+    serving = store.generations.serving(model_key)
+    return None if serving is None else serving.number
+
+
 def live_on(store: PostgresStore, folder: GenerationFolder) -> FaissLiveIndex:
     return FaissLiveIndex(store.log, folder, model_key=KEY, dimension=DIM)
 
@@ -390,8 +446,8 @@ def test_a_generation_that_the_log_no_longer_reaches_is_passed_over(store: Postg
     ids = [put(store, "p0", rows[0])[0]]
 
     class Slow(GenerationFolder):
-        def open(self, number: int, *, model_key: str, mark: Mark | None = None) -> Generation:
-            opened = super().open(number, model_key=model_key, mark=mark)
+        def open(self, number: int, **which: Any) -> Generation:
+            opened = super().open(number, **which)
             if len(ids) == 1:
                 for i in range(1, 4):
                     ids.append(put(store, f"p{i}", rows[i])[0])
@@ -426,6 +482,57 @@ def test_a_damaged_generation_is_passed_over_and_everything_is_still_found(
     assert sorted(serving.search(rows[0], 9).ids.tolist()) == ids
     assert fresh.generation == old
     assert sorted(fresh.search(rows[0], 9).ids.tolist()) == ids
+
+
+def test_an_exchanged_generation_is_passed_over_said_and_everything_is_still_found(
+    store: PostgresStore, folder: GenerationFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a process that runs, and of one that starts: an older one serves, and where all are exchanged Postgres."""
+    rows = vectors(3)
+    ids = [put(store, f"p{i}", rows[i])[0] for i in range(2)]
+    old = publish(store, folder)
+    runs = live_on(store, folder)
+    runs.settle()
+    ids.append(put(store, "p2", rows[2])[0])
+    new = publish(store, folder)
+    exchange(folder, new, folder.open(new, model_key=KEY).manifest.mark)
+
+    runs.settle()
+    starts = live_on(store, folder)
+    starts.settle()
+
+    lines = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert [(vars(line)["generation"], vars(line)["code"]) for line in lines] == [(new, Code.INTERNAL)] * 2
+    assert "another SHA-256 than the database says" in vars(lines[0])["why"]
+    for live in (runs, starts):
+        assert live.generation == old
+        assert sorted(live.search(rows[0], 9).ids.tolist()) == ids
+
+    exchange(folder, old, folder.open(old, model_key=KEY).manifest.mark)
+    alone = live_on(store, folder)
+    alone.settle()
+    assert alone.generation is None
+    assert sorted(alone.search(rows[0], 9).ids.tolist()) == ids
+
+
+def test_a_generation_of_an_earlier_release_serves_until_the_next_is_published(
+    store: PostgresStore, folder: GenerationFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing says which manifest it has. All of them go then: who breaks the newest would have it fall back to one."""
+    put(store, "p0", vectors(1)[0])
+    old = [publish(store, folder) for _ in range(2)]
+    as_of_an_earlier_release(store)
+
+    live = live_on(store, folder)
+    live.settle()
+
+    assert live.generation == old[-1]
+    assert ["nothing says which manifest" in record.message for record in caplog.records] == [True]
+    new = publish(store, folder, keep=9)
+    assert [generation.number for generation in store.generations.kept()] == [new]
+    live.settle()
+    assert live.generation == new
+    assert len(caplog.records) == 1
 
 
 def test_a_host_without_the_generations_folder_serves_from_postgres(

@@ -22,7 +22,7 @@ from sqlalchemy import Connection, event, text
 
 from producer_client.contract import Code, Near, NewPhoto, Photo, Provenance, Stored
 from producer_client.words import TRUSTED
-from tests.integration.test_index import DIM, KEY, entry, live_on, put, vectors
+from tests.integration.test_index import DIM, KEY, entry, live_on, number_serving, put, vectors
 from worker.core.keypoints import Keypoints
 from worker.core.types import Changes, Decoded, Entry, FileFacts, Filter, Mark, Neighbours, Pixels, UnknownFile
 from worker.core.vectors import Vector, Vectors, unit_rows
@@ -252,7 +252,7 @@ class IndexAndDictionary(RuleBasedStateMachine):
         # The first may wait for a generation that was wanted earlier.
         self.live.settle()
         self.live.settle()
-        assert self.live.generation == self.store.generations.serving(KEY)
+        assert self.live.generation == number_serving(self.store)
 
     @rule(query=queries)
     def search(self, query: Asked) -> None:
@@ -441,8 +441,8 @@ def test_a_generation_that_is_brought_loses_nothing_when_the_log_is_forgotten_me
             publish(store, folder, keep=1)
 
     class Opening(GenerationFolder):
-        def open(self, number: int, *, model_key: str, mark: Mark | None = None) -> Generation:
-            opened = super().open(number, model_key=model_key, mark=mark)
+        def open(self, number: int, **which: Any) -> Generation:
+            opened = super().open(number, **which)
             replace_the_first(number, "while it is opened")
             return opened
 
@@ -465,7 +465,7 @@ def test_a_generation_that_is_brought_loses_nothing_when_the_log_is_forgotten_me
     live.settle()
     live.settle()
     assert live.seq == max(photos_at)
-    assert live.generation == store.generations.serving(KEY)
+    assert live.generation == number_serving(store)
 
 
 def test_a_generation_without_photos_goes_on_serving_when_the_first_photo_comes(

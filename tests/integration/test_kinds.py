@@ -20,8 +20,8 @@ from sqlalchemy import func, insert, text
 
 from benchmarks.vectors import ClusteredVectors
 from producer_client.contract import Code
-from tests.integration.test_index import Rows, entry
-from worker.core.types import Chunk, Filter, NewEntry
+from tests.integration.test_index import MARK, Rows, entry, number_serving
+from worker.core.types import Chunk, Filter, NewEntry, Published
 from worker.core.vectors import BadVector, Ids, Vector, Vectors, to_bytes, unit_rows
 from worker.errors import BadGeneration, Permanent, Transient
 from worker.index import building as building_module
@@ -61,7 +61,7 @@ def rows_of(vectors: Vectors, stream: Callable[[], Iterator[Chunk]] | None = Non
 
 
 def build(
-    folder: Path, vectors: Vectors, *, number: int = 1, previous: int | None = None, how: Build | None = None
+    folder: Path, vectors: Vectors, *, number: int = 1, previous: Published | None = None, how: Build | None = None
 ) -> Generation:
     generations = GenerationFolder(folder, build=how)
     generations.write(number, rows_of(vectors), model_key=KEY, dimension=vectors.shape[1], previous=previous)
@@ -522,7 +522,7 @@ def test_an_index_below_the_gate_is_refused_and_the_one_before_serves(
 
     assert caught.value.code is Code.RECALL_TOO_LOW
     assert names_in(tmp_path / "index") == [f"{good.manifest.number:06d}"]
-    assert store.generations.serving(KEY) == live.generation == good.manifest.number
+    assert number_serving(store) == live.generation == good.manifest.number
     assert live.search(vectors[3], 1).ids.tolist() == [ids[3]]
 
 
@@ -728,7 +728,7 @@ def test_the_size_decides_between_exact_and_inverted_lists(tmp_path: Path, few_q
 def test_what_the_generation_before_finds_is_compared(tmp_path: Path, stored: Vectors) -> None:
     first = build(tmp_path, stored[:3_000], number=1, how=Build(kind="exact"))
 
-    second = build(tmp_path, stored[:3_200], number=2, previous=1, how=Build(kind="ivf"))
+    second = build(tmp_path, stored[:3_200], number=2, previous=Published(1, MARK), how=Build(kind="ivf"))
 
     assert (first.manifest.previous, first.manifest.agreement) == (None, None)
     assert second.manifest.previous == 1
@@ -752,23 +752,25 @@ def test_an_index_that_loses_what_the_one_before_found_is_refused(
     monkeypatch.setattr(tuning, "tune", too_kind)
 
     with pytest.raises(Permanent, match="generation 1 finds") as caught:
-        build(tmp_path, stored[:2_000], number=2, previous=1, how=Build(kind="ivf"))
+        build(tmp_path, stored[:2_000], number=2, previous=Published(1, MARK), how=Build(kind="ivf"))
 
     assert caught.value.code is Code.RECALL_TOO_LOW
     assert names_in(tmp_path) == ["000001"]
 
 
-@pytest.mark.parametrize("damage", ["missing", "torn", "of another model"])
+@pytest.mark.parametrize("damage", ["missing", "torn", "of another model", "exchanged"])
 def test_a_generation_before_that_cannot_be_opened_is_no_reason_not_to_build(
     tmp_path: Path, stored: Vectors, damage: str
 ) -> None:
+    before = Published(1, MARK, "0" * 64 if damage == "exchanged" else None)
     if damage != "missing":
         build(tmp_path, stored[:100])
+    if damage in ("torn", "of another model"):
         file = tmp_path / "000001" / "manifest.json"
         facts = json.loads(file.read_text())
         file.write_text("torn" if damage == "torn" else json.dumps(facts | {"model_key": "other@1"}))
 
-    second = build(tmp_path, stored[:100], number=2, previous=1)
+    second = build(tmp_path, stored[:100], number=2, previous=before)
 
     assert (second.manifest.previous, second.manifest.agreement) == (None, None)
 

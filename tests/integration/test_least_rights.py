@@ -5,6 +5,7 @@ as nobody in particular, without capabilities, on a root that they cannot write 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -375,6 +376,22 @@ def test_the_service_sees_which_processes_live(run: Run) -> None:
     other.close()
 
     assert seen == [(1,)]
+
+
+def test_the_service_notes_the_manifest_of_what_it_builds_and_takes_no_other(run: Run) -> None:
+    number = json.loads(run.said["rebuild"][1])["generation"]
+    manifest = run.settings.generations_dir / f"{number:06d}" / "manifest.json"
+    noted = _execute(run.settings, f"SELECT manifest_sha256 FROM sightline.generations WHERE number = {number}")
+    content = manifest.read_bytes()
+    try:
+        manifest.write_bytes(content + b"\n")
+        told = json.loads(run.ask("doctor", "--json")[1])["index"]
+    finally:
+        manifest.write_bytes(content)
+
+    assert noted == [(hashlib.sha256(content).hexdigest(),)]
+    assert not told["ok"]
+    assert f"does not hold generation {number} as it was published" in told["message"]
 
 
 def test_a_right_is_granted_to_no_role_that_is_not_there(run: Run) -> None:

@@ -35,8 +35,9 @@ from producer_client.contract import (
 )
 from tests.conftest import Scene, is_killed, until
 from worker.core.batcher import Expected
+from worker.core.generations import Built
 from worker.core.ports import Encoder
-from worker.core.types import Built, Decoded, Filter, Pixels
+from worker.core.types import Decoded, Filter, Pixels
 from worker.core.vectors import BadVector, Vector, Vectors
 from worker.embedding import READ_AHEAD
 from worker.encoder.images import decode

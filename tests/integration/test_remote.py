@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from producer_client.contract import Code
-from tests.integration.test_index import DIM, KEY, numbered, publish, put, vectors
+from tests.integration.test_index import DIM, KEY, MARK, exchange, numbered, publish, put, vectors
 from worker.errors import BadGeneration, Permanent, Transient
 from worker.index.folder import GenerationFolder
 from worker.index.live import FaissLiveIndex
@@ -55,6 +55,33 @@ def test_what_is_damaged_at_the_url_is_refused_and_leaves_no_copy(
         host("reader").open(1, model_key=KEY)
 
     assert list((tmp_path / "reader").iterdir()) == []
+
+
+def test_what_was_exchanged_at_the_url_is_not_even_fetched_and_an_exchanged_copy_is_fetched_again(
+    host: Callable[[str], GenerationFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = host("builder").write(1, numbered(50), model_key=KEY, dimension=DIM)
+    reader = host("reader")
+    fetched: list[str] = []
+    really_get = ObjectFolder.get
+
+    def get(self: ObjectFolder, name: str, files: Sequence[str], into: Path) -> None:
+        fetched.extend(files)
+        really_get(self, name, files, into)
+
+    monkeypatch.setattr(ObjectFolder, "get", get)
+    reader.open(1, model_key=KEY, sha256=built.manifest_sha256)
+    exchange(reader, 1)
+    again = reader.open(1, model_key=KEY, mark=MARK, sha256=built.manifest_sha256)
+    assert again.manifest.count == 50
+    fetched.clear()
+
+    exchange(GenerationFolder(tmp_path / "shared"), 1)
+    with pytest.raises(BadGeneration, match="as it was published"):
+        host("another").open(1, model_key=KEY, mark=MARK, sha256=built.manifest_sha256)
+
+    assert fetched == ["manifest.json"]
+    assert list((tmp_path / "another").iterdir()) == []
 
 
 def test_an_upload_that_was_broken_off_is_no_generation(

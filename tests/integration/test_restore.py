@@ -29,10 +29,10 @@ from sqlalchemy import text
 from producer_client import NewPhoto, Photo, Provenance, Sightline, Stored, TryAgain
 from producer_client.contract import Code, Search
 from tests.conftest import Scene, server_dir, until
-from tests.integration.test_index import DIM, KEY, entry, live_on, publish, put, vectors
+from tests.integration.test_index import DIM, KEY, entry, live_on, number_serving, publish, put, vectors
 from tests.integration.test_index_laws import Bytes, IndexAndDictionary
 from worker.commands import doctor
-from worker.core.types import START, Mark
+from worker.core.types import START
 from worker.embedded import EmbeddedServers
 from worker.errors import BadGeneration, Permanent, Stale, Transient
 from worker.index.folder import GenerationFolder
@@ -702,7 +702,7 @@ def test_a_generation_that_was_being_built_over_a_restore_is_not_published(
 
     if reserved_again and not written:
         store.generations.publish(number, KEY, mark, built, 2)
-        assert store.generations.serving(KEY) == number, "what it holds is what was restored"
+        assert number_serving(store) == number, "what it holds is what was restored"
         return
     with pytest.raises(Permanent, match="restored"):
         store.generations.publish(number, KEY, mark, built, 2)
@@ -731,8 +731,8 @@ def test_a_restore_while_a_generation_is_brought_leaves_nothing_of_it(
             photos.update(zip(put_all(store, "new", rows[6 : 6 + added]), rows[6:], strict=False))
 
     class Opening(GenerationFolder):
-        def open(self, number: int, *, model_key: str, mark: Mark | None = None) -> Generation:
-            opened = super().open(number, model_key=model_key, mark=mark)
+        def open(self, number: int, **which: Any) -> Generation:
+            opened = super().open(number, **which)
             restore("while it is opened")
             return opened
 
@@ -879,7 +879,7 @@ def test_a_log_and_a_generation_of_an_earlier_release_go_on_serving(
     with store.database.engine.begin() as connection:
         for table in ("changes", "generations"):
             connection.execute(text(f"ALTER TABLE {schema}.{table} DROP COLUMN stamp"))
-        for column in ("recall_at_10_at_least", "learnt", "exam", "verdict"):
+        for column in ("recall_at_10_at_least", "learnt", "exam", "verdict", "manifest_sha256"):
             connection.execute(text(f"ALTER TABLE {schema}.generations DROP COLUMN {column}"))
         for column in ("position_from", "file_state_at", "asked_ms"):
             connection.execute(text(f"ALTER TABLE {schema}.entries DROP COLUMN {column}"))

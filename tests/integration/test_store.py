@@ -17,10 +17,12 @@ from sqlalchemy import Connection, select, text
 from producer_client.contract import Code, Near, Provenance
 from tests.conftest import is_killed
 from tests.entries import new_entry
+from tests.integration.test_index import as_of_an_earlier_release
 from worker.core.audit import Question
+from worker.core.generations import Built
 from worker.core.shot import CAMERA_BYTES, Shot
 from worker.core.tries import Deaths, Try
-from worker.core.types import START, Built, FileFacts, FileState, Filter, Mark, NewEntry, Published, Refusal
+from worker.core.types import START, FileFacts, FileState, Filter, Mark, NewEntry, Published, Refusal
 from worker.core.vectors import Vector, unit_rows
 from worker.errors import Permanent, Transient, Unprepared
 from worker.settings import Settings
@@ -33,7 +35,7 @@ from worker.storage.tables import serving
 
 KEY = "test-model@1"
 DIM = 8
-BUILT = Built(count=1, kind="exact", parameters={}, recall_at_10=1.0, index_bytes=100)
+BUILT = Built("a" * 64, count=1, kind="exact", parameters={}, recall_at_10=1.0, index_bytes=100)
 
 
 def entry(name: str, **changed: Any) -> NewEntry:
@@ -751,6 +753,19 @@ def test_another_models_newest_generation_stays_until_this_one_has_enough_of_its
     assert store.log.changes_after(START, "old@1", DIM).generations == []
 
 
+def test_another_models_generation_of_an_earlier_release_stays_for_the_way_back(store: PostgresStore) -> None:
+    old, own = store.generations.reserve(), store.generations.reserve()
+    store.generations.publish(old, "old@1", START, BUILT, keep=2)
+    store.generations.publish(own, KEY, START, BUILT, keep=2)
+    as_of_an_earlier_release(store)
+
+    new = store.generations.reserve()
+    kept = store.generations.publish(new, KEY, START, BUILT, keep=2)
+
+    assert sorted(kept) == [old, new]
+    assert [g.manifest_sha256 for g in store.generations.kept()] == [BUILT.manifest_sha256, None]
+
+
 def test_a_photo_purged_after_the_snapshot_waits_for_the_next_generation(store: PostgresStore) -> None:
     before, after = (store.entries.put_many([entry(name)], KEY)[0] for name in ("before", "after"))
     ((seq, *_),) = store.entries.purge_many([before.entry.photo_id]).values()
@@ -1010,7 +1025,7 @@ def test_migrating_twice_and_at_once_is_one_migration(settings: Settings) -> Non
     for thread in threads:
         thread.join()
 
-    assert reached == ["0023"] * 3
+    assert reached == ["0024"] * 3
     for store in stores:
         store.close()
 
@@ -1023,7 +1038,9 @@ def test_digests_that_may_stand_for_one_camera_or_for_many_are_made_again(
     with store.database.engine.begin() as connection:
         connection.execute(text(f"DROP INDEX {settings.db_schema}.pictures_shots"))
         connection.execute(text(f"DROP TABLE {settings.db_schema}.lacking, {settings.db_schema}.reconciled"))
+        connection.execute(text(f"DROP TABLE {settings.db_schema}.audit"))
         connection.execute(text(f"ALTER TABLE {settings.db_schema}.entries DROP COLUMN asked_ms"))
+        connection.execute(text(f"ALTER TABLE {settings.db_schema}.generations DROP COLUMN manifest_sha256"))
         connection.execute(text(f"UPDATE {settings.db_schema}.alembic_version SET version_num = '0017'"))
 
     migrate(store.database.engine, schema=settings.db_schema, photos_table=settings.photos_table)
@@ -1163,7 +1180,7 @@ def test_the_newest_generation_is_the_published_one_and_old_ones_are_dropped(sto
     kept = [store.generations.publish(number, KEY, START, BUILT, keep=2) for number in numbers]
 
     assert [sorted(k) for k in kept] == [numbers[:1], numbers[:2], numbers[1:3], numbers[2:]]
-    assert store.generations.newest() == (Published(numbers[-1], START), KEY)
+    assert store.generations.newest() == (Published(numbers[-1], START, BUILT.manifest_sha256), KEY)
     assert store.log.changes_after(START, "other", DIM).generations == []
 
 
@@ -1175,7 +1192,7 @@ def test_a_late_publisher_cannot_go_back_behind_a_newer_generation(store: Postgr
     with pytest.raises(Permanent):
         store.generations.publish(early, KEY, START, BUILT, keep=2)
 
-    assert store.generations.newest() == (Published(late, START), KEY)
+    assert store.generations.newest() == (Published(late, START, BUILT.manifest_sha256), KEY)
 
 
 def test_the_log_is_forgotten_only_behind_every_kept_generation(store: PostgresStore) -> None:

@@ -217,12 +217,12 @@ class SlowFolder(GenerationFolder):
         self.go_on = go_on
         self.opened: list[int] = []
 
-    def open(self, number: int, *, model_key: str, mark: Mark | None = None) -> Generation:
+    def open(self, number: int, **which: Any) -> Generation:
         self.opened.append(number)
         if self.slow_from is not None and number >= self.slow_from:
             self.arrived.set()
             assert self.go_on.wait(20)
-        return super().open(number, model_key=model_key, mark=mark)
+        return super().open(number, **which)
 
 
 def assert_serves_and_keeps_up(live: FaissLiveIndex, store: PostgresStore, rows: Vectors, times: int) -> None:
@@ -631,10 +631,10 @@ class Vanishing(GenerationFolder):
         self.number, self.when, self.patch = number, when, patch
         self.tried: list[int] = []
 
-    def open(self, number: int, *, model_key: str, mark: Mark | None = None) -> Generation:
+    def open(self, number: int, **which: Any) -> Generation:
         self.tried.append(number)
         if number != self.number:
-            return super().open(number, model_key=model_key, mark=mark)
+            return super().open(number, **which)
         with self.patch.context() as patch:
             if self.when == "before its manifest is read":
                 self.vanish()
@@ -650,7 +650,7 @@ class Vanishing(GenerationFolder):
                 patch.setattr(generation_module, "map_files", vanish_before)
             else:
                 self.vanish_after(patch, faiss, "read_index")
-            return super().open(number, model_key=model_key, mark=mark)
+            return super().open(number, **which)
 
     def vanish(self) -> None:
         shutil.rmtree(self.path(self.number), ignore_errors=True)

@@ -67,8 +67,9 @@ from worker.commands.tables import PathShown, Table
 from worker.commands.terminal import fail, named_shortly, print_refused, show, with_code
 from worker.commands.where import kept_table, kind_said, until_said
 from worker.core.audit import Question, Recorded
+from worker.core.generations import PublishedGeneration
 from worker.core.kept import Holding, Kept, Kind, State, Until
-from worker.core.types import Missing, NotTaken, PublishedGeneration, RowChange
+from worker.core.types import Missing, NotTaken, RowChange
 from worker.encoder.choice import Measured
 from worker.joined import cli, run
 from worker.library.checking import Checked

@@ -169,7 +169,7 @@ def index(settings: Settings) -> str:
         raise _Unwell(say("no generation is published yet. Run `sightline rebuild`.") + beside)
     published, model_key = newest
     try:
-        opened = files.open(published.number, model_key=model_key, mark=published.mark).manifest
+        opened = files.open_published(published, model_key).manifest
     except BadGeneration as exc:
         why = in_language(exc.message)
         words = say("{why}. Until you run `sightline rebuild`, workers hold more in memory.", why=why)

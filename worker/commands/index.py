@@ -14,7 +14,7 @@ from producer_client.language import to_say
 from worker.commands.connections import open_client, open_store
 from worker.commands.tables import Table, moment
 from worker.commands.terminal import HIGHEST_ID, AsJson, TimeoutS, goes_on, out, show
-from worker.core.types import PublishedGeneration
+from worker.core.generations import PublishedGeneration
 from worker.progress import progress_bar, rebuild_lines, wait_for_rebuild
 from worker.settings import load as load_settings
 from worker.words import in_language, say

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from worker.core.circle import Places
+from worker.core.generations import Built, PublishedGeneration
 from worker.core.ports import Progress, Snapshot
-from worker.core.types import Built, Filter, Mark, Neighbours, PublishedGeneration
+from worker.core.types import Filter, Mark, Neighbours, Published
 from worker.core.vectors import Ids, Vector
 
 
@@ -82,12 +83,12 @@ class Generations(Protocol):
         *,
         model_key: str,
         dimension: int,
-        previous: int | None,
+        previous: Published | None,
         trained: Any,
         progress: Progress,
     ) -> Built: ...
 
-    def to_examine(self, number: int, *, model_key: str) -> Searched: ...
+    def to_examine(self, number: int, *, model_key: str, sha256: str | None) -> Searched: ...
 
     def keep_only(self, numbers: Collection[int], *, everywhere: bool = False) -> None: ...
 
@@ -133,7 +134,7 @@ class PublishedGenerations(Protocol):
 
     def learnt(self, number: int) -> Mapping[str, Any] | None: ...
 
-    def serving(self, model_key: str) -> int | None: ...
+    def serving(self, model_key: str) -> Published | None: ...
 
     def published(self, number: int) -> tuple[str | None, float | None]: ...
 

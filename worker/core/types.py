@@ -178,10 +178,14 @@ START = Mark(0)
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Which generation: numbers come again after a restore too, so its place in the log is part of its name."""
+    """Which generation: numbers come again after a restore too, so its place in the log is part of its name.
+
+    manifest_sha256: all its files are held to it; None of one that an earlier release has published.
+    """
 
     number: int
     mark: Mark
+    manifest_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,42 +271,6 @@ class Filter:
     near: Near | None = None
     where: Mapping[str, Any] | None = None
     trusted_only: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Built:
-    """A written generation: how many vectors, of what kind, how good and how large."""
-
-    count: int
-    kind: str
-    parameters: dict[str, float]
-    recall_at_10: float
-    index_bytes: int
-    recall_at_10_at_least: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedGeneration:
-    """A generation that is kept. `state`: serving, kept (to roll back to), withdrawn (rolled back from) or lost (the
-    log does not hold the change at which it was built: not all of the database was restored).
-
-    learnt_places: how many its own photos taught of; None where nothing was learnt. examined: photos that it was asked
-    about. exam_passed, exam_says: see worker.place.gate.Verdict."""
-
-    number: int
-    model_key: str
-    count: int
-    seq: int
-    kind: str | None
-    recall_at_10: float | None
-    recall_at_10_at_least: float | None
-    index_bytes: int | None
-    published_at: str
-    state: str
-    learnt_places: int | None = None
-    examined: int | None = None
-    exam_passed: bool | None = None
-    exam_says: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ FAISS itself reports no error of a full disk on closing a file, so the reading b
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -113,8 +114,9 @@ class Builder:
         self._trained = trained
         self._progress = progress
 
-    def run(self, open_previous: Callable[[], Generation | None]) -> Manifest:
-        """Write the files of the first plan whose index is good enough. Raises as GenerationFolder.write."""
+    def run(self, open_previous: Callable[[], Generation | None]) -> Generation:
+        """Write the files of the first plan whose index is good enough, and open them. Raises as
+        GenerationFolder.write."""
         plans = self._build.plans(self._snapshot.count, self._dimension)
         for plan in plans:
             truth, ids = self._write(plan)
@@ -221,7 +223,7 @@ class Builder:
 
     def _finish(
         self, plan: Plan, tuned: Tuned, before: _Before | None, agreement: float | None, count: int
-    ) -> Manifest:
+    ) -> Generation:
         """See the files on the disk and write the manifest, then read everything once more as a reader does."""
         for name in FILES[FORMAT]:
             fsync(self._folder / name)
@@ -249,12 +251,15 @@ class Builder:
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             sha256={name: file_sha256(self._folder / name) for name in FILES[FORMAT]},
         )
-        with (self._folder / MANIFEST).open("w") as file:
-            json.dump(asdict(manifest), file, indent=2)
+        content = json.dumps(asdict(manifest), indent=2).encode()
+        with (self._folder / MANIFEST).open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         fsync(self._folder)
-        return open_generation(self._folder, number=self._number, model_key=self._model_key).manifest
+        # Of what was meant to be written, not of what lies there.
+        sha256 = hashlib.sha256(content).hexdigest()
+        return open_generation(self._folder, number=self._number, model_key=self._model_key, sha256=sha256)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,15 +8,17 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from worker.core.generations import Built
 from worker.core.index_ports import RemoteFolder
 from worker.core.ports import Progress, Snapshot
-from worker.core.types import Built, Filter, Mark, Neighbours, Published
+from worker.core.types import Filter, Mark, Neighbours, Published
 from worker.core.vectors import Ids, Vector
 from worker.errors import BadGeneration, Transient
 from worker.index import searching
@@ -50,7 +52,7 @@ class GenerationFolder:
         *,
         model_key: str,
         dimension: int,
-        previous: int | None = None,
+        previous: Published | None = None,
         trained: Trained | None = None,
         progress: Progress = lambda *_: None,
     ) -> Built:
@@ -67,7 +69,7 @@ class GenerationFolder:
         aside = self._folder / f".building-{_name(number)}-{os.getpid()}"
         aside.mkdir()
         try:
-            manifest = Builder(aside, number, snapshot, model_key, dimension, self._build, trained, progress).run(
+            written = Builder(aside, number, snapshot, model_key, dimension, self._build, trained, progress).run(
                 lambda: None if previous is None else self._previous(previous, model_key)
             )
             # Left by a rebuild that was killed before it published, if the database was set back since.
@@ -77,11 +79,14 @@ class GenerationFolder:
             shutil.rmtree(aside, ignore_errors=True)
             raise
         fsync(self._folder)
+        manifest = written.manifest
+        assert written.manifest_sha256 is not None
         if self._remote is not None:
             progress("upload", 0, 1)
             # The manifest goes last: without it the other files are nothing to anybody.
             self._remote.put(self.path(number), (*FILES[manifest.format], MANIFEST))
         return Built(
+            manifest_sha256=written.manifest_sha256,
             count=manifest.count,
             kind=manifest.kind,
             parameters=dict(manifest.parameters),
@@ -98,24 +103,30 @@ class GenerationFolder:
         searching.use_threads(self._build.threads)
         return Trained.on(snapshot, plan, dimension)
 
-    def open(self, number: int, *, model_key: str, mark: Mark | None = None) -> Generation:
+    def open(self, number: int, *, model_key: str, mark: Mark | None = None, sha256: str | None = None) -> Generation:
         """Map a generation after checking every byte of it. Raises BadGeneration naming what is wrong.
 
-        mark: where it stands in the log, which tells it from one that had its number before a restore; None takes any.
+        mark: where it stands in the log, which tells it from one that had its number before a restore. sha256: of its
+        manifest, which tells it from one that somebody else has put there. None takes any.
         """
+        opened = partial(open_generation, number=number, model_key=model_key, mark=mark, sha256=sha256)
         if self._remote is None:
-            return open_generation(self.path(number), number=number, model_key=model_key, mark=mark)
+            return opened(self.path(number))
         if (self.path(number) / MANIFEST).exists():
             try:
-                return open_generation(self.path(number), number=number, model_key=model_key, mark=mark)
+                return opened(self.path(number))
             except BadGeneration:
                 # Only a copy: another one may be whole.
                 shutil.rmtree(self.path(number), ignore_errors=True)
-        return self._fetch(self._remote, number, model_key, mark)
+        return self._fetch(self._remote, number, sha256, opened)
 
-    def to_examine(self, number: int, *, model_key: str) -> Written:
-        """A generation that was written here, published or not. Raises BadGeneration."""
-        return Written(self.open(number, model_key=model_key))
+    def open_published(self, published: Published, model_key: str) -> Generation:
+        """`open`, held to all that the database says of it."""
+        return self.open(published.number, model_key=model_key, mark=published.mark, sha256=published.manifest_sha256)
+
+    def to_examine(self, number: int, *, model_key: str, sha256: str | None) -> Written:
+        """A generation that was written here, published or not. sha256: see `open`. Raises BadGeneration."""
+        return Written(self.open(number, model_key=model_key, sha256=sha256))
 
     def numbers(self) -> list[int]:
         """Of the generations whose files are on this host, rising."""
@@ -167,14 +178,16 @@ class GenerationFolder:
             raise BadGeneration(f"generation {number}: {IDS} cannot be read: {exc}") from exc
         return bool(np.isin(photo_id, ids))
 
-    def _previous(self, number: int, model_key: str) -> Generation | None:
+    def _previous(self, previous: Published, model_key: str) -> Generation | None:
         """The generation to compare with; a damaged or missing one is no reason not to build the next."""
         try:
-            return self.open(number, model_key=model_key)
+            return self.open_published(previous, model_key)
         except (BadGeneration, Transient):
             return None
 
-    def _fetch(self, remote: RemoteFolder, number: int, model_key: str, mark: Mark | None) -> Generation:
+    def _fetch(
+        self, remote: RemoteFolder, number: int, sha256: str | None, opened: Callable[[Path], Generation]
+    ) -> Generation:
         """Bring a published generation to this host: aside, checked, renamed. Whoever is second finds it done."""
         self._folder.mkdir(parents=True, exist_ok=True)
         aside = self._folder / f".fetching-{_name(number)}-{os.getpid()}"
@@ -183,10 +196,12 @@ class GenerationFolder:
             try:
                 aside.mkdir()
                 remote.get(_name(number), (MANIFEST,), aside)
-                remote.get(_name(number), FILES[read_manifest(aside, number).format], aside)
+                # Before anything else is brought here, however large.
+                manifest = read_manifest(aside, number, sha256=sha256)
+                remote.get(_name(number), FILES[manifest.format], aside)
             except FileNotFoundError as exc:
                 raise BadGeneration(f"generation {number} is not at {remote.url}: {exc}") from exc
-            opened = open_generation(aside, number=number, model_key=model_key, mark=mark)
+            generation = opened(aside)
             try:
                 # What is mapped stays mapped under the new name.
                 aside.rename(self.path(number))
@@ -194,8 +209,8 @@ class GenerationFolder:
                 if not (self.path(number) / MANIFEST).exists():
                     raise
                 # Shared with the process that was first.
-                return open_generation(self.path(number), number=number, model_key=model_key, mark=mark)
-            return opened
+                return opened(self.path(number))
+            return generation
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 

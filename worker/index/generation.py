@@ -5,6 +5,8 @@
 <folder>/000012/copies.npz      groups of vectors that are almost the same (see copies)
 <folder>/000012/places.npy ...  what filters ask of photos (see columns)
 <folder>/000012/manifest.json   what it is, how good it was measured to be, SHA-256 of the others; written last
+
+The manifest's own SHA-256 lies in Postgres: who can write to the folder cannot exchange all of it.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ FORMAT = 3
 INDEX, IDS, COPIES, MANIFEST = "index.faiss", "ids.npy", "copies.npz", "manifest.json"
 #: Files of a generation beside its manifest, by its format. Those of an earlier one serve until the next rebuild.
 FILES = {2: (INDEX, IDS), FORMAT: (INDEX, IDS, COPIES, *columns.FILES)}
+#: Bytes of a manifest that are read; one has 2,000.
+LONGEST_MANIFEST = 1_000_000
 #: What a selector lets pass may lie far from the query: of other scenes, of other cities, or beyond all that was
 #: removed. So many times more lists, or nodes of a graph, are looked at than were tuned for all vectors, and so many at
 #: least; more of them where fewer pass. Measured in docs/decisions/0017.
@@ -82,12 +86,13 @@ class Generation:
     ids: Ids
     copies: Copies
     columns: Columns | None  #: None in a generation of before there were any: Postgres answers its filters.
+    manifest_sha256: str | None = None  #: to which it was held; None where nobody knew
     #: Arguments of plain searches by k: making them takes as long as some searches do.
     _ready: dict[int, faiss.SearchParameters] = field(default_factory=dict)
 
     @property
     def published(self) -> Published:
-        return Published(self.manifest.number, self.manifest.mark)
+        return Published(self.manifest.number, self.manifest.mark, self.manifest_sha256)
 
     def search(
         self, query: Vectors, k: int, *, selector: faiss.IDSelector | None = None, passing: int | None = None
@@ -139,23 +144,36 @@ class Generation:
             self.search(searching.vectors_at(self.index, positions)[:1], searching.RECALL_K)
 
 
-def read_manifest(path: Path, number: int) -> Manifest:
-    """Raises BadGeneration where there is none in this directory, or none that can be read."""
+def read_manifest(path: Path, number: int, *, sha256: str | None = None) -> Manifest:
+    """sha256: what it must have, before anything in it is looked at; None takes any.
+
+    Raises BadGeneration where there is none in this directory, another one, or none that can be read.
+    """
     try:
-        manifest = Manifest(**json.loads((path / MANIFEST).read_text()))
-    except (OSError, ValueError, TypeError) as exc:
+        with (path / MANIFEST).open("rb") as file:
+            content = file.read(LONGEST_MANIFEST)
+        if sha256 not in (None, hashlib.sha256(content).hexdigest()):
+            raise BadGeneration(
+                f"{path} does not hold generation {number} as it was published: its manifest has another SHA-256 than "
+                "the database says. Somebody has changed it, or it is of another history: the database was restored "
+                "since"
+            )
+        manifest = Manifest(**json.loads(content))
+    except (OSError, ValueError, TypeError, RecursionError) as exc:
         raise BadGeneration(f"generation {number} has no readable manifest in {path}: {exc}") from exc
     if manifest.format not in FILES:
         raise BadGeneration(f"generation {number} in {path} has format {manifest.format}, this release reads {FORMAT}")
     return manifest
 
 
-def open_generation(path: Path, *, number: int, model_key: str, mark: Mark | None = None) -> Generation:
+def open_generation(
+    path: Path, *, number: int, model_key: str, mark: Mark | None = None, sha256: str | None = None
+) -> Generation:
     """Map what lies in this directory, every byte of it checked. Raises BadGeneration naming what is wrong.
 
-    mark: where it must stand in the log; None takes any.
+    mark, sha256: where it must stand in the log, and what its manifest must have; None takes any.
     """
-    manifest = read_manifest(path, number)
+    manifest = read_manifest(path, number, sha256=sha256)
     if (manifest.number, manifest.model_key) != (number, model_key):
         raise BadGeneration(
             f"{path} holds generation {manifest.number} of {manifest.model_key}, not generation {number} of {model_key}"
@@ -175,11 +193,12 @@ def open_generation(path: Path, *, number: int, model_key: str, mark: Mark | Non
             raise BadGeneration(f"generation {number}: {name} is not the file that was written (SHA-256 differs)")
     index, ids = map_files(path, number, count=manifest.count, dimension=manifest.dimension)
     if manifest.format < FORMAT:
-        return Generation(manifest, index, ids, NONE, None)
+        return Generation(manifest, index, ids, NONE, None, sha256)
     try:
-        return Generation(manifest, index, ids, Copies.read(path / COPIES), columns.open_columns(path, manifest.count))
+        copies, asked = Copies.read(path / COPIES), columns.open_columns(path, manifest.count)
     except (OSError, ValueError, KeyError) as exc:
         raise BadGeneration(f"generation {number} does not read back: {exc}") from exc
+    return Generation(manifest, index, ids, copies, asked, sha256)
 
 
 def map_files(path: Path, number: int, *, count: int, dimension: int) -> tuple[faiss.Index, Ids]:

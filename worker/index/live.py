@@ -260,12 +260,15 @@ class FaissLiveIndex:
     def _open(self, published: Published) -> Generation | None:
         if published in self._unusable:
             return None
+        if published.manifest_sha256 is None:
+            said = {"generation": published.number}
+            log.warning("nothing says which manifest this generation has: an earlier release published it", extra=said)
         try:
-            return self._folder.open(published.number, model_key=self._model_key, mark=published.mark)
+            return self._folder.open_published(published, self._model_key)
         except BadGeneration as exc:
             self._unusable.add(published)
-            said = {"generation": published.number, "why": exc.message}
-            log.error("generation refused, an older one or what Postgres has serves instead", extra=said)
+            why = {"generation": published.number, "code": exc.code, "why": exc.message}
+            log.error("generation refused, an older one or what Postgres has serves instead", extra=why)
         except Transient as exc:
             log.warning("generation cannot be had yet", extra={"generation": published.number, "why": exc.message})
         return None

@@ -146,7 +146,7 @@ class Rebuilding:
                 trained=trained,
                 progress=note,
             )
-        examined = self._examine(number, note)
+        examined = self._examine(number, built.manifest_sha256, note)
         exam = self._exam(number, mark.seq, examined)
         said, baseline = self._judged(number, examined, exam, force)
         kept = self._published.publish(
@@ -188,12 +188,12 @@ class Rebuilding:
             exam_passed=said.passed if self._settings.key_prefix else None,
         )
 
-    def _examine(self, number: int, note: Throttled) -> Examination | None:
+    def _examine(self, number: int, manifest_sha256: str, note: Throttled) -> Examination | None:
         """Ask the written generation about known photos, and learn from it what its answers are worth."""
         photos = self._settings.exam_photos
         if not photos or not {"places", "calibration"} <= set(self._settings.rungs):
             return None
-        index = self._files.to_examine(number, model_key=self._encoder.model_key)
+        index = self._files.to_examine(number, model_key=self._encoder.model_key, sha256=manifest_sha256)
         examined = self._examining.examine(index, note, photos=photos, always=False)
         said = {"generation": number, "photos": examined.photos, "seconds": round(examined.seconds, 1)}
         if isinstance(examined.learnt, TooFew):

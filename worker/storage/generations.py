@@ -10,11 +10,12 @@ from sqlalchemy import Connection, Row, Select, and_, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from producer_client.contract import Code
-from worker.core.types import START, Built, Mark, Published, PublishedGeneration
+from worker.core.generations import Built, PublishedGeneration
+from worker.core.types import START, Mark, Published
 from worker.errors import Permanent, Transient
 from worker.storage.database import Database, iso
 from worker.storage.erasing import clean
-from worker.storage.log import bears, hold, prune
+from worker.storage.log import PUBLISHED, bears, hold, prune, published
 from worker.storage.tables import changes, exam_baselines, generations, in_log, kept, purges, served
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ SHOWN = (
     "published_at",
     "withdrawn_at",
     "verdict",
+    "manifest_sha256",
 )
 
 
@@ -78,6 +80,7 @@ class Generations:
                 .where(generations.c.number == number, generations.c.published_at.is_(None))
                 .values(
                     model_key=model_key,
+                    manifest_sha256=built.manifest_sha256,
                     seq=mark.seq,
                     stamp=mark.stamp,
                     count=built.count,
@@ -101,10 +104,12 @@ class Generations:
                 )
             if baseline is not None:
                 _freeze(connection, model_key, baseline)
-            # What was rolled back from, or is of another history, is not wanted any more.
+            # What was rolled back from, or is of another history, is not wanted any more, nor of this model what an
+            # earlier release has published: nothing says which manifest it had.
+            unheld = and_(generations.c.model_key == model_key, generations.c.manifest_sha256.is_(None))
             connection.execute(
                 update(generations)
-                .where(*kept(), or_(generations.c.withdrawn_at.is_not(None), ~in_log()))
+                .where(*kept(), or_(generations.c.withdrawn_at.is_not(None), ~in_log(), unheld))
                 .values(dropped_at=func.now())
             )
             erased = _finish_purges(connection, number, mark.seq)
@@ -171,22 +176,24 @@ class Generations:
 
     def newest(self) -> tuple[Published, str] | None:
         """The last one published, and its model key, of whatever model."""
-        g = generations.c
-        query = select(g.number, g.seq, g.stamp, g.model_key).where(*served()).order_by(g.number.desc()).limit(1)
+        query: Select[Any] = (
+            select(*PUBLISHED, generations.c.model_key).where(*served()).order_by(generations.c.number.desc())
+        )
         with self._database.begin() as connection:
-            row = connection.execute(query).first()
-        return None if row is None else (Published(row.number, Mark(row.seq, row.stamp)), row.model_key)
+            row = connection.execute(query.limit(1)).first()
+        return None if row is None else (published(row), row.model_key)
 
     def highest(self) -> int:
         """The last number that was given out; 0 before the first."""
         with self._database.begin() as connection:
             return int(connection.scalar(select(func.max(generations.c.number))) or 0)
 
-    def serving(self, model_key: str) -> int | None:
+    def serving(self, model_key: str) -> Published | None:
         """The generation that searches with this model stand on."""
+        query: Select[Any] = select(*PUBLISHED).where(*served(model_key)).order_by(generations.c.number.desc())
         with self._database.begin() as connection:
-            number: int | None = connection.scalar(select(func.max(generations.c.number)).where(*served(model_key)))
-        return number
+            row = connection.execute(query.limit(1)).first()
+        return None if row is None else published(row)
 
     def kept(self) -> list[PublishedGeneration]:
         """All that are kept, of every model, the newest first."""
@@ -217,6 +224,7 @@ class Generations:
                 examined=row.examined,
                 exam_passed=None if row.verdict is None else row.verdict.get("passed"),
                 exam_says=None if row.verdict is None else row.verdict.get("why"),
+                manifest_sha256=row.manifest_sha256,
             )
             for row in rows
         ]

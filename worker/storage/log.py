@@ -14,6 +14,7 @@ from sqlalchemy import (
     ARRAY,
     ColumnElement,
     Connection,
+    Row,
     Select,
     Text,
     and_,
@@ -47,6 +48,8 @@ SEQ_LOCK = 5_361_902
 #: is still being filled: who read it would stand at the right seq with half of the photos.
 READ_TABLES = (changes, embeddings, entries, generations)
 pg_index = table("pg_index", column("indrelid"), column("indisprimary"))
+#: By which a generation is known, see `published`.
+PUBLISHED = (generations.c.number, generations.c.seq, generations.c.stamp, generations.c.manifest_sha256)
 
 
 class ChangeLog:
@@ -66,12 +69,8 @@ class ChangeLog:
         Raises Transient for a database that is being filled from a dump.
         """
         with self._database.begin(isolation_level="REPEATABLE READ") as connection:
-            served_now = (
-                select(generations.c.number, generations.c.seq, generations.c.stamp)
-                .where(*served(model_key))
-                .order_by(generations.c.number.desc())
-            )
-            kept = [Published(row.number, Mark(row.seq, row.stamp)) for row in connection.execute(served_now)]
+            served_now: Select[Any] = select(*PUBLISHED).where(*served(model_key)).order_by(generations.c.number.desc())
+            kept = [published(row) for row in connection.execute(served_now)]
             log = connection.execute(self._position(since)).one()
             if log.keys < len(READ_TABLES):
                 raise Transient(Code.UNAVAILABLE, "Postgres: tables without their keys: a dump is being restored")
@@ -186,6 +185,11 @@ def prune(connection: Connection) -> None:
     oldest = select(func.min(generations.c.seq)).where(*served()).scalar_subquery()
     held = select(func.max(changes.c.seq)).where(changes.c.seq <= oldest)
     connection.execute(delete(changes).where(changes.c.seq < held.scalar_subquery()))
+
+
+def published(row: Row[Any]) -> Published:
+    """row: of `PUBLISHED`."""
+    return Published(row.number, Mark(row.seq, row.stamp), row.manifest_sha256)
 
 
 def bears(mark: Mark) -> list[ColumnElement[bool]]:

@@ -224,6 +224,8 @@ generations = Table(
     Column("recall_at_10", Double),
     Column("recall_at_10_at_least", Double),
     Column("index_bytes", BigInteger),
+    #: Through the hashes in it, all files are held to it. NULL of one that an earlier release has published.
+    Column("manifest_sha256", Text),
     #: What its own photos taught of evidence, or why nothing (worker.library.learning); NULL where nobody was asked.
     Column("learnt", JSONB(none_as_null=True)),
     #: Figures of the exam that it was learnt from.
