@@ -144,12 +144,12 @@ def test_no_library_of_torch_is_mapped_into_a_decoder(hostile: Sandbox) -> None:
     assert not re.search("torch|faiss|onnxruntime|psycopg2", maps)
 
 
-def test_landlock_forbids_files_where_there_is_no_seccomp() -> None:
+def test_landlock_forbids_files_where_there_is_no_seccomp(tmp_path: Path) -> None:
     without = Sandbox(LIMITS, most=1, program=("-m", "tests.lacking", "seccomp", *HOSTILE))
     try:
         assert without.level == "rlimits+landlock"
         assert "Permission denied" in said(without, "read /etc/hostname")
-        assert "Permission denied" in said(without, "write /tmp/new")
+        assert "Permission denied" in said(without, f"write {tmp_path}/new")
     finally:
         without.close()
 
@@ -210,13 +210,16 @@ def test_each_photo_has_its_own_time() -> None:
         sandbox.close()
 
 
-def test_a_photo_that_waits_for_ever_is_given_up() -> None:
+def test_a_photo_that_waits_for_ever_is_given_up(caplog: pytest.LogCaptureFixture) -> None:
     sandbox = Sandbox(LIMITS, most=1, program=HOSTILE, patience_s=0.5)
     try:
         assert "not done after 0.5 seconds" in refused(sandbox, "stay").message
+        assert [record.message for record in caplog.records].count("a decoder has ended") == port.TRIES
         assert shown(sandbox, "good 12") == 2
     finally:
         sandbox.close()
+    # Two of them are: before its thread counts as stuck.
+    assert Settings().stuck_s > port.TRIES * port.PATIENCE_S
 
 
 def test_the_shared_memory_does_not_grow_beyond_a_photo(hostile: Sandbox) -> None:

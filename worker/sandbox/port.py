@@ -49,8 +49,10 @@ OFF = "off"
 PROGRAM = ("-m", "worker.sandbox.server")
 #: Seconds of a core for one photo: three times what 100 megapixels of the slowest kind take (decision 0047).
 CPU_S = 60
-#: Seconds until a photo is given up that takes no CPU time, and until a decoder must be ready.
+#: Seconds that each decoder has for a photo that takes no CPU time, and until it must be ready.
 PATIENCE_S, START_S = 240.0, 60.0
+#: A photo whose decoder ends is tried once more: it may have been ended from outside, or by what a photo before left.
+TRIES = 2
 #: Bytes that decoding may take for each pixel, a quarter more than the hungriest kind takes (0047), and beside them and
 #: the file, of which a damaged one is copied.
 BYTES_PER_PIXEL, BYTES_BESIDE, COPIES = 40, 128_000_000, 2
@@ -58,8 +60,6 @@ BYTES_PER_PIXEL, BYTES_BESIDE, COPIES = 40, 128_000_000, 2
 KEPT_BYTES = 16_000_000
 #: Of the worker's environment, what a decoder needs to find its libraries.
 _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "LANG", "LC_ALL", "SYSTEMROOT")
-#: A photo whose decoder ends is tried once more: it may have been ended from outside, or by what a photo before left.
-_TRIES = 2
 
 
 def sandbox_of(settings: Settings) -> Sandbox | None:
@@ -180,7 +180,7 @@ class Sandbox:
         """
         ask = Ask(len(content), side, max_megapixels, longer_side)
         with self._places:
-            for _ in range(_TRIES):
+            for _ in range(TRIES):
                 decoder = self._take()
                 try:
                     decoded = self._told(decoder.ask(ask, content, self._patience_s), decoder, max_megapixels)
