@@ -23,7 +23,7 @@ class SecretSettings(BaseSettings):
 
     broker_url_file: Path | None = None
     """A file that holds what `SIGHTLINE_BROKER_URL` would, as containers mount secrets: readable by its owner alone, or
-    its group where it is another user's. The variable itself goes before it."""
+    its group where it is another user's. The variable itself goes before it, unless it is empty."""
     result_backend_file: Path | None = None
     """The same for `SIGHTLINE_RESULT_BACKEND`."""
     database_url_file: Path | None = None
@@ -41,7 +41,8 @@ class SecretSettings(BaseSettings):
     def _out_of_files(cls, given: dict[str, Any]) -> dict[str, Any]:
         found = {}
         for name in IN_FILES:
-            if name not in given and (path := given.get(name + FILE)) is not None:
+            # Compose files can empty a variable of another one, and not take it away.
+            if not given.get(name) and (path := given.get(name + FILE)) is not None:
                 # What cannot be read is said below, of the variable that names the file.
                 with suppress(ValueError):
                     found[name] = read_secret(path)

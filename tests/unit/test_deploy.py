@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
 ENV_EXAMPLE = ROOT / "deploy" / "env.example"
+SECRETS = ROOT / "deploy" / "secrets.yml"
 GUIDE = ROOT / "deploy" / "README.md"
 IGNORED = ROOT / ".dockerignore"
 
@@ -38,15 +39,16 @@ FILLED_IN = {"PHOTOS_DIR": "/srv/photos", "POSTGRES_PASSWORD": "p$@:/", "REDIS_P
 # --------------------------------------------------------------------------------------- the compose file
 
 
-def test_the_compose_file_follows_the_compose_spec() -> None:
-    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(COMPOSE)]
+def test_the_compose_files_follow_the_compose_spec() -> None:
+    files = [str(COMPOSE), str(SECRETS)]
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", *files]
 
     checked = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-@pytest.mark.parametrize("path", [COMPOSE, DOCKERFILE, ENV_EXAMPLE, GUIDE], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [COMPOSE, SECRETS, DOCKERFILE, ENV_EXAMPLE, GUIDE], ids=lambda path: path.name)
 def test_every_variable_that_is_named_exists_in_the_settings(path: Path) -> None:
     named = set(re.findall(rf"\b{PREFIX}[A-Z0-9_]+\b", path.read_text()))
 
@@ -89,6 +91,51 @@ def test_every_process_starts_with_settings_that_load(monkeypatch: pytest.Monkey
         assert settings.broker_url == "redis://:secret@redis:6379/5"
         assert settings.database_url == "postgresql+psycopg2://sightline@postgres:5432/sightline"
         assert service["environment"]["PGPASSWORD"] == FILLED_IN["POSTGRES_PASSWORD"]
+
+
+def test_every_process_takes_its_addresses_out_of_the_mounted_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    secrets = yaml.safe_load(SECRETS.read_text())
+    held = {"broker_url": "redis://worker:secret@redis:6379/5", "database_url": "postgresql+psycopg2://a:b@c/d"}
+    for name, address in held.items():
+        (tmp_path / name).write_text(f"{address}\n")
+        (tmp_path / name).chmod(0o600)
+
+    assert secrets["services"].keys() == _ours().keys() | {"redis"}
+    for name, service in _ours().items():
+        added = secrets["services"][name]
+        environment = service["environment"] | added["environment"]
+        assert "@" not in "".join(environment.values()), "no address, and no password"
+        for variable in ("SIGHTLINE_BROKER_URL_FILE", "SIGHTLINE_DATABASE_URL_FILE"):
+            mounted = Path(environment[variable])
+            assert mounted.parent == Path("/run/secrets")
+            assert mounted.name in added["secrets"]
+            environment[variable] = str(tmp_path / mounted.name)
+        _set_environment(monkeypatch, environment)
+        settings = Settings()
+        assert {variable: getattr(settings, variable) for variable in held} == held
+
+
+def test_redis_keeps_its_options_with_users_out_of_a_file() -> None:
+    before, after = (_compose()["services"]["redis"], yaml.safe_load(SECRETS.read_text())["services"]["redis"])
+    options = [
+        dict(zip(service["command"][1::2], service["command"][2::2], strict=True)) for service in (before, after)
+    ]
+
+    assert options[0].pop("--requirepass") == FILLED_IN["REDIS_PASSWORD"]
+    assert Path(options[1].pop("--aclfile")).name in after["secrets"]
+    assert options[0] == options[1]
+    assert after["environment"] == dict.fromkeys(before["environment"], "")
+
+
+def test_the_files_of_secrets_lie_where_git_and_the_builder_do_not_look() -> None:
+    files = [Path(secret["file"]) for secret in yaml.safe_load(SECRETS.read_text())["secrets"].values()]
+
+    assert {file.parent for file in files} == {Path("deploy/secrets")}
+    assert "deploy/secrets/" in (ROOT / ".gitignore").read_text().splitlines()
+    assert not any(_is_sent(str(file)) for file in files)
+    assert all(str(file) in GUIDE.read_text() for file in files)
 
 
 def test_the_addresses_name_services_of_the_file() -> None:
