@@ -15,7 +15,7 @@ QUICK ?=
 RUNS ?= 20
 LOAD ?=
 LOCATED ?=
-SECONDS ?= 120
+SECONDS ?=
 SEED ?= 1
 MEGAPIXELS ?=
 VULNERABILITY_SERVICE ?= pypi
@@ -64,7 +64,7 @@ demo-soak: $(RUN_STAMP)  ## The demo RUNS=20 times, whose answers must be equal;
 		$(if $(LOAD),--load) $(if $(LOCATED),--located $(LOCATED))
 
 chaos: $(ALL_STAMP)  ## Kill, stop and cut off a service under load for SECONDS=120, by SEED=1, and see that nothing is lost; JSON last
-	@$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED)
+	@$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),120) --seed $(SEED)
 
 # Files in their order: those of unit tests, which are short, come last, so that all processes end together.
 test: $(ALL_STAMP)  ## Run the test suite against real Postgres and Valkey processes; TESTS=path for a part, JOBS=1 for one process
@@ -125,7 +125,7 @@ bench-descriptors: $(RUN_STAMP) $(PEERS)-patches/.made  ## Measure other vectors
 	@$(BIN)/python -m benchmarks.descriptors $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(QUICK),--quick)
 
 fuzz: $(ALL_STAMP) $(PEERS)-atheris/.made  ## Give the contract and the decoder odd bytes: SECONDS=300, SEED=1; JSON on stdout
-	@$(BIN)/python -m tests.fuzz --peer $(PEERS)-atheris --seconds $(or $(SECONDS),300) --seed $(or $(SEED),1)
+	@$(BIN)/python -m tests.fuzz --peer $(PEERS)-atheris --seconds $(or $(SECONDS),300) --seed $(SEED)
 
 findings:  ## What surprised us of other people's software, tried again: a line of each of findings/*.sh (some minutes)
 	@failed=0; for script in findings/*.sh; do \

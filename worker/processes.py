@@ -8,24 +8,27 @@ from __future__ import annotations
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+#: The longest pause or patience that makes sense: clocks of libraries overflow far above.
+DAY_S = 86_400
+
 
 class ProcessSettings(BaseSettings):
-    model_config = SettingsConfigDict(use_attribute_docstrings=True)
+    model_config = SettingsConfigDict(use_attribute_docstrings=True, allow_inf_nan=False)
 
     concurrency: int = Field(default=8, ge=1)
     """Tasks at once in one worker process. They share one model, which gets larger batches from more of them. Bulk
     messages take half of them at the most, so that a search does not wait for one to end."""
-    visibility_timeout_s: int = Field(default=900, ge=5)
+    visibility_timeout_s: int = Field(default=900, ge=5, le=DAY_S)
     """Seconds after which a message whose worker died is handed out again. Longer than any task but a rebuild."""
-    result_expires_s: int = Field(default=3600, ge=1)
+    result_expires_s: int = Field(default=3600, ge=1, le=30 * DAY_S)
     """Seconds that an unread reply is kept."""
-    retry_pause_s: float = Field(default=1.0, gt=0)
+    retry_pause_s: float = Field(default=1.0, gt=0, le=DAY_S)
     """First pause before a task is tried again after a transient error; it doubles up to a minute."""
-    stuck_s: float = Field(default=600.0, gt=0)
+    stuck_s: float = Field(default=600.0, gt=0, le=DAY_S)
     """Seconds that one thread may be at one message. Then it is named in the log and by `sightline stats`, the message
     goes to another worker, and the process ends, to be started again. Less than the visibility timeout, after which
     another has it anyway."""
-    stop_grace_s: float = Field(default=20.0, ge=0)
+    stop_grace_s: float = Field(default=20.0, ge=0, le=DAY_S)
     """Seconds that a process which is to end gives the messages in hand; what has not ended then goes back to its
     queue. Ten seconds later the process is gone, whatever hangs. Whoever ends it has to wait for so long: Docker waits
     for 10 s in all unless told otherwise."""
@@ -34,6 +37,6 @@ class ProcessSettings(BaseSettings):
     after its start at the earliest. Its own memory counts, not files that are mapped, as the index is: `sightline
     health --all` shows it. 0 for no limit: what a process needs depends on its model, its threads and the photos. One
     that has more as soon as its model is loaded says so in its log and has none."""
-    stall_s: float = Field(default=90.0, ge=1)
+    stall_s: float = Field(default=90.0, ge=1, le=DAY_S)
     """Seconds without a turn of its loop after which `sightline health --live` says no of a process. Longer than two
     calls to a Redis that does not answer (30 s each), which are no reason to start it again."""

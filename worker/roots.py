@@ -34,15 +34,16 @@ def which_folders(roots: Collection[Path], readable: Iterable[Path]) -> str:
 
 def _fault(root: Path) -> str | None:
     try:
-        os.scandir(root).close()
+        with os.scandir(root) as entries:
+            if next(entries, None) is not None:
+                return None
+        why = say("it is empty, as where nothing is mounted")
     except FileNotFoundError:
         why = say("it is not there")
     except NotADirectoryError:
         why = say("it is no folder")
     except OSError as exc:
         why = reason(exc)
-    else:
-        return None
     fault = say("no photo can be read in {folder} (SIGHTLINE_PHOTO_ROOTS): {why}.", folder=root, why=why)
     if SEPARATED.search(str(root)):
         fault += " " + say("Between two folders stands a comma.")

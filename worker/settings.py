@@ -23,7 +23,7 @@ from producer_client.contract import Code, Provenance
 from worker import listed, prefixes, upenv
 from worker.disclosure import DisclosureSettings
 from worker.errors import Permanent
-from worker.processes import ProcessSettings
+from worker.processes import DAY_S, ProcessSettings
 from worker.secrecy import FILE, SecretSettings
 from worker.spelling import on_disk
 
@@ -130,7 +130,7 @@ class Settings(ProcessSettings, SecretSettings, DisclosureSettings):
     encode_linger_ms: float = Field(default=0, ge=0)
     """Milliseconds that an idle model waits at the most for photos that are being decoded, to take them along. A
     request that is alone never waits. 0 takes 100 on a CPU, whose cores decode meanwhile, and 2 on a GPU."""
-    encode_patience_s: float = Field(default=1.0, gt=0)
+    encode_patience_s: float = Field(default=1.0, gt=0, le=DAY_S)
     """Seconds after which bulk photos get one pass although urgent ones wait."""
     encode_queue: int = Field(default=256, ge=1)
     """Photos of searches, and as many of bulk messages, that may wait for the model of one process. What comes then is
@@ -152,7 +152,7 @@ class Settings(ProcessSettings, SecretSettings, DisclosureSettings):
     """Schemes that `url` may use, out of http, https, s3, gs, file."""
     url_private: bool = False
     """Whether allowed hosts may be at private or loopback addresses, as an object store in the same network is."""
-    url_timeout_s: float = Field(default=20.0, gt=0)
+    url_timeout_s: float = Field(default=20.0, gt=0, le=DAY_S)
     """Seconds for the photo of one URL to arrive, whatever the scheme."""
     max_photo_bytes: int = Field(default=50_000_000, ge=1)
     """Largest photo file. 24 MP JPEGs are about 10 MB."""
@@ -188,9 +188,9 @@ class Settings(ProcessSettings, SecretSettings, DisclosureSettings):
     """Changes below which that is not worth a rebuild."""
 
     # -- search and answers
-    max_staleness_s: float = Field(default=1.0, ge=0)
+    max_staleness_s: float = Field(default=1.0, ge=0, le=DAY_S)
     """Seconds that a search may lag behind what other clients wrote. Removed photos are never shown."""
-    min_seq_timeout_s: float = Field(default=5.0, gt=0)
+    min_seq_timeout_s: float = Field(default=5.0, gt=0, le=DAY_S)
     """Seconds that a search waits for the write it was told to see, before it answers `stale`."""
     rungs: Rungs = ("places", "geometry", "conflicts", "calibration")
     """What an answer stands on beside similarity: each of `places`, `geometry`, `conflicts` and `calibration` can be
@@ -223,13 +223,13 @@ class Settings(ProcessSettings, SecretSettings, DisclosureSettings):
     rebuild_at: str = Field(default="03:00", pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
     """Time of the nightly rebuild, HH:MM in UTC. A missed night is made up at the next tick, a failed one
     within a quarter of an hour."""
-    tick_every_s: float = Field(default=30.0, gt=0)
+    tick_every_s: float = Field(default=30.0, gt=0, le=DAY_S)
     """Seconds between two looks of the beat at what is due."""
     keep_generations: int = Field(default=3, ge=1)
     """Published generations that stay on disk."""
     quarantine_after: int = Field(default=3, ge=1)
     """Times that a photo, or a message, may take its worker down before it is left alone as `quarantined`."""
-    reconcile_s: float = Field(default=30.0, gt=0)
+    reconcile_s: float = Field(default=30.0, gt=0, le=DAY_S)
     """Seconds between two looks at what lacks a vector, and that a photo may lack one before it is sent again, whatever
     has lost its message; the next time after twice as long, and so on up to an hour."""
 

@@ -24,7 +24,7 @@ from tests.integration.test_index import DIM, KEY, live_on, put, vectors
 from tests.integration.test_servers import answers
 from worker import upenv
 from worker.embedded import EmbeddedServers, dumps
-from worker.embedded.postgres import program
+from worker.embedded.postgres import Postgres, program
 from worker.index.folder import GenerationFolder
 from worker.index.live import FaissLiveIndex
 from worker.settings import Settings
@@ -101,6 +101,9 @@ def kept() -> Iterator[tuple[Path, set[int]]]:
             store = open_store(folder / "data", servers)
             there = {put(store, f"kept {n}", row)[0] for n, row in enumerate(vectors(3, seed=1))}
             store.analyze()
+            with store.database.begin() as connection:
+                connection.execute(text("CREATE ROLE service"))
+                connection.execute(text("GRANT SELECT ON sightline.entries TO service"))
             store.close()
         yield folder / "data", there
 
@@ -161,6 +164,26 @@ def test_a_backup_of_what_is_down_is_restored_elsewhere(
         assert ids(store) == kept[1]
         store.close()
     assert [path.name for path in tmp_path.iterdir()] == ["copy.dump"]
+
+
+def test_what_a_killed_up_has_left_is_not_ended_by_a_backup_or_a_restore(
+    whole: Path, data: Path, tmp_path: Path
+) -> None:
+    with EmbeddedServers(data, with_valkey=False):
+        pass
+    left = Postgres(data.resolve() / "postgres")
+    left.start()
+    try:
+        told = [refusal("backup", str(tmp_path / "a.dump"), data=data)]
+        told.append(refusal("restore", str(whole), "--replace", data=data))
+        with create_engine(left.url).connect() as connection:
+            assert connection.scalar(text("SELECT 1")) == 1
+    finally:
+        left.close()
+
+    assert {code for code, _ in told} == {"not_ready"}
+    assert all("was killed" in words and "`sightline down`" in words for _, words in told)
+    assert not (tmp_path / "a.dump").exists()
 
 
 @pytest.mark.parametrize("carried", [True, False], ids=["with statistics", "of an earlier release"])

@@ -32,7 +32,6 @@ from producer_client.contract import (
     Removed,
     Search,
     Stored,
-    Stuck,
 )
 from tests.conftest import Scene, is_killed, until
 from worker.core.batcher import Expected
@@ -258,19 +257,6 @@ def test_a_known_content_costs_no_forward_pass(
     assert other.photo_id != first.photo_id
     assert other.content_sha256 == first.content_sha256
     assert library.statistics.stats(rss_mb=0).cache_hits == 2
-
-
-def test_who_has_no_prefix_is_told_neither_what_confines_decoders_nor_what_was_stuck(
-    library: Library, make_library: Callable[..., Library], settings: Settings
-) -> None:
-    """Clients of the releases before it take no field more."""
-    stuck = [Stuck("sightline.search", "an id", 601, "2026-11-29T12:00:00+00:00", "images.py:1 decode")]
-    former = make_library(settings=settings.model_copy(update={"key_prefix": ""}))
-
-    told, untold = (of.statistics.stats(rss_mb=0, sandbox="rlimits", stuck=stuck).to_wire() for of in (library, former))
-
-    assert (told["sandbox"], len(told["stuck"])) == ("rlimits", 1)
-    assert not {"sandbox", "stuck"} & untold.keys()
 
 
 def test_one_content_is_decoded_once_in_a_message(
@@ -904,19 +890,14 @@ def test_one_rebuild_runs_at_a_time(
     assert library.rebuilding.rebuild().indexed == 0
 
 
-@pytest.mark.parametrize(
-    "said", [OSError(28, "No space left on device"), RuntimeError("write error: 7 != 9 (No space left on device)")]
-)
 def test_a_rebuild_that_fails_leaves_the_old_generation_serving(
-    said: Exception, make_library: Callable[..., Library], settings: Settings, scenes: list[Scene]
+    make_library: Callable[..., Library], settings: Settings, scenes: list[Scene]
 ) -> None:
-    """As the system and FAISS say that a disk is full."""
-
     class FullDisk(GenerationFolder):
         def write(self, *args: Any, **named: Any) -> Built:
             def full(phase: str, done: int, total: int) -> None:
                 if phase == "check":
-                    raise said
+                    raise OSError(28, "No space left on device")
 
             return super().write(*args, **(named | {"progress": full}))
 
@@ -927,10 +908,9 @@ def test_a_rebuild_that_fails_leaves_the_old_generation_serving(
     published = make_library().rebuilding.rebuild().generation
     failing = make_library(generations=FullDisk(settings.generations_dir))
 
-    with pytest.raises(Permanent, match="No space left") as told:
+    with pytest.raises(OSError, match="No space left"):
         failing.rebuilding.rebuild()
 
-    assert told.value.code is Code.UNAVAILABLE
     reply = library.questions.search(Search(photo=Photo(path=str(query.path))))
     assert reply.generation == published
     assert reply.hits

@@ -131,6 +131,7 @@ def running() -> Iterator[Folder]:
     with server_dir() as path:
         (path / ODD).mkdir()
         one = Folder(path / ODD)
+        (one.roots[0] / "notes.txt").touch()
         one.roots[1].rmdir()
         started = one.command("up", "--detach")
         one.said_to.write_text(started.stderr)
@@ -506,7 +507,11 @@ def test_root_does_not_take_a_folder_in_which_another_user_runs_it(folder: Folde
 
 @pytest.mark.parametrize(
     ("variable", "command", "scheme"),
-    [("SIGHTLINE_BROKER_URL", "stats", "redis"), ("SIGHTLINE_DATABASE_URL", "generations", "postgresql+psycopg2")],
+    [
+        ("SIGHTLINE_BROKER_URL", "stats", "redis"),
+        ("SIGHTLINE_BROKER_URL", "parked", "redis"),
+        ("SIGHTLINE_DATABASE_URL", "generations", "postgresql+psycopg2"),
+    ],
 )
 def test_where_one_was_killed_other_commands_say_that_none_runs(
     folder: Folder, variable: str, command: str, scheme: str

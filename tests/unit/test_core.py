@@ -20,6 +20,7 @@ from worker import settings as settings_page
 from worker import settings_table
 from worker.core.geo import EARTH_RADIUS_M, bounding_box, distance_m, weighted_centre
 from worker.core.vectors import BadVector, from_bytes, to_bytes, unit_query, unit_rows
+from worker.roots import faults
 from worker.settings import PREFIX, Settings
 from worker.tasks.index import latest_slot
 
@@ -477,6 +478,26 @@ def test_a_setting_out_of_its_range_is_an_error_not_a_default(
         Settings()
 
     assert caught.value.errors()[0]["loc"][0] == name
+
+
+@pytest.mark.parametrize("name", [name for name, field in Settings.model_fields.items() if field.annotation is float])
+def test_no_number_among_settings_is_without_end(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in ("inf", "nan", *(["1e20"] if name.endswith("_s") else [])):
+        monkeypatch.setenv(PREFIX + name.upper(), value)
+        with pytest.raises(ValidationError, match=name):
+            Settings()
+
+
+def test_a_folder_without_an_entry_is_told_like_one_that_is_not_there(tmp_path: Path) -> None:
+    empty, full = tmp_path / "empty", tmp_path / "full"
+    empty.mkdir()
+    full.mkdir()
+    (full / "01.jpg").touch()
+
+    told = faults([empty, full, tmp_path / "none"])
+
+    assert list(told) == [empty, tmp_path / "none"]
+    assert "it is empty" in told[empty]
 
 
 def test_the_index_lies_in_the_data_folder_unless_it_is_told_otherwise(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from worker.commands.tables import Table
+from worker.commands.terminal import out
 from worker.settings import Settings
 from worker.words import in_language, say
 
@@ -26,6 +27,13 @@ def backends(settings: Settings) -> list[Measured]:
         threads=settings.threads,
         models=settings.exports_dir,
     )
+
+
+def print_backends(rows: Sequence[Measured]) -> None:
+    if rows:
+        out.print(backends_table(rows))
+    for line in backend_lines(rows):
+        out.print(line, highlight=False)
 
 
 def backends_table(rows: Sequence[Measured]) -> Table:

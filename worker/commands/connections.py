@@ -21,15 +21,24 @@ if TYPE_CHECKING:
 
 @contextmanager
 def open_client(settings: Settings) -> Iterator[Sightline]:
-    """The service. Where nobody answers at an address that nobody gave, what is raised says so."""
-    try:
-        with Sightline(
+    """The service. Raises as `hinting` does."""
+    with (
+        hinting(settings),
+        Sightline(
             settings.broker_url,
             result_backend=settings.replies_url,
             key_prefix=settings.key_prefix,
             signing_keys_file=settings.signing_keys_file,
-        ) as client:
-            yield client
+        ) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def hinting(settings: Settings) -> Iterator[None]:
+    """Around what asks Redis: where nobody answers at an address that nobody gave, what is raised says so."""
+    try:
+        yield
     except Unreachable as exc:
         if (folder := _no_up(settings, "broker_url")) is None:
             raise

@@ -16,10 +16,10 @@ from producer_client.contract import Code
 from producer_client.language import to_say
 from producer_client.reach import reaching, shown
 from worker.broker import parking, refuses_writes
-from worker.commands.backends import backend_lines, backends, backends_table
+from worker.commands.backends import backends, print_backends
 from worker.commands.connections import open_client, open_store
 from worker.commands.tables import Table
-from worker.commands.terminal import UNWELL, AsJson, out, show
+from worker.commands.terminal import UNWELL, AsJson, err, out, show
 from worker.errors import BadGeneration, Permanent, WorkerError
 from worker.roots import faults
 from worker.settings import Settings
@@ -33,15 +33,14 @@ PATIENCE_S = 5
 def doctor(as_json: AsJson = False) -> None:
     """Check settings, broker, database, model, index and workers, and say what to do."""
     settings = load_settings()
-    checks = list(_checked(settings))
+    # The model alone takes minutes where it is measured for the first time.
+    with err.status("") as status:
+        checks = list(_checked(settings, lambda name: status.update(say("checking: {check}", check=say(name)))))
     rows = backends(settings)
 
     def table() -> None:
         out.print(checks_table(checks))
-        if rows:
-            out.print(backends_table(rows))
-        for line in backend_lines(rows):
-            out.print(line, highlight=False)
+        print_backends(rows)
 
     told: dict[str, dict[str, Any]] = {name: {"ok": fine, "message": words} for name, fine, words in checks}
     told["model"]["backends"] = [asdict(row) for row in rows]
@@ -100,8 +99,7 @@ def queues(settings: Settings) -> str:
     with parking(settings) as parked:
         count = parked.count()
     if count:
-        words = to_say("{count} items in the queues could not be read: `sightline parked` shows them.")
-        raise _Unwell(say(words, count=count))
+        raise _Unwell(say("{count} items in the queues could not be read: `sightline parked` shows them.", count=count))
     return say("nothing lay in them that could not be read")
 
 
@@ -318,11 +316,12 @@ def _checks() -> Iterator[tuple[str, Callable[[Settings], str], Sequence[Callabl
     yield to_say("workers"), workers, (broker, database)
 
 
-def _checked(settings: Settings) -> Iterator[tuple[str, bool, str]]:
+def _checked(settings: Settings, tell: Callable[[str], None]) -> Iterator[tuple[str, bool, str]]:
     """(name, whether all is well, a sentence). What is the matter is said where it is found, and not by all that need
-    the same."""
+    the same. tell: is told which one begins."""
     unwell: dict[Callable[[Settings], str], str] = {}
     for name, check, needed in _checks():
+        tell(name)
         if lacking := [unwell[other] for other in needed if other in unwell]:
             fine, words = False, say("not checked: see above, {checks}", checks=", ".join(map(say, lacking)))
         else:

@@ -46,6 +46,7 @@ def backup(
 
     started, there = time.monotonic(), file.exists()
     with _in_words():
+        _see_that_none_is_left(settings)
         if is_running(settings.data_dir):
             _write(_running(settings).database_url, file)
         elif not has_cluster(settings.data_dir):
@@ -91,6 +92,7 @@ def restore(
             raise Permanent(
                 Code.NOT_READY, f"the `sightline up` of {settings.data_dir} runs: end it first, by `sightline down`"
             )
+        _see_that_none_is_left(settings)
         there = has_cluster(settings.data_dir)
         if there and not replace:
             raise Permanent(
@@ -130,6 +132,18 @@ def _of_own_servers(*command: str) -> Settings:
             f"or by\n  {to_run}",
         )
     return settings
+
+
+def _see_that_none_is_left(settings: Settings) -> None:
+    """Raises Permanent where workers may still use a Postgres that both commands would end."""
+    from worker.embedded import has_left
+
+    if has_left(settings.data_dir):
+        raise Permanent(
+            Code.NOT_READY,
+            f"a `sightline up` of {settings.data_dir} was killed, and what it has left runs on: end it first, by "
+            "`sightline down`, or go on with it, by `sightline up`",
+        )
 
 
 def _running(settings: Settings) -> Settings:

@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 
 from worker.broker import parking
+from worker.commands.connections import hinting
 from worker.commands.tables import Table, moment, printable
 from worker.commands.terminal import AsJson, Misused, fail, out, show
 from worker.parking import Parked
@@ -38,7 +39,7 @@ def parked(
         raise Misused(say("give --requeue or --drop together with ids, or `all`"))
     ended: list[str] = []
     # What fails in here is told as Redis' fault: nothing is printed before its end.
-    with parking(load_settings()) as kept:
+    with hinting(settings := load_settings()), parking(settings) as kept:
         there = kept.all()
         chosen = [one.id for one in there if not ids or ALL in ids or one.id in ids]
         if unknown := sorted(set(ids or ()) - {ALL, *chosen}):

@@ -157,6 +157,11 @@ def is_running(data_dir: Path) -> bool:
     return False
 
 
+def has_left(data_dir: Path) -> bool:
+    """Whether a Postgres of this folder has outlived who started it, as that of an `up` which was killed does."""
+    return not is_running(data_dir) and Postgres(data_dir.resolve() / "postgres").is_left
+
+
 def has_cluster(data_dir: Path) -> bool:
     """Whether the folder has a Postgres, running or not."""
     return Postgres(data_dir / "postgres").is_made

@@ -76,8 +76,9 @@ def look_into(file: Path, schema: str) -> About:
 
 
 def restore(file: Path, url: str, tell: Tell) -> None:
-    """All of the dump, in one transaction, into an empty database. Raises RuntimeError with the program's words."""
-    options = ("--no-owner", "--exit-on-error", "--single-transaction")
+    """All of the dump but rights, whose roles may not be there, in one transaction, into an empty database. Raises
+    RuntimeError with the program's words."""
+    options = ("--no-owner", "--no-acl", "--exit-on-error", "--single-transaction")
     try:
         _run("pg_restore", *options, f"--dbname={_plain(url)}", str(file), tell=tell)
     except Failed as exc:

@@ -51,6 +51,11 @@ class Postgres:
         return self._folder.exists() or self._aside.exists()
 
     @property
+    def is_left(self) -> bool:
+        """Whether a server works in the folder that this one has not started."""
+        return self._process is None and living_in(self._folder, self._lock_file) is not None
+
+    @property
     def url(self) -> str:
         """Its address since the first start."""
         # The port as well, or the environment's PGPORT would be taken.
@@ -96,6 +101,10 @@ class Postgres:
             self._folder.rename(self._aside)
         new._folder.rename(self._folder)
         shutil.rmtree(self._aside, ignore_errors=True)
+
+    @property
+    def _lock_file(self) -> Path:
+        return self._folder / "postmaster.pid"
 
     @property
     def _aside(self) -> Path:
@@ -145,7 +154,7 @@ class Postgres:
             # A restore was killed.
             restoring = new.end_left()
             shutil.rmtree(new._folder)
-        lock = self._folder / "postmaster.pid"
+        lock = self._lock_file
         lines = lock.read_text().splitlines() if lock.exists() else []
         left = living_in(self._folder, lock)
         if left is not None:

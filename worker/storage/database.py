@@ -162,6 +162,12 @@ class Database:
         for beginning, remedy in BY_A_PERSON:
             if state.startswith(beginning):
                 return Unprepared(f"the database is not ready: {why}. {remedy}")
+        if not state and "FATAL:" in why:  # what the server says to who would connect
+            return Transient(
+                Code.UNAVAILABLE,
+                f"Postgres: {why}. It runs and lets nobody in like that: wait where it is only starting, or see that "
+                "SIGHTLINE_DATABASE_URL has a database, a user and a password of it",
+            )
         if not state:  # what the driver says of a connection
             return Transient(
                 Code.UNAVAILABLE,
