@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -32,6 +33,7 @@ from tests.conftest import Scene, server_dir, until
 from tests.integration.test_index import DIM, KEY, entry, live_on, number_serving, publish, put, vectors
 from tests.integration.test_index_laws import Bytes, IndexAndDictionary
 from worker.commands import doctor
+from worker.core.request import Request, current
 from worker.core.types import START
 from worker.embedded import EmbeddedServers
 from worker.errors import BadGeneration, Permanent, Stale, Transient
@@ -482,6 +484,23 @@ def test_who_has_seen_the_log_set_back_is_told_at_once_and_does_not_wait_for_wha
         library.questions.search(Search(vector=rows[1].tolist(), min_seq=seen))
 
     assert caught.value.seq == seen - 1
+
+
+def test_who_waits_for_less_than_a_seq_is_waited_for_hears_in_time_that_it_does_not_come(
+    make_library: Callable[..., Library], settings: Settings
+) -> None:
+    """By a process that began after the restore, and cannot know of it."""
+    bytes_ = Bytes()
+    patient = settings.model_copy(update={"min_seq_timeout_s": 20})
+    library = make_library(settings=patient, encoder=bytes_, decode=bytes_.decode, source=bytes_)
+    ends = time.monotonic() + 2.0
+    waiting = current.set(Request(deadline=ends))
+
+    with pytest.raises(Stale, match=r"did not reach 7 within [01]\."):
+        library.questions.search(Search(vector=vectors(1)[0].tolist(), min_seq=7))
+
+    current.reset(waiting)
+    assert time.monotonic() < ends
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from producer_client import contract
 from producer_client.contract import Code, Reason
 from worker.core.index_ports import LiveIndex
 from worker.core.ports import Encoder, Entries, StoredKeypoints, StoredVectors
+from worker.core.request import current
 from worker.core.shot import Shot
 from worker.core.types import TOO_PLAIN, Filter, Neighbours
 from worker.core.vectors import Ids, Vector, unit_query
@@ -294,7 +295,11 @@ class Questions:
         seq = self._live.catch_up(max_age_s=0.0 if is_news else settings.max_staleness_s)
         if request.heard is not None and is_news:
             self._met.add(request.heard)
-        deadline = time.monotonic() + settings.min_seq_timeout_s
+        patience_s = settings.min_seq_timeout_s
+        if (ends := current.get().deadline) is not None:
+            # Who hears of it too late does not begin anew.
+            patience_s = min(patience_s, (ends - time.monotonic()) / 2)
+        deadline = time.monotonic() + patience_s
         while seq < min_seq and (seq := self._live.catch_up()) < min_seq:
             if self._live.set_back:
                 raise Stale(
@@ -305,7 +310,7 @@ class Questions:
                 )
             if time.monotonic() > deadline:
                 raise Stale(
-                    f"the log ends at seq {seq} and did not reach {min_seq} within {settings.min_seq_timeout_s:g} s "
+                    f"the log ends at seq {seq} and did not reach {min_seq} within {patience_s:.1f} s "
                     "(SIGHTLINE_MIN_SEQ_TIMEOUT_S): ask again. If the database was restored to an earlier time, that "
                     "write is lost: a client goes on without it, and a min_seq that you keep yourself is to be dropped "
                     "(min_seq=0)",
