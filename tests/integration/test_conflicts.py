@@ -50,6 +50,12 @@ YEAR_NS = 365 * 86_400 * 10**9
 
 
 @pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """No rebuild holds an exam, which would compare all keypoints once more."""
+    return settings.model_copy(update={"exam_photos": 0})
+
+
+@pytest.fixture
 def root(photo_root: Path, tmp_path: Path) -> Path:
     """A folder that workers may read and that is this test's alone."""
     folder = photo_root / f"conflicts {tmp_path.name}"

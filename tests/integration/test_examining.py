@@ -506,13 +506,13 @@ def test_an_exam_that_is_clearly_worse_than_an_earlier_one_says_so(
     assert "clearly worse than the baseline" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"questions": [{"photo_id": 1}]}', '{"questions": 3}'])
-def test_a_baseline_that_is_none_is_told(known: list[Path], tmp_path: Path, text: str) -> None:
+@pytest.mark.usefixtures("known")
+def test_a_baseline_that_is_none_is_told(tmp_path: Path) -> None:
     kept = tmp_path / "before.json"
-    kept.write_text(text)
-
-    with pytest.raises(Misused, match="is not what `sightline exam --json` has written"):
-        exam(baseline=kept)
+    for text in ("", "[]", "{}", '{"questions": [{"photo_id": 1}]}', '{"questions": 3}'):
+        kept.write_text(text)
+        with pytest.raises(Misused, match="is not what `sightline exam --json` has written"):
+            exam(baseline=kept)
     with pytest.raises(Misused, match="No such file"):
         exam(baseline=tmp_path / "none.json")
 
