@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from producer_client import NewPhoto, Photo, Provenance, Stored, contract
@@ -14,6 +16,7 @@ from tests.between import Between
 from tests.conftest import Scene
 from worker.errors import PhotoRefusal, Transient
 from worker.library import Library
+from worker.library.alone import SPARE, Alone
 from worker.settings import Settings
 from worker.storage.store import PostgresStore
 
@@ -159,3 +162,49 @@ def test_a_photo_that_is_none_is_refused_as_ever(
         with pytest.raises(PhotoRefusal) as refused:
             search(known[0], Photo(path=str(path)))
         assert refused.value.code == code
+
+
+class Known:
+    """An index of a process, without one: photos 0 to 29 with similarities from 0.99 down, and no place."""
+
+    age_s = 7.0
+    unread = frozenset({3})
+
+    def __init__(self) -> None:
+        self.asked: dict[str, Any] = {}
+
+    def search(self, query: Any, k: int, **asked: Any) -> Any:
+        self.asked = {"k": k, **asked}
+        return SimpleNamespace(ids=np.arange(30), similarities=0.99 - np.arange(30) / 100, generation=4, seq=9)
+
+    def places_of(self, ids: Any) -> Any:
+        return np.full((2, len(ids)), math.nan)
+
+
+def asked_alone(live: Any, **more: Any) -> contract.SearchReply | None:
+    nothing: Any = None
+    encoder: Any = SimpleNamespace(dimension=2, model_key="a model")
+    alone = Alone(encoder=encoder, decode=nothing, source=nothing, batcher=nothing, live=live)
+    return alone.search(contract.Search(vector=[1.0, 0.0], allow_stale=True, **more), 0.0)
+
+
+def test_an_index_of_which_nobody_knows_how_old_it_is_answers_nothing() -> None:
+    live = Known()
+    live.age_s = math.inf
+
+    assert asked_alone(live) is None
+    assert not live.asked
+
+
+def test_as_many_are_shown_as_were_asked_for_that_are_similar_enough_and_without_a_place_that_is_none() -> None:
+    live = Known()
+
+    reply, few = asked_alone(live, top_k=5, threshold=-1.0), asked_alone(live, top_k=5, threshold=0.975)
+
+    assert reply is not None
+    assert few is not None
+    assert [hit.photo_id for hit in reply.hits] == [0, 1, 2, 3, 4]
+    assert {(hit.lat, hit.lon) for hit in reply.hits} == {(None, None)}
+    assert [hit.photo_id for hit in few.hits] == [0, 1]
+    assert live.asked == {"k": 5 + SPARE, "among": None, "exclude": live.unread, "drop_copies": False}
+    assert reply.stale_s == 7.0
