@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 from celery import Celery
 from celery.app.amqp import AMQP
@@ -18,12 +19,13 @@ from producer_client import contract, serializer
 from producer_client.celery_app import PinnedCelery, SigningProducer, keeps_alive
 from producer_client.contract import Code, Queue, TaskName
 from worker import logs
+from worker.alive import Alive
 from worker.broker import Connection, InHand, give_back_at_last, pulse_of
 from worker.door import Door, door_of
 from worker.outage import Outage
 from worker.pulse import Pulse
 from worker.runtime import Runtime
-from worker.settings import Settings
+from worker.settings import IN_MEMORY, Settings
 
 #: Queues of the two kinds of worker process.
 ROLES = {"serve": (Queue.INTERACTIVE, Queue.BULK), "index": (Queue.INDEX,)}
@@ -181,13 +183,15 @@ def create_app(settings: Settings, role: str = "") -> Celery:
         },
     )
     app.loader.override_backends = dict.fromkeys(("redis", "rediss"), "worker.answers:Replies")
-    app.runtime = Runtime(settings)  # type: ignore[attr-defined]  # tasks read it as self.runtime
+    app.runtime = runtime = Runtime(settings)  # type: ignore[attr-defined]  # tasks read it as self.runtime
+    if role and urlsplit(settings.broker_url).scheme not in IN_MEMORY:
+        pulse_of(app).also = Alive(settings, runtime.condition)
 
     @worker_shutdown.connect(weak=False)
     def _end(**_: Any) -> None:
         # Celery sends this after its pool has ended every task in hand.
         give_back_at_last(app)
-        app.runtime.close()  # type: ignore[attr-defined]
+        runtime.close()
         pulse_of(app).end()
 
     @setup_logging.connect(weak=False)

@@ -305,15 +305,22 @@ def refuses_writes(connection: kombu.Connection) -> str | None:
 
 
 @contextmanager
-def parking(settings: Settings) -> Iterator[Parking]:
-    """What is parked at the broker of the settings. Raises Unreachable where it cannot be used."""
-    options: dict[str, Any] = {"global_keyprefix": settings.key_prefix, "socket_connect_timeout": 5}
+def plain_client(settings: Settings) -> Iterator[redis.Redis]:
+    """Of the broker of the settings, for a command. Raises Unreachable where it cannot be used."""
+    options: dict[str, Any] = {"socket_connect_timeout": 5}
     with (
         reaching(settings.broker_url),
         Connection(settings.broker_url, transport_options=options, connect_timeout=5) as connection,
     ):
         channel: Any = connection.ensure_connection(max_retries=1, timeout=5).default_channel
-        yield Parking(channel.plain(), prefix=settings.key_prefix)
+        yield channel.plain()
+
+
+@contextmanager
+def parking(settings: Settings) -> Iterator[Parking]:
+    """What is parked there. Raises Unreachable."""
+    with plain_client(settings) as client:
+        yield Parking(client, prefix=settings.key_prefix)
 
 
 def _mapping(what: str, value: Any) -> Any:

@@ -33,16 +33,21 @@ def health(*, live: bool, ready: bool, as_json: bool) -> int:
     asked; ready, which is asked unless told otherwise, is live too."""
     folder = Path(os.environ.get("SIGHTLINE_DATA_DIR") or ".sightline")
     found = [process for process in read(folder) if process.lives]
-    lives = bool(found) and not any(process.stalled for process in found)
-    is_ready = lives and not any(process.lacks for process in found)
+    lives, is_ready = judged(found)
     if as_json:
-        told = {"live": lives, "ready": is_ready, "processes": [_told(process) for process in found]}
+        told = {"live": lives, "ready": is_ready, "processes": [as_told(process) for process in found]}
         lines = [json.dumps(told)]
     else:
         lines = [_line(process) for process in found]
         lines = lines or [say("no process of Sightline runs in {folder}", folder=folder.absolute())]
     sys.stdout.write("\n".join(lines) + "\n")
     return WELL if (lives if live and not ready else is_ready) else UNWELL
+
+
+def judged(found: Sequence[Found]) -> tuple[bool, bool]:
+    """Whether processes go on, and whether they can work now; one has to be there."""
+    lives = bool(found) and not any(process.stalled for process in found)
+    return lives, lives and not any(process.lacks for process in found)
 
 
 def say(english: str, **fields: Any) -> str:
@@ -54,7 +59,7 @@ def say(english: str, **fields: Any) -> str:
     return text.format(**fields)
 
 
-def _told(process: Found) -> dict[str, Any]:
+def as_told(process: Found) -> dict[str, Any]:
     return {
         "role": process.said["role"],
         "pid": process.said["pid"],
@@ -67,7 +72,8 @@ def _told(process: Found) -> dict[str, Any]:
     }
 
 
-def _line(process: Found) -> str:
+def how(process: Found) -> str:
+    """In words."""
     why = {
         "loop": say("its loop stands still"),
         "polls": say("it takes no messages"),
@@ -75,6 +81,10 @@ def _line(process: Found) -> str:
         "model": say("its model is not loaded"),
         "index": say("its index is not there"),
     }
+    return ", ".join(why[name] for name in process.lacks) or say("ready")
+
+
+def _line(process: Found) -> str:
     role, pid = process.said["role"], process.said["pid"]
     turned = process.since("turned")
     if turned is None:
@@ -83,7 +93,7 @@ def _line(process: Found) -> str:
         "{role} (process {pid}): {state}; last turn {turned} s ago, last message or look for one {polled} s ago",
         role=role,
         pid=pid,
-        state=", ".join(why[name] for name in process.lacks) or say("ready"),
+        state=how(process),
         turned=_rounded(turned),
         polled=_rounded(process.since("polled")),
     )

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 log = logging.getLogger(__name__)
 
@@ -21,25 +21,35 @@ log = logging.getLogger(__name__)
 FOLDER = "health"
 #: Bytes of the line. It is written over in place, which a full disk allows, at once, and read in one piece.
 LINE_BYTES = 1024
-#: Seconds between two writes at the least.
-EVERY_S = 1.0
+#: Seconds between two writes at the least, and between two times that others are told.
+EVERY_S, TELL_EVERY_S = 1.0, 5.0
+
+
+class Told(Protocol):
+    """Who is told the line while Redis can be used."""
+
+    def tell(self, line: Mapping[str, Any]) -> None: ...
+
+    def end(self) -> None: ...
 
 
 class Pulse:
     """Of this process, for the thread of its loop alone. One without a role is written nowhere.
 
     about: asked at each write for what else is true of it, JSON values by name; quick, and from memory alone.
+    also: who else is told.
     """
 
     def __init__(self, role: str, data_dir: Path, *, stall_s: float) -> None:
         self.about: Callable[[], Mapping[str, Any]] = dict
+        self.also: Told | None = None
         self.redis = False
         self.role = role
         self._folder = data_dir
         self._path = data_dir / FOLDER / f"{role}-{os.getpid()}" if role else None
         self._said: dict[str, Any] = {"role": role, "pid": os.getpid(), "born": born(os.getpid()), "stall_s": stall_s}
         self._file: int | None = None
-        self._written = float("-inf")
+        self._written = self._told = float("-inf")
         self._turned: float | None = None
         self._polled: float | None = None
         self._failed = False
@@ -64,12 +74,17 @@ class Pulse:
         self.redis, self._turned = redis, now
         if self._turned - self._written >= EVERY_S:
             self._write()
+        if redis and self.also is not None and self._turned - self._told >= TELL_EVERY_S:
+            self._told = self._turned
+            self.also.tell(self.line)
 
     def polled(self) -> None:
         """It has asked Redis for work, has work of it in all its hands, or has sent some there."""
         self._polled = time.monotonic()
 
     def end(self) -> None:
+        if self.also is not None:
+            self.also.end()
         if self._file is not None and self._path is not None:
             os.close(self._file)
             self._file = None

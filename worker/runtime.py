@@ -19,6 +19,7 @@ from worker.core.types import Decoded, Pixels
 from worker.errors import Permanent, PhotoRefusal, Transient
 from worker.library import Library
 from worker.library.telling import Telling
+from worker.memory import own_mb
 from worker.quarantine import Quarantine
 from worker.sandbox.confinement import NONE
 from worker.sandbox.port import OFF, Sandbox, sandbox_of
@@ -88,9 +89,7 @@ class Runtime:
     def sandbox_level(self) -> str:
         """What the decoders of strangers' photos are confined by, in words. Starts one where none was started yet."""
         self._loaded()
-        if self._sandbox is None:
-            return OFF if self.settings.sandbox == OFF else NONE
-        return self._sandbox.level
+        return self._level()
 
     def start(self, *, follow: bool) -> None:
         """Load the models now, to answer with. follow: keep their indexes up to date without being asked."""
@@ -114,6 +113,15 @@ class Runtime:
         """Whether a model is loaded to answer with, and its index is there: of memory alone, and without a lock."""
         library = self._libraries.get(self._serving[0]) or next(iter(self._libraries.values()), None)
         return {"model": library is not None, "index": library is not None and library.questions.ready}
+
+    def condition(self) -> dict[str, Any]:
+        """What people want to know beside that, as quick."""
+        library = self._libraries.get(self._serving[0]) or next(iter(self._libraries.values()), None)
+        said: dict[str, Any] = {"memory_mb": own_mb(), "limit_mb": self.settings.memory_mb}
+        if library is None:
+            return said
+        generation = library.questions.generation
+        return {**said, "encoder": library.encoder.name, "generation": generation, "sandbox": self._level()}
 
     def note_end(self, signal: str, error: str, *, task_id: str) -> None:
         """How a child has died that had a message in hand. Loads nothing: of the process that forks children."""
@@ -143,6 +151,11 @@ class Runtime:
             if not self._libraries:
                 self._libraries = {library.model_key: library for library in self._build()}
             return self._libraries
+
+    def _level(self) -> str:
+        if self._sandbox is None:
+            return OFF if self.settings.sandbox == OFF else NONE
+        return self._sandbox.level
 
     def _serving_key(self, default: str) -> str:
         key, asked = self._serving

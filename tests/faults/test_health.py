@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,7 +17,8 @@ from typing import Any
 import pytest
 import redis
 
-from tests.conftest import Scene, server_dir
+from tests.commands import sightline
+from tests.conftest import ENCODER, Scene, server_dir
 from tests.faults.conftest import PATIENCE_S, Gate, hasty_stack, until
 from worker.embedded import VALKEY
 from worker.health import UNWELL, WELL
@@ -88,6 +90,22 @@ def test_processes_go_on_whether_they_wait_for_work_or_have_all_hands_full(
     assert [process["pid"] for process in (said["serve"], said["index"], said["beat"])] == [
         process.pid for process in watched.processes
     ]
+
+
+def test_all_processes_of_one_redis_are_seen_with_what_they_have(watched: Stack) -> None:
+    until_ready(watched)
+
+    done = sightline("health", "--all", "--json", env={**os.environ, **watched.settings.as_env()})
+    said = {process["role"]: process for process in json.loads(done.stdout)["processes"]}
+
+    assert done.returncode == WELL, done.stderr
+    assert [said[role]["pid"] for role in ("serve", "index", "beat")] == [p.pid for p in watched.processes]
+    assert {process["host"] for process in said.values()} == {socket.gethostname()}
+    assert all(process["turned_s_ago"] < STALL_S for process in said.values())
+    assert all(process["memory_mb"] > 10 for process in said.values())
+    serve = said["serve"]
+    assert (serve["encoder"], serve["generation"], serve["model"]) == (ENCODER, None, True)
+    assert "rlimits" in serve["sandbox"]
 
 
 def test_a_process_that_stands_still_is_not_live_until_it_goes_on(watched: Stack) -> None:

@@ -106,6 +106,8 @@ def run(guarded: Guarded, photo_root: Path, scenes: list[Scene]) -> Iterator[Run
                 process.ask_to_stop()
             for process in processes:
                 process.wait()
+            with guarded.as_user("admin") as admin:
+                ran.said["alive"] = admin.keys("sightline:alive:*")
             ran.logs = "\n".join(path.read_text() for path in folder.glob("*.log"))
             ran.refused = guarded.refused()
             print(ran.logs, ran.refused)  # shown where something fails here
@@ -161,6 +163,7 @@ def _live(run: Run, scenes: list[Scene], processes: list[Process]) -> None:
     for arguments in (
         ("stats",),
         ("doctor", "--json"),
+        ("health", "--all"),
         ("reconcile", "--dry-run"),
         ("parked",),
         ("parked", "all", "--requeue"),
@@ -234,7 +237,10 @@ def test_each_user_uses_every_command_that_it_has_and_is_refused_none(run: Run) 
 def test_what_was_asked_is_answered_by_who_has_these_rights(run: Run) -> None:
     assert run.said["left"].device == "cpu"
     assert len(run.said["found"].hits) == 5
-    assert {name for name in ("stats", "rebuild", "parked", "dropped", "reconcile") if run.said[name][0] != 0} == set()
+    assert run.said["alive"] == [], "who has ended is seen no more"
+    assert {
+        name for name in ("stats", "health", "rebuild", "parked", "dropped", "reconcile") if run.said[name][0] != 0
+    } == set()
     told = json.loads(run.said["doctor"][1])
     checked = ("broker", "keys", "database", "photos table", "index", "workers")
     assert [told[name]["message"] for name in checked if not told[name]["ok"]] == []
@@ -248,6 +254,7 @@ def test_what_was_asked_is_answered_by_who_has_these_rights(run: Run) -> None:
         "GET theirs", "LPUSH theirs 1", "LRANGE sightline:interactive 0 -1", "BRPOP sightline:interactive 1",
         "HGETALL sightline:unacked", "DEL sightline:interactive", "SET sightline:celery-task-meta-x 1",
         "LRANGE sightline:parked 0 -1", "SUBSCRIBE theirs", "PSUBSCRIBE *", "PUBLISH sightline:celery-task-meta-x 1",
+        "GET sightline:alive:x",
     ],
 )  # fmt: skip
 def test_a_client_sends_and_reads_replies_and_can_do_nothing_else(command: str, guarded: Guarded) -> None:

@@ -56,6 +56,7 @@ from worker.commands.audit import audit_table
 from worker.commands.backends import backend_lines, backends_table
 from worker.commands.conflicts import conflicts_table, settled_table
 from worker.commands.doctor import checks_table
+from worker.commands.health import processes_table
 from worker.commands.index import generations_table, stats_table
 from worker.commands.moving import changes_table
 from worker.commands.photos import checked_lines, purged_table, removed_table
@@ -76,6 +77,7 @@ from worker.library.checking import Checked
 from worker.parking import Parked
 from worker.points import SharedPoint
 from worker.progress import embed_missing, progress_bar, rebuild_lines
+from worker.pulse import Found
 from worker.settings import Settings
 from worker.survey import LegacyPhoto, Report
 from worker.unfit import Unfit
@@ -529,6 +531,7 @@ MISUSED = {
     "rebuild --timeout nan": "--timeout",
     "stats --timeout 1e12": "--timeout",
     "health --quick": "No such option: --quick",
+    "health --all x": "x",
     "exam --photos 0": "--photos",
     "exam --baseline none.json": "none.json: No such file or directory",
     "exam --baseline README.md": "README.md is not what `sightline exam --json` has written",
@@ -935,6 +938,8 @@ def test_every_table_is_whole_whatever_stands_in_it(
         told=tuple(range(2**60, 2**60 + 9)),
     )  # fmt: skip
     generation = PublishedGeneration(1234, odd, 10**6, 10**6, "exact", 0.9851, 0.9722, 512_300_000, at, "serving")
+    line = {"role": "serve", "pid": 4_194_304, "host": odd, "stall_s": 90, "turned": 1e5, "polled": 1e5, "redis": True}
+    line |= {"generation": 123_456, "sandbox": "rlimits+seccomp+landlock", "memory_mb": 81_234.5, "limit_mb": 100_000}
     tables = {
         "hits": hits_table("similar", [hit]),
         "hits by time": hits_table("evidence", [msgspec.structs.replace(hit, inliers=1_500, apart_s=-299.5)]),
@@ -946,6 +951,7 @@ def test_every_table_is_whole_whatever_stands_in_it(
         "left alone": left_alone_table([LeftAlone("a" * 64, 3, at, None, odd, 1_234_567, path)]),
         "left alone, stuck": left_alone_table([LeftAlone("a" * 64, 3, at, "stuck", odd, 1_234_567, path)]),
         "left alone, whole": shown_whole(LeftAlone("a" * 64, 3, at, "SIGSEGV", odd, 1_234_567, path)),
+        "processes": processes_table([Found(Path(odd), line, now=1e6)]),
         "changes": changes_table([RowChange(1_234_567, path, columns, columns)], written=False),
         "checks": checks_table([("broker", False, f"set {odd}")]),
         "backends": backends_table([Measured("onnxruntime-float32", 212.31, 1189.12, 0.99999, 1.0)]),

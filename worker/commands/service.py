@@ -78,6 +78,7 @@ def beat() -> None:
     app = create_app(settings, "beat")
     pulse_of(app).start()
     asked = run_beat(app, log_level=settings.log_level)
+    pulse_of(app).end()
     if not asked:
         fail(say("the beat has ended by itself; its log says why"), ENDED)
 

@@ -173,6 +173,11 @@ class Questions:
         """Whether the index is there to be searched, or nothing is published that it could be."""
         return self._live.ready
 
+    @property
+    def generation(self) -> int | None:
+        """The one that is searched, by its number; None where none is published."""
+        return self._live.generation
+
     def close(self) -> None:
         self._comparing.shutdown()
 
