@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import psycopg2
 import pytest
-from sqlalchemy import Connection, literal, select, text
+from sqlalchemy import Connection, literal, make_url, select, text
 
 from producer_client import NewPhoto, Photo, Provenance, contract
 from producer_client.contract import Code
@@ -258,19 +259,50 @@ def test_a_connection_of_the_pool_that_hangs_is_no_reason_to_wait_for_it(
     far_store.models.serving("a@1")
 
     between.hang()
+    began = time.monotonic()
     with pytest.raises(Transient):
         far_store.models.serving("a@1")
+    waited_s = time.monotonic() - began
     between.go_on()
     until(lambda: not far_store.database._silence.on)
 
+    assert waited_s < 2 * silence.CONNECT_S, "nor for a new one in its place"
     assert far_store.models.serving("a@1") == "a@1"
 
 
-def test_a_long_statement_of_a_server_that_answers_others_goes_on(hasty: None, store: PostgresStore) -> None:
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """What servers are asked about meanwhile."""
+    asked: list[list[int]] = []
+
+    class Counted(silence._Question):
+        def __init__(self, how: dict[str, Any], pids: list[int]) -> None:
+            asked.append(pids)
+            super().__init__(how, pids)
+
+    monkeypatch.setattr(silence, "_Question", Counted)
+    return asked
+
+
+def test_a_long_statement_of_a_server_that_answers_others_goes_on(
+    hasty: None, asked: list[list[int]], store: PostgresStore
+) -> None:
     with store.database.begin() as connection:
         done = connection.execute(text("SELECT 1 FROM pg_sleep(2)")).scalar_one()
 
     assert done == 1
+    assert 1 <= len(asked) < 10, "not at each look"
+
+
+def test_nobody_asks_about_a_statement_that_is_quick(
+    asked: list[list[int]], store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(silence, "LOOK_EVERY_S", 0.05)
+
+    with store.database.begin() as connection:
+        connection.execute(text("SELECT pg_sleep(0.3)"))
+
+    assert asked == []
 
 
 def test_a_server_that_is_not_there_is_not_silent(far_store: PostgresStore, between: Between) -> None:
@@ -282,3 +314,112 @@ def test_a_server_that_is_not_there_is_not_silent(far_store: PostgresStore, betw
     between.listen()
 
     assert far_store.models.serving("a@1") == "a@1"
+
+
+def test_who_connects_to_a_server_that_hangs_is_the_last_to_wait_for_it(
+    far_store: PostgresStore, between: Between, caplog: pytest.LogCaptureFixture
+) -> None:
+    far_store.database.engine.dispose()
+    between.hang()
+
+    with pytest.raises(Transient):
+        far_store.models.serving("a@1")
+    # It is asked once more, and nothing is said of that.
+    asked_until = time.monotonic() + silence.CONNECT_S
+    began = time.monotonic()
+    while time.monotonic() < asked_until:
+        with pytest.raises(Transient, match="does not answer"):
+            far_store.models.serving("a@1")
+    told_after_s = time.monotonic() - began
+    between.go_on()
+    until(lambda: not far_store.database._silence.on)
+
+    said = [record.getMessage() for record in caplog.records if record.name == silence.__name__]
+    assert said == ["Postgres does not answer, it is asked until it does", "Postgres answers again"]
+    assert told_after_s < silence.CONNECT_S + 0.5
+
+
+def test_who_breaks_off_does_not_wait_for_a_server_that_hangs_either(
+    far_store: PostgresStore, between: Between
+) -> None:
+    def break_off() -> None:
+        with far_store.database.begin() as connection:
+            a_statement(connection)
+            between.hang()
+            raise ArithmeticError
+
+    began = time.monotonic()
+    with pytest.raises((ArithmeticError, Transient)):
+        break_off()
+
+    assert time.monotonic() - began < 2 * silence.CONNECT_S
+    between.go_on()
+
+
+def test_an_answer_that_is_only_late_is_waited_for(settings: Settings) -> None:
+    """What a server has done within the last second may be on its way."""
+    how = make_url(settings.database_url).set(drivername="postgresql").render_as_string(hide_password=False)
+    asking = silence.Silence({"dsn": how})
+    with closing(psycopg2.connect(how)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+        asking._waiting[0] = 0.0, connection
+
+        late = asking._ask([0])
+        time.sleep(1.1)
+        lost = asking._ask([0])
+
+        assert (late, lost) == (set(), {connection.info.backend_pid})
+
+
+def test_each_host_of_an_address_has_its_time_to_answer_and_no_question_is_left(monkeypatch: Any) -> None:
+    waited: list[float] = []
+    hung_up: list[bool] = []
+
+    class Asked:
+        """Is never answered."""
+
+        def __init__(self, *_: Any) -> None: ...
+
+        def start(self) -> None: ...
+
+        def is_alive(self) -> bool:
+            return True
+
+        def join(self, timeout: float) -> None:
+            waited.append(timeout)
+
+        def hang_up(self) -> None:
+            hung_up.append(True)
+
+    monkeypatch.setattr(silence, "_Question", Asked)
+
+    assert silence.Silence({"host": "one,other"})._ask([7]) is None
+    assert (waited, hung_up) == ([2 * silence.CONNECT_S - 0.5], [True])
+
+
+def test_who_has_had_its_answer_or_is_gone_is_not_cut_off(settings: Settings) -> None:
+    how = make_url(settings.database_url).set(drivername="postgresql").render_as_string(hide_password=False)
+    asking = silence.Silence({})
+    closed = psycopg2.connect(how)
+    closed.close()
+    asking._waiting[0] = 0.0, closed
+
+    asking._cut([0, 1], None)
+
+
+def test_nobody_looks_at_a_server_that_is_closed_or_forgotten(monkeypatch: Any) -> None:
+    monkeypatch.setattr(silence, "LOOK_EVERY_S", 0.1)
+    closed, forgotten = silence.Silence({}), silence.Silence({})
+    for one in (closed, forgotten):
+        with one.waiting(None):
+            pass
+    looking, still = closed._thread, forgotten._thread
+    assert looking is not None
+    assert still is not None
+
+    closed.close()
+    ended = not looking.is_alive()
+    del one, forgotten
+
+    assert ended
+    until(lambda: not still.is_alive())

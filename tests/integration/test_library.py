@@ -32,6 +32,7 @@ from producer_client.contract import (
     Removed,
     Search,
     Stored,
+    Stuck,
 )
 from tests.conftest import Scene, is_killed, until
 from worker.core.batcher import Expected
@@ -257,6 +258,19 @@ def test_a_known_content_costs_no_forward_pass(
     assert other.photo_id != first.photo_id
     assert other.content_sha256 == first.content_sha256
     assert library.statistics.stats(rss_mb=0).cache_hits == 2
+
+
+def test_who_has_no_prefix_is_told_neither_what_confines_decoders_nor_what_was_stuck(
+    library: Library, make_library: Callable[..., Library], settings: Settings
+) -> None:
+    """Clients of the releases before it take no field more."""
+    stuck = [Stuck("sightline.search", "an id", 601, "2026-11-29T12:00:00+00:00", "images.py:1 decode")]
+    former = make_library(settings=settings.model_copy(update={"key_prefix": ""}))
+
+    told, untold = (of.statistics.stats(rss_mb=0, sandbox="rlimits", stuck=stuck).to_wire() for of in (library, former))
+
+    assert (told["sandbox"], len(told["stuck"])) == ("rlimits", 1)
+    assert not {"sandbox", "stuck"} & untold.keys()
 
 
 def test_one_content_is_decoded_once_in_a_message(

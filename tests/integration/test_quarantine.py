@@ -49,6 +49,7 @@ class InMemory:
                 del self.deaths[content]
 
     def leave(self, handed_back: Collection[str], stuck: Mapping[str, str]) -> None:
+        self._deliveries.subtract(handed_back)
         self.open &= Counter({content: 1 for content, task_id in self._tasks.items() if task_id in stuck})
 
     def quarantined(
@@ -194,6 +195,15 @@ def test_what_a_process_has_in_hand_still_that_ends_in_order_is_held_against_not
 
     attempts, _ = process()
     assert attempts.begin([A], after=3) == {}
+
+
+def test_a_message_that_is_handed_back_is_not_counted_where_nothing_was_in_hand(process: Process) -> None:
+    attempts, _ = process()
+    quarantine = Quarantine(attempts, after=1)
+
+    quarantine.leave(["task"])
+
+    assert not quarantine.came_back_too_often("task")
 
 
 def test_what_a_thread_is_stuck_at_counts_as_a_death_however_orderly_its_process_ends(process: Process) -> None:

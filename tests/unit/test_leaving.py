@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from celery.worker import state
 
+from producer_client.contract import Stuck
 from tests.conftest import until
 from worker import memory, stuck
 from worker.leaving import Threads
@@ -74,10 +75,18 @@ def held() -> Iterator[threading.Event]:
 # ---------------------------------------------------------------------------------------- what is stuck
 
 
+@pytest.mark.parametrize("not_asked", [None, False])
 def test_a_thread_that_is_too_long_at_one_message_is_named_once_and_its_process_ends(
-    make_pool: Callable[..., Pool], held: threading.Event, caplog: pytest.LogCaptureFixture
+    not_asked: bool | None,
+    make_pool: Callable[..., Pool],
+    held: threading.Event,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    noted: list[Stuck] = []
+    monkeypatch.setattr(stuck, "note", lambda _, found: noted.append(found))
     pool = make_pool(stuck_s=10)
+    monkeypatch.setattr(state, "should_stop", not_asked)
     pool.hold("stuck", held)
     pool.given("waits", lambda: None)
 
@@ -91,6 +100,7 @@ def test_a_thread_that_is_too_long_at_one_message_is_named_once_and_its_process_
     (line,) = caplog.records
     assert vars(line).items() >= {"task": "a task", "task_id": "stuck", "for_s": 10}.items()
     assert "wait" in vars(line)["where"]
+    assert [(one.task_id, one.for_s, one.where) for one in noted] == [("stuck", 10, vars(line)["where"])]
 
 
 @pytest.mark.parametrize("asked", [0, ENDED])
@@ -178,11 +188,14 @@ def test_who_ends_what_it_has_in_hand_has_not_stopped_for_probes(
 ) -> None:
     pool = make_pool(stop_grace_s=0.2)
     pool.hold("slow", held)
+    pool.pulse.turn(redis=True)
+    before = pool.pulse.line
 
     pool.on_stop()
 
-    assert pool.pulse.line["turned"] is not None
-    assert pool.pulse.line["polled"] is not None
+    after = pool.pulse.line
+    assert after["turned"] > before["turned"]
+    assert after["polled"] > before["polled"]
 
 
 # ---------------------------------------------------------------------------------------- memory
