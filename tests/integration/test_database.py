@@ -270,6 +270,25 @@ def test_a_connection_of_the_pool_that_hangs_is_no_reason_to_wait_for_it(
     assert far_store.models.serving("a@1") == "a@1"
 
 
+def test_who_waits_for_a_backend_that_has_ended_without_a_word_is_cut_off(
+    far_store: PostgresStore, store: PostgresStore, between: Between
+) -> None:
+    """Half open, and the server has restarted since: it is there, and knows nothing of who waits."""
+
+    def end_in_a_transaction() -> None:
+        with far_store.database.begin() as connection:
+            pid = connection.scalar(text("SELECT pg_backend_pid()"))
+            between.lose()
+            with store.database.begin() as other:
+                other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+            a_statement(connection)
+
+    with pytest.raises(Transient):
+        end_in_a_transaction()
+
+    assert far_store.models.serving("a@1") == "a@1"
+
+
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     """What servers are asked about meanwhile."""

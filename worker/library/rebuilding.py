@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -26,6 +29,9 @@ from worker.place.promised import TooFew
 from worker.settings import Settings
 
 log = logging.getLogger(__name__)
+
+#: What the system says of a disk that takes nothing for now. FAISS passes the words on, and no number.
+TAKES_NOTHING = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS))
 
 
 class Rebuilding:
@@ -137,15 +143,16 @@ class Rebuilding:
         number = self._published.reserve()
         with self._log.snapshot(model_key, self._encoder.dimension) as snapshot:
             mark = snapshot.mark
-            built = self._files.write(
-                number,
-                snapshot,
-                model_key=model_key,
-                dimension=self._encoder.dimension,
-                previous=self._published.serving(model_key),
-                trained=trained,
-                progress=note,
-            )
+            with _disk_takes_it():
+                built = self._files.write(
+                    number,
+                    snapshot,
+                    model_key=model_key,
+                    dimension=self._encoder.dimension,
+                    previous=self._published.serving(model_key),
+                    trained=trained,
+                    progress=note,
+                )
         examined = self._examine(number, built.manifest_sha256, note)
         exam = self._exam(number, mark.seq, examined)
         said, baseline = self._judged(number, examined, exam, force)
@@ -254,3 +261,21 @@ class Rebuilding:
         """Learn from the vectors that are there, while the encoder makes those that lack."""
         with self._log.snapshot(self._encoder.model_key, self._encoder.dimension) as snapshot:
             return self._files.prepare(snapshot, dimension=self._encoder.dimension)
+
+
+@contextmanager
+def _disk_takes_it() -> Iterator[None]:
+    """A disk that is full or read-only is for a person to see to, and then the same request goes well: not sent round,
+    as a rebuild may take hours."""
+    try:
+        yield
+    except (OSError, RuntimeError) as exc:
+        why = next((words for words in TAKES_NOTHING if words in str(exc)), None)
+        if why is None:
+            raise
+        log.exception("a generation cannot be written")
+        raise Permanent(
+            Code.UNAVAILABLE,
+            f"the generation cannot be written: {why}. The one before serves on. See to the disk of "
+            "SIGHTLINE_INDEX_DIR and ask again",
+        ) from exc

@@ -137,8 +137,8 @@ class Silence:
 
 
 class _Question(threading.Thread):
-    """idle: of the backends of these numbers, those that have had nothing in hand for a second: what was sent to them,
-    or what they answered, is lost on the way."""
+    """idle: of the backends of these numbers, those that have had nothing in hand for a second, and those that have
+    ended: what was sent to them, or what they answered, is lost on the way."""
 
     def __init__(self, how: dict[str, Any], pids: list[int]) -> None:
         super().__init__(name="ask postgres", daemon=True)
@@ -150,13 +150,18 @@ class _Question(threading.Thread):
     def run(self) -> None:
         with suppress(psycopg2.Error):
             self._connection = psycopg2.connect(**self._how)
+            mine = self._connection.info.backend_pid
             with closing(self._connection), self._connection.cursor() as cursor:
+                # Without the right to see it, a state is NULL.
                 cursor.execute(
-                    "SELECT pid FROM pg_stat_activity WHERE pid = ANY(%s) AND state LIKE 'idle%%' "
-                    "AND state_change < clock_timestamp() - interval '1 second'",
-                    (self._pids,),
+                    "SELECT pid FROM pg_stat_activity WHERE pid = ANY(%s) AND NOT coalesce("
+                    "state LIKE 'idle%%' AND state_change < clock_timestamp() - interval '1 second', false)",
+                    ([mine, *self._pids],),
                 )
-                self.idle = {pid for (pid,) in cursor}
+                busy = {pid for (pid,) in cursor}
+            # A pooler in between has numbers of its own, which say nothing of backends.
+            if mine in busy:
+                self.idle = set(self._pids) - busy
 
     def hang_up(self) -> None:
         if self._connection is not None:
