@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 import redis
 
+from producer_client.contract import Stuck
 from tests.conftest import server_dir
-from worker import alive, pulse
+from worker import alive, pulse, stuck
 from worker.alive import Alive, everywhere
+from worker.app import create_app
 from worker.embedded import EmbeddedServers
 from worker.pulse import Pulse
 from worker.settings import Settings
@@ -175,3 +177,35 @@ def test_the_loop_goes_on_where_redis_was_never_there(start: Callable[[str], Pul
     beating.end()
 
     assert beating.line["turned"] is not None
+
+
+# ------------------------------------------------------------------------------------ what was stuck lately
+
+
+def is_stuck(number: int) -> Stuck:
+    return Stuck("sightline.search", f"id-{number}", 601, "2026-11-29T12:00:00+00:00", "images.py:1 decode")
+
+
+def test_of_what_was_stuck_the_newest_are_kept_for_a_week(settings: Settings, server: redis.Redis) -> None:
+    app = create_app(settings)
+
+    for number in range(stuck.KEPT + 2):
+        stuck.note(app, is_stuck(number))
+
+    assert stuck.lately(app) == [is_stuck(number) for number in range(stuck.KEPT + 1, 1, -1)]
+    assert stuck.KEPT_S - 60 < server.ttl("sightline:stuck") <= stuck.KEPT_S
+
+
+def test_what_is_stuck_while_redis_takes_nothing_is_in_the_log_alone(caplog: pytest.LogCaptureFixture) -> None:
+    stuck.note(create_app(Settings(broker_url="redis://127.0.0.1:1/5")), is_stuck(1))
+
+    (line,) = caplog.records
+    assert "cannot be told" in line.getMessage()
+
+
+def test_where_replies_lie_in_no_redis_nothing_is_kept() -> None:
+    app = create_app(Settings(broker_url="memory://", result_backend="cache+memory://"))
+
+    stuck.note(app, is_stuck(1))
+
+    assert stuck.lately(app) == []
