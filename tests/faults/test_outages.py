@@ -282,9 +282,9 @@ def test_a_postgres_that_has_become_a_standby_answers_questions_and_writes_wait_
     known = service.add(client).wait()
 
     with postgres_follows(service):
-        met = service.says("read-only")
+        met = service.times("read-only")
         waiting = service.add(client)
-        until(met, "the write has met it")
+        until(lambda: met(3), "the write has met it more often than a question is tried")
         found = client.search(path=service.photo(), threshold=-1.0, top_k=100)
 
     assert known.photo_id in {hit.photo_id for hit in found.hits}
@@ -438,10 +438,10 @@ def test_writes_wait_for_a_postgres_whose_disk_is_full(service: Service, client:
         connection.execute(text(f"CREATE TABLESPACE small LOCATION '{space}'"))
         connection.execute(text("ALTER TABLE sightline.embeddings SET TABLESPACE small"))
         with full(disk):
-            met = service.says("No space left on device")
+            met = service.times("No space left on device")
             # What is free in its last pages is used up by some of them.
             waiting = [service.add(client) for _ in range(20)]
-            until(met, "a write has met it")
+            until(lambda: met(2 * 20 + 1), "writes have met it more often than questions are tried")
             found = client.search(path=service.photo(), threshold=-1.0)
         stored = [handle.wait(PATIENCE_S) for handle in waiting]
         connection.execute(text("ALTER TABLE sightline.embeddings SET TABLESPACE pg_default"))
