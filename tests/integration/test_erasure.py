@@ -113,6 +113,9 @@ def in_redis(url: str, needles: Needles) -> dict[str, set[str]]:
                     kept = client.zrange(key, 0, -1)
                 case b"set":
                     kept = list(client.smembers(key))
+                case b"none":
+                    # It has gone since.
+                    kept = []
                 case kind:
                     raise AssertionError(f"{key} is a {kind}")
             content = b"\n".join([key, *(part or b"" for part in kept), client.dump(key) or b""])
