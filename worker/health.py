@@ -74,6 +74,8 @@ def as_told(process: Found) -> dict[str, Any]:
 
 def how(process: Found) -> str:
     """In words."""
+    if process.since("turned") is None:
+        return say("starts")
     why = {
         "loop": say("its loop stands still"),
         "polls": say("it takes no messages"),

@@ -111,12 +111,12 @@ class Runtime:
 
     def readiness(self) -> dict[str, bool]:
         """Whether a model is loaded to answer with, and its index is there: of memory alone, and without a lock."""
-        library = self._libraries.get(self._serving[0]) or next(iter(self._libraries.values()), None)
+        library = self._at_hand
         return {"model": library is not None, "index": library is not None and library.questions.ready}
 
     def condition(self) -> dict[str, Any]:
         """What people want to know beside that, as quick."""
-        library = self._libraries.get(self._serving[0]) or next(iter(self._libraries.values()), None)
+        library = self._at_hand
         said: dict[str, Any] = {"memory_mb": own_mb(), "limit_mb": self.settings.memory_mb}
         if library is None:
             return said
@@ -151,6 +151,11 @@ class Runtime:
             if not self._libraries:
                 self._libraries = {library.model_key: library for library in self._build()}
             return self._libraries
+
+    @property
+    def _at_hand(self) -> Library | None:
+        """What questions are answered with, of memory alone and without a lock; None while nothing is loaded."""
+        return self._libraries.get(self._serving[0]) or next(iter(self._libraries.values()), None)
 
     def _level(self) -> str:
         if self._sandbox is None:

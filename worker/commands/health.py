@@ -62,7 +62,7 @@ def processes_table(found: Sequence[Found]) -> Table:
         beside = _beside(process)
         shown.add_row(
             (process.said["role"], f"{escape(process.said['host'])} {process.said['pid']}"),
-            probe.how(process) if process.since("turned") is not None else say("starts"),
+            probe.how(process),
             *(_whole(process.since(name)) for name in ("turned", "polled")),
             _memory(beside),
             str(beside.get("generation") or ""),

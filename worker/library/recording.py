@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -88,17 +89,13 @@ class Recording:
         """What cannot be recorded is not answered. Raises Transient without Postgres."""
         if not self._days:
             return
-        question = Question(
-            answer=answered.answer,
+        question = dataclasses.replace(
+            answered,
             producer=producer,
             verb=verb,
             task_id=waiting.current.get().task_id,
             content_sha256=content[0] if content else None,
             photo_id=None if request.photo is None else request.photo.photo_id,
-            lat=answered.lat,
-            lon=answered.lon,
-            radius_m=answered.radius_m,
-            told=answered.told,
         )
         self._audit.record(question, days=self._days)
 
