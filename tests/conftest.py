@@ -130,6 +130,13 @@ def server_dir() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
+@pytest.fixture(scope="module")
+def valkey() -> Iterator[EmbeddedServers]:
+    """A Valkey of the module's own, for tests that stop it, empty it or change its settings."""
+    with server_dir() as folder, EmbeddedServers(folder, with_postgres=False) as running:
+        yield running
+
+
 def processes_of(folder: Path) -> list[str]:
     """Processes that work in this folder, or name it in their command."""
     found = psutil.process_iter(["name", "cwd", "cmdline"])

@@ -15,7 +15,6 @@ import pytest
 import redis
 
 from producer_client.contract import Stuck
-from tests.conftest import server_dir
 from worker import alive, pulse, stuck
 from worker.alive import Alive, everywhere
 from worker.app import create_app
@@ -24,13 +23,6 @@ from worker.pulse import Pulse
 from worker.settings import Settings
 
 BESIDE = {"encoder": "an encoder", "generation": 7, "sandbox": "rlimits", "memory_mb": 512.3, "limit_mb": 0}
-
-
-@pytest.fixture(scope="module")
-def valkey() -> Iterator[EmbeddedServers]:
-    """One of our own: it is stopped."""
-    with server_dir() as folder, EmbeddedServers(folder, with_postgres=False) as running:
-        yield running
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from kombu.transport import virtual
 from redis._parsers import BaseParser
 
 from producer_client.contract import Code, TaskName
-from tests.conftest import server_dir, until
+from tests.conftest import until
 from tests.zoo.messages import MESSAGES, item
 from worker import unfit
 from worker.app import create_app
@@ -32,13 +32,6 @@ from worker.settings import Settings
 from worker.unfit import Unfit
 
 QUEUE = "interactive"
-
-
-@pytest.fixture(scope="module")
-def valkey() -> Iterator[EmbeddedServers]:
-    """One of our own: its role and its memory are changed."""
-    with server_dir() as folder, EmbeddedServers(folder, with_postgres=False) as running:
-        yield running
 
 
 @pytest.fixture
