@@ -214,11 +214,12 @@ def test_an_id_that_is_excluded_twice_is_left_out_once(shelf: Service) -> None:
 
 def test_a_library_that_is_half_copies_passes_the_gate(settings: Settings, tmp_path: Path) -> None:
     """Which ten of a thousand equal ones are found says nothing of an index."""
-    others = unit_rows(np.random.default_rng(2).normal(size=(2_000, DIM)))
+    rng = np.random.default_rng(2)
+    # Like photos, which lie in clouds. Among as few that lie anywhere lists miss the gate in one build of seven.
+    clouds = rng.normal(size=(50, DIM)).repeat(40, axis=0)
+    others = unit_rows(clouds + 0.5 * rng.normal(size=clouds.shape))
     fill(settings, VectorFile.write(tmp_path / "rows.f32", [of_one_picture(2_000, 1e-7), others]))
-    # Of so few random vectors lists miss 0.97 in one build of seven; were equal ones counted, half of all were missed.
-    settings = settings.model_copy(update={"index_kind": "ivf", "index_recall": 0.9})
-    with service(settings, DIM) as own:
+    with service(settings.model_copy(update={"index_kind": "ivf"}), DIM) as own:
         own.library.rebuilding.rebuild()
         own.library.rebuilding.rebuild()  # is compared with the one before, too
         own.live.settle()
