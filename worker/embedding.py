@@ -23,15 +23,15 @@ from producer_client.positions import Position, Reading, first
 from worker.core import sidecars
 from worker.core.batcher import Batcher, Expected, as_ours
 from worker.core.here import here
-from worker.core.keypoints import Keypoints
+from worker.core.observing import carried, count, stage
 from worker.core.ports import Decode, Encoder, FindKeypoints, PhotoSource, Rows, StoredKeypoints, StoredVectors
 from worker.core.request import current
 from worker.core.shot import Picture
 from worker.core.tries import Try
-from worker.core.types import FileFacts, PhotoRow, is_on_disk
+from worker.core.types import Fetched, FileFacts, PhotoRow, is_on_disk
 from worker.core.vectors import Vector
 from worker.errors import PhotoRefusal, Transient, WorkerError
-from worker.looks import Finding, Looks, Wanted
+from worker.looks import Looks, Wanted
 from worker.quarantine import Quarantine
 from worker.settings import Settings
 
@@ -44,25 +44,6 @@ READ_AHEAD = 16
 #: Seconds that vectors and hashes outside Postgres are remembered: an upload is located, then added. No longer, because
 #: what is purged should be gone everywhere.
 REMEMBER_S = 900.0
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """One photo with its vector. `row` is its row of `photos` where one was named; `fresh`: the model ran for it;
-    `kept`: Postgres has it already. `picture` and `keypoints`, to be stored, None: Postgres has them already, or
-    nobody asked for them. `finding`: a question's keypoints, maybe still looked for; None where nobody wants any."""
-
-    ref: str
-    content_sha256: str
-    vector: Vector
-    position: Reading
-    row: PhotoRow | None
-    fresh: bool
-    kept: bool
-    picture: Picture | None
-    keypoints: Keypoints | None
-    finding: Finding | None
-    file: FileFacts | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +162,7 @@ class Embedding:
         with ExitStack() as stack:
             items = list(photos.items())
             for start in range(0, len(items), READ_AHEAD):
-                reading = [pool.submit(self._read, *item, rows) for item in items[start : start + READ_AHEAD]]
+                reading = [pool.submit(carried(self._read), *item, rows) for item in items[start : start + READ_AHEAD]]
                 steps.append(self._begin(_sort_out(refused, reading), need_gps, want, pool, stack))
                 reading.clear()  # the files' bytes: up to READ_AHEAD times max_photo_bytes
                 if len(steps) > 1:
@@ -200,14 +181,18 @@ class Embedding:
     ) -> _Step:
         """Look up which vectors are there, and have the other photos decoded and sent to the model."""
         contents = {r.content_sha256 for r in read}
-        kept = self._stored.known(contents, self._encoder.model_key)
+        with stage("lookup"):
+            kept = self._stored.known(contents, self._encoder.model_key)
         known = self.batcher.recent(contents) | kept
         expected = stack.enter_context(self.batcher.expect(contents - known.keys()))
         wanted = stack.enter_context(want(contents))
         # Whoever brings a photo to the model notes its hash.
         to_look_at = (wanted.unhashed & known.keys()) | wanted.mine.keys()
+        hits = sum(r.content_sha256 in known for r in read)
         with self._lock:
-            self.cache_hits += sum(r.content_sha256 in known for r in read)
+            self.cache_hits += hits
+        count("vectors", hits, result="hit")
+        count("vectors", len(read) - hits, result="miss")
         to_bring = set(expected.mine)
         to_decode: list[tuple[_Read, bool]] = []
         for r in read:
@@ -230,7 +215,7 @@ class Embedding:
                 act = partial(self._decode_one, r, wanted, sent_to, look_beside=r.ref in need_gps)
             else:
                 act = partial(self._look_at, r, wanted)
-            decoding[r.ref] = pool.submit(tried.guarded(r.content_sha256, act, sent_to))
+            decoding[r.ref] = pool.submit(carried(tried.guarded(r.content_sha256, act, sent_to)))
         # Before `expected` gives up what is not there.
         stack.callback(wait, decoding.values())
         photos = [(r.ref, r.content_sha256, r.row, r.file) for r in read]
@@ -288,7 +273,8 @@ class Embedding:
                     )
                 photo = Photo(path=row.path)
             file = self._facts(photo.path)
-            content = self._source.fetch(photo)
+            with stage("read"):
+                content = self._source.fetch(photo)
         # A source that does not answer is its own photo's trouble, not that of the others in the message: a code to try
         # again with. What Postgres raises goes on and sends the whole message round.
         except (PhotoRefusal, BadRequest, Transient) as exc:
@@ -312,8 +298,9 @@ class Embedding:
         WorkerError.
         """
         try:
-            decoded = self._decode(read.content)
-            square = self._encoder.prepare(decoded.pixels)
+            with stage("decode"):
+                decoded = self._decode(read.content)
+                square = self._encoder.prepare(decoded.pixels)
         except Exception as exc:  # others' code: decoders, which raise what they like; refused, so that nobody waits
             failure = as_ours(exc, "decoding")
             if expected is not None:

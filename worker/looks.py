@@ -15,6 +15,7 @@ from cachetools import TTLCache
 
 from worker.core.batcher import as_ours
 from worker.core.keypoints import Keypoints
+from worker.core.observing import carried, stage
 from worker.core.ports import FindKeypoints, StoredKeypoints, StoredVectors
 from worker.core.shot import NO_SHOT, Picture, Shot
 from worker.core.types import TOO_PLAIN, Decoded
@@ -95,7 +96,8 @@ class Looks:
         """None where it failed for want of something, as memory; a picture that cannot be looked at has none."""
         assert self._find is not None
         try:
-            return self._find(content, decoded)
+            with stage("keypoints"):
+                return self._find(content, decoded)
         except Exception as exc:  # others' code: OpenCV, which raises what it likes; the photo is found by its vector
             log.warning("no keypoints of a photo", exc_info=exc)
             return Keypoints.none() if isinstance(as_ours(exc, "finding keypoints"), Permanent) else None
@@ -108,7 +110,7 @@ class Looks:
             self.settle(content, finding, self.find(file, decoded), remember=True)
             done()
 
-        self._aside.submit(look)
+        self._aside.submit(carried(look))
 
     def settle(self, content: str, finding: Finding, found: Keypoints | None, *, remember: bool) -> None:
         """Once; what comes after that is of another copy of the file in the same request."""

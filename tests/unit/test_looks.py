@@ -16,8 +16,8 @@ from producer_client.contract import Code, Photo
 from tests.conftest import until
 from worker.core.keypoints import COMPONENTS, Keypoints
 from worker.core.ports import Decode, FindKeypoints
-from worker.core.types import Decoded
-from worker.embedding import Embedding, Fetched
+from worker.core.types import Decoded, Fetched
+from worker.embedding import Embedding
 from worker.errors import PhotoRefusal
 from worker.quarantine import Quarantine
 from worker.settings import Settings

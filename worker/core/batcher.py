@@ -12,12 +12,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Self
 
 from cachetools import TTLCache
 
 from producer_client.contract import Code
+from worker.core.observing import asker, measure, stage
 from worker.core.request import Request, current
 from worker.core.types import Pixels
 from worker.core.vectors import Vector, Vectors
@@ -28,11 +30,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """A photo that somebody waits for. `pixels`, and `since` when, only once it is `here`."""
+    """A photo that somebody waits for. `pixels`, and `since` when, only once it is `here`. asker: see
+    worker.core.observing."""
 
     key: str
     urgent: bool
     deadline: float | None
+    asker: Context | None = field(default_factory=asker)
     done: Future[Vector] = field(default_factory=Future)
     here: bool = False
     pixels: Pixels = field(init=False)
@@ -157,6 +161,8 @@ class Batcher:
                 self._wait_for_company()
                 chosen = self._next_pass()
             self._pass(chosen)
+            if chosen:
+                measure("batch_photos", len(chosen), urgency="urgent" if chosen[0].urgent else "bulk")
 
     def _wait_for_company(self) -> None:
         """For those of the same urgency that will be here soon: decoding them keeps the cores busy meanwhile."""
@@ -189,7 +195,9 @@ class Batcher:
         if not items:
             return
         try:
-            vectors = self._run([item.pixels for item in items])
+            askers = [item.asker for item in items if item.asker is not None]
+            with stage("forward", of=askers, photos=len(items)):
+                vectors = self._run([item.pixels for item in items])
             if len(vectors) != len(items):
                 raise RuntimeError(f"{len(items)} photos went into the model and {len(vectors)} vectors came out")
         except Exception as exc:  # others' code: the model, which raises what it likes; each photo's caller is told

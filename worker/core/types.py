@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple, TypeGuard
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from producer_client.contract import Code, Near, PositionFrom, PositionIssue, Provenance
 from producer_client.positions import Position, Reading
 from worker.core.keypoints import Keypoints
-from worker.core.shot import NO_SHOT, Shot
+from worker.core.shot import NO_SHOT, Picture, Shot
 from worker.core.vectors import Ids, Vector, Vectors
 
 #: Stands before the content's hash in the path of a photo that came as bytes and has no file to read again.
@@ -315,3 +316,22 @@ class Counts:
     seq: int
     changed: int
     gone: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """One photo with its vector. `row` is its row of `photos` where one was named; `fresh`: the model ran for it;
+    `kept`: Postgres has it already. `picture` and `keypoints`, to be stored, None: Postgres has them already, or
+    nobody asked for them. `finding`: a question's keypoints, maybe still looked for; None where nobody wants any."""
+
+    ref: str
+    content_sha256: str
+    vector: Vector
+    position: Reading
+    row: PhotoRow | None
+    fresh: bool
+    kept: bool
+    picture: Picture | None
+    keypoints: Keypoints | None
+    finding: Future[Keypoints | None] | None
+    file: FileFacts | None

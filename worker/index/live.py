@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from worker.core.circle import Places
+from worker.core.observing import stage
 from worker.core.ports import Log
 from worker.core.types import START, Changes, Filter, Mark, Neighbours, Published
 from worker.core.vectors import Ids, Vector
@@ -165,8 +166,9 @@ class FaissLiveIndex:
             self.catch_up()
         view = self._view
         assert view is not None
-        passing = None if among is None else self._passing_now(view, among)
-        return view.search(query, k, passing=passing, exclude=exclude, drop_copies=drop_copies)
+        with stage("search"):
+            passing = None if among is None else self._passing_now(view, among)
+            return view.search(query, k, passing=passing, exclude=exclude, drop_copies=drop_copies)
 
     def _passing_now(self, view: View, among: Filter) -> Passing:
         """Once for each request and view, however often it searches wider."""
@@ -190,6 +192,10 @@ class FaissLiveIndex:
                 log.warning("index not caught up", extra={"code": exc.code, "why": exc.message})
 
     def _catch_up(self) -> None:
+        with stage("follow"):
+            self._follow_log()
+
+    def _follow_log(self) -> None:
         began = time.monotonic()
         if self._layers is None:
             self._start()

@@ -11,6 +11,7 @@ from producer_client import contract
 from producer_client.contract import Photo
 from worker.core.batcher import Batcher, as_ours
 from worker.core.index_ports import LiveIndex
+from worker.core.observing import stage
 from worker.core.ports import Decode, Encoder, PhotoSource
 from worker.core.types import Filter
 from worker.core.vectors import Vector, unit_query
@@ -73,18 +74,21 @@ class Alone:
         if request.vector is not None:
             return unit_query(request.vector, self._encoder.dimension)
         if request.text is not None:
-            of_text: Vector = self._encoder.encode_texts([request.text])[0]
+            with stage("text"):
+                of_text: Vector = self._encoder.encode_texts([request.text])[0]
             return of_text
         assert request.photo is not None
         return self._of_photo(request.photo)
 
     def _of_photo(self, photo: Photo) -> Vector:
-        content = self._source.fetch(photo)
+        with stage("read"):
+            content = self._source.fetch(photo)
         key = hashlib.sha256(content).hexdigest()
         with self._batcher.expect([key]) as expected:
             if key in expected.mine:
                 try:
-                    square = self._encoder.prepare(self._decode(content).pixels)
+                    with stage("decode"):
+                        square = self._encoder.prepare(self._decode(content).pixels)
                 except Exception as exc:  # others' code: decoders, which raise what they like; answered with a code
                     raise as_ours(exc, "decoding") from exc
                 expected.supply(key, square)

@@ -10,6 +10,7 @@ import numpy as np
 
 from producer_client.contract import Hit
 from worker.core.keypoints import Keypoints
+from worker.core.observing import carried, stage
 from worker.core.ports import StoredKeypoints
 from worker.looks import Finding
 from worker.place.geometry import Seen, seen_in_both
@@ -57,7 +58,8 @@ class Comparing:
             if len(own) < LEAST_INLIERS:
                 return {hit.photo_id: NOTHING for hit in hits[:most]}
             self._read_of(some)
-            self._seen.update(self._mapped(partial(self._compared, own), self._unseen(some)))
+            with stage("verify", pictures=len(some)):
+                self._seen.update(self._mapped(carried(partial(self._compared, own)), self._unseen(some)))
             found |= {hit.photo_id: self._seen[hit.content_sha256] for hit in some}
         return found
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from producer_client import contract
 from worker.core.index_ports import Searched
+from worker.core.observing import stage
 from worker.core.types import Entry, Filter, Neighbours
 from worker.core.vectors import SAME_PIXELS, Ids, Vector
 from worker.library.locating import counted
@@ -66,7 +67,8 @@ class Finding:
         spare = CANDIDATES
         while True:
             found = self._index.search(query, k + spare, among=among, exclude=exclude, drop_copies=drop_copies)
-            known = self._entries.known(found.ids.tolist(), self._model_key, among)
+            with stage("candidates"):
+                known = self._entries.known(found.ids.tolist(), self._model_key, among)
             similarity = {photo_id: float(vector @ query) for photo_id, (_, vector) in known.items()}
             copies = [photo_id for photo_id, cosine in similarity.items() if drop_copies and cosine >= SAME_PIXELS]
             gone = len(found.ids) - len(known)

@@ -15,6 +15,7 @@ from producer_client.contract import Code, NewPhoto, Provenance, Refused
 from producer_client.errors import BadRequest
 from producer_client.positions import Position
 from worker.core.index_ports import LiveIndex, PublishedGenerations
+from worker.core.observing import stage
 from worker.core.ports import (
     Attempts,
     Encoder,
@@ -24,8 +25,8 @@ from worker.core.ports import (
     StoredVectors,
 )
 from worker.core.request import current
-from worker.core.types import INLINE, NewEntry, Refusal, Written
-from worker.embedding import Embedding, Fetched
+from worker.core.types import INLINE, Fetched, NewEntry, Refusal, Written
+from worker.embedding import Embedding
 from worker.errors import Permanent
 from worker.logs import ms_since
 from worker.place.evidence import counts_as, issue_told
@@ -74,7 +75,8 @@ class Photos:
         fetched, refused = self._embedding.vectors(wanted, need_gps=set(), to_keep=True)
         new = {f.content_sha256: f.vector for f in fetched.values() if not f.kept}
         looked = {f.content_sha256: f.picture for f in fetched.values() if f.picture is not None}
-        self._vectors.keep(new, self._encoder.model_key, looked=looked)
+        with stage("store", photos=len(new)):
+            self._vectors.keep(new, self._encoder.model_key, looked=looked)
         done = {
             f.ref: contract.Embedded(
                 ref=f.ref,
@@ -104,7 +106,9 @@ class Photos:
 
     def embed_text(self, text: str) -> contract.TextVector:
         """Raises Permanent(no_text_encoder) where the model reads no text."""
-        return contract.TextVector(self._encoder.encode_texts([text])[0].tolist(), self._encoder.model_key)
+        with stage("text"):
+            vector = self._encoder.encode_texts([text])[0]
+        return contract.TextVector(vector.tolist(), self._encoder.model_key)
 
     def add_many(
         self, items: Sequence[NewPhoto | Refused], *, revive: bool = True, filling: bool = False
@@ -212,9 +216,10 @@ class Photos:
             return {}, {}
         try:
             sent_ms = current.get().sent_ms
-            written = self._entries.put_many(
-                rows, self._encoder.model_key, revive=revive, filling=filling, sent_ms=sent_ms
-            )
+            with stage("store", photos=len(rows)):
+                written = self._entries.put_many(
+                    rows, self._encoder.model_key, revive=revive, filling=filling, sent_ms=sent_ms
+                )
         except Permanent as exc:
             if exc.code not in (Code.ROW_REJECTED, Code.NOT_READY):
                 raise

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from producer_client import contract
 from producer_client.contract import Code, Reason
 from worker.core.index_ports import LiveIndex
+from worker.core.observing import stage
 from worker.core.ports import Encoder, Entries, StoredKeypoints, StoredVectors
 from worker.core.request import current
 from worker.core.shot import Shot
@@ -193,7 +194,8 @@ class Questions:
         if request.vector is not None:
             return Asked(unit_query(request.vector, self._encoder.dimension))
         if request.text is not None:
-            return Asked(self._encoder.encode_texts([request.text])[0])
+            with stage("text"):
+                return Asked(self._encoder.encode_texts([request.text])[0])
         photo = request.photo
         assert photo is not None
         if photo.photo_id is not None and photo.path is None:
