@@ -196,6 +196,6 @@ def create_app(settings: Settings, role: str = "") -> Celery:
 
     @setup_logging.connect(weak=False)
     def _own_format(**_: Any) -> None:
-        logs.configure(settings.log_level)
+        logs.configure(settings.log_level, settings.log_format)
 
     return app

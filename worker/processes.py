@@ -1,9 +1,12 @@
-"""Settings of one process's life: what it has in hand at once, when it is held to be stuck, what it may take.
+"""Settings of one process's life: what it has in hand at once, when it is held to be stuck, what it may take, what it
+says.
 
 A part of worker.settings, which says how settings are read.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -40,3 +43,8 @@ class ProcessSettings(BaseSettings):
     stall_s: float = Field(default=90.0, ge=1, le=DAY_S)
     """Seconds without a turn of its loop after which `sightline health --live` says no of a process. Longer than two
     calls to a Redis that does not answer (30 s each), which are no reason to start it again."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Level of the workers' log lines."""
+    log_format: Literal["text", "json"] = "text"
+    """`text` for people, or `json`: one object a line on standard error, with `time`, `level`, `logger`, `message`,
+    `exception`, and what there is to say as fields: `task_id`, `photo_id` and `seq` among them."""

@@ -22,6 +22,7 @@ from kombu import Connection
 from worker.app import ROLES
 from worker.broker import outage_of, pulse_of
 from worker.leaving import Threads, at_once
+from worker.settings import Settings
 from worker.signals import ENDED
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class Knocking(Scheduler):
         return outage_of(self.app).connect(self.connection, callback=lambda: pulse.turn(redis=False))
 
 
-def run_worker(app: Celery, *, role: str, queues: str, concurrency: int, log_level: str) -> bool:
+def run_worker(app: Celery, settings: Settings, *, role: str, queues: str) -> bool:
     """Returns when the worker has ended: whether a signal asked for that. queues: instead of the role's own."""
     asked = False
     if role == "serve":
@@ -67,10 +68,12 @@ def run_worker(app: Celery, *, role: str, queues: str, concurrency: int, log_lev
     running: Any = app.Worker(
         # The index role forks its child before anything of torch or FAISS is imported (faiss #5206).
         pool_cls=Threads if role == "serve" else "prefork",
-        concurrency=concurrency if role == "serve" else 1,
+        concurrency=settings.concurrency if role == "serve" else 1,
         queues=queues or ",".join(queue.value for queue in ROLES[role]),
         hostname=f"{role}-{os.getpid()}@{socket.gethostname()}",
-        loglevel=_level(log_level),
+        loglevel=_level(settings.log_level),
+        # Who reads JSON has no use for a drawing.
+        quiet=settings.log_format == "json",
         # Workers of this kind have nothing to say to each other.
         without_gossip=True,
         without_mingle=True,
@@ -96,9 +99,9 @@ class Stoppable(Beat):
         platforms.signals.update(SIGTERM=stop, SIGINT=stop)
 
 
-def run_beat(app: Celery, *, log_level: str) -> bool:
+def run_beat(app: Celery, settings: Settings) -> bool:
     """Returns when the beat has ended: whether a signal asked for that. One before its loop raises SystemExit."""
-    beat = Stoppable(app=app, loglevel=log_level)
+    beat = Stoppable(app=app, loglevel=settings.log_level, quiet=settings.log_format == "json")
     try:
         beat.run()
     except Exception:  # others' code: Celery's beat, which raises what it likes; the process ends with a code

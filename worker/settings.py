@@ -237,8 +237,6 @@ class Settings(ProcessSettings, SecretSettings, DisclosureSettings):
     up_port: int = Field(default=6399, ge=0, le=65535)
     """Loopback port of the Valkey that `sightline up` starts. One that is taken is an error; 0 takes a free one and
     keeps it for the next start."""
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    """Level of the workers' log lines."""
 
     @field_validator("database_url")
     @classmethod

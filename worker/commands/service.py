@@ -40,9 +40,9 @@ def worker(
     if settings.index_url:
         # Otherwise the first rebuild, or the first generation to fetch, would be the one to find out.
         ObjectFolder(settings.index_url).check()
+    logs.configure(settings.log_level, settings.log_format)
     for fault in faults(settings.photo_roots).values():
         err.print(escape(fault), soft_wrap=True, highlight=False)
-    logs.configure(settings.log_level)
     if role == "index" and settings.sandbox == "required":
         # It would find it out with its first photo; who answers has its decoders started below.
         try:
@@ -63,21 +63,23 @@ def worker(
         # Celery reads this when its worker starts. SIGTERM then waits for a rebuild in hand no longer than
         # worker_soft_shutdown_timeout; a rebuild that is cut off has published nothing.
         os.environ["REMAP_SIGTERM"] = "SIGQUIT"
-    asked = run_worker(app, role=role, queues=queues, concurrency=settings.concurrency, log_level=settings.log_level)
+    asked = run_worker(app, settings, role=role, queues=queues)
     if not asked:
         fail(say("the worker has ended by itself; its log says why"), ENDED)
 
 
 def beat() -> None:
     """Run the beat. Any number of them is safe: what is due is decided in Postgres."""
+    from worker import logs
     from worker.app import create_app
     from worker.broker import pulse_of
     from worker.running import run_beat
 
     settings = load_settings()
+    logs.configure(settings.log_level, settings.log_format)
     app = create_app(settings, "beat")
     pulse_of(app).start()
-    asked = run_beat(app, log_level=settings.log_level)
+    asked = run_beat(app, settings)
     pulse_of(app).end()
     if not asked:
         fail(say("the beat has ended by itself; its log says why"), ENDED)

@@ -7,7 +7,7 @@ import random
 import re
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, cast
 
@@ -25,6 +25,7 @@ from producer_client.signing import SIGNED
 from worker.core import request as waiting
 from worker.door import door_of
 from worker.errors import Permanent, Stale, Transient, Unprepared
+from worker.logs import of_message
 from worker.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -65,6 +66,9 @@ class ContractTask(Task):  # type: ignore[type-arg]  # celery's generic has no r
     def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         started = time.monotonic()
         token = waiting.current.set(self._who_waits())
+        # Of this call alone, so that what is learnt in it can be added.
+        said = _facts_of(args, str(self.request.id))
+        facts = of_message.set(said)
         try:
             if len(args) != 1 or kwargs:
                 raise BadRequest(Code.BAD_REQUEST, "a message is one JSON object as the task's only argument")
@@ -77,6 +81,9 @@ class ContractTask(Task):  # type: ignore[type-arg]  # celery's generic has no r
             begun.append(str(self.request.id))
             reply: Message = self.runtime.telling.told(self.run(args[0]), self.producer)
             envelope = contract.ok(reply)
+            said |= _outcome_of(reply)
+            log.info("task done", extra={"task": self.name, "took_ms": round((time.monotonic() - started) * 1000, 1)})
+            return envelope
         except (BadRequest, Permanent) as exc:
             log.info(
                 "message answered with a code",
@@ -96,9 +103,8 @@ class ContractTask(Task):  # type: ignore[type-arg]  # celery's generic has no r
                 f"{type(exc).__name__} in the worker; its log has the details under task {self.request.id}",
             )
         finally:
+            of_message.reset(facts)
             waiting.current.reset(token)
-        log.info("task done", extra={"task": self.name, "took_ms": round((time.monotonic() - started) * 1000, 1)})
-        return envelope
 
     def _who_waits(self) -> waiting.Request:
         delivery = self.request.delivery_info or {}
@@ -140,6 +146,26 @@ class ContractTask(Task):  # type: ignore[type-arg]  # celery's generic has no r
         except Reject as refused:
             # Redis does not take it either, and Celery would drop it. Unacknowledged it is handed out again.
             raise Reject(str(refused), requeue=True) from exc
+
+
+def _facts_of(args: Sequence[Any], task_id: str) -> dict[str, Any]:
+    """What log lines say of a message that nobody has read yet."""
+    match args:
+        case (
+            [{"photos": [{"photo": {"photo_id": int(photo_id)}}]}]
+            | [{"photo": {"photo_id": int(photo_id)}}]
+            | [{"photo_ids": [int(photo_id)]}]
+        ):
+            return {"task_id": task_id, "photo_id": photo_id}
+    return {"task_id": task_id}
+
+
+def _outcome_of(reply: Message) -> dict[str, Any]:
+    """The photo that a reply is about, where it is one, and the newest seq that it names."""
+    outcomes = getattr(reply, "outcomes", ())
+    seqs = [seq for part in (reply, *outcomes) if (seq := getattr(part, "seq", None)) is not None]
+    ids = [photo_id for part in outcomes if (photo_id := getattr(part, "photo_id", None)) is not None]
+    return ({"seq": max(seqs)} if seqs else {}) | ({"photo_id": ids[0]} if len(outcomes) == len(ids) == 1 else {})
 
 
 class Watched(Delivered):
