@@ -39,7 +39,7 @@ LOCKS := requirements/lock.txt requirements/lock-torch.txt
 FEATURE_PEERS := opencv-contrib learned-features
 ENCODER_PEERS := decoders sentence-transformers infinity-emb rclip imgbeddings
 
-.PHONY: help setup demo demo-soak chaos test browser test-client-matrix lint check format docs words findings bench-index bench-search bench-dropin bench-embed bench-features bench-place bench-exam bench-descriptors bench-sandbox fuzz lock sbom audit clean
+.PHONY: help setup demo demo-soak chaos test browser test-client-matrix lint check format docs words findings bench-index bench-search bench-dropin bench-embed bench-features bench-place bench-exam bench-descriptors bench-sandbox flower fuzz lock sbom audit clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -123,6 +123,9 @@ bench-features: $(RUN_STAMP) $(FEATURE_PEERS:%=$(PEERS)-%/.made)  ## Measure key
 
 bench-descriptors: $(RUN_STAMP) $(PEERS)-patches/.made  ## Measure other vectors of the same photos on the exam: PHOTOS=folder, QUICK=1; JSON on stdout
 	@$(BIN)/python -m benchmarks.descriptors $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(QUICK),--quick)
+
+flower: $(RUN_STAMP) $(PEERS)-flower/.made  ## Look at the queues of a running stack with Flower, as deploy/README.md says; JSON on stdout
+	@$(BIN)/python -m tests.flower --venv $(PEERS)-flower
 
 fuzz: $(ALL_STAMP) $(PEERS)-atheris/.made  ## Give the contract and the decoder odd bytes: SECONDS=300, SEED=1; JSON on stdout
 	@$(BIN)/python -m tests.fuzz --peer $(PEERS)-atheris --seconds $(or $(SECONDS),300) --seed $(SEED)

@@ -157,7 +157,7 @@ def create_app(settings: Settings, role: str = "") -> Celery:
         worker_soft_shutdown_timeout=settings.stop_grace_s,
         # A child that loads a model needs longer than the default 4 s before it counts as dead.
         worker_proc_alive_timeout=120.0,
-        worker_send_task_events=False,
+        worker_send_task_events=settings.task_events,
         worker_hijack_root_logger=False,
         timezone="UTC",
         enable_utc=True,

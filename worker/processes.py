@@ -48,3 +48,6 @@ class ProcessSettings(BaseSettings):
     log_format: Literal["text", "json"] = "text"
     """`text` for people, or `json`: one object a line on standard error, with `time`, `level`, `logger`, `message`,
     `exception`, and what there is to say as fields: `task_id`, `photo_id` and `seq` among them."""
+    task_events: bool = False
+    """Whether a worker tells whoever listens at Redis (Flower, deploy/README.md) of each task: received, started,
+    ended, with what was asked and replied, paths and coordinates in it. Up to three more commands of Redis a task."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -18,9 +19,12 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from worker.app import ROLES
+from producer_client import contract
+from producer_client.contract import Queue
+from worker.app import ROLES, create_app
 from worker.holding import STOP_TIMEOUT_S
 from worker.joined import cli
+from worker.processes import DAY_S
 from worker.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +34,7 @@ ENV_EXAMPLE = ROOT / "deploy" / "env.example"
 SECRETS = ROOT / "deploy" / "secrets.yml"
 GUIDE = ROOT / "deploy" / "README.md"
 IGNORED = ROOT / ".dockerignore"
+FLOWER = ROOT / "deploy" / "flower" / "celeryconfig.py"
 
 SETTINGS = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
 #: What an operator fills in, for expanding the compose file.
@@ -48,7 +53,7 @@ def test_the_compose_files_follow_the_compose_spec() -> None:
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-@pytest.mark.parametrize("path", [COMPOSE, SECRETS, DOCKERFILE, ENV_EXAMPLE, GUIDE], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [COMPOSE, SECRETS, DOCKERFILE, ENV_EXAMPLE, GUIDE, FLOWER], ids=lambda path: path.name)
 def test_every_variable_that_is_named_exists_in_the_settings(path: Path) -> None:
     named = set(re.findall(rf"\b{PREFIX}[A-Z0-9_]+\b", path.read_text()))
 
@@ -210,6 +215,52 @@ def test_photos_are_mounted_read_only() -> None:
 def test_nothing_listens_beyond_this_host_unless_asked() -> None:
     for ports in (service.get("ports", []) for service in _compose()["services"].values()):
         assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+# -------------------------------------------------------------------------------------------- Flower
+
+
+def test_flower_looks_at_our_queues_and_takes_nothing_from_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIGHTLINE_BROKER_URL", "redis://:secret@redis/5")
+    monkeypatch.delenv("SIGHTLINE_KEY_PREFIX", raising=False)
+
+    found = runpy.run_path(str(FLOWER))
+    options = found["broker_transport_options"]
+
+    assert found["broker_url"] == "redis://:secret@redis/5"
+    assert [queue.name for queue in found["task_queues"]] == [queue.value for queue in Queue]
+    assert options["global_keyprefix"] == contract.DEFAULT_KEY_PREFIX
+    # Messages that are in hand for longer are handed out again by whoever listens: not before any worker would.
+    assert options["visibility_timeout"] > 30 * DAY_S
+    assert found["result_backend"] is None
+
+
+def test_flower_finds_the_address_in_a_file_and_another_prefix(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "url").write_text("redis://:secret@redis/5\n")
+    monkeypatch.delenv("SIGHTLINE_BROKER_URL", raising=False)
+    monkeypatch.setenv("SIGHTLINE_BROKER_URL_FILE", str(tmp_path / "url"))
+    monkeypatch.setenv("SIGHTLINE_KEY_PREFIX", "other:")
+
+    found = runpy.run_path(str(FLOWER))
+
+    assert found["broker_url"] == "redis://:secret@redis/5"
+    assert found["broker_transport_options"]["global_keyprefix"] == "other:"
+
+
+def test_the_command_for_flower_lets_nobody_in_and_asks_workers_for_nothing() -> None:
+    [command] = re.findall(r"^ +.venv-flower/bin/celery (.*)$", GUIDE.read_text(), re.MULTILINE)
+    words = shlex.split(command)
+
+    assert words[:4] == ["--workdir", str(FLOWER.parent.relative_to(ROOT)), "--config", FLOWER.stem]
+    assert {"--address=127.0.0.1", "--read-only", "--enable-events=false"} <= set(words)
+    assert "FLOWER_BASIC_AUTH=" in GUIDE.read_text()
+
+
+def test_workers_tell_of_tasks_where_they_are_told_to_and_obey_nobody() -> None:
+    silent, telling = (create_app(Settings(broker_url="memory://", task_events=told)).conf for told in (False, True))
+
+    assert (silent.worker_send_task_events, telling.worker_send_task_events) == (False, True)
+    assert (silent.worker_enable_remote_control, telling.worker_enable_remote_control) == (False, False)
 
 
 # ---------------------------------------------------------------------------------------- the env file
@@ -385,7 +436,11 @@ def test_no_file_names_a_host_of_a_registry() -> None:
         COMPOSE,
         IGNORED,
         *(ROOT / "requirements").glob("lock*.txt"),
-        *(path for path in (ROOT / "deploy").rglob("*") if path.is_file() and path.name != "env"),
+        *(
+            path
+            for path in (ROOT / "deploy").rglob("*")
+            if path.is_file() and path.suffix != ".pyc" and path.name != "env"
+        ),
     ]
     host = re.compile(r"\b[a-z0-9-]+\.(?:org|com|io|net|dev|ai|co|cloud)\b|\blocalhost:\d", re.IGNORECASE)
 
