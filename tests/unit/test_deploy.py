@@ -360,8 +360,8 @@ def test_the_image_gets_the_locked_packages_of_the_service_alone() -> None:
     lines = [line for name in ("lock", "lock-torch") for line in _pins(ROOT / "requirements" / f"{name}.txt")]
     kept = {line.partition("==")[0] for line in lines}
 
-    # What builds our own wheels, and both kinds of image.
-    assert [names for names in locked if names] == [["lock-torch"], ["lock"], ["lock-torch", "lock"]]
+    # What both kinds of image get.
+    assert [names for names in locked if names] == [["lock-torch"], ["lock"], ["lock-torch"], ["lock"]]
     for install in installed:
         unlocked = "--index-url" in install or install.endswith("/wheels/*.whl")
         assert "--no-deps" in install
@@ -389,6 +389,31 @@ def test_torch_and_its_companion_come_from_the_index_that_is_given(tmp_path: Pat
     assert "--index-url file:///cpu" in given
     assert re.findall(r"^[\w-]+==", (tmp_path / "torch.txt").read_text(), re.MULTILINE) == ["torch==", "torchvision=="]
     assert none == "install --no-deps --require-hashes -r requirements/lock-torch.txt\n"
+
+
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+def test_an_update_of_our_code_alone_is_a_layer_of_its_own(kind: str) -> None:
+    steps: dict[str, list[str]] = {words[3]: [] for words in _instructions() if words[0] == "FROM"}
+    stage = ""
+    for words in _instructions():
+        stage = words[3] if words[0] == "FROM" else stage
+        steps[stage].append(" ".join(words[:-1]) if words[0] == "RUN" else " ".join(words))
+
+    packages, image = steps[f"packages-{kind}"], steps[kind]
+    lock, torch = (
+        next(n for n, step in enumerate(packages) if step.startswith("RUN") and f"{name}.txt" in step)
+        for name in ("lock", "lock-torch")
+    )
+
+    assert not [step for step in packages if "wheels" in step], "packages of others alone"
+    assert packages[lock - 1] == "COPY requirements/lock.txt requirements/"
+    assert torch < lock - 1, "what changes seldom comes first"
+    assert image[-4:] == [
+        f"COPY --from=packages-{kind} /opt/sightline /opt/sightline",
+        "COPY --from=wheels /wheels /wheels",
+        "RUN pip install --no-cache-dir --no-deps /wheels/*.whl",
+        "USER 10001:10001",
+    ]
 
 
 def test_workers_do_not_run_as_root_and_can_write_their_volumes() -> None:
