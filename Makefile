@@ -35,11 +35,13 @@ PEERS := .venv-bench
 EARLIER := .bench-before/44b7b8e
 # What looks at the image's packages lives apart, too.
 SUPPLY := .venv-supply
+# Debian's Prometheus, unpacked and not installed: its package would start a service.
+PROMETHEUS := .prometheus
 LOCKS := requirements/lock.txt requirements/lock-torch.txt
 FEATURE_PEERS := opencv-contrib learned-features
 ENCODER_PEERS := decoders sentence-transformers infinity-emb rclip imgbeddings
 
-.PHONY: help setup demo demo-soak chaos test browser test-client-matrix lint check format docs words findings bench-index bench-search bench-dropin bench-embed bench-features bench-place bench-exam bench-descriptors bench-sandbox flower fuzz lock sbom audit clean
+.PHONY: help setup demo demo-soak chaos test browser prometheus test-client-matrix lint check format docs words findings bench-index bench-search bench-dropin bench-embed bench-features bench-place bench-exam bench-descriptors bench-sandbox flower fuzz lock sbom audit clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -72,6 +74,16 @@ test: $(ALL_STAMP)  ## Run the test suite against real Postgres and Valkey proce
 
 browser:  ## Install Debian's Chromium, as root, for the tests that open the exam's page; they are skipped without one
 	@command -v chromium >/dev/null || { apt-get update && apt-get install -y --no-install-recommends chromium; }
+
+prometheus: $(PROMETHEUS)/usr/bin/promtool  ## Fetch Debian's Prometheus for the tests of alerts, without root and installing nothing; they are skipped without one
+
+# apt's own lists may be old or absent, and only root may renew them: these are kept beside it for as long as it takes.
+$(PROMETHEUS)/usr/bin/promtool:
+	@rm -rf $(PROMETHEUS) && mkdir -p $(PROMETHEUS)/apt/lists $(PROMETHEUS)/apt/cache
+	@cd $(PROMETHEUS)/apt && own="-q -o Dir::State::Lists=$$PWD/lists -o Dir::Cache=$$PWD/cache" \
+		&& apt-get $$own update >&2 && apt-get $$own download prometheus >&2
+	@dpkg-deb -x $(PROMETHEUS)/apt/prometheus_*.deb $(PROMETHEUS) && rm -rf $(PROMETHEUS)/apt
+	@touch $@
 
 test-client-matrix: $(ALL_STAMP)  ## Test the client with older and newer releases of celery and redis, each in a .venv-client-NAME
 	@CLIENT_MATRIX=1 $(BIN)/python -m pytest tests/integration/test_client_versions.py
@@ -166,4 +178,4 @@ $(SUPPLY)/.made: requirements/supply.txt
 	@touch $@
 
 clean:  ## Remove what the commands above have made
-	rm -rf $(VENV) $(PEERS) $(PEERS)-* $(SUPPLY) .venv-client-* .bench-before .sightline build *.egg-info worker/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz
+	rm -rf $(VENV) $(PEERS) $(PEERS)-* $(SUPPLY) .venv-client-* .bench-before $(PROMETHEUS) .sightline build *.egg-info worker/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz
