@@ -43,6 +43,10 @@ class ProcessSettings(BaseSettings):
     stall_s: float = Field(default=90.0, ge=1, le=DAY_S)
     """Seconds without a turn of its loop after which `sightline health --live` says no of a process. Longer than two
     calls to a Redis that does not answer (30 s each), which are no reason to start it again."""
+    recall_sample: int = Field(default=100, ge=0)
+    """Of so many searches one is repeated by comparing with every vector, by a thread that is the last in line:
+    `sightline stats` says which share of the true ten nearest is found, the log when that is surely below
+    `SIGHTLINE_INDEX_RECALL`, and how many answers a new generation changes. 0 repeats and keeps nothing."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Level of the workers' log lines."""
     log_format: Literal["text", "json"] = "text"

@@ -181,6 +181,7 @@ class Runtime:
         from worker.encoder.images import decode
         from worker.encoder.keypoints import find_keypoints
         from worker.index.live import FaissLiveIndex
+        from worker.index.repeating import Repeating
         from worker.storage.source import PhotoFiles
         from worker.storage.store import PostgresStore
 
@@ -206,7 +207,13 @@ class Runtime:
                 find_keypoints=partial(find_keypoints, decode=decoder, **limits),
                 source=PhotoFiles(settings),
                 store=store,
-                live=FaissLiveIndex(store.log, generations, model_key=encoder.model_key, dimension=encoder.dimension),
+                live=FaissLiveIndex(
+                    store.log,
+                    generations,
+                    model_key=encoder.model_key,
+                    dimension=encoder.dimension,
+                    repeating=Repeating(one_in=settings.recall_sample, gate=settings.index_recall),
+                ),
                 generations=generations,
                 quarantine=self._quarantine,
             )

@@ -118,11 +118,18 @@ class StatsReply(Reply, frozen=True):
     #: What was found stuck within the last week, the newest first, 20 at the most.
     stuck: list[Stuck] = msgspec.field(default_factory=list)
 
+    #: Of the process that answers: share of the true ten nearest that its searches have found, and how many of them
+    #: were repeated by comparing with all to tell (SIGHTLINE_RECALL_SAMPLE); None before the first.
+    live_recall_at_10: float | None = None
+    live_recall_searches: int | None = None
+    answers_flipped: float | None = None  #: share of recent searches whose first photo the newest generation changed
+
     def to_wire(self) -> dict[str, Any]:
-        """Without the last seven where they say nothing: clients of the release before them take no field more."""
+        """Without the last ten where they say nothing: clients of the release before them take no field more."""
         wire = super().to_wire()
         if self.without_keypoints is None:
             del wire["without_keypoints"]
         if not self.conflicts:
             del wire["conflicts"]
-        return without_nothing(wire, "learnt_places", "examined", "exam_passed", "sandbox", "stuck")
+        said_if_known = ("learnt_places", "examined", "exam_passed", "sandbox", "stuck")
+        return without_nothing(wire, *said_if_known, "live_recall_at_10", "live_recall_searches", "answers_flipped")

@@ -36,6 +36,9 @@ FIGURES = {
     "stuck": to_say("messages that a thread was stuck at"),
     "exam_passed": to_say("the exam passed"),
     "sandbox": to_say("decoders are confined by"),
+    "live_recall_at_10": to_say("recall@10 of this worker's searches"),
+    "live_recall_searches": to_say("searches that were repeated to tell"),
+    "answers_flipped": to_say("share of first photos that the newest generation changed"),
 }
 
 

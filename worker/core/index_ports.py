@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from worker.core.circle import Places
 from worker.core.generations import Built, PublishedGeneration
 from worker.core.ports import Progress, Snapshot
-from worker.core.types import Filter, Mark, Neighbours, Published
+from worker.core.types import Filter, Mark, Neighbours, Published, Repeated
 from worker.core.vectors import Ids, Vector
 
 
@@ -52,6 +52,9 @@ class LiveIndex(Searched, Protocol):
 
     @property
     def recall_at_10(self) -> float | None: ...
+
+    @property
+    def repeated(self) -> Repeated: ...
 
     @property
     def ready(self) -> bool: ...

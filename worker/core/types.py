@@ -226,6 +226,16 @@ class Changes:
 
 
 @dataclass(frozen=True, slots=True)
+class Repeated:
+    """What came of searches that a process has done again (worker.index.repeating)."""
+
+    recall_at_10: float | None = None  #: of the generation that serves, over the last of them; None before the first
+    searches: int = 0  #: that were repeated exactly, since the start
+    flipped: float | None = None  #: share of questions whose first photo the newest generation has changed
+    compared: int = 0  #: questions that two generations were asked, since the start
+
+
+@dataclass(frozen=True, slots=True)
 class Neighbours:
     """Photos by falling similarity, with the state of the index that gave them, of `count` photos."""
 

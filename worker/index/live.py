@@ -19,12 +19,13 @@ import numpy as np
 from worker.core.circle import Places
 from worker.core.observing import stage
 from worker.core.ports import Log
-from worker.core.types import START, Changes, Filter, Mark, Neighbours, Published
+from worker.core.types import START, Changes, Filter, Mark, Neighbours, Published, Repeated
 from worker.core.vectors import Ids, Vector
 from worker.errors import BadGeneration, Transient, WorkerError
 from worker.index import columns
 from worker.index.folder import GenerationFolder
 from worker.index.generation import Generation
+from worker.index.repeating import FORGET_S, Repeating
 from worker.index.view import FIRST_ROOM, Layers, Passing, View
 
 log = logging.getLogger(__name__)
@@ -34,9 +35,18 @@ LOADER_NICENESS = 10
 
 
 class FaissLiveIndex:
-    """See worker.core.index_ports.LiveIndex."""
+    """See worker.core.index_ports.LiveIndex. repeating: takes note of searches, where the process follows the log."""
 
-    def __init__(self, changes: Log, folder: GenerationFolder, *, model_key: str, dimension: int) -> None:
+    def __init__(
+        self,
+        changes: Log,
+        folder: GenerationFolder,
+        *,
+        model_key: str,
+        dimension: int,
+        repeating: Repeating | None = None,
+    ) -> None:
+        self._repeating = repeating or Repeating(one_in=0, gate=0.0)
         self._changes = changes
         self._folder = folder
         self._model_key = model_key
@@ -100,6 +110,11 @@ class FaissLiveIndex:
         return None if self._view is None or self._view.base is None else self._view.base.manifest.recall_at_10
 
     @property
+    def repeated(self) -> Repeated:
+        """What came of searches that were done again."""
+        return self._repeating.told
+
+    @property
     def ready(self) -> bool:
         """Whether it can be searched without being read first, or nothing is published that could be."""
         return self._view is not None or self._nothing_published
@@ -148,6 +163,7 @@ class FaissLiveIndex:
         loader = self._loader
         if loader is not None:
             loader.join()
+        self._repeating.close()
 
     def search(
         self,
@@ -168,7 +184,10 @@ class FaissLiveIndex:
         assert view is not None
         with stage("search"):
             passing = None if among is None else self._passing_now(view, among)
-            return view.search(query, k, passing=passing, exclude=exclude, drop_copies=drop_copies)
+            found = view.search(query, k, passing=passing, exclude=exclude, drop_copies=drop_copies)
+        if self._follower is not None:
+            self._repeating.note(view, query, k, found, passing=passing, exclude=exclude, drop_copies=drop_copies)
+        return found
 
     def _passing_now(self, view: View, among: Filter) -> Passing:
         """Once for each request and view, however often it searches wider."""
@@ -181,6 +200,7 @@ class FaissLiveIndex:
 
     def _follow(self, every_s: float) -> None:
         while not self._closed.wait(every_s):
+            self._repeating.forget(FORGET_S)
             try:
                 # A model that is still being filled has no generation: nothing is read before somebody searches.
                 if self._view is not None or self._changes_after(START, vectors=False).generations:
@@ -202,6 +222,8 @@ class FaissLiveIndex:
         else:
             changes = self._changes_after(self._mark)
             if changes.continues:
+                if any(item.vector is None for item in changes.items):
+                    self._repeating.forget()
                 self._layers.apply(changes.items)
                 self._view = self._layers.view(changes.mark)
                 self._look_for_newer(changes.generations)
@@ -213,6 +235,7 @@ class FaissLiveIndex:
                 # Its seqs come again.
                 with self._removing:
                     self._removed.clear()
+                self._repeating.forget()
                 self._start()
         self._caught_up = began
 
@@ -257,11 +280,14 @@ class FaissLiveIndex:
                 if not changes.continues:
                     return
                 layers.apply(changes.items)
-                self._layers, self._view = layers, layers.view(changes.mark)
+                before, now = self._view, layers.view(changes.mark)
+                self._layers, self._view = layers, now
         except Transient as exc:
             log.warning("generation waits for Postgres", extra={"generation": published.number, "why": exc.message})
             return
         log.info("generation mapped", extra={"generation": published.number, "count": base.manifest.count})
+        if before is not None:
+            self._repeating.taken_over(before, now)
 
     def _open(self, published: Published) -> Generation | None:
         if published in self._unusable:

@@ -149,6 +149,14 @@ def promised(share: npt.NDArray[np.float64]) -> tuple[float, float]:
     return mean, max(0.0, mean - SURE * error)
 
 
+def at_most(share: npt.NDArray[np.float64]) -> float:
+    """What the true mean of such shares, [n], lies below as surely as `promised` lies below: one that is lower than was
+    promised is no chance. 1.0 of a single one."""
+    if len(share) < 2:
+        return 1.0
+    return min(1.0, float(share.mean()) + SURE * float(share.std(ddof=1)) / math.sqrt(len(share)))
+
+
 def answers(index: faiss.Index, parameters: Parameters, truth: Truth) -> Positions:
     """[queries, 2 * RECALL_K]: what the index finds, the photo's own left out, among as many candidates as a search of
     ten neighbours looks at. All queries at once: for the index they are as many single ones."""

@@ -69,20 +69,34 @@ class View:
         passing: Passing | None = None,
         exclude: Ids | None = None,
         drop_copies: bool = False,
+        exact: bool = False,
     ) -> Neighbours:
         """The k most similar photos, best first, equal ones by id.
 
         query: float32 [dimension] of length 1. passing: search among these alone (see `passing`). exclude:
-        never these. drop_copies: leave out photos of the query's own pixels, as many as are known to be such.
+        never these. drop_copies: leave out photos of the query's own pixels, as many as are known to be such. exact:
+        compare with every vector, whatever the kind.
         Similarities of the base are those of its rounded vectors (see kinds), of the delta exact.
         """
         searching.use_threads(1)
-        ids, similarities = _search_base(self, query, k, passing, exclude, drop_copies)
+        ids, similarities = _search_base(self, query, k, passing, exclude, drop_copies, exact)
         if len(self.delta_ids):
             newer_ids, newer = _search_delta(self, query, passing, exclude, drop_copies)
             ids, similarities = np.concatenate([ids, newer_ids]), np.concatenate([similarities, newer])
         best = np.lexsort((ids, -similarities))[:k]
         return Neighbours(ids[best], similarities[best], generation=self.number, seq=self.seq, count=self.count)
+
+    def vectors_of(self, photo_ids: Ids) -> Vectors:
+        """float32 [n, d]: photos' vectors as they are searched, see `search`; NaN of those that are not there."""
+        vectors = np.full((len(photo_ids), self.delta.shape[1]), np.nan, dtype=np.float32)
+        if self.base is not None:
+            at, there = find_ids(self.base.ids, photo_ids)
+            shown = ~self.hidden[at]
+            if shown.any():
+                vectors[np.flatnonzero(there)[shown]] = searching.vectors_at(self.base.index, at[shown])
+        at, there = self._in_delta(photo_ids)
+        vectors[there] = self.delta[at]
+        return vectors
 
     def places_of(self, photo_ids: Ids) -> Places:
         """float64 [2, n]: where photos lie, NaN where that is not known."""
@@ -90,11 +104,16 @@ class View:
         if self.base is not None and self.base.columns is not None:
             at, there = find_ids(self.base.ids, photo_ids)
             places[:, there] = self.base.columns.places[:, at]
+        at, there = self._in_delta(photo_ids)
+        places[:, there] = self.delta_columns.places[:, at]
+        return places
+
+    def _in_delta(self, photo_ids: Ids) -> tuple[npt.NDArray[np.intp], Mask]:
+        """As find_ids: the rows of those that are there, and which these are."""
         rows = np.flatnonzero(~self.delta_hidden)
         rising = rows[np.argsort(self.delta_ids[rows])]
         at, there = find_ids(self.delta_ids[rising], photo_ids)
-        places[:, there] = self.delta_columns.places[:, rising[at]]
-        return places
+        return rising[at], there
 
     def passing(self, among: Filter, ids_where: Callable[[Filter], Ids]) -> Passing:
         """Where the photos stand that pass a filter and are not hidden.
@@ -199,7 +218,13 @@ class Layers:
 
 
 def _search_base(
-    view: View, query: Vector, k: int, passing: Passing | None, exclude: Ids | None, drop_copies: bool
+    view: View,
+    query: Vector,
+    k: int,
+    passing: Passing | None,
+    exclude: Ids | None,
+    drop_copies: bool,
+    exact: bool,
 ) -> tuple[Ids, npt.NDArray[np.float32]]:
     base = view.base
     if base is None or not base.manifest.count:
@@ -212,7 +237,7 @@ def _search_base(
     if len(out):
         # Counted below, so each once.
         out = np.unique(out[~view.hidden[out]])
-    if passing is None:
+    if passing is None and not exact:
         blocked = view.hidden_count + len(out)
         # What is left out lies next to the query; what is gone lies anywhere.
         if len(out) <= SPARE:
@@ -232,7 +257,7 @@ def _search_base(
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
     few = passing is not None and left <= EXACT_FILTER
     # A graph walks among what is left out and does not get past it.
-    if few or (len(out) > SPARE and base.manifest.kind == Kind.HNSW):
+    if exact or few or (len(out) > SPARE and base.manifest.kind == Kind.HNSW):
         similarities, positions = base.search_all(query[None, :], min(k, left), _bitmap(allowed))
     else:
         similarities, positions = base.search(query[None, :], min(k, left), selector=_bitmap(allowed), passing=left)

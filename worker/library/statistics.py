@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from producer_client import contract
 from worker.core.index_ports import LiveIndex, PublishedGenerations
 from worker.core.ports import Encoder, Entries, Runs, StoredKeypoints, StoredVectors, Verdicts
+from worker.core.types import Repeated
 from worker.embedding import Embedding
 
 
 class Statistics:
-    """keypoints: None where nobody is told how many photos lack them. tell_exam: whether of the exam, too."""
+    """keypoints: None where nobody is told how many photos lack them. tell_exam: whether of the exam, too, and of all
+    that clients of the release before do not know."""
 
     def __init__(
         self,
@@ -51,6 +53,7 @@ class Statistics:
         self._live.settle()
         number = self._live.generation
         published_at, at_least = (None, None) if number is None else self._published.published(number)
+        repeated = self._live.repeated if self._tell_exam else Repeated()
         told = next((g for g in self._published.kept() if g.number == number), None) if self._tell_exam else None
         return contract.StatsReply(
             model=self._encoder.name,
@@ -88,4 +91,7 @@ class Statistics:
             exam_passed=None if told is None else told.exam_passed,
             sandbox=sandbox if self._tell_exam else None,
             stuck=list(stuck) if self._tell_exam else [],
+            live_recall_at_10=None if repeated.recall_at_10 is None else round(repeated.recall_at_10, 4),
+            live_recall_searches=repeated.searches or None,
+            answers_flipped=None if repeated.flipped is None else round(repeated.flipped, 4),
         )
