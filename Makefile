@@ -41,7 +41,7 @@ LOCKS := requirements/lock.txt requirements/lock-torch.txt
 FEATURE_PEERS := opencv-contrib learned-features
 ENCODER_PEERS := decoders sentence-transformers infinity-emb rclip imgbeddings
 
-.PHONY: help setup demo demo-soak chaos test browser prometheus test-client-matrix lint check format docs words findings bench-index bench-search bench-dropin bench-embed bench-features bench-place bench-exam bench-descriptors bench-sandbox flower fuzz lock sbom audit clean
+.PHONY: help setup demo demo-soak chaos test browser prometheus test-client-matrix lint check format docs words findings bench-index bench-search bench-dropin bench-embed bench-features bench-place bench-exam bench-descriptors bench-sandbox flower bench-scale fuzz lock sbom audit clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -129,6 +129,9 @@ bench-exam: $(RUN_STAMP)  ## Measure how long it takes to ask about 1,000 of 100
 
 bench-sandbox: $(RUN_STAMP)  ## Measure what decoders of their own cost through the queue, with and without in turns; JSON on stdout
 	@$(BIN)/python -m benchmarks.sandbox
+
+bench-scale: $(RUN_STAMP)  ## Measure a second worker process, what a message costs, and memory of each: QUICK=1; JSON on stdout
+	@$(BIN)/python -m benchmarks.scale $(if $(QUICK),--quick)
 
 bench-features: $(RUN_STAMP) $(FEATURE_PEERS:%=$(PEERS)-%/.made)  ## Measure keypoints and their matchers: PHOTOS=folder, QUICK=1; JSON on stdout
 	@$(BIN)/python -m benchmarks.features $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(QUICK),--quick)

@@ -67,11 +67,11 @@ def _add(client: Sightline, paths: Iterable[str]) -> None:
 
 
 def _bulk(stack: Stack, worker: Process, client: Sightline, paths: Sequence[str]) -> dict[str, Any]:
-    before, own = _cpu_s(stack, worker), time.process_time()
+    before, own = cpu_s(stack, [worker]), time.process_time()
     began = time.perf_counter()
     _add(client, paths)
     seconds = time.perf_counter() - began
-    spent = {name: after - before[name] for name, after in _cpu_s(stack, worker).items()}
+    spent = {name: after - before[name] for name, after in cpu_s(stack, [worker]).items()}
     spent["client"] = time.process_time() - own
     return {
         "photos": len(paths),
@@ -119,9 +119,11 @@ def _searches(client: Sightline, searched: Iterable[str], callers: int) -> dict[
     }
 
 
-def _cpu_s(stack: Stack, worker: Process) -> dict[str, float]:
-    """CPU seconds so far of the worker, and of the servers: processes that work in the stack's folder."""
-    spent = {"worker": _cpu_of(psutil.Process(worker.pid)), "postgres": 0.0, "valkey": 0.0}
+def cpu_s(stack: Stack, workers: Sequence[Process]) -> dict[str, float]:
+    """CPU seconds so far of workers with their decoders, and of the servers: processes that work in the stack's
+    folder."""
+    spent = {"worker": sum(_cpu_of(member) for worker in workers for member in members(worker))}
+    spent |= {"postgres": 0.0, "valkey": 0.0}
     home = str(stack.settings.data_dir.resolve())
     for process in psutil.process_iter(["name", "cwd"]):
         for name in ("postgres", "valkey"):
@@ -130,12 +132,17 @@ def _cpu_s(stack: Stack, worker: Process) -> dict[str, float]:
     return spent
 
 
+def members(worker: Process) -> list[psutil.Process]:
+    """It, and what it has started."""
+    first = psutil.Process(worker.pid)
+    return [first, *first.children(recursive=True)]
+
+
 def _cpu_of(process: psutil.Process) -> float:
     times = process.cpu_times()
     return float(times.user + times.system)
 
 
 def _rss_mb(process: Process) -> float:
-    first = psutil.Process(process.pid)
-    resident = sum(member.memory_info().rss for member in (first, *first.children(recursive=True)))
+    resident = sum(member.memory_info().rss for member in members(process))
     return round(float(resident) / 1e6, 1)

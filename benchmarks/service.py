@@ -24,6 +24,7 @@ from worker.errors import Permanent
 from worker.index.folder import GenerationFolder
 from worker.index.generation import INDEX, MANIFEST
 from worker.index.live import FaissLiveIndex
+from worker.index.repeating import Repeating
 from worker.library import Library
 from worker.quarantine import Quarantine
 from worker.runtime import generation_folder
@@ -69,11 +70,11 @@ class Service:
 
 
 @contextmanager
-def service(settings: Settings, dimension: int) -> Iterator[Service]:
-    """The service as `worker.runtime` joins it, without a model."""
+def service(settings: Settings, dimension: int, repeating: Repeating | None = None) -> Iterator[Service]:
+    """The service as `worker.runtime` joins it, without a model, and without repeating searches unless told."""
     store = PostgresStore(settings, pool_size=settings.concurrency + 4)
     folder = generation_folder(settings)
-    live = FaissLiveIndex(store.log, folder, model_key=MODEL_KEY, dimension=dimension)
+    live = FaissLiveIndex(store.log, folder, model_key=MODEL_KEY, dimension=dimension, repeating=repeating)
     library = Library.join(
         settings,
         encoder=NoModel(dimension),
