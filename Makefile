@@ -23,7 +23,7 @@ VULNERABILITY_SERVICE ?= pypi
 # What a target needs: to run it all on this machine, or that with tests, checks, examples and object stores. A target
 # adds to .venv what lacks, and installs again only when what it needs would change.
 RUN := requirements.txt requirements/embedded.txt
-ALL := $(RUN) requirements/cloud.txt requirements/dev.txt
+ALL := $(RUN) requirements/cloud.txt requirements/tracing.txt requirements/dev.txt
 stamp = $(VENV)/.made-$(1)-$(shell cat $($(1)) pyproject.toml worker/pyproject.toml | sha256sum | cut -c1-16)
 RUN_STAMP := $(call stamp,RUN)
 ALL_STAMP := $(call stamp,ALL)
@@ -163,7 +163,7 @@ $(PEERS)-%/.made: benchmarks/requirements-%.txt
 
 lock: $(SUPPLY)/.made  ## Write requirements/lock*.txt: the image's packages with their SHA-256, as pip resolves them now (fetches 3 GB)
 	@report=$$(mktemp) && trap 'rm -f '"$$report" EXIT && $(SUPPLY)/bin/python -m pip install --quiet --dry-run --ignore-installed \
-		--only-binary :all: --report "$$report" -r requirements.txt -r requirements/cloud.txt >&2 \
+		--only-binary :all: --report "$$report" -r requirements.txt -r requirements/cloud.txt -r requirements/tracing.txt >&2 \
 		&& $(SUPPLY)/bin/python -m supply < "$$report"
 
 sbom: $(SUPPLY)/.made  ## A bill of materials of the image's packages (CycloneDX JSON) on stdout

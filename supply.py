@@ -20,7 +20,7 @@ OF_TORCH = re.compile(r"(torch|torchvision|triton|(nvidia|cuda)-.+)")
 #: What deploy/Dockerfile builds for. Wheels of other machines have other hashes: lock there, for there.
 IMAGE = {"python_version": "3.11", "sys_platform": "linux", "platform_machine": "x86_64"}
 HEAD = """\
-# Made by `make lock`, not to be edited: {what} of what requirements.txt and requirements/cloud.txt bring,
+# Made by `make lock`, not to be edited: {what} of what requirements.txt, requirements/cloud.txt and tracing.txt bring,
 # with the SHA-256 of each wheel for Python {python_version} on {sys_platform} {platform_machine}.
 
 """

@@ -9,6 +9,7 @@ from kombu import Producer, serialization
 
 from producer_client import serializer
 from producer_client.signing import GOOD_FOR_S, SIGNED, Keys, key_of, stamp
+from producer_client.tracing import hand_on
 
 
 class SigningProducer(Producer):
@@ -27,11 +28,14 @@ class SigningProducer(Producer):
         serializer: str | None = None,
         **more: Any,
     ) -> Any:
-        if self._keys is None or routing_key is None or routing_key not in GOOD_FOR_S:
+        if routing_key is None or routing_key not in GOOD_FOR_S:
+            return super().publish(body, routing_key=routing_key, headers=headers, serializer=serializer, **more)
+        headers = dict(headers or {})
+        hand_on(headers)
+        if self._keys is None:
             return super().publish(body, routing_key=routing_key, headers=headers, serializer=serializer, **more)
         kind, encoding, text = serialization.dumps(body, serializer=serializer)
         written = text.encode(encoding) if isinstance(text, str) else text
-        headers = dict(headers or {})
         # What a worker sends again stays its sender's: Celery hands on the header that it came with.
         keys = self._keys.of(key_of(headers.get(SIGNED)))
         headers[SIGNED] = stamp(keys, routing_key, headers, written, content_type=kind, content_encoding=encoding)

@@ -19,6 +19,7 @@ from typing import Any
 
 from producer_client.errors import Untrusted
 from producer_client.secret_file import read_secret
+from producer_client.tracing import TRACED
 from producer_client.words import Code, Queue
 
 #: The header of a message, and the member of a stored reply, that holds what is added.
@@ -72,8 +73,8 @@ class Keys:
 
 @dataclass(frozen=True)
 class Admitted:
-    """What a good signature says of a message. headers: of DECIDING those that it has. good_until: seconds since 1970,
-    when nobody would carry it out any more."""
+    """What a good signature says of a message. headers: of DECIDING and TRACED those that it has. good_until: seconds
+    since 1970, when nobody would carry it out any more."""
 
     nonce: str
     good_until: float
@@ -120,7 +121,9 @@ def stamp(
             "queue": queue,
             "type": content_type,
             "encoding": content_encoding,
-            "headers": {name: headers[name] for name in DECIDING if headers.get(name) is not None},
+            # Of traces it says what its sender knew; whether a message is good does not hang on them, which senders
+            # of earlier releases may have from elsewhere, unsigned.
+            "headers": {name: headers[name] for name in (*DECIDING, *TRACED) if headers.get(name) is not None},
         },
         separators=(",", ":"),
     )

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from celery import Celery
 from celery.app.amqp import AMQP
-from celery.signals import setup_logging, worker_shutdown
+from celery.signals import setup_logging, worker_init, worker_shutdown
 from celery.worker.state import reserved_requests
 from kombu import Queue as KombuQueue
 from kombu import pools
@@ -22,6 +22,7 @@ from worker import logs
 from worker.alive import Alive
 from worker.broker import Connection, InHand, give_back_at_last, pulse_of
 from worker.door import Door, door_of
+from worker.observe.tracing import Tracing
 from worker.outage import Outage
 from worker.pulse import Pulse
 from worker.runtime import Runtime
@@ -187,12 +188,19 @@ def create_app(settings: Settings, role: str = "") -> Celery:
     if role and urlsplit(settings.broker_url).scheme not in IN_MEMORY:
         pulse_of(app).also = Alive(settings, runtime.condition)
 
+    tracing = Tracing(role)
+
+    @worker_init.connect(weak=False)
+    def _begin(**_: Any) -> None:
+        tracing.begin(forks=role == "index")
+
     @worker_shutdown.connect(weak=False)
     def _end(**_: Any) -> None:
         # Celery sends this after its pool has ended every task in hand.
         give_back_at_last(app)
         runtime.close()
         pulse_of(app).end()
+        tracing.end()
 
     @setup_logging.connect(weak=False)
     def _own_format(**_: Any) -> None:

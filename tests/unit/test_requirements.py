@@ -20,13 +20,15 @@ from packaging.utils import canonicalize_name
 from supply import IMAGE, locks
 
 ROOT = Path(__file__).parents[2]
-SERVE, EMBEDDED, CLOUD, DEV = FILES = [
+SERVE, EMBEDDED, CLOUD, TRACING, DEV = FILES = [
     ROOT / "requirements.txt",
-    *(ROOT / "requirements" / f"{name}.txt" for name in ("embedded", "cloud", "dev")),
+    *(ROOT / "requirements" / f"{name}.txt" for name in ("embedded", "cloud", "tracing", "dev")),
 ]
 SUPPLY = ROOT / "requirements" / "supply.txt"
 LOCKS = [ROOT / "requirements" / f"{name}.txt" for name in ("lock", "lock-torch")]
 OURS = {"worker", "producer_client", "demo"}
+#: What is imported where traces are asked for, and nowhere else (tests/unit/test_tracing.py).
+TRACED = {ROOT / "worker" / "observe" / name for name in ("spans.py", "statements.py")}
 
 
 @pytest.mark.parametrize("path", [*FILES, SUPPLY], ids=lambda path: path.stem)
@@ -59,15 +61,15 @@ def test_the_metadata_of_the_worker_is_read_from_these_files(tmp_path: Path) -> 
 
     [written] = tmp_path.glob("*.dist-info/METADATA")
     told = Metadata.from_email(written.read_bytes())
-    said: dict[str, set[str]] = {"": set(), "embedded": set(), "cloud": set()}
+    said: dict[str, set[str]] = {"": set(), "embedded": set(), "cloud": set(), "tracing": set()}
     for requirement in told.requires_dist or []:
         [extra] = re.findall(r'^extra == "(\w+)"$', str(requirement.marker)) if requirement.marker else [""]
         requirement.marker = None
         said[extra].add(str(requirement))
-    assert sorted(told.provides_extra or []) == ["cloud", "embedded"]
+    assert sorted(told.provides_extra or []) == ["cloud", "embedded", "tracing"]
     assert said == {
         extra: {str(pin) for pin in _pins(path)}
-        for extra, path in (("", SERVE), ("embedded", EMBEDDED), ("cloud", CLOUD))
+        for extra, path in (("", SERVE), ("embedded", EMBEDDED), ("cloud", CLOUD), ("tracing", TRACING))
     }
 
 
@@ -76,20 +78,26 @@ def test_serving_needs_no_package_beyond_its_requirements() -> None:
     embedded = {path for path in files if path.is_relative_to(ROOT / "worker" / "embedded")}
 
     assert embedded
-    assert _unmet([path for path in files if path not in embedded], [SERVE]) == {}
+    assert _unmet([path for path in files if path not in embedded | TRACED], [SERVE]) == {}
+
+
+def test_traces_need_no_package_beyond_theirs() -> None:
+    files = [path for name in ("worker", "producer_client") for path in (ROOT / name).rglob("*.py")]
+
+    assert _unmet(files, [SERVE, EMBEDDED, TRACING]) == {}
 
 
 def test_the_demo_needs_no_package_for_tests_or_object_stores() -> None:
     files = [path for name in OURS for path in (ROOT / name).rglob("*.py")]
 
-    assert _unmet(files, [SERVE, EMBEDDED]) == {}
+    assert _unmet([path for path in files if path not in TRACED], [SERVE, EMBEDDED]) == {}
 
 
 # --------------------------------------------------------------------------------------------- the lock
 
 
 def test_the_lock_has_every_pin_and_all_that_the_pins_bring() -> None:
-    pins = [pin for path in (SERVE, CLOUD) for pin in _pins(path)]
+    pins = [pin for path in (SERVE, CLOUD, TRACING) for pin in _pins(path)]
     locked = {pin.name: str(pin.specifier) for path in LOCKS for pin in _pins(path)}
 
     assert {pin.name: str(pin.specifier) for pin in pins}.items() <= _by_own_names(pins, locked).items()
@@ -97,7 +105,7 @@ def test_the_lock_has_every_pin_and_all_that_the_pins_bring() -> None:
 
 
 def test_the_lock_has_nothing_that_no_pin_brings() -> None:
-    pins = [pin for path in (SERVE, CLOUD) for pin in _pins(path)]
+    pins = [pin for path in (SERVE, CLOUD, TRACING) for pin in _pins(path)]
     locked = {pin.name for pin in _pins(LOCKS[0])}
 
     assert locked <= _closure(pins)

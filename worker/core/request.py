@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 from producer_client.ids import made_ms
 
@@ -26,3 +28,15 @@ class Request:
 
 #: Of this thread. A context variable, because it concerns none of the calls between the message and the model.
 current: ContextVar[Request] = ContextVar("request", default=Request())  # noqa: B039  # frozen
+
+
+def photo_of(args: Sequence[Any]) -> int | None:
+    """The photo that a message is about, where that is one with an id. args: of its task, which nobody has read yet."""
+    match args:
+        case (
+            [{"photos": [{"photo": {"photo_id": int(photo_id)}}]}]
+            | [{"photo": {"photo_id": int(photo_id)}}]
+            | [{"photo_ids": [int(photo_id)]}]
+        ):
+            return photo_id
+    return None

@@ -7,7 +7,7 @@ import random
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, cast
 
@@ -67,7 +67,9 @@ class ContractTask(Task):  # type: ignore[type-arg]  # celery's generic has no r
         started = time.monotonic()
         token = waiting.current.set(self._who_waits())
         # Of this call alone, so that what is learnt in it can be added.
-        said = _facts_of(args, str(self.request.id))
+        said = {**of_message.get(), "task_id": str(self.request.id)}
+        if (photo_id := waiting.photo_of(args)) is not None:
+            said["photo_id"] = photo_id
         facts = of_message.set(said)
         try:
             if len(args) != 1 or kwargs:
@@ -146,18 +148,6 @@ class ContractTask(Task):  # type: ignore[type-arg]  # celery's generic has no r
         except Reject as refused:
             # Redis does not take it either, and Celery would drop it. Unacknowledged it is handed out again.
             raise Reject(str(refused), requeue=True) from exc
-
-
-def _facts_of(args: Sequence[Any], task_id: str) -> dict[str, Any]:
-    """What log lines say of a message that nobody has read yet."""
-    match args:
-        case (
-            [{"photos": [{"photo": {"photo_id": int(photo_id)}}]}]
-            | [{"photo": {"photo_id": int(photo_id)}}]
-            | [{"photo_ids": [int(photo_id)]}]
-        ):
-            return {"task_id": task_id, "photo_id": photo_id}
-    return {"task_id": task_id}
 
 
 def _outcome_of(reply: Message) -> dict[str, Any]:
