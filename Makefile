@@ -101,6 +101,7 @@ format: $(ALL_STAMP)  ## Put the code into the project's format
 
 docs: $(RUN_STAMP)  ## Write the configuration table of the README from Settings
 	@$(BIN)/python -m worker.settings_table README.md
+	@$(BIN)/python -m worker.observe.table docs/metrics.md
 
 words: $(ALL_STAMP)  ## Bring the texts of the code into the catalogues of other languages, and compile these
 	@$(BIN)/python -m translation

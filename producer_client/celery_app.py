@@ -8,13 +8,15 @@ from celery import Celery
 from kombu import Producer, serialization
 
 from producer_client import serializer
+from producer_client.ids import SENT, now_ms
 from producer_client.signing import GOOD_FOR_S, SIGNED, Keys, key_of, stamp
 from producer_client.tracing import hand_on
 
 
 class SigningProducer(Producer):
-    """Signs what it sends to queues of ours. It writes the body itself, as the signature covers its bytes. Of both
-    sides: connections of a pool are kombu's own, so a transport of ours would not see them (kombu 5.7)."""
+    """Says when it sends to queues of ours, and signs what it sends there. It writes the body itself, as the signature
+    covers its bytes. Of both sides: connections of a pool are kombu's own, so a transport of ours would not see them
+    (kombu 5.7)."""
 
     def __init__(self, channel: Any, *args: Any, keys: Keys | None, **options: Any) -> None:
         super().__init__(channel, *args, **options)
@@ -30,7 +32,7 @@ class SigningProducer(Producer):
     ) -> Any:
         if routing_key is None or routing_key not in GOOD_FOR_S:
             return super().publish(body, routing_key=routing_key, headers=headers, serializer=serializer, **more)
-        headers = dict(headers or {})
+        headers = {**(headers or {}), SENT: now_ms()}
         hand_on(headers)
         if self._keys is None:
             return super().publish(body, routing_key=routing_key, headers=headers, serializer=serializer, **more)

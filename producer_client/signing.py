@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from producer_client.errors import Untrusted
+from producer_client.ids import SENT
 from producer_client.secret_file import read_secret
 from producer_client.tracing import TRACED
 from producer_client.words import Code, Queue
@@ -74,11 +75,12 @@ class Keys:
 @dataclass(frozen=True)
 class Admitted:
     """What a good signature says of a message. headers: of DECIDING and TRACED those that it has. good_until: seconds
-    since 1970, when nobody would carry it out any more."""
+    since 1970, when nobody would carry it out any more. sent_ms: see SENT."""
 
     nonce: str
     good_until: float
     headers: dict[str, Any]
+    sent_ms: int
 
 
 def read_keys(path: str | os.PathLike[str]) -> Keys:
@@ -121,6 +123,8 @@ def stamp(
             "queue": queue,
             "type": content_type,
             "encoding": content_encoding,
+            # Not among the headers: a worker of an earlier release hands the header on as it came, and signs anew.
+            **({"sent": headers[SENT]} if SENT in headers else {}),
             # Of traces it says what its sender knew; whether a message is good does not hang on them, which senders
             # of earlier releases may have from elsewhere, unsigned.
             "headers": {name: headers[name] for name in (*DECIDING, *TRACED) if headers.get(name) is not None},
@@ -169,7 +173,8 @@ def admitted(
 def read_claims(stamped: str) -> Admitted:
     """Of a header SIGNED that was found good before."""
     claims = json.loads(stamped.split(" ", 2)[2])
-    return Admitted(claims["nonce"], claims["expires"] + SKEW_S, claims["headers"])
+    sent_ms = claims.get("sent", claims["issued"] * 1000)
+    return Admitted(claims["nonce"], claims["expires"] + SKEW_S, claims["headers"], sent_ms)
 
 
 def key_of(stamped: object) -> str | None:

@@ -76,13 +76,18 @@ class Alive:
 
 def everywhere(settings: Settings) -> list[Found]:
     """The processes of all machines that use the same Redis, as they read now. Raises Unreachable."""
-    found = []
     with plain_client(settings) as server:
-        for key in server.scan_iter(match=f"{settings.key_prefix}{NAME}*", count=1000):
-            # By its clock: those of machines differ.
-            left_ms, line = server.pttl(key), server.get(key)
-            with suppress(ValueError):
-                said = json.loads(line or b"{}")
-                if isinstance(said, dict) and said.keys() >= NEEDED:
-                    found.append(Found(Path(said["host"]), said, said["now"] + said["expires_s"] - left_ms / 1000))
+        return alive_in(server, settings.key_prefix)
+
+
+def alive_in(server: redis.Redis, prefix: str) -> list[Found]:
+    """server: a client that puts no prefix before names by itself."""
+    found = []
+    for key in server.scan_iter(match=f"{prefix}{NAME}*", count=1000):
+        # By its clock: those of machines differ.
+        left_ms, line = server.pttl(key), server.get(key)
+        with suppress(ValueError):
+            said = json.loads(line or b"{}")
+            if isinstance(said, dict) and said.keys() >= NEEDED:
+                found.append(Found(Path(said["host"]), said, said["now"] + said["expires_s"] - left_ms / 1000))
     return sorted(found, key=lambda one: (one.said["role"], one.said["host"], one.said["pid"]))

@@ -305,14 +305,16 @@ def refuses_writes(connection: kombu.Connection) -> str | None:
 
 
 @contextmanager
-def plain_client(settings: Settings) -> Iterator[redis.Redis]:
-    """Of the broker of the settings, for a command. Raises Unreachable where it cannot be used."""
-    options: dict[str, Any] = {"socket_connect_timeout": 5}
+def plain_client(settings: Settings, *, silent_s: int | None = None) -> Iterator[redis.Redis]:
+    """Of the broker of the settings, for a command. silent_s: how long it may be silent. Raises Unreachable where it
+    cannot be used."""
+    connect_s = silent_s or 5
+    options: dict[str, Any] = {"socket_connect_timeout": connect_s, "socket_timeout": silent_s}
     with (
         reaching(settings.broker_url),
-        Connection(settings.broker_url, transport_options=options, connect_timeout=5) as connection,
+        Connection(settings.broker_url, transport_options=options, connect_timeout=connect_s) as connection,
     ):
-        channel: Any = connection.ensure_connection(max_retries=1, timeout=5).default_channel
+        channel: Any = connection.ensure_connection(max_retries=1, timeout=connect_s).default_channel
         yield channel.plain()
 
 

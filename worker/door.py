@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from producer_client.contract import Code
 from producer_client.errors import Untrusted
+from producer_client.ids import SENT
 from producer_client.signing import (
     SIGNED,
     SKEW_S,
@@ -132,7 +133,7 @@ def _covered(raw: dict[str, Any], found: Admitted, queue: str, signed: str, *, a
         "body": raw.get("body"),
         "content-type": raw.get("content-type"),
         "content-encoding": raw.get("content-encoding"),
-        "headers": {"lang": "py", **found.headers, SIGNED: signed, **mark},
+        "headers": {"lang": "py", **found.headers, SENT: found.sent_ms, SIGNED: signed, **mark},
         "properties": {
             "body_encoding": raw["properties"].get("body_encoding"),
             "correlation_id": found.headers["id"],

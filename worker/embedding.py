@@ -169,6 +169,8 @@ class Embedding:
                     self._end(steps.popleft(), fetched, refused)
             while steps:
                 self._end(steps.popleft(), fetched, refused)
+        for outcome in refused.values():
+            count("photos_refused", code=str(outcome.code))
         return fetched, refused
 
     def _begin(

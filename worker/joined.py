@@ -23,6 +23,7 @@ from worker.commands import (
     index,
     keeping,
     machine,
+    metrics,
     moving,
     parked,
     photos,
@@ -75,6 +76,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     parked.parked,
     doctor.doctor,
     health.health,
+    metrics.metrics,
 )
 
 cli = typer.Typer(

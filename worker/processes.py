@@ -47,6 +47,12 @@ class ProcessSettings(BaseSettings):
     """Of so many searches one is repeated by comparing with every vector, by a thread that is the last in line:
     `sightline stats` says which share of the true ten nearest is found, the log when that is surely below
     `SIGHTLINE_INDEX_RECALL`, and how many answers a new generation changes. 0 repeats and keeps nothing."""
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port at which each process answers Prometheus (`/metrics`), or the next free one of the 15 above it where several
+    share a host; 0 takes any. The log says which, and `sightline metrics` lists them all (`/targets`). Unset: none."""
+    metrics_host: str = "127.0.0.1"
+    """Address that it listens at. In a container `0.0.0.0`, where nobody but Prometheus can reach it: metrics tell what
+    is asked and how much, and ask nobody who reads them."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Level of the workers' log lines."""
     log_format: Literal["text", "json"] = "text"

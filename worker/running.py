@@ -15,13 +15,17 @@ from celery import Celery, platforms
 from celery.apps.beat import Beat
 from celery.beat import ScheduleEntry, Scheduler, SchedulingError, Service
 from celery.platforms import EX_OK
-from celery.signals import worker_shutting_down
+from celery.signals import worker_process_init, worker_shutting_down
 from celery.worker import state
 from kombu import Connection
 
 from worker.app import ROLES
 from worker.broker import outage_of, pulse_of
+from worker.core import observing
 from worker.leaving import Threads, at_once
+from worker.observe.process import registry_of
+from worker.observe.server import address, serve, take
+from worker.runtime import Runtime
 from worker.settings import Settings
 from worker.signals import ENDED
 
@@ -51,6 +55,31 @@ class Knocking(Scheduler):
         return outage_of(self.app).connect(self.connection, callback=lambda: pulse.turn(redis=False))
 
 
+def slots(settings: Settings, role: str) -> int:
+    """Messages at once."""
+    return {"serve": settings.concurrency, "index": 1}.get(role, 0)
+
+
+def tell_metrics(app: Celery, settings: Settings, *, role: str) -> None:
+    """Answer Prometheus from now on, where the settings say at which port. A process that forks does so by its child,
+    which does the work; a child that takes its place begins anew, at the same port."""
+    taken = None if settings.metrics_port is None else take(settings.metrics_host, settings.metrics_port)
+    if taken is None:
+        return
+    runtime: Runtime = app.runtime  # type: ignore[attr-defined]  # set by create_app
+    runtime.metrics_at = address(taken)
+
+    def begin(**_: Any) -> None:
+        registry, heard = registry_of(settings, runtime.figures, role=role, slots=slots(settings, role))
+        observing.listen(heard)
+        serve(taken, registry)
+
+    if role == "index":
+        worker_process_init.connect(begin, weak=False)
+    else:
+        begin()
+
+
 def run_worker(app: Celery, settings: Settings, *, role: str, queues: str) -> bool:
     """Returns when the worker has ended: whether a signal asked for that. queues: instead of the role's own."""
     asked = False
@@ -63,13 +92,20 @@ def run_worker(app: Celery, settings: Settings, *, role: str, queues: str) -> bo
         if isinstance(running.pool, Threads):
             running.pool.leave_by_force()
 
+    concurrency = slots(settings, role)
+    taken_from = queues or ",".join(queue.value for queue in ROLES[role])
+    app.runtime.work = lambda: {  # type: ignore[attr-defined]  # set by create_app
+        "queues": taken_from.split(","),
+        "slots": concurrency,
+        "busy": len(state.active_requests),
+    }
     # Sent by the handlers of SIGTERM, SIGINT and SIGQUIT alone.
     worker_shutting_down.connect(note)
     running: Any = app.Worker(
         # The index role forks its child before anything of torch or FAISS is imported (faiss #5206).
         pool_cls=Threads if role == "serve" else "prefork",
-        concurrency=settings.concurrency if role == "serve" else 1,
-        queues=queues or ",".join(queue.value for queue in ROLES[role]),
+        concurrency=concurrency,
+        queues=taken_from,
         hostname=f"{role}-{os.getpid()}@{socket.gethostname()}",
         loglevel=_level(settings.log_level),
         # Who reads JSON has no use for a drawing.

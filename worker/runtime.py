@@ -52,6 +52,9 @@ class Runtime:
         self._quarantine: Quarantine | None = None
         self._sandbox: Sandbox | None = None
         self._serving = ("", float("-inf"))  #: model key, and when it was asked for
+        #: What the process has in hand, JSON values by name, and the address of its metrics.
+        self.work: Callable[[], Mapping[str, Any]] = dict
+        self.metrics_at = ""
         #: Whether threads are at work that nobody waits for any more.
         self._is_left = False
 
@@ -112,16 +115,37 @@ class Runtime:
     def readiness(self) -> dict[str, bool]:
         """Whether a model is loaded to answer with, and its index is there: of memory alone, and without a lock."""
         library = self._at_hand
-        return {"model": library is not None, "index": library is not None and library.questions.ready}
+        return {"model": library is not None, "index": library is not None and library.questions.index.ready}
 
     def condition(self) -> dict[str, Any]:
         """What people want to know beside that, as quick."""
         library = self._at_hand
-        said: dict[str, Any] = {"memory_mb": own_mb(), "limit_mb": self.settings.memory_mb}
+        said: dict[str, Any] = {"memory_mb": own_mb(), "limit_mb": self.settings.memory_mb, **self.work()}
+        if self.metrics_at:
+            said["metrics"] = self.metrics_at
         if library is None:
             return said
-        generation = library.questions.generation
-        return {**said, "encoder": library.encoder.name, "generation": generation, "sandbox": self._level()}
+        index = library.questions.index
+        of_index = {"generation": index.generation, "seq": index.seq}
+        return {**said, "encoder": library.encoder.name, "sandbox": self._level(), **of_index}
+
+    def figures(self) -> dict[str, Any]:
+        """The same for metrics, by the names of worker.observe.names; as quick."""
+        library = self._at_hand
+        if library is None:
+            return {}
+        encoder, index = library.encoder, library.questions.index
+        return {
+            "encoder": encoder.name,
+            "backend": encoder.backend,
+            "device": encoder.device,
+            "sandbox": self._level(),
+            "applied_seq": index.seq,
+            "index_photos": index.count,
+            "index_delta_photos": index.delta_count,
+            "serving_generation": index.generation,
+            "generation_built_at": index.built_at,
+        }
 
     def note_end(self, signal: str, error: str, *, task_id: str) -> None:
         """How a child has died that had a message in hand. Loads nothing: of the process that forks children."""

@@ -263,9 +263,18 @@ def fresh(**headers: Any) -> dict[str, Any]:
 
 
 def test_nothing_that_a_signature_does_not_cover_has_an_effect() -> None:
-    plain, signed = raw(fresh()), fresh()
+    signed = fresh()
+    plain = raw(dict(signed))
     odd = raw(
-        {**signed, "shadow": "x", "argsrepr": "y", "lang": "c", "stamps": {"a": 1}, "origin": "them"},
+        {
+            **signed,
+            "shadow": "x",
+            "argsrepr": "y",
+            "lang": "c",
+            "stamps": {"a": 1},
+            "origin": "them",
+            "sightline_sent": 1,
+        },
         priority=9,
         reply_to="them",
         correlation_id="another",
@@ -279,7 +288,7 @@ def test_nothing_that_a_signature_does_not_cover_has_an_effect() -> None:
     assert one == other
     assert other["properties"]["delivery_info"] == {"exchange": "", "routing_key": "bulk"}
     assert other["properties"]["correlation_id"] == "0f-1"
-    assert set(other["headers"]) == {"lang", "task", "id", "root_id", "retries"}
+    assert set(other["headers"]) == {"lang", "task", "id", "root_id", "retries", "sightline_sent"}
 
 
 def test_a_tag_that_another_message_has_is_not_taken_over() -> None:

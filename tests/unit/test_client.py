@@ -32,6 +32,7 @@ from producer_client import (
     contract,
 )
 from producer_client.compat import CLIPSimilarityService
+from producer_client.ids import SENT, now_ms
 from producer_client.session import Session
 
 
@@ -73,6 +74,7 @@ def test_adding_a_photo_is_one_small_json_message_on_the_interactive_queue(
     assert message["photos"][0]["provenance"] == "exif_gps"
     assert size < 500
     assert headers["expires"] is None, "a write is never dropped for its age"
+    assert 0 <= now_ms() - headers[SENT] < 10_000
 
 
 def test_a_question_expires_with_the_patience_of_its_caller(client: Sightline, broker: redis.Redis) -> None:

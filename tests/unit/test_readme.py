@@ -9,6 +9,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from worker.joined import cli
+from worker.observe import table
 from worker.settings_table import TABLE_BEGINS, TABLE_ENDS, as_markdown
 
 ROOT = Path(__file__).parents[2]
@@ -19,9 +20,17 @@ PROMISES = [ROOT / "SECURITY.md", ROOT / "docs" / "reliability.md"]
 def test_the_configuration_table_is_the_one_of_the_settings() -> None:
     page = (ROOT / "README.md").read_text()
 
-    table = page.partition(TABLE_BEGINS)[2].partition(TABLE_ENDS)[0].strip()
+    shown = page.partition(TABLE_BEGINS)[2].partition(TABLE_ENDS)[0].strip()
 
-    assert table == as_markdown().strip(), "run `make docs`"
+    assert shown == as_markdown().strip(), "run `make docs`"
+
+
+def test_the_tables_of_metrics_are_those_of_the_code() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text()
+
+    assert page.partition(table.BEGINS)[2].partition(table.ENDS)[0].strip() == table.as_markdown().strip(), (
+        "`make docs`"
+    )
 
 
 def test_every_link_between_the_pages_leads_somewhere() -> None:

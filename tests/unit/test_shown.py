@@ -532,6 +532,7 @@ MISUSED = {
     "stats --timeout 1e12": "--timeout",
     "health --quick": "No such option: --quick",
     "health --all x": "x",
+    "metrics --port 70000": "--port",
     "exam --photos 0": "--photos",
     "exam --baseline none.json": "none.json: No such file or directory",
     "exam --baseline README.md": "README.md is not what `sightline exam --json` has written",

@@ -26,7 +26,7 @@ def worker(
     from worker import logs
     from worker.app import ROLES, create_app
     from worker.broker import pulse_of
-    from worker.running import run_worker
+    from worker.running import run_worker, tell_metrics
     from worker.sandbox.port import level_of
     from worker.storage.objects import ObjectFolder
 
@@ -51,6 +51,7 @@ def worker(
             fail(exc.message)
     app = create_app(settings, role)
     pulse_of(app).start()
+    tell_metrics(app, settings, role=role)
     if role == "serve":
         # The model is loaded before the first message is taken: a worker without one must not start.
         try:
@@ -73,12 +74,13 @@ def beat() -> None:
     from worker import logs
     from worker.app import create_app
     from worker.broker import pulse_of
-    from worker.running import run_beat
+    from worker.running import run_beat, tell_metrics
 
     settings = load_settings()
     logs.configure(settings.log_level, settings.log_format)
     app = create_app(settings, "beat")
     pulse_of(app).start()
+    tell_metrics(app, settings, role="beat")
     asked = run_beat(app, settings)
     pulse_of(app).end()
     if not asked:

@@ -51,6 +51,9 @@ class LiveIndex(Searched, Protocol):
     def kind(self) -> str | None: ...
 
     @property
+    def built_at(self) -> str | None: ...
+
+    @property
     def recall_at_10(self) -> float | None: ...
 
     @property

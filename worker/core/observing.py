@@ -18,16 +18,27 @@ log = logging.getLogger(__name__)
 
 A = TypeVar("A")
 
-#: Parts of the work, a closed set: names of series and of spans. read: a photo's file. lookup: what Postgres has of a
-#: content already. decode: to the model's square. forward: one pass of the model. text: of a text. keypoints: of one
-#: picture. store: one transaction. follow: the change log after the watermark. search: the index proposes. candidates:
-#: what Postgres has of these. verify: they are compared by keypoints.
+#: Parts of the work, a closed set: names of series and of spans. task: one message, `task` is its name. read: a photo's
+#: file. lookup: what Postgres has of a content already. decode: to the model's square. forward: one pass of the model.
+#: text: of a text. keypoints: of one picture. store: one transaction. follow: the change log after the watermark.
+#: search: the index proposes. candidates: what Postgres has of these. verify: they are compared by keypoints.
 Stage = Literal[
-    "read", "lookup", "decode", "forward", "text", "keypoints", "store", "follow", "search", "candidates", "verify"
+    "task",
+    "read",
+    "lookup",
+    "decode",
+    "forward",
+    "text",
+    "keypoints",
+    "store",
+    "follow",
+    "search",
+    "candidates",
+    "verify",
 ]
 #: What is counted, and what is measured. Their labels are of closed sets, too.
-Counted = Literal["tasks", "vectors", "photos_refused", "answers"]
-Measured = Literal["task_seconds", "queue_wait_seconds", "batch_photos", "answer_confidence"]
+Counted = Literal["tasks", "wait_unknown", "clock_skew", "vectors", "photos_refused", "answers"]
+Measured = Literal["queue_wait_seconds", "batch_photos", "answer_confidence"]
 
 
 class Listener(Protocol):

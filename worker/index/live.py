@@ -106,6 +106,11 @@ class FaissLiveIndex:
         return None if self._view is None or self._view.base is None else self._view.base.manifest.kind
 
     @property
+    def built_at(self) -> str | None:
+        """When the generation was built: ISO 8601, by the clock of who built it."""
+        return None if self._view is None or self._view.base is None else self._view.base.manifest.created_at
+
+    @property
     def recall_at_10(self) -> float | None:
         return None if self._view is None or self._view.base is None else self._view.base.manifest.recall_at_10
 

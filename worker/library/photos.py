@@ -15,7 +15,7 @@ from producer_client.contract import Code, NewPhoto, Provenance, Refused
 from producer_client.errors import BadRequest
 from producer_client.positions import Position
 from worker.core.index_ports import LiveIndex, PublishedGenerations
-from worker.core.observing import stage
+from worker.core.observing import count, stage
 from worker.core.ports import (
     Attempts,
     Encoder,
@@ -128,6 +128,8 @@ class Photos:
         )
         rows = [self._new_entry(new[ref], f) for ref, f in fetched.items()]
         stored, rejected = self._put(rows, fetched, revive, filling)
+        for outcome in rejected.values():
+            count("photos_refused", code=str(outcome.code))
         # A right that lacks says nothing of the photo.
         noted = refused | {ref: outcome for ref, outcome in rejected.items() if outcome.code is not Code.NOT_READY}
         self._note([(new[ref].photo, outcome) for ref, outcome in noted.items()])

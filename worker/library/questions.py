@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from producer_client import contract
 from producer_client.contract import Code, Reason
 from worker.core.index_ports import LiveIndex
-from worker.core.observing import stage
+from worker.core.observing import count, measure, stage
 from worker.core.ports import Encoder, Entries, StoredKeypoints, StoredVectors
 from worker.core.request import current
 from worker.core.shot import Shot
@@ -158,6 +158,9 @@ class Questions:
             found, seen = NO_PLACE, None
         else:
             found, seen = self._weighed(asked, request, timings_ms)
+        count("answers", status=found.status, reason=str(found.reason or "none"))
+        if found.confidence is not None:
+            measure("answer_confidence", found.confidence, kind=str(found.confidence_kind))
         found = replace(found, timings_ms={name: round(ms, 1) for name, ms in timings_ms.items()})
         if not self._settings.key_prefix:
             found = for_former(found)
@@ -170,14 +173,8 @@ class Questions:
         self._live.follow(max(self._settings.max_staleness_s, LEAST_PAUSE_S))
 
     @property
-    def ready(self) -> bool:
-        """Whether the index is there to be searched, or nothing is published that it could be."""
-        return self._live.ready
-
-    @property
-    def generation(self) -> int | None:
-        """The one that is searched, by its number; None where none is published."""
-        return self._live.generation
+    def index(self) -> LiveIndex:
+        return self._live
 
     def close(self) -> None:
         self._comparing.shutdown()

@@ -1,1 +1,2 @@
-"""What is told of this process to those who watch over it. Knows what is done only by worker.core.observing."""
+"""What is told of this process, and of the service as a whole, to those who watch over it. Knows what is done only by
+worker.core.observing. Alone imports prometheus_client."""

@@ -130,6 +130,11 @@ class Attempts:
                 for row in connection.execute(died if limit is None else died.limit(limit))
             ]
 
+    def quarantined_count(self, after: int) -> int:
+        died = self._died(true(), least=after).subquery()
+        with self._database.begin() as connection:
+            return connection.scalar(select(func.count()).select_from(died)) or 0
+
     def retry(self, contents: Collection[str], after: int) -> None:
         """Let each of these be tried once more. Where one has a row, the refusal goes, so that it is sent again."""
         nth = func.row_number().over(partition_by=attempts.c.content_sha256, order_by=attempts.c.at.desc())

@@ -13,6 +13,7 @@ from worker.storage.audit import Audit
 from worker.storage.conflicts import Conflicts
 from worker.storage.database import Database
 from worker.storage.entries import Entries
+from worker.storage.figures import Figures
 from worker.storage.files import Files
 from worker.storage.generations import Generations
 from worker.storage.holdings import Holdings
@@ -46,6 +47,15 @@ class PostgresStore:
         self.generations = Generations(self.database)
         self.models = Models(self.database, self.vectors)
         self.runs = Runs(self.database, settings)
+        self.figures = Figures(
+            self.database,
+            entries=self.entries,
+            vectors=self.vectors,
+            keypoints=self.keypoints if "geometry" in settings.rungs else None,
+            verdicts=self.verdicts,
+            attempts=self.attempts,
+            generations=self.generations,
+        )
         self.holdings = Holdings(self.database, self.rows, settings)
 
     def migrate(self) -> str:

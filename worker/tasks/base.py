@@ -13,7 +13,7 @@ from typing import Any, ClassVar, cast
 
 from billiard.einfo import ExceptionInfo
 from celery import Celery, Task
-from celery.exceptions import InvalidTaskError, Reject, WorkerLostError
+from celery.exceptions import InvalidTaskError, Reject, Retry, WorkerLostError
 from celery.utils.time import maybe_iso8601, maybe_make_aware
 from celery.worker.request import Request as Delivered
 from celery.worker.strategy import default
@@ -21,8 +21,10 @@ from celery.worker.strategy import default
 from producer_client import contract, serializer
 from producer_client.contract import Code, Message, Queue
 from producer_client.errors import BadRequest
+from producer_client.ids import SENT, now_ms, waits_since_ms
 from producer_client.signing import SIGNED
 from worker.core import request as waiting
+from worker.core.observing import count, measure, stage
 from worker.door import door_of
 from worker.errors import Permanent, Stale, Transient, Unprepared
 from worker.logs import of_message
@@ -33,6 +35,9 @@ log = logging.getLogger(__name__)
 #: Longest pause before a task is tried again, seconds, and as a share of the visibility timeout. What waits longer than
 #: that is handed out a second time, and both go round again: copies multiply for as long as the outage lasts.
 LONGEST_PAUSE_S, LONGEST_SHARE = 60.0, 0.25
+
+#: Seconds that a message may come from the future before that counts as a clock that is wrong.
+SKEW_S = 1.0
 
 #: Ids of messages that this process has begun. One of them comes back because connections to Redis were lost, not
 #: because its worker was.
@@ -64,6 +69,18 @@ class ContractTask(Task):  # type: ignore[type-arg]  # celery's generic has no r
         return door_of(self.app).signer(getattr(self.request, SIGNED, None)) or ""
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        name = str(self.name)
+        self._note_wait()
+        with stage("task", task=name):
+            try:
+                envelope = self._answer(args, kwargs)
+            except (Retry, Reject):
+                count("tasks", task=name, code="again")
+                raise
+        count("tasks", task=name, code="ok" if envelope["ok"] else str(envelope["error"]["code"]))
+        return envelope
+
+    def _answer(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         started = time.monotonic()
         token = waiting.current.set(self._who_waits())
         # Of this call alone, so that what is learnt in it can be added.
@@ -107,6 +124,21 @@ class ContractTask(Task):  # type: ignore[type-arg]  # celery's generic has no r
         finally:
             of_message.reset(facts)
             waiting.current.reset(token)
+
+    def _note_wait(self) -> None:
+        """How long the message has waited, by the clocks of two hosts."""
+        asked = self.request
+        queue = (asked.delivery_info or {}).get("routing_key")
+        if queue not in set(Queue):
+            return
+        since_ms = waits_since_ms({SENT: getattr(asked, SENT, None), "id": asked.id, "eta": asked.eta})
+        if since_ms is None:
+            count("wait_unknown", queue=queue)
+            return
+        waited_s = (now_ms() - since_ms) / 1000
+        if waited_s < -SKEW_S:
+            count("clock_skew")
+        measure("queue_wait_seconds", max(0.0, waited_s), queue=queue)
 
     def _who_waits(self) -> waiting.Request:
         delivery = self.request.delivery_info or {}

@@ -1,0 +1,55 @@
+"""`sightline metrics`: what lies in Redis and Postgres, for Prometheus. Loads no model and no index."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import closing
+from typing import Annotated
+
+import typer
+
+from worker.commands.terminal import AsJson, err, fail, show
+from worker.settings import load as load_settings
+from worker.words import say
+
+#: Beside the one of workers that people know, 9464, which OpenTelemetry has made Prometheus' for exporters.
+PORT = 9460
+
+Port = Annotated[int, typer.Option(min=0, max=65535, help=say("The port to answer at; 0 takes a free one."))]
+Host = Annotated[
+    str | None,
+    typer.Option(help=say("The address to listen at; SIGHTLINE_METRICS_HOST unless given."), show_default=False),
+]
+Once = Annotated[bool, typer.Option("--once", help=say("Print what Prometheus would read, and end."))]
+
+
+def metrics(port: Port = PORT, host: Host = None, once: Once = False, as_json: AsJson = False) -> None:
+    """Answer Prometheus with what lies in Redis and Postgres: queues and how old what waits there is, live processes,
+    photos, the index and its exam.
+
+    One is enough for all machines. `/metrics` is for scrapes; `/targets` lists the workers that have metrics of their
+    own (SIGHTLINE_METRICS_PORT), as Prometheus' `http_sd_configs` reads them.
+    """
+    from worker import logs
+    from worker.observe.exporter import Servers, plain, registry_of, targets_page, written
+    from worker.observe.server import address, serve, take
+    from worker.storage.store import PostgresStore
+
+    settings = load_settings()
+    with closing(PostgresStore(settings)) as store, closing(Servers(settings, store)) as servers:
+        registry = registry_of(servers)
+        if once or as_json:
+            said = {"metrics": plain(registry)} if as_json else {}
+            show(as_json, said, lambda: typer.echo(written(registry), nl=False))
+            return
+        logs.configure(settings.log_level, settings.log_format)
+        asked_to_end = {signal.SIGINT, signal.SIGTERM}
+        # Before any thread begins, which would be the one to hear of it otherwise.
+        signal.pthread_sigmask(signal.SIG_BLOCK, asked_to_end)
+        taken = take(host if host is not None else settings.metrics_host, port, ports=1)
+        if taken is None:
+            fail(say("port {port} cannot be had; the log line above says why", port=port))
+        serve(taken, registry, {"/targets": targets_page(servers)})
+        where = address(taken)
+        err.print(say("metrics are at http://{where}/metrics", where=where), soft_wrap=True, highlight=False)
+        signal.sigwait(asked_to_end)
