@@ -469,8 +469,8 @@ def test_no_file_names_a_host_of_a_registry() -> None:
     ]
     host = re.compile(r"\b[a-z0-9-]+\.(?:org|com|io|net|dev|ai|co|cloud)\b|\blocalhost:\d", re.IGNORECASE)
 
-    # Kubernetes' own names of kinds, labels and things that are counted look like hosts.
-    theirs = re.compile(r"\b(?:[a-z-]+\.)*(?:k8s|kubernetes)\.io/|\bnvidia\.com/gpu\b")
+    # Names of kinds, labels and things that are counted look like hosts in Kubernetes.
+    theirs = re.compile(r"\b(?:[a-z-]+\.)*(?:k8s|kubernetes|prometheus)\.io/|\bnvidia\.com/gpu\b")
 
     named = {path.name: host.findall(theirs.sub("", path.read_text())) for path in files}
 

@@ -15,9 +15,13 @@ import pytest
 import yaml
 from typer.main import get_command
 
+from producer_client import contract
+from producer_client.connection import DEFAULT_TIMEOUT_S
 from producer_client.contract import Queue
 from worker.app import ROLES
+from worker.commands.metrics import PORT
 from worker.joined import cli
+from worker.observe.names import REDIS
 from worker.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -304,14 +308,39 @@ def test_nothing_is_reached_but_what_is_named() -> None:
     }
 
     assert policies["nothing-else"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
-    assert (ports["names"], ports["servers"], ports["objects"]) == ({53}, {6379, 5432}, {443})
-    assert [name for name, found in ports.items() if found] == ["names", "servers", "objects"]
+    out = {"names": {53}, "servers": {6379, 5432}, "objects": {443}, "traces": {4318}}
+    assert {name: found for name, found in ports.items() if found} == out
+    assert policies["keda-to-redis"]["podSelector"] == policies["to-redis"]["podSelector"]
     assert all("ports" in rule for policy in policies.values() for rule in policy.get("ingress", []))
     reached = {name for name in pods() if _selects({**policies["objects"]["podSelector"]}, pods()[name])}
     assert reached == {"worker-cpu", "worker-gpu", "index"}
     assert {name for name in ours() if not _selects(policies["servers"]["podSelector"], pods()[name])} == set()
     for name in ("redis", "postgres"):
         assert _selects(policies[f"to-{name}"]["podSelector"], pods()[name])
+
+
+def test_prometheus_is_let_in_where_a_process_answers_it() -> None:
+    given = settings_env()
+    answering = {
+        name: (container(pod["spec"])["ports"], pod["metadata"]["annotations"])
+        for name, pod in pods().items()
+        if name in ours() and "ports" in container(pod["spec"])
+    }
+    by_name = {
+        **dict.fromkeys(("worker-cpu", "worker-gpu", "index"), int(given["SIGHTLINE_METRICS_PORT"])),
+        "metrics": PORT,
+    }
+
+    assert given["SIGHTLINE_METRICS_HOST"] == "0.0.0.0"
+    assert answering.keys() == by_name.keys()
+    for name, (ports, noted) in answering.items():
+        assert ports == [{"name": "metrics", "containerPort": by_name[name]}]
+        assert noted == {"prometheus.io/scrape": "true", "prometheus.io/port": str(by_name[name])}
+    policy = of_kind("NetworkPolicy")["metrics"]["spec"]
+    assert policy["ingress"][0]["ports"] == [{"protocol": "TCP", "port": "metrics"}]
+    # A page would ask Redis and Postgres, and start again what cannot help it.
+    probes = {kind: container(ours()["metrics"])[f"{kind}Probe"] for kind in ("startup", "liveness", "readiness")}
+    assert all(probe["tcpSocket"] == {"port": "metrics"} for probe in probes.values())
 
 
 def test_secrets_are_mounted_as_files_that_their_group_alone_can_read() -> None:
@@ -328,13 +357,15 @@ def test_no_secret_is_in_the_repository() -> None:
 
     assert {path for path, document in documents() if document["kind"] == "Secret"} == {SECRETS}
     assert all("data" not in document for document in found.values())
-    assert all("REPLACE_ME" in value for document in found.values() for value in document["stringData"].values())
+    values = {f"{name}.{key}": value for name, one in found.items() for key, value in one["stringData"].items()}
+    assert {key for key, value in values.items() if "REPLACE_ME" not in value} == {"keda.username"}
     asked = {
         (one["valueFrom"]["secretKeyRef"]["name"], one["valueFrom"]["secretKeyRef"]["key"])
         for pod in pods().values()
         for one in container(pod["spec"]).get("env", [])
         if "valueFrom" in one
     }
+    asked |= {(one["name"], one["key"]) for one in of_kind("TriggerAuthentication")["redis"]["spec"]["secretTargetRef"]}
     assert asked <= {(name, key) for name, document in found.items() for key in document["stringData"]}
 
 
@@ -349,6 +380,102 @@ def test_the_servers_to_try_with_lose_no_message_and_are_those_of_compose() -> N
         assert of_kind("StatefulSet")[name]["spec"]["serviceName"] == name
     services = {name for name, one in of_kind("Service").items() if "selector" in one["spec"]}
     assert services >= {"redis", "postgres"}
+
+
+# --------------------------------------------------------------------------------------- scaling by KEDA
+
+#: Fields of KEDA's objects (keda.sh/docs/2.19: reference/scaledobject-spec, scalers/prometheus, redis-lists). No
+#: package has its schemas.
+SCALED = {"scaleTargetRef", "minReplicaCount", "maxReplicaCount", "fallback", "advanced", "triggers", "pollingInterval"}
+TRIGGER = {"type", "name", "metricType", "metadata", "authenticationRef"}
+METADATA = {
+    "prometheus": ({"serverAddress", "query", "threshold"}, {"ignoreNullValues"}),
+    "redis": ({"address", "listName", "listLength"}, {"databaseIndex"}),
+}
+
+
+def scaled() -> dict[str, Any]:
+    spec: dict[str, Any] = of_kind("ScaledObject")["worker-cpu"]["spec"]
+    return spec
+
+
+def triggers() -> dict[str, dict[str, Any]]:
+    return {trigger["name"]: trigger for trigger in scaled()["triggers"]}
+
+
+def test_what_scales_workers_has_the_fields_that_keda_documents() -> None:
+    spec = scaled()
+
+    assert spec.keys() <= SCALED
+    assert spec["scaleTargetRef"] == {"name": "worker-cpu"}
+    assert spec["fallback"].keys() == {"failureThreshold", "replicas", "behavior"}
+    assert len(triggers()) == len(spec["triggers"]), "names are unique"
+    for trigger in spec["triggers"]:
+        needed, allowed = METADATA[trigger["type"]]
+        assert trigger.keys() <= TRIGGER
+        assert needed <= trigger["metadata"].keys() <= needed | allowed
+        assert all(isinstance(value, str) for value in trigger["metadata"].values()), "a map of strings"
+        assert trigger["metricType"] in ("Value", "AverageValue")
+    # What the autoscaler is told is Kubernetes' own, and has a schema.
+    behaviour = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "worker-cpu"}
+    autoscaler = {"scaleTargetRef": target, "maxReplicas": spec["maxReplicaCount"], "behavior": behaviour}
+    whole = {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "x"},
+        "spec": autoscaler,
+    }
+    kubernetes_validate.validate(whole, KUBERNETES, strict=True)
+
+
+def test_workers_are_scaled_by_age_and_by_what_waits_and_is_in_hand() -> None:
+    defaults = {name: field.default for name, field in Settings.model_fields.items()}
+    by_age = {name: trigger for name, trigger in triggers().items() if trigger["metricType"] == "Value"}
+    by_count = {name: trigger for name, trigger in triggers().items() if trigger["metricType"] == "AverageValue"}
+    per_worker = {
+        trigger["metadata"].get("threshold") or trigger["metadata"]["listLength"] for trigger in by_count.values()
+    }
+
+    assert by_age.keys() == {"age-of-questions", "age-of-bulk"}
+    assert per_worker == {str(defaults["concurrency"])}
+    # Scraped (15 s), asked for (15 s), and a pod started with its model loaded (20 s), before a caller gives up.
+    assert float(by_age["age-of-questions"]["metadata"]["threshold"]) + 15 + 15 + 20 <= DEFAULT_TIMEOUT_S
+    # Postgres has a hundred connections, of which the index process and its kind need some.
+    assert scaled()["maxReplicaCount"] * (defaults["concurrency"] + 6) <= 100 - 10
+    assert scaled()["minReplicaCount"] >= 1
+    # No series is no age of 0.
+    assert {t["metadata"]["ignoreNullValues"] for t in triggers().values() if t["type"] == "prometheus"} == {"false"}
+
+
+def test_keda_counts_the_keys_of_our_queues() -> None:
+    keys = {name: t["metadata"]["listName"] for name, t in triggers().items() if t["type"] == "redis"}
+    prefix = contract.DEFAULT_KEY_PREFIX
+
+    assert keys == {"questions": prefix + Queue.INTERACTIVE, "bulk": prefix + Queue.BULK, "in-hand": f"{prefix}unacked"}
+    database = {t["metadata"]["databaseIndex"] for t in triggers().values() if t["type"] == "redis"}
+    assert database == {str(Settings.model_fields["broker_url"].default.rpartition("/")[2])}
+    [secret] = {t["authenticationRef"]["name"] for t in triggers().values() if t["type"] == "redis"}
+    [named] = of_kind("TriggerAuthentication")
+    assert secret == named
+
+
+def test_what_scales_in_waits_and_ends_one_at_a_time() -> None:
+    behaviour = scaled()["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+
+    assert behaviour["scaleDown"]["stabilizationWindowSeconds"] >= 300
+    assert behaviour["scaleDown"]["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": 60}]
+    # Not more before the last ones help.
+    assert all(policy["periodSeconds"] >= 60 for policy in behaviour["scaleUp"]["policies"])
+
+
+def test_every_metric_that_scales_is_one_that_is_exported() -> None:
+    queries = " ".join(t["metadata"]["query"] for t in triggers().values() if t["type"] == "prometheus")
+    named = set(re.findall(r"\bsightline_\w+", queries))
+
+    assert named == {"sightline_queue_oldest_age_seconds", "sightline_queue_ready", "sightline_queue_in_hand"}
+    assert named <= {metric.name for metric in REDIS.values()}
+    assert set(re.findall(r'[=~]"([a-z|]+)"', queries)) <= {"interactive", "bulk", "interactive|bulk"}
 
 
 # ------------------------------------------------------------------------------------------- the page
