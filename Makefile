@@ -37,11 +37,13 @@ EARLIER := .bench-before/44b7b8e
 SUPPLY := .venv-supply
 # Debian's Prometheus, unpacked and not installed: its package would start a service.
 PROMETHEUS := .prometheus
+# And what runs the compose file in containers, beside the client.
+CONTAINERS := .venv-containers
 LOCKS := requirements/lock.txt requirements/lock-torch.txt
 FEATURE_PEERS := opencv-contrib learned-features
 ENCODER_PEERS := decoders sentence-transformers infinity-emb rclip imgbeddings
 
-.PHONY: help setup demo demo-soak chaos test browser prometheus test-client-matrix lint check format docs words findings bench-index bench-search bench-dropin bench-embed bench-features bench-place bench-exam bench-descriptors bench-sandbox flower bench-scale fuzz lock sbom audit clean
+.PHONY: help setup demo demo-soak chaos test browser prometheus test-client-matrix container-test lint check format docs words findings bench-index bench-search bench-dropin bench-embed bench-features bench-place bench-exam bench-descriptors bench-sandbox flower bench-scale fuzz lock sbom audit clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -87,6 +89,11 @@ $(PROMETHEUS)/usr/bin/promtool:
 
 test-client-matrix: $(ALL_STAMP)  ## Test the client with older and newer releases of celery and redis, each in a .venv-client-NAME
 	@CLIENT_MATRIX=1 $(BIN)/python -m pytest tests/integration/test_client_versions.py
+
+container-test:  ## Build the images and run docker-compose.yml by podman, as root on Debian: upgrade, kills, restore, restart; JSON last
+	@$(PYTHON) tests/containers/machine.py
+	@$(MAKE) --no-print-directory $(CONTAINERS)/.made
+	@$(CONTAINERS)/bin/python -m tests.containers
 
 lint: $(ALL_STAMP)  ## Format, lint, types, import contracts
 	@$(BIN)/ruff format --check .
@@ -181,5 +188,11 @@ $(SUPPLY)/.made: requirements/supply.txt
 	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $< >&2
 	@touch $@
 
+$(CONTAINERS)/.made: requirements/containers.txt pyproject.toml
+	@echo "setting up $(@D), once" >&2
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $< -e . >&2
+	@touch $@
+
 clean:  ## Remove what the commands above have made
-	rm -rf $(VENV) $(PEERS) $(PEERS)-* $(SUPPLY) .venv-client-* .bench-before $(PROMETHEUS) .sightline build *.egg-info worker/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz
+	rm -rf $(VENV) $(PEERS) $(PEERS)-* $(SUPPLY) $(CONTAINERS) .containers .venv-client-* .bench-before $(PROMETHEUS) .sightline build *.egg-info worker/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz

@@ -25,13 +25,14 @@ SERVE, EMBEDDED, CLOUD, TRACING, DEV = FILES = [
     *(ROOT / "requirements" / f"{name}.txt" for name in ("embedded", "cloud", "tracing", "dev")),
 ]
 SUPPLY = ROOT / "requirements" / "supply.txt"
+CONTAINERS = ROOT / "requirements" / "containers.txt"
 LOCKS = [ROOT / "requirements" / f"{name}.txt" for name in ("lock", "lock-torch")]
 OURS = {"worker", "producer_client", "demo"}
 #: What is imported where traces are asked for, and nowhere else (tests/unit/test_tracing.py).
 TRACED = {ROOT / "worker" / "observe" / name for name in ("spans.py", "statements.py")}
 
 
-@pytest.mark.parametrize("path", [*FILES, SUPPLY], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*FILES, SUPPLY, CONTAINERS], ids=lambda path: path.stem)
 def test_every_pin_is_exact_and_has_its_reason(path: Path) -> None:
     lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
 
