@@ -327,7 +327,7 @@ def test_prometheus_is_let_in_where_a_process_answers_it() -> None:
         if name in ours() and "ports" in container(pod["spec"])
     }
     by_name = {
-        **dict.fromkeys(("worker-cpu", "worker-gpu", "index"), int(given["SIGHTLINE_METRICS_PORT"])),
+        **dict.fromkeys(("worker-cpu", "worker-gpu", "index", "beat"), int(given["SIGHTLINE_METRICS_PORT"])),
         "metrics": PORT,
     }
 
