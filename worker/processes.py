@@ -45,7 +45,7 @@ class ProcessSettings(BaseSettings):
     calls to a Redis that does not answer (30 s each), which are no reason to start it again."""
     recall_sample: int = Field(default=100, ge=0)
     """Of so many searches one is repeated by comparing with every vector, by a thread that is the last in line:
-    `sightline stats` says which share of the true ten nearest is found, the log when that is surely below
+    `sightline stats` and the metrics say which share of the true ten is found, the log when that is surely below
     `SIGHTLINE_INDEX_RECALL`, and how many answers a new generation changes. 0 repeats and keeps nothing."""
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     """Port at which each process answers Prometheus (`/metrics`), or the next free one of the 15 above it where several

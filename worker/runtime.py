@@ -145,6 +145,10 @@ class Runtime:
             "index_delta_photos": index.delta_count,
             "serving_generation": index.generation,
             "generation_built_at": index.built_at,
+            "recall_at_10": index.repeated.recall_at_10,
+            "recall_searches": index.repeated.searches,
+            "answers_flipped_ratio": index.repeated.flipped,
+            "answers_compared": index.repeated.compared,
         }
 
     def note_end(self, signal: str, error: str, *, task_id: str) -> None:

@@ -30,6 +30,8 @@ from worker.index.repeating import KEPT, LEAST, NICENESS, ROUNDING, WAITING, Rep
 from worker.index.searching import Parameters
 from worker.index.view import Layers, Passing, View
 from worker.library import Library
+from worker.observe.process import registry_of
+from worker.runtime import Runtime
 from worker.settings import Settings
 from worker.storage.store import PostgresStore
 
@@ -366,6 +368,21 @@ def test_a_process_that_follows_tells_of_its_searches_and_forgets_them_when_a_ph
     until(lambda: live.repeated.searches == 3)
 
     assert live.repeated.compared == 1, "the purged photo was asked for, and its vector was still here"
+
+
+def test_metrics_tell_of_it(
+    make_library: Callable[..., Library], settings: Settings, live: FaissLiveIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library, runtime = make_library(live=live), Runtime(settings)
+    monkeypatch.setattr(runtime, "_libraries", {library.model_key: library})
+    registry, _ = registry_of(settings, runtime.figures, role="serve", slots=1)
+    names = ("recall_at_10", "recall_searches_total", "answers_flipped_ratio", "answers_compared_total")
+
+    before = [registry.get_sample_value(f"sightline_{name}") for name in names]
+    monkeypatch.setattr(live._repeating, "_told", Repeated(0.98, 120, 0.25, 40))
+
+    assert before == [None, 0.0, None, 0.0]
+    assert [registry.get_sample_value(f"sightline_{name}") for name in names] == [0.98, 120.0, 0.25, 40.0]
 
 
 def test_stats_tell_of_it_but_clients_of_the_release_before(

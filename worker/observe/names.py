@@ -78,7 +78,7 @@ HEARD: Mapping[str, Metric] = {
     "answers": _counter("answers", "photos that were located or not, and why not", "status", "reason"),
     "answer_confidence": _histogram("answer_confidence", SHARES, "confidence of answers, 0..1", "kind"),
 }
-#: Of each process, as it is when it is asked. `recall` adds its own here.
+#: Of each process, as it is when it is asked.
 STATE: Mapping[str, Metric] = {
     "slots": _gauge("slots", "messages at once that it has room for"),
     "slots_busy": _gauge("slots_busy", "messages that it is at"),
@@ -87,6 +87,14 @@ STATE: Mapping[str, Metric] = {
     "index_delta_photos": _gauge("index_delta_photos", "of these, those that came after the generation"),
     "serving_generation": _gauge("serving_generation", "number of the generation that it searches"),
     "serving_generation_age_seconds": _gauge("serving_generation_age_seconds", "since that was built"),
+    "recall_at_10": _gauge(
+        "recall_at_10", "share of the true ten nearest that its searches find, 0..1 (decision 0060)"
+    ),
+    "recall_searches": _counter("recall_searches", "searches that were repeated exactly to tell"),
+    "answers_flipped_ratio": _gauge(
+        "answers_flipped_ratio", "of recent searches, those whose first photo the newest generation changed, 0..1"
+    ),
+    "answers_compared": _counter("answers_compared", "searches that two generations were asked"),
     "process_info": _gauge("process_info", "1", *INFO),
     "memory_bytes": _gauge("memory_bytes", "`resident` with mapped files, `own` without", "kind"),
     "disk_free_bytes": _gauge("disk_free_bytes", "of the disk that the folder lies on", "folder"),
