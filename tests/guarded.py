@@ -31,7 +31,7 @@ from tests.conftest import until
 from worker.embedded.port import free_port
 
 ACL_FILE = Path(__file__).parents[1] / "deploy" / "redis" / "users.acl"
-ADDRESS_OF = {"worker": "127.0.0.2", "client": "127.0.0.3"}
+ADDRESS_OF = {"worker": "127.0.0.2", "client": "127.0.0.3", "metrics": "127.0.0.4"}
 #: Commands of which a user has single ones: they are named with their second word.
 FAMILIES = ("client", "script", "config", "acl")
 

@@ -155,6 +155,10 @@ def _live(run: Run, scenes: list[Scene], processes: list[Process]) -> None:
         # By a command: it waits for long enough to be told by the bell, as no other command for sure.
         run.said["rebuild"] = run.ask("rebuild", "--json")
         run.said["removed"] = client.remove(6)
+        # With messages in hand, and who has them alive.
+        admin.zadd("sightline:unacked_index", {"in hand": time.time()})
+        run.said["metrics"] = run.ask("metrics", "--once", "--json", SIGHTLINE_BROKER_URL=guarded.url("metrics"))
+        admin.zrem("sightline:unacked_index", "in hand")
         # As a backend's own Celery sends.
         plain = plain_celery(settings.model_copy(update={"broker_url": guarded.url("client")}))
         plain.send_task(TaskName.STATS.value, args=[Stats().to_wire()], queue=Queue.INTERACTIVE.value)
@@ -230,6 +234,7 @@ def test_each_user_uses_every_command_that_it_has_and_is_refused_none(run: Run) 
     assert {user: commands - run.guarded.used[user] for user, commands in granted.items()} == {
         "worker": set(),
         "client": set(),
+        "metrics": set(),
     }
     assert granted["client"] >= {"lpush", "get", "subscribe"}
 
@@ -238,6 +243,10 @@ def test_what_was_asked_is_answered_by_who_has_these_rights(run: Run) -> None:
     assert run.said["left"].device == "cpu"
     assert len(run.said["found"].hits) == 5
     assert run.said["alive"] == [], "who has ended is seen no more"
+    metrics = json.loads(run.said["metrics"][1])["metrics"]
+    values = {(one["name"], *one["labels"].values()): one["value"] for one in metrics}
+    assert values["sightline_reachable", "redis"] == values["sightline_reachable", "postgres"] == 1
+    assert values["sightline_processes", "serve"] == values["sightline_queue_in_hand", "other"] == 1
     assert {
         name for name in ("stats", "health", "rebuild", "parked", "dropped", "reconcile") if run.said[name][0] != 0
     } == set()

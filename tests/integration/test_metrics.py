@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 import pytest
 import redis
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from producer_client import Sightline
@@ -29,6 +30,8 @@ from tests.faults.conftest import Gate, gate, hasty_stack
 from worker.embedded import EmbeddedServers
 from worker.observe import exporter, names, queues, server
 from worker.observe.exporter import Servers
+from worker.observe.process import Heard
+from worker.settings import Settings
 from worker.stack import Stack
 from worker.storage.store import PostgresStore
 
@@ -333,3 +336,31 @@ def test_the_exporter_is_a_command_that_answers_until_it_is_ended(stack: Stack) 
     assert value(scraped, "reachable", server="postgres") == 1
     loaded = {line.rpartition("|")[2].strip() for line in said if line.startswith("import time:")}
     assert loaded.isdisjoint({"torch", "faiss", "open_clip", "onnxruntime", "cv2"})
+
+
+def test_a_value_that_nobody_knows_is_told_as_other() -> None:
+    registry = CollectorRegistry()
+    heard = Heard(registry)
+    for name in ("sightline.search", "'; DROP", "x" * 10_000):
+        heard.counted("tasks", 1, {"task": name, "code": "ok"})
+
+    found = read(exporter.written(registry))
+    assert {dict(labels)["task"]: n for (name, labels), n in found.items() if name == "sightline_tasks_total"} == {
+        "sightline.search": 1,
+        "other": 2,
+    }
+
+
+def test_metrics_listen_on_this_machine_alone_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SIGHTLINE_METRICS_HOST", raising=False)
+    settings = Settings()
+    taken = server.take(settings.metrics_host, 0)
+
+    assert settings.metrics_port is None
+    assert taken is not None
+    with closing(taken):
+        assert server.address(taken) == f"127.0.0.1:{server.port_of(taken)}"
+    everywhere = server.take("0.0.0.0", 0)
+    assert everywhere is not None
+    with closing(everywhere):
+        assert server.address(everywhere) == f"{socket.gethostname()}:{server.port_of(everywhere)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, ContextVar, copy_context
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -67,8 +68,11 @@ def test_an_error_of_the_work_is_told_and_goes_its_way(ear: Ear) -> None:
 
 
 def test_another_thread_works_in_the_context_of_who_has_asked_several_at_a_time(ear: Ear) -> None:
+    together = Barrier(4)
+
     def look(name: str) -> str:
         with stage("verify", of_photo=name):
+            together.wait(10)
             return name
 
     with ThreadPoolExecutor(4) as pool, stage("search"):
