@@ -22,7 +22,7 @@ VULNERABILITY_SERVICE ?= pypi
 
 # What a target needs: to run it all on this machine, or that with tests, checks, examples and object stores. A target
 # adds to .venv what lacks, and installs again only when what it needs would change.
-RUN := requirements.txt requirements/embedded.txt
+RUN := requirements.txt requirements/torch.txt requirements/embedded.txt
 ALL := $(RUN) requirements/cloud.txt requirements/tracing.txt requirements/dev.txt
 stamp = $(VENV)/.made-$(1)-$(shell cat $($(1)) pyproject.toml worker/pyproject.toml | sha256sum | cut -c1-16)
 RUN_STAMP := $(call stamp,RUN)
@@ -39,7 +39,7 @@ SUPPLY := .venv-supply
 PROMETHEUS := .prometheus
 # And what runs the compose file in containers, beside the client.
 CONTAINERS := .venv-containers
-LOCKS := requirements/lock.txt requirements/lock-torch.txt
+LOCKS := requirements/lock.txt requirements/lock-models.txt requirements/lock-torch.txt
 FEATURE_PEERS := opencv-contrib learned-features
 ENCODER_PEERS := decoders sentence-transformers infinity-emb rclip imgbeddings
 
@@ -171,7 +171,7 @@ $(PEERS)-%/.made: benchmarks/requirements-%.txt
 
 lock: $(SUPPLY)/.made  ## Write requirements/lock*.txt: the image's packages with their SHA-256, as pip resolves them now (fetches 3 GB)
 	@report=$$(mktemp) && trap 'rm -f '"$$report" EXIT && $(SUPPLY)/bin/python -m pip install --quiet --dry-run --ignore-installed \
-		--only-binary :all: --report "$$report" -r requirements.txt -r requirements/cloud.txt -r requirements/tracing.txt >&2 \
+		--only-binary :all: --report "$$report" -r requirements.txt -r requirements/cloud.txt -r requirements/tracing.txt -r requirements/torch.txt >&2 \
 		&& $(SUPPLY)/bin/python -m supply < "$$report"
 
 sbom: $(SUPPLY)/.made  ## A bill of materials of the image's packages (CycloneDX JSON) on stdout

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benchmarks.encoder_peers import FOLDER, IMGBEDDINGS, RCLIP
+from worker.encoder.exported import INT8_SEVEN_BITS, int8_file
 from worker.encoder.tower import quantize
 
 #: What rclip calls a model's input and output.
@@ -72,7 +73,7 @@ def write(checkpoint: Path, root: Path) -> None:
     (folder / "merges.txt").write_text(f"#version: 0.2\n{merges}\n")
     model = open_clip.create_model(checkpoint.stem, pretrained=str(checkpoint), precision="fp32", device="cpu").eval()
     _export(model.visual, root / RCLIP)
-    quantize(root / RCLIP, root / IMGBEDDINGS)
+    quantize(root / RCLIP, root / IMGBEDDINGS, seven_bits=int8_file() == INT8_SEVEN_BITS)
     _rename(root / IMGBEDDINGS, {INPUT: "pixel_values", OUTPUT: "embeddings"})
 
 

@@ -29,6 +29,11 @@ def tracing_lacks() -> str:
     return _lacks("tracing", TRACING)
 
 
+def has_torch() -> bool:
+    """Whether models can be loaded here, and not only what `sightline export` has made of them. Imports nothing."""
+    return find_spec("torch") is not None
+
+
 def _lacks(extra: str, modules: Iterable[str]) -> str:
     # Looked for and not imported: a process that forks later must not have gRPC in it.
     lacking = [module for module in modules if not _is_there(module)]

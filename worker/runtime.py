@@ -252,6 +252,7 @@ def load(
 ) -> Encoder:
     """An encoder by name; the one of the settings unless given. known_photos: see worker.encoder.load."""
     from worker.encoder.load import load_encoder
+    from worker.storage.objects import models_at
 
     return load_encoder(
         name or settings.encoder,
@@ -262,6 +263,7 @@ def load(
         backend=settings.backend,
         models=settings.exports_dir,
         known_photos=known_photos,
+        remote=models_at(settings.index_url),
     )
 
 

@@ -118,7 +118,7 @@ class Settings(ProcessSettings, SecretSettings, DisclosureSettings):
     those of torch in float32; or `torch-float32`, `torch-bfloat16`, `torch-float16` (CUDA), `onnxruntime-float32`,
     `onnxruntime-int8`, `openvino-float32`, `openvino-bfloat16`. `sightline doctor` shows the table."""
     models_dir: Path | None = None
-    """Folder of exported models and of what was measured with them; `<data_dir>/models` unless set."""
+    """Folder of exported models (`sightline export`) and of what was measured; `<data_dir>/models` unless set."""
     model_threads: int = Field(default=0, ge=0)
     """Threads of one forward pass; 0 takes the cores that this process may run on (a container's CPU limit is not
     seen). torch and FAISS bring an OpenMP runtime each, so both are told."""
@@ -173,8 +173,9 @@ class Settings(ProcessSettings, SecretSettings, DisclosureSettings):
     """`exact` compares all vectors; `ivf` and `hnsw` look at some of them. `auto` takes `exact` for small sets and
     `ivf` above. docs/benchmarks.md has the figures."""
     index_url: str = ""
-    """Where generations are published for workers on other hosts: `s3://`, `gs://` or `file://` of a shared directory.
-    Every host then keeps a verified copy in `SIGHTLINE_INDEX_DIR`. Unset, that folder itself is the place."""
+    """Where generations, and models by `sightline export --upload`, are published for workers on other hosts: `s3://`,
+    `gs://` or `file://` of a shared directory. Every host then keeps a verified copy in `SIGHTLINE_INDEX_DIR`. Unset,
+    that folder itself is the place."""
     index_exact_up_to: int = Field(default=50_000, ge=0)
     """Photos up to which `auto` compares all vectors: some milliseconds a search."""
     index_memory_mb: int = Field(default=0, ge=0)

@@ -79,7 +79,7 @@ def small_model() -> Iterator[list[str]]:
         return TorchModel(SPEC, small())
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(load, "_torch_model", torch_model)
+        patch.setattr(load, "torch_model", torch_model)
         yield asked
 
 

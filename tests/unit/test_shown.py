@@ -533,6 +533,8 @@ MISUSED = {
     "health --quick": "No such option: --quick",
     "health --all x": "x",
     "metrics --port 70000": "--port",
+    "export x": "x",
+    "export --upload": "--upload wants SIGHTLINE_INDEX_URL to be set",
     "exam --photos 0": "--photos",
     "exam --baseline none.json": "none.json: No such file or directory",
     "exam --baseline README.md": "README.md is not what `sightline exam --json` has written",

@@ -22,8 +22,9 @@ from PIL import Image, ImageDraw
 from worker.core.types import Pixels
 from worker.core.vectors import Vectors, unit_rows
 from worker.encoder.base import Preprocessing, Run
-from worker.encoder.exported import Export, cpu_name, read_json, write_json
+from worker.encoder.exported import Export, cpu_name, read_json, versions, write_json
 from worker.errors import EncoderUnavailable, Permanent
+from worker.extras import has_torch
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ ON_CPU = (
     "openvino-bfloat16",
 )
 ON_CUDA = (REFERENCE, "torch-float16", "torch-bfloat16")
+WITHOUT_TORCH = tuple(backend for backend in ON_CPU if not backend.startswith("torch"))
 #: A photo's cosine to its vector of the reference, and the share of its neighbours that are the same.
 PARITY_COSINE, PARITY_NEIGHBOURS = 0.999, 0.99
 NEIGHBOURS = 10
@@ -83,7 +85,10 @@ class Choice:
     """The table of an export on machines like this one."""
 
     def __init__(self, export: Export, *, device: str, threads: int) -> None:
-        machine = {"cpu": cpu_name(), "device": device, "threads": threads}
+        machine: dict[str, object] = {"cpu": cpu_name(), "device": device, "threads": threads}
+        if not has_torch():
+            # The folder's name holds another machine's libraries.
+            machine["libraries"] = versions("onnxruntime", "openvino")
         digest = hashlib.sha256(json.dumps(machine, sort_keys=True).encode()).hexdigest()
         self._path = export.folder / f"measured-{digest[:12]}.json"
         self._machine = machine
@@ -105,7 +110,11 @@ class Choice:
         Raises EncoderUnavailable for one that is refused here, or that does not exist.
         """
         if wanted == AUTO:
-            return min((row for row in self.rows if row.why is None), key=lambda row: row.cost).backend
+            accepted = [row for row in self.rows if row.why is None]
+            if not accepted:
+                whys = "; ".join(f"{row.backend}: {row.why}" for row in self.rows)
+                raise EncoderUnavailable(f"nothing here gives the vectors of torch ({whys}). Install torch, which does")
+            return min(accepted, key=lambda row: row.cost).backend
         row = next((row for row in self.rows if row.backend == wanted), None)
         if row is None:
             there = ", ".join(row.backend for row in self.rows)
@@ -115,15 +124,23 @@ class Choice:
         return wanted
 
 
-def measure(backends: Sequence[str], open_backend: Callable[[str], Run], sample: Sample) -> list[Measured]:
-    """Every backend's row, the reference's first; open_backend raises EncoderUnavailable where one cannot be had."""
-    reference = open_backend(REFERENCE)
-    truth = _vectors(reference, sample.squares)
-    timed = _timed(reference, sample.squares)
-    rows = [Measured(REFERENCE, *timed, cosine=1.0, neighbours=1.0)]
+def measure(
+    backends: Sequence[str], open_backend: Callable[[str], Run], sample: Sample, truth: Vectors | None = None
+) -> list[Measured]:
+    """Every backend's row, the reference's first; open_backend raises EncoderUnavailable where one cannot be had.
+
+    truth: the reference's vectors of the sample, where another machine has computed them: it is not opened then, and
+    none is too slow beside it.
+    """
+    rows, reference_ms = list[Measured](), float("inf")
+    if truth is None:
+        reference = open_backend(REFERENCE)
+        truth = vectors_of(reference, sample.squares)
+        timed = _timed(reference, sample.squares)
+        rows, reference_ms = [Measured(REFERENCE, *timed, cosine=1.0, neighbours=1.0)], timed[0]
 
     def judge(backend: str) -> Measured:
-        return _judge(open_backend(backend), sample.squares, truth, reference_ms=timed[0])
+        return _judge(open_backend(backend), sample.squares, truth, reference_ms=reference_ms)
 
     for backend in backends:
         if backend == REFERENCE:
@@ -136,7 +153,7 @@ def measure(backends: Sequence[str], open_backend: Callable[[str], Run], sample:
 
 def compare(rows: Sequence[Measured], open_backend: Callable[[str], Run], sample: Sample) -> list[Measured]:
     """The rows with what their vectors of another sample are. Times stay, and so do rows that gave no vectors."""
-    truth = _vectors(open_backend(REFERENCE), sample.squares)
+    truth = vectors_of(open_backend(REFERENCE), sample.squares)
 
     def again(row: Measured) -> Measured:
         return _compared(row, open_backend(row.backend), sample.squares, truth)
@@ -211,7 +228,7 @@ def _judge(run: Run, squares: Pixels, truth: Vectors, *, reference_ms: float) ->
 def _compared(row: Measured, run: Run, squares: Pixels, truth: Vectors) -> Measured:
     """The row with what the backend's vectors are; its times stay."""
     try:
-        cosine, neighbours = parity(_vectors(run, squares), truth)
+        cosine, neighbours = parity(vectors_of(run, squares), truth)
     except Permanent as exc:
         return replace(row, cosine=None, neighbours=None, why=f"no vectors: {exc.message}")
     why = None
@@ -242,7 +259,8 @@ def _ms(run: Run, squares: Pixels) -> float:
     return (time.perf_counter() - started) * 1000
 
 
-def _vectors(run: Run, squares: Pixels) -> Vectors:
+def vectors_of(run: Run, squares: Pixels) -> Vectors:
+    """float32 [n, dimension], rows of length 1, BATCH photos at a time."""
     return unit_rows(np.concatenate([run(squares[start : start + BATCH]) for start in range(0, len(squares), BATCH)]))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ from typing import Any
 import open_clip
 import torch
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg
+from open_clip.tokenizer import SimpleTokenizer, get_clean_fn
 
-from worker.core.vectors import Vectors
 from worker.encoder.base import GEM, Preprocessing, Spec, check_sha256, file_sha256, model_key
-from worker.encoder.tower import TorchModel, Tower
+from worker.encoder.texts import PATTERN, write_vocabulary
+from worker.encoder.tower import TextTower, TorchModel, TorchTexts, Tower
 from worker.encoder.vit import GEM_P, has_patches, lean, patches_pooled
 from worker.errors import EncoderUnavailable
 
@@ -87,13 +88,22 @@ def load(
     if gem:
         return TorchModel(spec, tower, rewrite=rewrite)
     tokenize: Any = open_clip.get_tokenizer(model)
-
-    def texts(texts: Sequence[str]) -> Vectors:
-        with torch.inference_mode():
-            vectors: Vectors = clip.encode_text(tokenize(list(texts)).to(device)).float().cpu().numpy()
-        return vectors
-
+    texts = TorchTexts(TextTower(clip), tokenize, device, _vocabulary(tokenize))
     return TorchModel(spec, tower, texts, rewrite=rewrite)
+
+
+def _vocabulary(tokenize: Any) -> Callable[[Path], None] | None:
+    """What writes a tokenizer's vocabulary for worker.encoder.texts; None for others than the one that it knows."""
+    known = (
+        type(tokenize) is SimpleTokenizer
+        and tokenize.pat.pattern == PATTERN
+        and tokenize.clean_fn is get_clean_fn("lower")
+        and tokenize.reduction_fn is None
+    )
+    if not known:
+        return None
+    ids, pairs = tokenize.encoder, list(tokenize.bpe_ranks)
+    return partial(write_vocabulary, ids=ids, pairs=pairs, context=tokenize.context_length)
 
 
 def _image_features(clip: Any, photos: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""An image tower exported once, kept on disk with its facts and checksums, and run without torch."""
+"""A model exported once, kept on disk with its facts and checksums, and its image tower run without torch."""
 
 from __future__ import annotations
 
@@ -8,19 +8,23 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
+from worker.core.index_ports import RemoteFolder
 from worker.core.types import Pixels
 from worker.core.vectors import Vectors
 from worker.encoder.base import Preprocessing, Run, Spec, file_sha256
 from worker.errors import EncoderUnavailable
+from worker.extras import has_torch
 
 log = logging.getLogger(__name__)
 
@@ -44,19 +48,33 @@ _MADE_WITH = (
 )
 
 FLOAT32, INT8, INT8_SEVEN_BITS = "float32.onnx", "int8.onnx", "int8-seven-bits.onnx"
+#: The text tower and its vocabulary, and pictures with torch's vectors of them: what a machine without torch needs.
+TEXTS, VOCABULARY, TRUTH = "texts.onnx", "vocabulary.json", "torch-float32.npz"
+FILES = (FLOAT32, INT8, INT8_SEVEN_BITS, TEXTS, VOCABULARY, TRUTH)
 
 
 class Export:
     """The folder of one encoder below `root`, by its name in the settings and its checkpoint's SHA-256 there.
 
-    Made aside and renamed, under a lock of the folder, so that processes that start together make it once.
+    Made aside and renamed, under a lock of the folder, so that processes that start together make it once. Where torch
+    is, the folder is that of these very libraries; without it, the newest that `sightline export` has finished.
     """
 
     def __init__(self, root: Path, name: str, sha256: str) -> None:
-        facts = [FORMAT, name, sha256.lower(), {package: _version(package) for package in _MADE_WITH}]
+        #: Whose export it is, as its manifest says it.
+        self.of = {"format": FORMAT, "name": name, "sha256": sha256.lower()}
+        self._root = root
+        facts = [FORMAT, name, sha256.lower(), versions(*_MADE_WITH)]
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-        readable = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join((*Path(name).parts[:2], Path(name).name)))
-        self.folder = root / f"{readable}-{digest[:16]}"
+        self._readable = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join((*Path(name).parts[:2], Path(name).name)))
+        self.folder = root / f"{self._readable}-{digest[:16]}"
+        if not has_torch():
+            self.folder = self._newest(root.glob(f"{self._readable}-*")) or self.folder
+
+    def _newest(self, folders: Iterable[Path]) -> Path | None:
+        made = [(read_json(folder / MANIFEST), folder) for folder in folders]
+        finished = [(by["finished"], folder) for by, folder in made if by.get("of") == self.of and "finished" in by]
+        return max(finished)[1] if finished else None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -83,16 +101,35 @@ class Export:
     def has(self, name: str) -> bool:
         return name in self._manifest().get("files", {})
 
-    def check(self) -> None:
-        """Raises EncoderUnavailable where a file is not what was written."""
-        for name, wanted in self._manifest().get("files", {}).items():
-            path = self.file(name)
-            if not path.is_file() or file_sha256(path) != wanted:
-                raise EncoderUnavailable(f"{path} is not what was exported")
+    def check(self, *names: str) -> None:
+        """Raises EncoderUnavailable where a file is not what was written; of these alone, where names are given."""
+        _check(self.folder, {name: sha256 for name, sha256 in self.files().items() if not names or name in names})
+
+    def files(self) -> dict[str, str]:
+        """Every file with its SHA-256."""
+        found: dict[str, str] = self._manifest().get("files", {})
+        return found
 
     def describe(self, spec: Spec) -> None:
         """Say what model it is. Call it under the lock."""
-        write_json(self.folder / MANIFEST, {"spec": asdict(spec), "files": self._manifest().get("files", {})})
+        write_json(
+            self.folder / MANIFEST, self._manifest() | {"of": self.of, "spec": asdict(spec), "files": self.files()}
+        )
+
+    def finish(self, no_texts: str) -> None:
+        """Say that all is there that a worker without torch needs. no_texts: why it reads none. Call it under the
+        lock."""
+        write_json(self.folder / MANIFEST, self._manifest() | {"no_texts": no_texts, "finished": time.time()})
+
+    @property
+    def is_finished(self) -> bool:
+        return "finished" in self._manifest()
+
+    @property
+    def no_texts(self) -> str:
+        """Why the text tower could not be exported; empty where it is there, or where the model has none."""
+        why: str = self._manifest().get("no_texts", "")
+        return why
 
     def add(self, name: str, write: Callable[[Path], None]) -> None:
         """Have `write` make a file of this name, after `describe`. Call it under the lock."""
@@ -106,6 +143,36 @@ class Export:
             aside.unlink(missing_ok=True)
         manifest = self._manifest()
         write_json(self.folder / MANIFEST, manifest | {"files": manifest["files"] | {name: digest}})
+
+    def put(self, remote: RemoteFolder) -> None:
+        """Give it to other machines; the manifest comes last, by which it is whole. Raises Transient."""
+        remote.put(self.folder, [*self.files(), MANIFEST])
+
+    def fetch(self, remote: RemoteFolder) -> None:
+        """Bring the newest that another machine has finished and put there, if any: whole, or not at all.
+
+        Raises Transient, and EncoderUnavailable where a file is not what was exported.
+        """
+        self._root.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=self._root, prefix=".fetched-") as aside:
+            for name in remote.names():
+                if name.startswith(f"{self._readable}-"):
+                    (Path(aside) / name).mkdir()
+                    with suppress(FileNotFoundError):
+                        remote.get(name, [MANIFEST], Path(aside) / name)
+            newest = self._newest(Path(aside).iterdir())
+            if newest is None:
+                return
+            log.info("fetching an export", extra={"source": f"{remote.url}/{newest.name}"})
+            # No name but ours: a manifest must not say where on this disk a file goes.
+            files = {name: sha256 for name, sha256 in read_json(newest / MANIFEST)["files"].items() if name in FILES}
+            with suppress(FileNotFoundError):  # said by the check
+                remote.get(newest.name, list(files), newest)
+            _check(newest, files)
+            self.folder = self._root / newest.name
+            with self.locked():
+                for name in (*files, MANIFEST):
+                    (newest / name).rename(self.folder / name)
 
     def forget(self) -> None:
         """Delete what is exported, and all that was measured with it. Call it under the lock."""
@@ -164,6 +231,19 @@ class OpenVinoRun:
         return np.array(self._model(squares)[0], dtype=np.float32)
 
 
+def write_truth(path: Path, squares: Pixels, vectors: Vectors) -> None:
+    """squares: uint8 [n, side, side, 3]; vectors: torch's of them, float32 [n, dimension], rows of length 1."""
+    with path.open("wb") as file:
+        np.savez_compressed(file, squares=squares, vectors=vectors)
+
+
+def read_truth(export: Export) -> tuple[Pixels, Vectors]:
+    """What `write_truth` has written. Raises EncoderUnavailable where it is not that."""
+    export.check(TRUTH)
+    with np.load(export.file(TRUTH), allow_pickle=False) as arrays:
+        return arrays["squares"], arrays["vectors"]
+
+
 def open_run(export: Export, backend: str, *, threads: int) -> Run:
     """A backend that needs no torch. Raises EncoderUnavailable where its file or its library is not in order."""
     library, _, precision = backend.partition("-")
@@ -220,6 +300,18 @@ def read_json(path: Path) -> dict[str, Any]:
         log.warning("a file cannot be read and is made again", extra={"path": str(path), "why": str(exc)})
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Of each package the release that is installed, empty where it is not."""
+    return {package: _version(package) for package in packages}
+
+
+def _check(folder: Path, files: dict[str, str]) -> None:
+    for name, wanted in files.items():
+        path = folder / name
+        if not path.is_file() or file_sha256(path) != wanted:
+            raise EncoderUnavailable(f"{path} is not what was exported. Run `sightline export` where torch is")
 
 
 def _version(package: str) -> str:

@@ -1,19 +1,22 @@
 """From the name in the settings to a model in memory.
 
-Imports torch only where torch runs something: a worker whose model lies exported starts without it.
+Imports torch only where torch runs something: a worker whose model lies exported starts without it, and where torch is
+not installed serves what `sightline export` has made.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from producer_client.contract import Code
+from worker.core.index_ports import RemoteFolder
 from worker.core.ports import Encoder
 from worker.core.types import Pixels
-from worker.core.vectors import Vectors
 from worker.encoder import graph
 from worker.encoder.base import GEM, PACKAGED, PACKAGED_LARGER, PLACE, ModelEncoder, Run, RunTexts, check_file
 from worker.encoder.choice import (
@@ -22,14 +25,27 @@ from worker.encoder.choice import (
     ON_CPU,
     ON_CUDA,
     REFERENCE,
+    WITHOUT_TORCH,
     Choice,
     Measured,
+    Sample,
     compare,
     measure,
     sample_of,
 )
-from worker.encoder.exported import FLOAT32, Export, computes_bfloat16, int8_file, open_run
-from worker.errors import EncoderUnavailable
+from worker.encoder.exported import (
+    FLOAT32,
+    TEXTS,
+    VOCABULARY,
+    Export,
+    computes_bfloat16,
+    int8_file,
+    open_run,
+    read_truth,
+)
+from worker.encoder.texts import OnnxTexts
+from worker.errors import EncoderUnavailable, Permanent
+from worker.extras import has_torch
 
 if TYPE_CHECKING:
     from worker.encoder.tower import TorchModel, TorchRun
@@ -52,6 +68,7 @@ def load_encoder(
     backend: str = REFERENCE,
     models: Path | None = None,
     known_photos: KnownPhotos | None = None,
+    remote: RemoteFolder | None = None,
 ) -> Encoder:
     """Build the encoder called `name` (see SIGHTLINE_ENCODER). Raises EncoderUnavailable with what to do.
 
@@ -60,27 +77,38 @@ def load_encoder(
     models: where exports and measurements are kept; needed for every backend but torch-float32.
     known_photos: some to compare backends on, decoded for this side; called at most once, and only where there may be
     something to measure.
+    remote: where exports of other machines lie, for one without torch.
     """
     device = choose_device(device)
-    if _is_graph(name):
+    if is_graph(name):
         if backend not in (AUTO, graph.BACKEND):
             raise EncoderUnavailable(
                 f"{name} is run by ONNX Runtime alone. Set SIGHTLINE_BACKEND={AUTO}, not {backend}"
             )
         return graph.load(Path(name.removeprefix(PLACE)), sha256=sha256, threads=threads, batch=batch)
-    if backend == REFERENCE:
+    if backend == REFERENCE and has_torch():
         return _in_torch(name, sha256, device, REFERENCE, threads=threads, batch=batch)
     if models is None:
         raise EncoderUnavailable(f"the backend {backend} needs a folder to keep models in")
+    choice = table(
+        name,
+        sha256=sha256,
+        device=device,
+        threads=threads,
+        models=models,
+        known_photos=known_photos,
+        remote=remote,
+    )
     export = Export(models, name, sha256)
-    choice = table(name, sha256=sha256, device=device, threads=threads, models=models, known_photos=known_photos)
     chosen = choice.backend(backend)
     log.info("backend chosen", extra={"backend": chosen, "asked_for": backend})
     if chosen.startswith("torch"):
         return _in_torch(name, sha256, device, chosen, threads=threads, batch=batch)
     spec = export.spec()
     assert spec is not None, "a table is kept for what is exported"
-    texts = _text_tower(name, sha256, threads) if spec.has_text else None
+    texts = _text_tower(export, name, sha256, threads) if spec.has_text else None
+    if spec.has_text and not has_torch():
+        spec = replace(spec, has_text=export.has(TEXTS))
     return ModelEncoder(spec, open_run(export, chosen, threads=threads), device=device, batch=batch, texts=texts)
 
 
@@ -92,14 +120,19 @@ def table(
     threads: int,
     models: Path,
     known_photos: KnownPhotos | None = None,
+    remote: RemoteFolder | None = None,
 ) -> Choice:
     """What every backend can do on this machine: as measured earlier, or now, which takes a minute.
 
     Measured again when a library has changed. Once there are known photos where drawn pictures had to do, vectors are
-    compared again, which takes seconds, and the times stay.
+    compared again, which takes seconds, and the times stay. Without torch vectors are compared with those that it gave
+    of drawn pictures, where the model was exported; raises EncoderUnavailable where none is, neither here nor at
+    `remote`.
     """
     device = choose_device(device)
     photos = cache(known_photos or (lambda side: []))
+    if not has_torch():
+        return _table_without_torch(name, sha256, threads, models, remote)
     export = Export(models, name, sha256)
     with export.locked():
         try:
@@ -123,13 +156,48 @@ def measured(name: str, *, sha256: str, device: str, threads: int, models: Path)
     return Choice(Export(models, name, sha256), device=choose_device(device), threads=threads).rows
 
 
+def _table_without_torch(name: str, sha256: str, threads: int, models: Path, remote: RemoteFolder | None) -> Choice:
+    export = Export(models, name, sha256)
+    if not export.is_finished and remote is not None:
+        export.fetch(remote)
+    if not export.is_finished:
+        where = models if remote is None else f"{models} or at {remote.url}"
+        raise EncoderUnavailable(
+            f"torch is not installed here, and {name} does not lie exported in {where}. Run `sightline export` where "
+            "torch is, for the same SIGHTLINE_ENCODER and SIGHTLINE_MODELS_DIR, or with --upload and the same "
+            "SIGHTLINE_INDEX_URL; or install requirements/torch.txt here"
+        )
+    with export.locked():
+        # Of texts, whoever opens them sees to that.
+        export.check(FLOAT32, int8_file())
+        choice = Choice(export, device="cpu", threads=threads)
+        if not choice.rows:
+            log.info("measuring what can run the model, once on this machine: seconds", extra={"encoder": name})
+            squares, truth = read_truth(export)
+            sample = Sample(squares, known=False)
+            rows = measure(WITHOUT_TORCH, lambda backend: _open_exported(export, backend, threads), sample, truth)
+            choice.keep(rows, sample)
+    return choice
+
+
+def _open_exported(export: Export, backend: str, threads: int) -> Run:
+    _, _, precision = backend.partition("-")
+    if precision == "bfloat16" and not computes_bfloat16():
+        raise EncoderUnavailable("this CPU computes no bfloat16")
+    if precision == "int8":
+        whole = export.file(FLOAT32)
+        if export.file(int8_file()).stat().st_size > whole.stat().st_size / 2:
+            raise EncoderUnavailable("hardly a layer of this model has an int8 form")
+    return open_run(export, backend, threads=threads)
+
+
 def _measure(
     export: Export, choice: Choice, name: str, sha256: str, device: str, threads: int, known_photos: KnownPhotos
 ) -> None:
     from worker.encoder import tower as torch_side
 
     # In float32 on the CPU, whatever the device: what vectors are is said there.
-    model = _torch_model(name, sha256, "cpu", REFERENCE, threads)
+    model = torch_model(name, sha256, "cpu", REFERENCE, threads)
 
     def open_backend(backend: str) -> Run:
         library, _, precision = backend.partition("-")
@@ -139,16 +207,8 @@ def _measure(
             return torch_side.TorchRun(model.tower, backend=backend, device="cpu")
         if library == "torch":
             return torch_run(name, sha256, device, backend, threads=threads)[1]
-        if not export.has(FLOAT32):
-            side = model.spec.preprocessing.side
-            export.add(FLOAT32, lambda path: torch_side.export(model.quick(), side, path))
-        if precision == "int8":
-            whole = export.file(FLOAT32)
-            if not export.has(int8_file()):
-                export.add(int8_file(), lambda path: torch_side.quantize(whole, path))
-            if export.file(int8_file()).stat().st_size > whole.stat().st_size / 2:
-                raise EncoderUnavailable("hardly a layer of this model has an int8 form")
-        return open_run(export, backend, threads=threads)
+        torch_side.add_towers(export, model, [int8_file()] if precision == "int8" else [])
+        return _open_exported(export, backend, threads)
 
     export.describe(model.spec)
     sample = sample_of(known_photos(model.spec.preprocessing.side), model.spec.preprocessing)
@@ -163,7 +223,7 @@ def torch_run(name: str, sha256: str, device: str, backend: str, *, threads: int
     """A model loaded by torch, and what of it runs as this backend."""
     from worker.encoder.tower import TorchRun
 
-    model = _torch_model(name, sha256, device, backend, threads)
+    model = torch_model(name, sha256, device, backend, threads)
     # torch's own attention is made for GPUs; how the quick form does there was never measured.
     as_it_is = backend == REFERENCE or device == "cuda"
     return model, TorchRun(model.tower if as_it_is else model.quick(), backend=backend, device=device)
@@ -178,7 +238,7 @@ def _in_torch(name: str, sha256: str, device: str, backend: str, *, threads: int
     return ModelEncoder(model.spec, run, device=device, batch=batch, texts=model.texts)
 
 
-def _torch_model(name: str, sha256: str, device: str, backend: str, threads: int) -> TorchModel:
+def torch_model(name: str, sha256: str, device: str, backend: str, threads: int) -> TorchModel:
     import torch
 
     torch.set_num_threads(threads)
@@ -197,7 +257,7 @@ def _torch_model(name: str, sha256: str, device: str, backend: str, threads: int
     return clip.load(model, weights, sha256=sha256, device=device, dtype=dtype, gem=gem)
 
 
-def _is_graph(name: str) -> bool:
+def is_graph(name: str) -> bool:
     return name.startswith(PLACE) and name.endswith(graph.SUFFIX)
 
 
@@ -213,19 +273,24 @@ def _of_open_clip(name: str) -> tuple[str, str, bool]:
     )
 
 
-def _text_tower(name: str, sha256: str, threads: int) -> RunTexts:
-    """Loads the model with torch when the first text is asked for."""
+def _text_tower(export: Export, name: str, sha256: str, threads: int) -> RunTexts:
+    """Is loaded when the first text is asked for: as it was exported, else with torch.
+
+    Its texts raise Permanent(no_text_encoder) where it was not exported and there is no torch.
+    """
 
     @cache
-    def model() -> TorchModel:
-        return _torch_model(name, sha256, "cpu", REFERENCE, threads)
+    def tower() -> RunTexts:
+        if export.has(TEXTS):
+            export.check(TEXTS, VOCABULARY)
+            return OnnxTexts(export.file(TEXTS), export.file(VOCABULARY), threads=threads)
+        if not has_torch():
+            raise Permanent(Code.NO_TEXT_ENCODER, f"{name} reads no text without torch: {export.no_texts}")
+        texts = torch_model(name, sha256, "cpu", REFERENCE, threads).texts
+        assert texts is not None
+        return texts
 
-    def run(texts: Sequence[str]) -> Vectors:
-        towers = model().texts
-        assert towers is not None
-        return towers(texts)
-
-    return run
+    return lambda texts: tower()(texts)
 
 
 def choose_device(wanted: str) -> str:
@@ -233,6 +298,10 @@ def choose_device(wanted: str) -> str:
     if wanted not in ("auto", "cpu", "cuda"):
         raise EncoderUnavailable(f"SIGHTLINE_DEVICE={wanted!r} is not one of auto, cpu, cuda")
     if wanted == "cpu" or (wanted == "auto" and not any(Path(file).exists() for file in GPU_FILES)):
+        return "cpu"
+    if not has_torch():
+        if wanted == "cuda":
+            raise EncoderUnavailable("SIGHTLINE_DEVICE=cuda, but torch is not installed here; use cpu or auto")
         return "cpu"
     import torch
 
@@ -256,8 +325,10 @@ def check_name(name: str) -> None:
 
 
 def weights_at_hand(name: str) -> bool:
-    """Whether an encoder can be loaded without a download. Asks no network; an unknown name or file is at hand, too:
-    loading it says what is wrong."""
+    """Whether an encoder can be loaded without a download. Asks no network; an unknown name or file is at hand, too, as
+    everything is without torch: loading it says what is wrong."""
+    if not has_torch():
+        return True
     model, _, tag = name.removeprefix("open_clip/").removesuffix(GEM).partition("/")
     if not name.startswith("open_clip/"):
         return True

@@ -1,4 +1,5 @@
-"""Where index generations are published for other hosts: any fsspec URL (s3://, gs://, file://, memory:// in tests)."""
+"""Where index generations and exported models are published for other hosts: any fsspec URL (s3://, gs://, file://, in
+tests memory://)."""
 
 from __future__ import annotations
 
@@ -75,3 +76,8 @@ class ObjectFolder:
             raise Permanent(Code.NOT_READY, f"{self.url}: no right to it: {exc} (SIGHTLINE_INDEX_URL)") from exc
         except Exception as exc:  # others' code: drivers of s3, gs, which raise what several libraries do; tried again
             raise Transient(Code.UNAVAILABLE, f"{self.url}: {type(exc).__name__}: {exc}") from exc
+
+
+def models_at(index_url: str) -> ObjectFolder | None:
+    """Where exported models lie for other hosts, beside the generations; None without a URL."""
+    return ObjectFolder(f"{index_url.rstrip('/')}/models") if index_url else None

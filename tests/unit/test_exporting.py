@@ -1,0 +1,426 @@
+"""What `sightline export` makes, and a worker that serves it without torch: the same key, the same vectors."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from producer_client.contract import Code
+from tests.torchless import lacking_modules, without_torch
+from worker.commands.terminal import NO_MODEL
+from worker.core.ports import Encoder
+from worker.encoder import tower
+from worker.encoder.base import PACKAGED
+from worker.encoder.choice import WITHOUT_TORCH, drawn_pictures
+from worker.encoder.exported import FILES, FLOAT32, MANIFEST, TEXTS, TRUTH, VOCABULARY, Export
+from worker.encoder.exporting import Exported, export_model
+from worker.encoder.load import load_encoder, table
+from worker.encoder.texts import SAMPLE, Tokenizer
+from worker.errors import EncoderUnavailable, Permanent
+from worker.joined import run
+from worker.storage.objects import ObjectFolder
+
+#: A CLIP of milliseconds, whose vocabulary and context are those of the real ones.
+TINY = {
+    "embed_dim": 24,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+}
+NAME = "open_clip/sightline-tiny/random"
+PHOTOS = drawn_pictures(4)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("configs") / "sightline-tiny.json"
+    path.write_text(json.dumps(TINY))
+    open_clip.add_model_config(path)
+
+
+@pytest.fixture(scope="module")
+def made(tiny_model: None, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return exported(tmp_path_factory.mktemp("exported"))
+
+
+@pytest.fixture
+def models(made: Exported, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made.export.folder.parent, tmp_path / "models"))
+
+
+@pytest.fixture
+def torchless() -> Iterator[None]:
+    """This process takes torch for not installed; what has it already goes on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "torch", None)
+        yield
+
+
+def exported(models: Path) -> Exported:
+    return export_model(NAME, sha256="", threads=1, models=models)
+
+
+def loaded(models: Path, backend: str = "auto", **options: Any) -> Encoder:
+    return load_encoder(NAME, device="cpu", threads=1, backend=backend, models=models, **options)
+
+
+def folder_of(models: Path) -> Path:
+    (manifest,) = models.glob(f"*/{MANIFEST}")
+    return manifest.parent
+
+
+def spoil(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+# --------------------------------------------------------------------------------------------- what is made
+
+
+def test_all_that_a_worker_without_torch_needs_is_made_and_compared_with_torch(made: Exported) -> None:
+    assert set(made.export.files()) == set(FILES)
+    made.export.check()
+    assert made.cosine > 0.9999
+    assert made.texts_cosine is not None
+    assert made.texts_cosine > 0.9999
+    assert made.no_texts == ""
+
+
+def test_what_is_there_is_not_made_again(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("export", "export_texts", "quantize"):
+        monkeypatch.setattr(tower, name, lambda *of, **options: pytest.fail("made again"))
+
+    assert exported(models).export.is_finished
+
+
+def test_an_image_tower_that_gives_other_vectors_is_not_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = tower.export
+    monkeypatch.setattr(tower, "export", lambda of, side, path: right(_Noisy(of), side, path))
+
+    with pytest.raises(EncoderUnavailable, match="its vectors would be others, cosine"):
+        exported(tmp_path)
+
+    assert not Export(tmp_path, NAME, "").is_finished
+
+
+def test_a_text_tower_that_gives_other_vectors_is_not_kept(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = folder_of(models)
+    facts = json.loads((folder / MANIFEST).read_text())
+    del facts["files"][TEXTS]
+    (folder / MANIFEST).write_text(json.dumps(facts))
+    (folder / TEXTS).unlink()
+    right = tower._write
+    monkeypatch.setattr(tower, "_write", lambda of, *rest: right(_Noisy(of), *rest))
+
+    told = exported(models)
+
+    assert told.texts_cosine is None
+    assert "its vectors would be others without torch, cosine" in told.no_texts
+    assert not (folder / TEXTS).exists()
+    assert not told.export.has(TEXTS)
+
+
+class _Noisy(torch.nn.Module):
+    """A tower whose vectors are off."""
+
+    def __init__(self, right: torch.nn.Module) -> None:
+        super().__init__()
+        self.right = right
+        self.off: torch.Tensor
+        self.register_buffer("off", 0.5 * torch.randn(24, generator=torch.Generator().manual_seed(1)))
+        self.eval()
+
+    def forward(self, given: torch.Tensor) -> torch.Tensor:
+        vectors: torch.Tensor = self.right(given)
+        moved: torch.Tensor = vectors + self.off * vectors.norm(dim=1, keepdim=True)
+        return moved
+
+
+@pytest.mark.usefixtures("made")
+def test_a_tokenizer_that_needs_torch_is_named_and_the_model_serves_no_text_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Other(open_clip.SimpleTokenizer):  # type: ignore[misc]  # open_clip is untyped
+        """As open_clip has it for models of Hugging Face."""
+
+    monkeypatch.setattr(open_clip, "get_tokenizer", lambda model: Other())
+    told = exported(tmp_path)
+    assert (told.texts_cosine, told.export.has(TEXTS)) == (None, False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+
+    encoder = loaded(tmp_path)
+
+    assert not encoder.has_text
+    assert encoder.encode_images(PHOTOS).shape == (len(PHOTOS), 24)
+    with pytest.raises(Permanent, match="reads no text without torch: its tokens are made by Other") as refused:
+        encoder.encode_texts(["a"])
+    assert refused.value.code == Code.NO_TEXT_ENCODER
+
+
+# ------------------------------------------------------------------------------------------------ tokens
+
+
+Tokenizers = tuple[Tokenizer, Callable[[list[str]], torch.Tensor]]
+
+
+@pytest.fixture(scope="module")
+def tokenizers(made: Exported) -> Tokenizers:
+    """Ours and open_clip's."""
+    return Tokenizer(made.export.file(VOCABULARY)), open_clip.get_tokenizer("sightline-tiny")
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8"), max_size=40), min_size=1, max_size=8))
+@settings(max_examples=100, deadline=None)
+def test_tokens_are_those_of_open_clip(tokenizers: Tokenizers, texts: list[str]) -> None:
+    ours, theirs = tokenizers
+
+    np.testing.assert_array_equal(ours(texts), theirs(texts).numpy())
+
+
+def test_tokens_of_hard_texts_are_those_of_open_clip(tokenizers: Tokenizers) -> None:
+    ours, theirs = tokenizers
+    texts = [*SAMPLE, "!!<start_of_text>", "\u089f\u0c5c", "a\x00b\x1cc\u3000d", "I'LL it'S we'Ve", "&amp;lt;"]
+
+    np.testing.assert_array_equal(ours(texts), theirs(texts).numpy())
+
+
+# ------------------------------------------------------------------------------------------ without torch
+
+
+def test_without_torch_a_model_has_the_same_key_and_the_same_vectors(models: Path, tmp_path: Path) -> None:
+    with_torch = load_encoder(NAME, device="cpu", threads=1)
+    program = f"""
+import json, sys
+from pathlib import Path
+from worker.encoder.choice import drawn_pictures
+from worker.encoder.load import load_encoder
+from worker.encoder.texts import SAMPLE
+encoder = load_encoder({NAME!r}, device="auto", threads=1, backend="auto", models=Path({str(models)!r}))
+vectors = [encoder.encode_images(drawn_pictures({len(PHOTOS)})), encoder.encode_texts(SAMPLE)]
+there = [name for name, module in sys.modules.items() if module is not None]
+print(json.dumps([encoder.model_key, encoder.backend, there, *(found.tolist() for found in vectors)]))
+"""
+    (tmp_path / "site").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=_environ(tmp_path / "site"), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+    key, backend, there, images, texts = json.loads(done.stdout)
+
+    assert key == with_torch.model_key
+    assert backend in WITHOUT_TORCH
+    assert not {"torch", "torchvision", "open_clip", "onnx", "timm"} & set(there)
+    for found, truth in ((images, with_torch.encode_images(PHOTOS)), (texts, with_torch.encode_texts(SAMPLE))):
+        assert np.einsum("nd,nd->n", np.array(found), truth).min() >= 0.999
+
+
+def test_what_the_serving_image_lacks_is_torch_and_what_comes_with_it() -> None:
+    lacking = set(lacking_modules())
+
+    assert {"torch", "torchvision", "open_clip", "onnxscript", "timm", "efficientnet_lite_pytorch"} <= lacking
+    assert not {"numpy", "onnxruntime", "openvino", "tokenizers", "regex", "ftfy", "fsspec", "celery"} & lacking
+
+
+@pytest.mark.usefixtures("torchless")
+def test_backends_are_compared_with_what_torch_gave_and_measured_once(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = table(NAME, device="auto", threads=1, models=models)
+    assert tuple(row.backend for row in first.rows) == WITHOUT_TORCH
+    assert first.rows[0].why is None
+    monkeypatch.setattr("worker.encoder.load.measure", lambda *of: pytest.fail("measured again"))
+
+    again = table(NAME, device="auto", threads=1, models=models)
+
+    assert again.rows == first.rows
+    with pytest.raises(EncoderUnavailable, match="SIGHTLINE_BACKEND='torch-float32' is not one of auto, onnxruntime"):
+        loaded(models, backend="torch-float32")
+
+
+@pytest.mark.usefixtures("torchless")
+def test_vectors_that_are_not_those_of_torch_are_refused(models: Path) -> None:
+    folder = folder_of(models)
+    with np.load(folder / TRUTH) as arrays:
+        squares, vectors = arrays["squares"], arrays["vectors"]
+    export = Export(models, NAME, "")
+    with export.locked():
+        export.add(TRUTH, lambda path: _savez(path, squares, np.roll(vectors, 1, axis=0)))
+
+    with pytest.raises(EncoderUnavailable, match=r"nothing here gives the vectors of torch \(onnxruntime-float32: "):
+        loaded(models)
+
+
+def _savez(path: Path, squares: Any, vectors: Any) -> None:
+    with path.open("wb") as file:
+        np.savez(file, squares=squares, vectors=vectors)
+
+
+@pytest.mark.usefixtures("torchless")
+@pytest.mark.parametrize("name", [FLOAT32, TRUTH])
+def test_a_file_that_has_changed_is_not_served(name: str, models: Path) -> None:
+    spoil(folder_of(models) / name)
+
+    with pytest.raises(EncoderUnavailable, match=f"{name} is not what was exported. Run `sightline export` where"):
+        loaded(models)
+
+
+@pytest.mark.usefixtures("torchless")
+def test_a_text_tower_that_has_changed_is_seen_with_the_first_text(models: Path) -> None:
+    spoil(folder_of(models) / TEXTS)
+
+    encoder = loaded(models)
+
+    with pytest.raises(EncoderUnavailable, match=f"{TEXTS} is not what was exported"):
+        encoder.encode_texts(["a"])
+
+
+@pytest.mark.usefixtures("torchless")
+def test_an_export_that_was_cut_off_is_none(models: Path) -> None:
+    manifest = folder_of(models) / MANIFEST
+    facts = json.loads(manifest.read_text())
+    del facts["finished"]
+    manifest.write_text(json.dumps(facts))
+
+    with pytest.raises(EncoderUnavailable, match="does not lie exported in"):
+        loaded(models)
+
+
+@pytest.mark.usefixtures("torchless")
+def test_a_gpu_is_not_asked_for_without_torch(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.encoder.load.GPU_FILES", ("/dev/null",))
+
+    assert loaded(models).device == "cpu"
+    with pytest.raises(EncoderUnavailable, match="SIGHTLINE_DEVICE=cuda, but torch is not installed here"):
+        load_encoder(NAME, device="cuda", threads=1, backend="auto", models=models)
+
+
+def test_with_torch_texts_are_read_by_what_was_exported_too(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = loaded(models, backend="onnxruntime-float32")
+    monkeypatch.setattr("worker.encoder.load.torch_model", lambda *of: pytest.fail("torch was asked"))
+
+    assert encoder.encode_texts(["a"]).shape == (1, 24)
+
+
+@pytest.mark.parametrize("command", ["worker", "export"])
+def test_what_lacks_is_one_sentence_and_an_exit_code(command: str, tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    settings = {
+        "SIGHTLINE_DATA_DIR": str(tmp_path),
+        "SIGHTLINE_ENCODER": PACKAGED,
+        "SIGHTLINE_BROKER_URL": "redis://127.0.0.1:1/0",
+        "SIGHTLINE_DATABASE_URL": "postgresql://127.0.0.1:1/none",
+    }
+
+    done = subprocess.run(
+        [sys.executable, "-m", "worker.cli", command],
+        env=_environ(tmp_path / "site") | settings,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert done.returncode == NO_MODEL, done.stderr
+    assert "torch is not installed here" in done.stderr
+    assert "`sightline export`" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def _environ(site: Path) -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1", "SIGHTLINE_LANG": "en"} | without_torch(site)
+
+
+# --------------------------------------------------------------------------------- from one host to another
+
+
+@pytest.fixture
+def remote(made: Exported, tmp_path: Path) -> ObjectFolder:
+    folder = ObjectFolder(f"file://{tmp_path / 'store' / 'models'}")
+    made.export.put(folder)
+    return folder
+
+
+@pytest.mark.usefixtures("torchless")
+def test_what_lies_in_an_object_store_is_fetched_once(remote: ObjectFolder, made: Exported, tmp_path: Path) -> None:
+    first = loaded(tmp_path / "models", remote=remote)
+
+    assert first.model_key == made.spec.model_key
+    assert first.encode_texts(["a"]).shape == (1, 24)
+    again = loaded(tmp_path / "models", remote=ObjectFolder(f"file://{tmp_path / 'nowhere'}"))
+    assert again.model_key == made.spec.model_key
+    assert [path for path in (tmp_path / "models").iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.usefixtures("torchless")
+@pytest.mark.parametrize(
+    ("spoilt", "why"),
+    [
+        (lambda folder: spoil(folder / TEXTS), "is not what was exported"),
+        (lambda folder: (folder / FLOAT32).unlink(), "is not what was exported"),
+        (lambda folder: (folder / MANIFEST).unlink(), "does not lie exported in .* or at file://"),
+    ],
+    ids=["another file", "a file lacks", "it was not put whole"],
+)
+def test_nothing_is_kept_of_an_export_that_is_not_whole(
+    spoilt: Callable[[Path], None], why: str, remote: ObjectFolder, made: Exported, tmp_path: Path
+) -> None:
+    spoilt(tmp_path / "store" / "models" / made.export.folder.name)
+
+    with pytest.raises(EncoderUnavailable, match=why):
+        loaded(tmp_path / "models", remote=remote)
+
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+@pytest.mark.usefixtures("torchless")
+def test_a_manifest_does_not_say_where_a_file_goes(remote: ObjectFolder, made: Exported, tmp_path: Path) -> None:
+    folder = tmp_path / "store" / "models" / made.export.folder.name
+    facts = json.loads((folder / MANIFEST).read_text())
+    facts["files"]["../../elsewhere"] = "0" * 64
+    (folder / MANIFEST).write_text(json.dumps(facts))
+    (folder.parent.parent / "elsewhere").write_text("x")
+
+    loaded(tmp_path / "models", remote=remote)
+
+    assert not (tmp_path / "elsewhere").exists()
+
+
+# ------------------------------------------------------------------------------------------ the command
+
+
+def test_the_command_says_what_it_has_made_and_puts_it_where_others_fetch_it(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "store"
+    for name, value in {"ENCODER": NAME, "MODELS_DIR": models, "DATA_DIR": tmp_path, "MODEL_THREADS": 1}.items():
+        monkeypatch.setenv(f"SIGHTLINE_{name}", str(value))
+    monkeypatch.setenv("SIGHTLINE_INDEX_URL", f"file://{store}/")
+    monkeypatch.setattr("sys.argv", ["sightline", "export", "--upload", "--json"])
+
+    with pytest.raises(SystemExit) as ended:
+        run()
+
+    assert ended.value.code == 0
+    (told,) = json.loads(capsys.readouterr().out)["models"]
+    folder = folder_of(models)
+    assert (told["encoder"], told["folder"], told["url"]) == (NAME, str(folder), f"file://{store}/models/{folder.name}")
+    assert set(told["files"]) == set(FILES)
+    assert told["texts_cosine"] > 0.9999
+    there = {path.name: path.stat().st_size for path in (store / "models" / folder.name).iterdir()}
+    assert {name: file["bytes"] for name, file in told["files"].items()}.items() <= there.items()
+    assert MANIFEST in there
