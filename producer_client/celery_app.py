@@ -30,10 +30,12 @@ class SigningProducer(Producer):
         serializer: str | None = None,
         **more: Any,
     ) -> Any:
+        headers = dict(headers or {})
+        # To the next queue of a backend's chain, too.
+        hand_on(headers)
         if routing_key is None or routing_key not in GOOD_FOR_S:
             return super().publish(body, routing_key=routing_key, headers=headers, serializer=serializer, **more)
-        headers = {**(headers or {}), SENT: now_ms()}
-        hand_on(headers)
+        headers[SENT] = now_ms()
         if self._keys is None:
             return super().publish(body, routing_key=routing_key, headers=headers, serializer=serializer, **more)
         kind, encoding, text = serialization.dumps(body, serializer=serializer)

@@ -14,6 +14,8 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+import redis
+from celery import chain
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Span, Tracer
 
@@ -125,6 +127,7 @@ def test_a_question_is_one_trace_from_the_backend_s_call_to_faiss_and_postgres(
     assert all(asked.began <= span.began and span.ended <= asked.ended for span in within)
     names = {span.name for span in within}
     assert {"read", "decode", "forward", "search", "candidates"} <= names
+    assert "task" not in names
     in_postgres = [span for span in within if span.kind == CLIENT]
     assert all(span.attributes["db.system.name"] == "postgresql" for span in in_postgres)
     (candidates,) = [span for span in within if span.name == "candidates"][:1]
@@ -154,6 +157,11 @@ def test_what_goes_round_again_stays_in_its_trace_and_each_try_has_its_status(
     assert {span.parent for span in tries} == {id_of(sent)}
     assert [span.parent for span in in_bulk] == ["", *[first.span] * (len(in_bulk) - 1)]
     assert first.trace != trace_of(sent)
+    for name, within in (("wait interactive", trace_of(sent)), ("wait bulk", first.trace)):
+        waits = collector.spans(name=name, trace=within)
+        # Each since it was sent, or due: not all of them since the first.
+        assert all(span.ended - span.began < 5 for span in waits[1:3])
+        assert waits[1].began > waits[0].ended
     for seen in (tries[:3], in_bulk[:3]):
         assert [span.attributes["sightline.try"] for span in seen] == [1, 2, 3]
         assert [(span.status, span.attributes["error.type"]) for span in seen] == [(ERROR, "unavailable")] * 3
@@ -200,6 +208,22 @@ def test_a_message_whose_worker_was_killed_is_in_its_sender_s_trace_again(
     assert again.status == OK
     # Parts of the killed one's try may be there, of which it has told before.
     assert {"read", "forward", "store"} <= {span.name for span in spans if span.resource == again.resource}
+
+
+def test_what_a_worker_sends_on_goes_on_with_the_trace(watched: Stack, collector: Collector, backend: Tracer) -> None:
+    app = plain_celery(watched.settings)
+    headers: dict[str, Any] = {}
+    with backend.start_as_current_span("sent") as sent:
+        hand_on(headers)
+    first = app.signature(TaskName.STATS.value, [{"v": 1}]).set(queue=Queue.INTERACTIVE.value, headers=headers)
+    chain(first, app.signature("backend.next").set(queue="backend-next")).apply_async()
+    app.close()
+
+    (asked,) = messages(collector.until(lambda seen: bool(messages(seen)), trace=trace_of(sent)))
+    with redis.Redis.from_url(watched.settings.broker_url) as server:
+        message = json.loads(server.lrange(f"{watched.settings.key_prefix}backend-next", 0, 0)[0])
+    assert message["headers"]["task"] == "backend.next"
+    assert message["headers"]["traceparent"].startswith(f"00-{trace_of(sent)}-{asked.span}-")
 
 
 def test_nonsense_in_a_message_s_header_of_a_trace_harms_nothing(watched: Stack, client: Sightline) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextvars import Context, copy_context
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from celery.signals import task_postrun, task_prerun
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
@@ -27,7 +30,7 @@ from worker.errors import Permanent
 from worker.logs import of_message
 from worker.observe.spans import Messages, SaidOnce, Stages, sent_by
 from worker.observe.statements import Statements, summary
-from worker.observe.tracing import is_asked_for, lacking
+from worker.observe.tracing import Tracing, is_asked_for, lacking
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 GOOD = f"00-{TRACE}-{SPAN}-01"
@@ -121,6 +124,31 @@ def test_a_collector_that_is_away_is_told_once(caplog: pytest.LogCaptureFixture)
     assert "again" in caplog.messages[1]
 
 
+@pytest.mark.parametrize("is_silent", [False, True])
+def test_the_last_spans_of_a_process_are_sent_at_once_and_a_silent_collector_is_given_up(
+    is_silent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, answered = InMemorySpanExporter(), threading.Event()
+    if is_silent:
+        monkeypatch.setattr(kept, "export", lambda spans: answered.wait(20) and SpanExportResult.FAILURE)
+    monkeypatch.setattr("worker.observe.spans.OTLPSpanExporter", lambda: kept)
+    monkeypatch.setattr("worker.observe.tracing.LAST_S", 0.5)
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "60000")
+    process, task = Tracing("serve"), asked()
+
+    process.begin(forks=False)
+    task_prerun.send(sender=None, task_id="1", task=task, args=[{}])
+    task_postrun.send(sender=None, task_id="1", task=task, retval={"ok": True}, state="SUCCESS")
+    told = time.monotonic()
+    process.end()
+
+    assert time.monotonic() - told < 5
+    names = [span.name for span in kept.get_finished_spans()]
+    assert names == ([] if is_silent else ["sightline.locate interactive"])
+    answered.set()
+
+
 # -------------------------------------------------------------------------------------- the headers
 
 
@@ -187,6 +215,13 @@ def test_a_signed_message_brings_its_sender_s_trace_and_nobody_else_s() -> None:
 # ----------------------------------------------------------------------------------------- the spans
 
 
+def asked() -> Any:
+    """A task of Celery's at a message without an id of ours."""
+    delivery = {"routing_key": "interactive"}
+    request = SimpleNamespace(id="1", headers=None, delivery_info=delivery, retries=0, eta=None)
+    return SimpleNamespace(name="sightline.locate", request=request)
+
+
 def refused(code: Code) -> dict[str, Any]:
     return contract.failed(code, "/photos/secret.jpg: what is wrong with it")
 
@@ -206,11 +241,9 @@ def refused(code: Code) -> dict[str, Any]:
 def test_a_try_says_what_became_of_it(
     seen: Seen, state: str, retval: Any, status: StatusCode, code: str | None
 ) -> None:
-    request = SimpleNamespace(headers=None, delivery_info={"routing_key": "interactive"}, retries=0)
-    task: Any = SimpleNamespace(name="sightline.locate", request=request)
-    messages = Messages(seen.tracer)
+    task, messages = asked(), Messages(seen.tracer)
 
-    messages.began(task, "no id of ours", [{"photo": {"photo_id": 7, "path": "/photos/secret.jpg"}}])
+    messages.began(task, "1", [{"photo": {"photo_id": 7, "path": "/photos/secret.jpg"}}])
     inside = {**of_message.get()}
     messages.ended(task, retval, state)
 

@@ -29,7 +29,7 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
-from producer_client.ids import made_ms
+from producer_client.ids import waits_since_ms
 from producer_client.tracing import TRACED, TRACEPARENT, written
 from producer_client.words import RETRYABLE, Code, Queue
 from worker.core import observing
@@ -152,8 +152,8 @@ class Messages:
             start_time=now_ns,
         )
         here = trace.set_span_in_context(span, within or Context())
-        if tries == 1 and is_traced(span):
-            self._waited(task_id, queue, within or here, now_ns)
+        if is_traced(span):
+            self._waited(request, queue, within or here, now_ns)
         if sender is None or within is None:
             # Celery hands its headers on to the next try.
             request.headers = {**(request.headers or {}), TRACEPARENT: written(span.get_span_context())}
@@ -181,11 +181,12 @@ class Messages:
         contexts.detach(running.context)
         of_message.reset(running.facts)
 
-    def _waited(self, task_id: str, queue: str, within: Context, now_ns: int) -> None:
-        """The time in the queue, where its beginning is known."""
-        sent_ms = made_ms(task_id)
-        if sent_ms is not None:
-            wait = self._tracer.start_span(f"wait {queue}", within, start_time=min(sent_ms * 1_000_000, now_ns))
+    def _waited(self, request: Any, queue: str, within: Context, now_ns: int) -> None:
+        """The time in the queue since this delivery was sent or due, where that is known."""
+        since_ms = waits_since_ms({**(request.headers or {}), "id": request.id, "eta": request.eta})
+        if since_ms is not None:
+            # The sender's clock may be fast.
+            wait = self._tracer.start_span(f"wait {queue}", within, start_time=min(since_ms * 1_000_000, now_ns))
             wait.end(now_ns)
 
 
@@ -197,6 +198,8 @@ class Stages:
         self._tracer = tracer
 
     def began(self, stage: Stage, of: Sequence[Variables], facts: Mapping[str, Any]) -> Any:
+        if stage == "task":
+            return (), None  # it has its span already, which ends later
         if of:
             return self._together(stage, of, _numbers(facts)), None
         if not is_traced(trace.get_current_span()):
