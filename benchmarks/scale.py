@@ -73,11 +73,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Threads and processes that are started from here on are there, too, unless they are given another core.
         os.sched_setaffinity(0, {own.others})
         result = _measured(folder, own, size)
+        console.print(*_tables(result))
         # Nothing is timed there.
         os.sched_setaffinity(0, {*own.workers, own.others})
         with step(f"an index of {size.indexed:,} vectors in two processes"):
-            index = scale_memory.measured(folder / "memory", size.indexed)
-    console.print(*_tables(result, index))
+            index = scale_memory.measured(folder / "memory", size.indexed, turns=size.turns)
+    console.print(*_memory_tables(result, index))
     scale = {kind: figures["scale"] for kind, figures in result["work"].items()}
     tell(
         {
@@ -208,7 +209,7 @@ def _wait_loaded(stack: Stack) -> None:
         time.sleep(0.2)
 
 
-def _tables(result: dict[str, Any], index: dict[str, Any]) -> list[Any]:
+def _tables(result: dict[str, Any]) -> list[Any]:
     rows = {
         kind: {
             "1 worker": one["a_second"][1],
@@ -226,6 +227,11 @@ def _tables(result: dict[str, Any], index: dict[str, Any]) -> list[Any]:
         table(
             f"{queue['messages']:,} messages, us of each", {"": {"wall": queue["us_per_message"], **queue["cpu_us"]}}
         ),
+    ]
+
+
+def _memory_tables(result: dict[str, Any], index: dict[str, Any]) -> list[Any]:
+    return [
         table("memory (PSS), MB", {"worker": result["worker_mb"], "index": index["mb"]}),
         table(
             f"searches while one in so many is repeated, {index['repeated']['exact_ms']} ms each; ms of a search",

@@ -37,12 +37,15 @@ from worker.storage.store import PostgresStore
 
 DIMENSION = 512
 SEARCHES = 1_000
-#: Settings of SIGHTLINE_RECALL_SAMPLE, how often each has its turn, and seconds of one.
-ONE_IN, TURNS, PASS_S = (0, 100, 1), 5, 4.0
+#: Settings of SIGHTLINE_RECALL_SAMPLE, and seconds that each has in its turn.
+ONE_IN, PASS_S = (0, 100, 1), 4.0
 
 
-def measured(folder: Path, size: int) -> dict[str, Any]:
-    """mb: PSS that an index of so many vectors adds to the first process and to the next; share: of the former."""
+def measured(folder: Path, size: int, *, turns: int) -> dict[str, Any]:
+    """mb: PSS that an index of so many vectors adds to the first process and to the next; share: of the former.
+
+    turns: of searches by each setting.
+    """
     folder.mkdir()
     folder.chmod(0o755)
     with EmbeddedServers(folder / "servers", with_valkey=False) as servers:
@@ -62,7 +65,7 @@ def measured(folder: Path, size: int) -> dict[str, Any]:
         with step("in one process and in two"):
             without, within = _taken(empty, queries), _taken(settings, queries)
         with step("searches while some are repeated"):
-            repeated = alone(_repeated, settings, queries)
+            repeated = alone(_repeated, settings, queries, turns)
     first, following = (b - a for a, b in zip(without, within, strict=True))
     return {
         "vectors": size,
@@ -110,7 +113,7 @@ def _serve(connection: Connection, settings: Settings, queries: Vectors) -> None
             connection.send(os.getpid())
 
 
-def _repeated(settings: Settings, queries: Vectors) -> dict[str, Any]:
+def _repeated(settings: Settings, queries: Vectors, turns: int) -> dict[str, Any]:
     """ms of a search, by one in how many is repeated, and ms of repeating one."""
     passes: dict[int, list[npt.NDArray[np.float64]]] = {one_in: [] for one_in in ONE_IN}
     counted = dict.fromkeys(ONE_IN, 0)
@@ -121,7 +124,7 @@ def _repeated(settings: Settings, queries: Vectors) -> dict[str, Any]:
             own.live.catch_up()
             own.live.follow(60.0)
             running[one_in] = own.live
-        for turn in range(TURNS):
+        for turn in range(turns):
             for one_in in ONE_IN if turn % 2 == 0 else ONE_IN[::-1]:
                 before = running[one_in].repeated.searches
                 passes[one_in].append(_latencies(running[one_in], queries))

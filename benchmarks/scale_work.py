@@ -46,9 +46,10 @@ class Size:
     messages: int = 10_000
     indexed: int = 200_000
     rounds: int = 2
+    turns: int = 5
 
 
-QUICK = Size(photos=128, searches=64, by_vector=400, messages=1_000, indexed=20_000, rounds=1)
+QUICK = Size(photos=128, searches=64, by_vector=400, messages=1_000, indexed=20_000, rounds=1, turns=1)
 
 
 class Work:
