@@ -43,7 +43,7 @@ LOCKS := requirements/lock.txt requirements/lock-models.txt requirements/lock-to
 FEATURE_PEERS := opencv-contrib learned-features
 ENCODER_PEERS := decoders sentence-transformers infinity-emb rclip imgbeddings
 
-.PHONY: help setup demo demo-soak chaos test browser prometheus test-client-matrix container-test lint check format docs words findings bench-index bench-search bench-dropin bench-embed bench-features bench-place bench-exam bench-descriptors bench-sandbox flower bench-scale fuzz lock sbom audit clean
+.PHONY: help setup demo demo-soak chaos test browser prometheus observe-test test-client-matrix container-test lint check format docs words findings bench-index bench-search bench-dropin bench-embed bench-features bench-place bench-exam bench-descriptors bench-sandbox flower bench-scale fuzz lock sbom audit clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -86,6 +86,9 @@ $(PROMETHEUS)/usr/bin/promtool:
 		&& apt-get $$own update >&2 && apt-get $$own download prometheus >&2
 	@dpkg-deb -x $(PROMETHEUS)/apt/prometheus_*.deb $(PROMETHEUS) && rm -rf $(PROMETHEUS)/apt
 	@touch $@
+
+observe-test: $(ALL_STAMP) prometheus  ## Have a real Prometheus watch a stack with our rules and dashboards, and a queue get stuck; JSON last
+	@$(BIN)/python -m tests.observe
 
 test-client-matrix: $(ALL_STAMP)  ## Test the client with older and newer releases of celery and redis, each in a .venv-client-NAME
 	@CLIENT_MATRIX=1 $(BIN)/python -m pytest tests/integration/test_client_versions.py

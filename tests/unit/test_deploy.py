@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import runpy
@@ -32,6 +33,7 @@ COMPOSE = ROOT / "docker-compose.yml"
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
 ENV_EXAMPLE = ROOT / "deploy" / "env.example"
 SECRETS = ROOT / "deploy" / "secrets.yml"
+OBSERVE = ROOT / "deploy" / "observe.yml"
 GUIDE = ROOT / "deploy" / "README.md"
 IGNORED = ROOT / ".dockerignore"
 FLOWER = ROOT / "deploy" / "flower" / "celeryconfig.py"
@@ -45,7 +47,7 @@ FILLED_IN = {"PHOTOS_DIR": "/srv/photos", "POSTGRES_PASSWORD": "p$@:/", "REDIS_P
 
 
 def test_the_compose_files_follow_the_compose_spec() -> None:
-    files = [str(COMPOSE), str(SECRETS)]
+    files = [str(COMPOSE), str(SECRETS), str(OBSERVE)]
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", *files]
 
     checked = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -63,7 +65,7 @@ def test_every_variable_that_is_named_exists_in_the_settings(path: Path) -> None
 def test_the_services_run_commands_and_options_that_exist() -> None:
     commands = {name: [str(word) for word in service["command"]] for name, service in _ours().items()}
 
-    assert {words[0] for words in commands.values()} == {"migrate", "worker", "beat"}
+    assert {words[0] for words in commands.values()} == {"migrate", "worker", "beat", "metrics"}
     for words in commands.values():
         _parse(words)
 
@@ -90,6 +92,7 @@ def test_each_kind_of_worker_serves_all_queues_of_its_role() -> None:
         "index": index,
         "beat": set(),
         "migrate": set(),
+        "metrics": set(),
     }
 
 
@@ -150,6 +153,52 @@ def test_the_files_of_secrets_lie_where_git_and_the_builder_do_not_look() -> Non
     assert all(str(file) in GUIDE.read_text() for file in files)
 
 
+def test_prometheus_asks_each_process_that_stays_at_its_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    added = yaml.safe_load(OBSERVE.read_text())["services"]
+    told = yaml.safe_load((ROOT / "deploy" / "prometheus" / "compose.yml").read_text())["scrape_configs"]
+    ours = _ours()
+    (found,) = [job["dns_sd_configs"][0] for job in told if job["job_name"] == "sightline"]
+    (exporter,) = [job["static_configs"][0]["targets"] for job in told if job["job_name"] == "sightline-exporter"]
+
+    assert added.keys() - {"prometheus", "grafana"} == ours.keys() - {"migrate"}
+    for name in ours.keys() - {"migrate"}:
+        _set_environment(monkeypatch, ours[name]["environment"] | added[name]["environment"])
+        settings = Settings()
+        assert (settings.metrics_port, settings.metrics_host) == (found["port"], "0.0.0.0")
+        assert "ports" not in ours[name], "nobody else may ask it"
+    assert set(found["names"]) == ours.keys() - {"migrate", "metrics"}
+    assert exporter == [f"metrics:{_parse(ours['metrics']['command'])['port']}"]
+
+
+def test_what_is_mounted_into_prometheus_and_grafana_is_there_and_where_they_look() -> None:
+    services = yaml.safe_load(OBSERVE.read_text())["services"]
+    provisioning = ROOT / "deploy" / "grafana" / "provisioning"
+    mounted: dict[str, dict[str, Path]] = {}
+    for name in ("prometheus", "grafana"):
+        service = services[name]
+        assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
+        assert all(port.startswith("${BIND_ADDRESS:-127.0.0.1}:") for port in service["ports"])
+        parts = [volume.split(":") for volume in service["volumes"]]
+        mounted[name] = {part[1]: ROOT / part[0] for part in parts if part[0].startswith("./")}
+        assert all(path.exists() for path in mounted[name].values())
+        assert all(part[2:] == ["ro"] for part in parts if part[0].startswith("./"))
+    (config,) = [word.partition("=")[2] for word in services["prometheus"]["command"] if "config.file" in word]
+    (provider,) = yaml.safe_load((provisioning / "dashboards" / "sightline.yml").read_text())["providers"]
+    (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"]
+    assert (mounted["prometheus"][str(Path(config).parent)] / Path(config).name).exists()
+    assert list(mounted["grafana"][provider["options"]["path"]].glob("*.json"))
+    assert mounted["grafana"]["/etc/grafana/provisioning"] == provisioning
+    assert source["url"] == "http://prometheus:9090"
+    (page,) = [there for there in mounted["grafana"] if there.endswith("runbook.md")]
+    linked = {
+        link["url"]
+        for path in mounted["grafana"][provider["options"]["path"]].glob("*.json")
+        for link in json.loads(path.read_text())["links"]
+        if "url" in link
+    }
+    assert linked == {page.removeprefix("/usr/share/grafana")}
+
+
 def test_the_addresses_name_services_of_the_file() -> None:
     hosts = {
         url.rpartition("@")[2].partition(":")[0]
@@ -193,6 +242,7 @@ def test_every_process_that_stays_is_asked_whether_it_goes_on() -> None:
     asked = {name: service["healthcheck"] for name, service in services.items()}
 
     assert asked.pop("migrate") == {"disable": True}
+    assert asked.pop("metrics") == {"disable": True}, "Prometheus asks it"
     assert all(check["test"][:2] == ["CMD", "sightline"] for name, check in asked.items() if name in _ours())
     for name in asked.keys() & _ours().keys():
         _parse([str(word) for word in asked[name]["test"][2:]])
@@ -300,7 +350,7 @@ def test_the_example_as_it_stands_loads(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_every_variable_of_the_compose_file_is_in_the_example() -> None:
-    asked = set(re.findall(r"\$\{(\w+)", COMPOSE.read_text()))
+    asked = set(re.findall(r"\$\{(\w+)", COMPOSE.read_text() + OBSERVE.read_text()))
 
     assert asked <= _env(ENV_EXAMPLE.read_text()).keys()
 

@@ -64,7 +64,7 @@ def test_every_test_that_a_page_of_promises_names_exists() -> None:
 
 def test_every_command_that_a_page_shows_exists() -> None:
     pages = [ROOT / "README.md", ROOT / "docs" / "architecture.md", ROOT / "deploy" / "README.md"]
-    pages += sorted((ROOT / "docs").glob("guide.*.md"))
+    pages += sorted([*(ROOT / "docs").glob("guide.*.md"), *(ROOT / "docs").glob("runbook*.md")])
     named = {name for page in pages for name in re.findall(r"sightline ([a-z]+(?:-[a-z]+)*)\b", page.read_text())}
     targets = {name for page in pages for name in re.findall(r"make ([a-z]+(?:-[a-z]+)*)\b", page.read_text())}
     makefile = (ROOT / "Makefile").read_text()
