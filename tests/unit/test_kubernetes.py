@@ -123,11 +123,14 @@ def test_the_example_renders_whole_and_follows_the_schemas(tmp_path: Path) -> No
     for document in found:
         if not document["apiVersion"].startswith(OTHERS):
             kubernetes_validate.validate(document, KUBERNETES, strict=True)
-    images = [container(pod["spec"]["template"]["spec"])["image"] for pod in found if "template" in pod.get("spec", {})]
-    assert {image for image in images if "sightline" in image} == {
-        "REGISTRY/sightline-cpu:1",
-        "REGISTRY/sightline-gpu:1",
+    images = {
+        document["metadata"]["name"]: container(document["spec"]["template"]["spec"])["image"]
+        for document in found
+        if document["kind"] in ("Deployment", "Job")
     }
+    apart = {"worker-cpu": "serve", "worker-gpu": "gpu"}
+    assert images == {name: f"REGISTRY/sightline-{apart.get(name, 'cpu')}:1" for name in ours()}
+    assert set(apart.values()) < _stages()
     assert all(document["kind"] != "Secret" for document in found)
 
 
@@ -183,14 +186,13 @@ def test_every_variable_is_a_setting_and_every_process_starts_with_them(
 
 
 def test_workloads_run_commands_and_images_that_exist_and_serve_every_queue() -> None:
-    stages = set(re.findall(r"^FROM \S+ AS (\S+)$", (ROOT / "deploy" / "Dockerfile").read_text(), re.MULTILINE))
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     served = {}
     for name, pod in ours().items():
         words = [str(word) for word in container(pod)["args"]]
         parameters = _parsed(words)
         kind = container(pod)["image"].removeprefix("sightline-")
-        assert kind in stages
+        assert kind in _stages()
         assert "command" not in container(pod), "the image's entry point is the command"
         if name in compose:
             assert words == [str(word) for word in compose[name]["command"]]
@@ -483,6 +485,7 @@ def test_every_metric_that_scales_is_one_that_is_exported() -> None:
 
 def test_the_page_shows_commands_that_can_be_read() -> None:
     lines = re.findall(r"^    ((?:kubectl|docker) .*)$", GUIDE.read_text(), re.MULTILINE)
+    lines += re.findall(r"`(kubectl [^`]+)`", re.sub(r"\n *", " ", GUIDE.read_text()))
     verbs = {"apply", "create", "delete", "exec", "get", "kustomize", "logs", "rollout", "scale", "wait"}
 
     assert len(lines) > 8
@@ -499,6 +502,11 @@ def test_the_page_shows_commands_that_can_be_read() -> None:
 
 
 # ------------------------------------------------------------------------------------------ reading them
+
+
+def _stages() -> set[str]:
+    """Images that can be built."""
+    return set(re.findall(r"^FROM \S+ AS (\S+)$", (ROOT / "deploy" / "Dockerfile").read_text(), re.MULTILINE))
 
 
 def _parsed(words: list[str]) -> dict[str, Any]:
