@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -17,9 +18,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from producer_client.contract import Code
 from tests.torchless import lacking_modules, without_torch
+from worker.commands import exporting
 from worker.commands.terminal import NO_MODEL
 from worker.core.ports import Encoder
 from worker.encoder import tower
@@ -424,3 +427,27 @@ def test_the_command_says_what_it_has_made_and_puts_it_where_others_fetch_it(
     there = {path.name: path.stat().st_size for path in (store / "models" / folder.name).iterdir()}
     assert {name: file["bytes"] for name, file in told["files"].items()}.items() <= there.items()
     assert MANIFEST in there
+
+
+def test_people_are_shown_the_files_and_where_they_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = io.StringIO()
+    monkeypatch.setattr(exporting, "out", Console(file=page, width=80))
+
+    exporting.print_exports(
+        [
+            {
+                "model_key": "tiny@1",
+                "folder": "/models/tiny-1",
+                "files": {TEXTS: {"bytes": 2_500_000, "sha256": "ab" * 32}},
+                "cosine": 1.0,
+                "texts_cosine": None,
+                "no_texts": "its tokens would be others without torch",
+                "url": None,
+            }
+        ]
+    )
+
+    said = page.getvalue()
+    assert "/models/tiny-1\n" in said
+    assert "texts.onnx │ 2.5 │ abababababababab…" in said
+    assert "its tokens would be others without torch" in said

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from producer_client.contract import Code
-from worker.commands.tables import PathShown, Table
+from worker.commands.tables import Table
 from worker.commands.terminal import NO_MODEL, AsJson, Misused, err, fail, out, show
 from worker.errors import EncoderUnavailable
 from worker.extras import has_torch
@@ -65,7 +65,7 @@ def print_exports(made: list[dict[str, Any]]) -> None:
         for name, file in model["files"].items():
             shown.add_row(name, f"{file['bytes'] / MB:.1f}", f"{file['sha256'][:16]}…")
         out.print(shown)
-        out.print(PathShown(model["folder"]))
+        out.print(escape(model["folder"]), highlight=False, soft_wrap=True)
         worst = f"{model['cosine']:.5f}"
         out.print(say("worst cosine to torch: {worst} of pictures", worst=worst), highlight=False)
         if model["texts_cosine"] is not None:
