@@ -144,7 +144,8 @@ def test_the_override_names_every_service_that_is_started_and_changes_nothing_el
     override = yaml.load((ROOT / "tests/containers/override.yml").read_text(), Loader)["services"]
     composed = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 
-    assert override.keys() == {*SERVERS, "migrate", *OURS} == composed.keys() - {"worker-gpu"}
+    assert override.keys() == composed.keys() - {"worker-gpu"}
+    assert {*SERVERS, "migrate", *OURS} <= override.keys()
     assert {key for service in override.values() for key in service} == {"logging", "depends_on"}
 
 
