@@ -45,7 +45,7 @@ def locked_down(process: dict[str, str], *, user: str, bounds: int) -> Iterator[
     who = f"{process['Name']} ({process['Pid']})"
     for field in ("Uid", "Gid"):
         numbers = set(process[field].split())
-        if user and numbers != {user}:
+        if "0" in numbers or (user and numbers != {user}):
             yield f"{who} has {field} {process[field]}"
     for field in SETS:
         allowed = bounds if field == "CapBnd" else 0
