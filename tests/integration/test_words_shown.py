@@ -45,7 +45,7 @@ for line in sys.stdin:
 #: Names of things, which no language puts otherwise.
 NAMES = {
     "Sightline", "sightline", "JSON", "CSV", "CLIP", "EXIF", "XMP", "Google", "Takeout", "Redis", "Valkey", "Postgres",
-    "Ctrl", "C", "UTC", "SHA", "URL", "id", "ids", "k", "h", "seq", "recall", "beat", "up", "cpu",
+    "Prometheus", "Ctrl", "C", "UTC", "SHA", "URL", "id", "ids", "k", "h", "seq", "recall", "beat", "up", "cpu",
     "cuda", "exact", "ivf", "hnsw", "float32", "int8", "packaged", "efficientnet", "lite0", "torch", "JPEG", "PNG",
     "WEBP", "HEIF", "TIFF", "GIF", "AVIF", "JXL", "XL", "lat", "lon", "file", "photo", "text", "vector", "photos",
     "location_method", "method", "embeddings", "pkl", "manifest", "csv", "serve", "index", "true", "false", "redis",
