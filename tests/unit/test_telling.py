@@ -364,11 +364,11 @@ def test_a_conflict_within_an_area_is_not_listed_and_no_distance_is_told_from_th
 #: `path` names a file, which says where it was taken itself to whoever can read it; `vector` is what a picture looks
 #: like. `message`, `error`, `where`, `exam`, `unknown_why`, `summary`: of faults, runs and whole libraries.
 PLACELESS = {
-    "at", "apart_s", "cache_hits", "code", "confidence", "content_sha256", "device", "error", "exam", "finished_at",
-    "for_s", "generation_published_at", "kind", "message", "model", "model_key", "next_model_key", "path", "phase",
-    "recall_at_10", "recall_at_10_at_least", "ref", "rss_mb", "sandbox", "seconds", "settled_at", "signal",
-    "similarity", "since", "stale_s", "started_at", "state", "status", "summary", "task", "task_id", "timings_ms",
-    "took_ms", "unknown", "unknown_why", "vector", "where",
+    "answers_flipped", "apart_s", "at", "cache_hits", "code", "confidence", "content_sha256", "device", "error",
+    "exam", "finished_at", "for_s", "generation_published_at", "kind", "live_recall_at_10", "message", "model",
+    "model_key", "next_model_key", "path", "phase", "recall_at_10", "recall_at_10_at_least", "ref", "rss_mb",
+    "sandbox", "seconds", "settled_at", "signal", "similarity", "since", "stale_s", "started_at", "state", "status",
+    "summary", "task", "task_id", "timings_ms", "took_ms", "unknown", "unknown_why", "vector", "where",
 }  # fmt: skip
 TEXT = f"somewhere at {HOME[0]}, {HOME[1]}"
 
