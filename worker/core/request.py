@@ -26,8 +26,18 @@ class Request:
         return None if self.task_id is None else made_ms(self.task_id)
 
 
+#: Seconds in the future that count as a clock that is wrong.
+SKEW_S = 1.0
+
 #: Of this thread. A context variable, because it concerns none of the calls between the message and the model.
 current: ContextVar[Request] = ContextVar("request", default=Request())  # noqa: B039  # frozen
+
+
+def waited_s(since_ms: float, now_ms: float) -> tuple[float, bool]:
+    """(how long a message has waited, whether one of the two clocks is wrong). since_ms: by its sender's clock, which
+    may be ahead: milliseconds of Unix time, as is now_ms."""
+    seconds = (now_ms - since_ms) / 1000
+    return max(0.0, seconds), seconds < -SKEW_S
 
 
 def photo_of(args: Sequence[Any]) -> int | None:

@@ -174,11 +174,16 @@ class Export:
                 for name in (*files, MANIFEST):
                     (newest / name).rename(self.folder / name)
 
-    def forget(self) -> None:
-        """Delete what is exported, and all that was measured with it. Call it under the lock."""
-        for path in self.folder.iterdir():
-            if path.name != "lock":
-                path.unlink()
+    def forget_damaged(self) -> None:
+        """Where a file is not what was written, delete what is exported, and all that was measured with it, to be made
+        again. Call it under the lock."""
+        try:
+            self.check()
+        except EncoderUnavailable as exc:
+            log.warning("an export is not what was written, and is made again", extra={"why": exc.message})
+            for path in self.folder.iterdir():
+                if path.name != "lock":
+                    path.unlink()
 
     def _manifest(self) -> dict[str, Any]:
         return read_json(self.folder / MANIFEST)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +27,6 @@ from worker.encoder.load import is_graph, torch_model
 from worker.encoder.texts import SAMPLE, OnnxTexts, Tokenizer
 from worker.encoder.tower import TorchRun, TorchTexts
 from worker.errors import EncoderUnavailable
-
-log = logging.getLogger(__name__)
 
 #: What is told as it begins.
 STEPS = (
@@ -64,11 +61,7 @@ def export_model(
         raise EncoderUnavailable(f"{name} runs without torch as it is: there is nothing to export, bring that file")
     export = Export(models, name, sha256)
     with export.locked():
-        try:
-            export.check()
-        except EncoderUnavailable as exc:
-            log.warning("an export is not what was written, and is made again", extra={"why": exc.message})
-            export.forget()
+        export.forget_damaged()
         tell(STEPS[0])
         model = torch_model(name, sha256, "cpu", REFERENCE, threads)
         export.describe(model.spec)

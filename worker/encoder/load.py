@@ -135,11 +135,7 @@ def table(
         return _table_without_torch(name, sha256, threads, models, remote)
     export = Export(models, name, sha256)
     with export.locked():
-        try:
-            export.check()
-        except EncoderUnavailable as exc:
-            log.warning("an export is not what was written, and is made again", extra={"why": exc.message})
-            export.forget()
+        export.forget_damaged()
         choice = Choice(export, device=device, threads=threads)
         spec = export.spec()
         if spec is None or not choice.rows:

@@ -77,10 +77,11 @@ class State(Collector):
         self._settings = settings
         self._heard = heard
         self._condition = condition
-        self._role, self._slots = role, slots
+        self._facts = {"role": role, "version": version("sightline-worker")}
+        self._slots = slots
 
     def collect(self) -> Iterator[Any]:
-        said = {**self._condition(), "role": self._role, "version": version("sightline-worker")}
+        said = {**self._condition(), **self._facts}
         values: dict[str, Any] = {name: said.get(name) for name in STATE}
         values |= {"slots": self._slots, "slots_busy": self._heard.busy}
         if (built := said.get("generation_built_at")) is not None:

@@ -20,6 +20,7 @@ from kombu.transport.redis import Channel as KombuChannel
 from producer_client.contract import Queue
 from producer_client.ids import waits_since_ms
 from worker.alive import alive_in
+from worker.core.request import waited_s
 from worker.observe.names import OTHER, VALUES, allowed
 from worker.parking import KEY as PARKED
 from worker.pulse import Found
@@ -32,8 +33,6 @@ LOOKED_AT = 3
 IN_HAND = 500
 #: Bytes of a message that is read to see when it was sent.
 READ_BYTES = 4 << 20
-#: Seconds in the future that count as a clock that is wrong.
-SKEW_S = 1.0
 #: A note of kombu's ends with the queue.
 _ROUTED = re.compile(rb'"([^"]{1,64})"\]\s*$')
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:]{2,45}\]|[A-Za-z0-9_.-]{1,253}):\d{1,5}")
@@ -74,12 +73,12 @@ def _queues(server: redis.Redis, prefix: str, seen: Seen) -> None:
     for queue, names in zip(queues, lists, strict=True):
         lengths, items = zip(*((_number(next(told)), _items(next(told))) for _ in names), strict=True)
         since = [_since_ms(item) for some in items for item in some]
-        known = [sent for sent in since if sent is not None]
-        seen.skewed += sum(sent > now_ms + SKEW_S * 1000 for sent in known)
+        known = [waited_s(sent, now_ms) for sent in since if sent is not None]
+        seen.skewed += sum(is_skewed for _, is_skewed in known)
         ready[queue,] = sum(length or 0 for length in lengths)
         unknown[queue,] = len(since) - len(known)
         # Where nobody says of any since when it waits, nothing is said.
-        ages[queue,] = max((max(0.0, now_ms - sent) / 1000 for sent in known), default=None if since else 0.0)
+        ages[queue,] = max((age_s for age_s, _ in known), default=None if since else 0.0)
     seen.values |= {"queue_ready": ready, "queue_oldest_age_seconds": ages, "queue_unknown_age": unknown}
 
 

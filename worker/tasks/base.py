@@ -36,9 +36,6 @@ log = logging.getLogger(__name__)
 #: that is handed out a second time, and both go round again: copies multiply for as long as the outage lasts.
 LONGEST_PAUSE_S, LONGEST_SHARE = 60.0, 0.25
 
-#: Seconds that a message may come from the future before that counts as a clock that is wrong.
-SKEW_S = 1.0
-
 #: Ids of messages that this process has begun. One of them comes back because connections to Redis were lost, not
 #: because its worker was.
 begun: deque[str] = deque(maxlen=1_000)
@@ -135,10 +132,10 @@ class ContractTask(Task):  # type: ignore[type-arg]  # celery's generic has no r
         if since_ms is None:
             count("wait_unknown", queue=queue)
             return
-        waited_s = (now_ms() - since_ms) / 1000
-        if waited_s < -SKEW_S:
+        waited_s, is_skewed = waiting.waited_s(since_ms, now_ms())
+        if is_skewed:
             count("clock_skew")
-        measure("queue_wait_seconds", max(0.0, waited_s), queue=queue)
+        measure("queue_wait_seconds", waited_s, queue=queue)
 
     def _who_waits(self) -> waiting.Request:
         delivery = self.request.delivery_info or {}
