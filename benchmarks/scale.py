@@ -14,6 +14,7 @@ JSON goes to stdout on one line, progress and tables to stderr.
 - *Queue*: 10,000 questions by a vector of another model, which a worker refuses at its first look at them. It has in it
   what every message costs: written, sent, taken, read, checked, answered, logged, acknowledged, its reply stored and
   fetched; and beside that one look a second at which model serves. One worker on its core, the others on theirs.
+  `bare` is Celery alone with the same Redis, on the same cores (bare.py): its messages are neither checked nor logged.
 - *Memory*: what each process has to itself and its share of what it has together with others (PSS). `worker_mb` is of
   whole ones, with their decoders and a small index; `index` is what scale_memory.py finds, and what searches lose while
   some are repeated to tell the recall.
@@ -37,7 +38,7 @@ from benchmarks import scale_memory
 from benchmarks.photos import copies, write_drawn
 from benchmarks.processes import alone
 from benchmarks.report import console, machine, step, table, tell, workplace
-from benchmarks.scale_work import CALLERS, ENCODER, KINDS, QUICK, Size, Work, passes, prepare
+from benchmarks.scale_work import CALLERS, ENCODER, KINDS, QUICK, Size, Work, passes, pinned, prepare
 from benchmarks.stack import add
 from worker import alive
 from worker.children import Process
@@ -129,6 +130,8 @@ def _measured(folder: Path, own: Cores, size: Size) -> dict[str, Any]:
             work.warm()
             with step(f"{size.messages:,} messages that ask for nothing"):
                 queue = work.queue(first)
+            with step(f"{size.messages:,} of Celery alone"):
+                bare = work.bare(own.workers[0])
             for number in range(size.rounds):
                 found: dict[int, dict[str, Any]] = {}
                 # Each of them begins every other round.
@@ -146,7 +149,7 @@ def _measured(folder: Path, own: Cores, size: Size) -> dict[str, Any]:
         "work": told,
         "machine_scale": without_queue,
         "backend": backend,
-        "queue": queue,
+        "queue": queue | {"bare": bare, "of_bare": round(queue["us_per_message"] / bare["us_per_message"], 2)},
         "worker_mb": {"first": round(first_mb, 1), "next": round(next_mb, 1)},
     }
 
@@ -156,11 +159,11 @@ def _kind(rounds: Sequence[dict[int, dict[str, float]]], own: Cores) -> dict[str
     worker_ms = statistics.median(one[1]["worker_ms"] for one in rounds)
     others_ms = statistics.median(one[1]["others_ms"] for one in rounds)
     return {
-        "a_second": {n: statistics.median(one[n]["a_second"] for one in rounds) for n in (1, 2)},
+        "a_second": {n: round(statistics.median(one[n]["a_second"] for one in rounds), 2) for n in (1, 2)},
         "scale": round(statistics.median(one[2]["a_second"] / one[1]["a_second"] for one in rounds), 3),
         "cores_allow": round(cores_allow(worker_ms, others_ms, own.count), 3),
-        "cpu_ms": {"worker": worker_ms, "others": others_ms},
-        "cores_busy": {n: statistics.median(one[n]["cores_busy"] for one in rounds) for n in (1, 2)},
+        "cpu_ms": {"worker": round(worker_ms, 2), "others": round(others_ms, 2)},
+        "cores_busy": {n: round(statistics.median(one[n]["cores_busy"] for one in rounds), 2) for n in (1, 2)},
     }
 
 
@@ -176,12 +179,8 @@ def cores_allow(worker_ms: float, others_ms: float, count: int) -> float:
 
 def _start(stack: Stack, core: int) -> Process:
     """A worker on this core, with all that it starts."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
-    try:
+    with pinned(core):
         return stack.start("worker")
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 @contextmanager
@@ -222,11 +221,13 @@ def _tables(result: dict[str, Any]) -> list[Any]:
         for kind, one in result["work"].items()
     }
     queue = result["queue"]
+    messages = {
+        name: {"wall": one["us_per_message"], **one["cpu_us"]}
+        for name, one in (("Sightline", queue), ("Celery alone", queue["bare"]))
+    }
     return [
         table(f"a second, of two workers; the model alone: {result['machine_scale']} x", rows),
-        table(
-            f"{queue['messages']:,} messages, us of each", {"": {"wall": queue["us_per_message"], **queue["cpu_us"]}}
-        ),
+        table(f"{queue['messages']:,} messages, us of each", messages),
     ]
 
 

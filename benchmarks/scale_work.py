@@ -5,10 +5,12 @@ without a queue. See scale.py.
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing.connection import Connection
@@ -17,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import bare
 from benchmarks.encoder_queue import cpu_s, members
-from benchmarks.processes import beside
+from benchmarks.processes import ROOT, beside
 from benchmarks.scale_memory import pss_mb
 from producer_client import Sightline
 from producer_client.contract import Code, Embedded, EmbedItem, Photo
@@ -49,7 +52,7 @@ class Size:
     turns: int = 5
 
 
-QUICK = Size(photos=128, searches=64, by_vector=400, messages=1_000, indexed=20_000, rounds=1, turns=1)
+QUICK = Size(photos=256, searches=64, by_vector=400, messages=1_000, indexed=20_000, rounds=1, turns=1)
 
 
 class Work:
@@ -78,8 +81,9 @@ class Work:
             ("searches", len(searched), lambda: self._search(searched)),
             ("searches by vector", len(vectors), lambda: self._search_by_vector(vectors)),
         )
-        figures: dict[str, Any] = {name: self._timed(count, call) for name, count, call in pieces}
-        return figures | {"pss_mb": sum(pss_mb(member.pid) for worker in self._running for member in members(worker))}
+        running = self._running
+        figures: dict[str, Any] = {name: self._timed(count, call, running) for name, count, call in pieces}
+        return figures | {"pss_mb": sum(pss_mb(member.pid) for worker in running for member in members(worker))}
 
     def queue(self, worker: Process) -> dict[str, Any]:
         """One message after the other is sent; then their replies are fetched, in that order."""
@@ -98,12 +102,31 @@ class Work:
                     raise RuntimeError("a question by a vector of another model was answered")
 
         count = self._size.messages
-        figures = self._timed(count, ask)
-        return {
-            "messages": count,
-            "us_per_message": round(1e6 / figures["a_second"], 1),
-            "cpu_us": {name: round(1000 * ms, 1) for name, ms in figures["by_part_ms"].items()},
-        }
+        return {"messages": count, **_of_each(self._timed(count, ask, [worker]))}
+
+    def bare(self, core: int) -> dict[str, Any]:
+        """The same of Celery alone, by a worker on this core with as many threads."""
+        url, vector = self._stack.settings.broker_url, [1.0, *[0.0] * 7]
+        bare.app.conf.update(broker_url=url, result_backend=url)
+
+        def ask() -> None:
+            sent = [bare.same.delay(vector) for _ in range(count)]
+            for result in sent:
+                result.get(600)
+
+        count, concurrency = self._size.messages, self._stack.settings.concurrency
+        options = f"--without-gossip --without-mingle --pool threads --concurrency {concurrency} --loglevel WARNING"
+        command = [sys.executable, "-m", "celery", "--quiet", "--app", bare.__name__, "worker", *options.split()]
+        # It warns of root, who is welcome in a benchmark.
+        env = os.environ | {bare.URL: url, "PYTHONWARNINGS": "ignore::RuntimeWarning"}
+        with pinned(core):
+            worker = subprocess.Popen(command, cwd=ROOT, env=env, stdout=sys.stderr)
+        try:
+            bare.same.delay(vector).get(60)
+            return _of_each(self._timed(count, ask, [worker]))
+        finally:
+            worker.terminate()
+            worker.wait()
 
     @property
     def _running(self) -> list[Process]:
@@ -128,11 +151,12 @@ class Work:
     def _search_by_vector(self, vectors: Sequence[list[float]]) -> None:
         list(self._callers.map(lambda vector: self._client.search(vector=vector, threshold=-1.0), vectors))
 
-    def _timed(self, count: int, call: Callable[[], None]) -> dict[str, Any]:
-        before, began = self._cpu_s(), time.perf_counter()
+    def _timed(self, count: int, call: Callable[[], None], workers: Sequence[Any]) -> dict[str, Any]:
+        """workers: whose processor time is counted; anything with a pid."""
+        before, began = self._cpu_s(workers), time.perf_counter()
         call()
         seconds = time.perf_counter() - began
-        spent = {name: after - before[name] for name, after in self._cpu_s().items()}
+        spent = {name: after - before[name] for name, after in self._cpu_s(workers).items()}
         others = sum(spent.values()) - spent["worker"]
         return {
             "a_second": round(count / seconds, 2),
@@ -142,9 +166,28 @@ class Work:
             "by_part_ms": {name: 1000 * cpu_s / count for name, cpu_s in spent.items()},
         }
 
-    def _cpu_s(self) -> dict[str, float]:
+    def _cpu_s(self, workers: Sequence[Any]) -> dict[str, float]:
         """Processor time so far, of the client too, which is this process."""
-        return cpu_s(self._stack, self._running) | {"client": time.process_time()}
+        return cpu_s(self._stack, workers) | {"client": time.process_time()}
+
+
+def _of_each(figures: dict[str, Any]) -> dict[str, Any]:
+    """What one message takes."""
+    return {
+        "us_per_message": round(1e6 / figures["a_second"], 1),
+        "cpu_us": {name: round(1000 * ms, 1) for name, ms in figures["by_part_ms"].items()},
+    }
+
+
+@contextmanager
+def pinned(core: int) -> Iterator[None]:
+    """What this thread starts meanwhile is on that core."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def prepare(models: Path, paths: Sequence[str]) -> str:
