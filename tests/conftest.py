@@ -23,6 +23,8 @@ import psutil
 import pytest
 import redis
 from celery import Celery
+from hypothesis import HealthCheck
+from hypothesis import settings as properties
 from sqlalchemy import text
 
 from benchmarks.again import Again, digest
@@ -58,6 +60,9 @@ sys.dont_write_bytecode = False
 # What `nohup`, or a script's background, has ignored would be ignored by all that tests start and end by these signals.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# How long an example takes, or the making of some, says how busy the machine is: neither makes a property false.
+properties.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+properties.load_profile("suite")
 
 _numbers = itertools.count(1)
 _shared: list[Stack] = []

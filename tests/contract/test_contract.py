@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from producer_client import contract
@@ -90,7 +90,7 @@ from producer_client.contract.wire import Outcome, Reply, check_json, check_text
 from producer_client.errors import BadRequest
 from producer_client.language import explained
 
-few = settings(derandomize=True, max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+few = settings(derandomize=True, max_examples=25)
 
 # ------------------------------------------------------------------------------------------ strategies
 

@@ -71,9 +71,7 @@ def test_pairs_say_what_postgres_says_of_documents(store: PostgresStore) -> None
     told: list[bool] = []
     with store.database.engine.connect() as connection:
 
-        @hypothesis_settings(
-            derandomize=True, max_examples=1_500, deadline=None, suppress_health_check=list(HealthCheck)
-        )
+        @hypothesis_settings(derandomize=True, max_examples=1_500, suppress_health_check=list(HealthCheck))
         @example(({"a": [1]}, {"a": 1}))
         @example(({"a": 1}, {"a": [1]}))
         @example(({"a": {"b": 1}}, {"a": {"b": 1.0}}))

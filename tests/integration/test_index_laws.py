@@ -326,7 +326,6 @@ def test_the_index_finds_what_a_dictionary_finds(
             derandomize=True,
             max_examples=20,
             stateful_step_count=25,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )
@@ -546,7 +545,7 @@ def test_every_stored_vector_is_its_own_photos(
     store, numbers = make_store(), count()
     few_at_once = settings.model_copy(update={"encode_batch": 4})
 
-    @hypothesis_settings(derandomize=True, max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @hypothesis_settings(derandomize=True, max_examples=15)
     @given(rounds)
     def holds(rounds: list[list[tuple[str, dict[str, bytes]]]]) -> None:
         empty(store)

@@ -413,7 +413,6 @@ def test_the_index_finds_what_a_dictionary_finds_over_restores(
             derandomize=True,
             max_examples=15,
             stateful_step_count=25,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )

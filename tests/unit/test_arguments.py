@@ -776,7 +776,7 @@ def test_every_argument_of_every_verb_is_looked_at_here() -> None:
         assert set(message.__struct_fields__) <= set(TAKEN)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(at=st.sampled_from([(verb, field) for verb, fields in FIELDS.items() for field in fields]), value=anything)
 def test_whatever_is_given_is_sent_as_a_valid_message_or_refused_by_name(
     client: Sightline, at: tuple[str, str], value: Any
@@ -795,7 +795,7 @@ def test_whatever_is_given_is_sent_as_a_valid_message_or_refused_by_name(
         assert field in caught.value.message or (field in ("lat", "lon") and "itude" in caught.value.message)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(items=st.lists(anything, max_size=4))
 def test_whatever_a_list_holds_becomes_a_message_or_its_outcome(client: Sightline, items: list[Any]) -> None:
     outcomes: list[Any] = []

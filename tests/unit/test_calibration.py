@@ -29,7 +29,7 @@ from worker.place.calibration import (
 from worker.place.promised import DOUBT, TooFew, quantile
 from worker.place.strength import NAMES, Strength
 
-some = settings(derandomize=True, max_examples=200, deadline=None)
+some = settings(derandomize=True, max_examples=200)
 
 PROMISED = 0.05
 LIBRARIES, ASKED = 16, 1_000

@@ -24,7 +24,7 @@ from worker.roots import faults
 from worker.settings import PREFIX, Settings
 from worker.tasks.index import latest_slot
 
-some = settings(derandomize=True, max_examples=100, deadline=None)
+some = settings(derandomize=True, max_examples=100)
 
 DEGREE_M = 111_195.08
 
@@ -175,7 +175,7 @@ def destination(lat: float, lon: float, bearing: float, metres: float) -> tuple[
     return math.degrees(there), (lon + math.degrees(turn) + 540) % 360 - 180
 
 
-@settings(derandomize=True, max_examples=500, deadline=None)
+@settings(derandomize=True, max_examples=500)
 @given(
     lat=lats | st.sampled_from([90.0, -90.0, 89.999, -89.999]),
     lon=lons | st.sampled_from([180.0, -180.0, 179.9999, -179.9999]),

@@ -31,7 +31,6 @@ def test_of_bytes_that_nobody_has_thought_of_only_what_is_defined_becomes(name: 
     @settings(
         derandomize=True,
         max_examples=EXAMPLES[name],
-        deadline=None,
         suppress_health_check=list(HealthCheck),
         database=None,
     )

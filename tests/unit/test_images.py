@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pillow_jxl  # noqa: F401  # writes JPEG XL
 import pytest
 import simplejpeg
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -790,7 +790,7 @@ def test_flipped_bytes_give_a_photo_or_a_refusal_and_nothing_else(kind: str) -> 
     places = st.integers(0, len(good) - 1) | st.integers(0, min(250, len(good) - 1))
     changes = st.lists(st.tuples(places, st.integers(0, 255)), min_size=1, max_size=6)
 
-    @settings(derandomize=True, max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(derandomize=True, max_examples=150)
     @given(changes)
     def check(changed: list[tuple[int, int]]) -> None:
         content = bytearray(good)
@@ -802,7 +802,7 @@ def test_flipped_bytes_give_a_photo_or_a_refusal_and_nothing_else(kind: str) -> 
     check()
 
 
-@settings(derandomize=True, max_examples=150, deadline=None)
+@settings(derandomize=True, max_examples=150)
 @given(st.binary(max_size=300), st.sampled_from(sorted(GOOD)))
 def test_a_true_beginning_with_a_wrong_rest_is_refused(rest: bytes, kind: str) -> None:
     assert outcome(GOOD[kind]()[:24] + rest) in DAMAGED | WRONG_SIZE
@@ -1029,7 +1029,7 @@ def test_a_jpeg_that_breaks_off_between_two_scans_is_damaged() -> None:
 
 
 @given(st.integers(0, 4000), st.binary(max_size=3))
-@settings(derandomize=True, max_examples=200, deadline=None)
+@settings(derandomize=True, max_examples=200)
 def test_bytes_that_belong_nowhere_do_not_break_the_look_for_the_end(place: int, some: bytes) -> None:
     whole = jpeg(progressive=True)[:-2]
 

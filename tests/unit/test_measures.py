@@ -198,7 +198,7 @@ def test_a_region_knows_one_meridian_and_one_pole(one: tuple[float, float], othe
 
 
 @given(st.floats(-90, 90), st.floats(-180, 180))
-@settings(derandomize=True, max_examples=300, deadline=None)
+@settings(derandomize=True, max_examples=300)
 def test_no_point_is_far_from_the_middle_of_its_region(lat: float, lon: float) -> None:
     name = region(lat, lon)
     middle_lat, middle_lon = map(float, name.split())
@@ -293,7 +293,7 @@ questions = st.builds(
 
 
 @given(st.lists(questions, max_size=30))
-@settings(derandomize=True, max_examples=40, deadline=None)
+@settings(derandomize=True, max_examples=40)
 def test_whatever_is_asked_the_exam_is_strict_json_and_comes_back_equal(asked: list[Examined]) -> None:
     exam = Exam("2026-11-28T02:00:00Z", 12.5, "model", 7, 99, 20, 1, measured(asked, right_m=RIGHT_M), {"K": 8})
 
@@ -303,7 +303,7 @@ def test_whatever_is_asked_the_exam_is_strict_json_and_comes_back_equal(asked: l
 
 
 @given(st.lists(questions, min_size=1, max_size=40))
-@settings(derandomize=True, max_examples=40, deadline=None)
+@settings(derandomize=True, max_examples=40)
 def test_no_figure_depends_on_the_order_of_the_questions(asked: list[Examined]) -> None:
     def close(one: Figures, other: Figures) -> None:
         for name, figure in one.overall.figures.items():

@@ -13,7 +13,7 @@ from worker.place.places import LatLon, median, parted, spread_m, within
 
 METRE = 1 / 111_195.08  #: of latitude, in degrees
 
-some = settings(derandomize=True, max_examples=100, deadline=None)
+some = settings(derandomize=True, max_examples=100)
 
 
 @pytest.mark.parametrize(

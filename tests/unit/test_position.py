@@ -13,7 +13,7 @@ from producer_client.contract import Provenance
 from worker.core.position import Held, Known, is_same, may_replace, settle
 
 positions = st.tuples(st.floats(-90, 90), st.floats(-180, 180), st.sampled_from(Provenance))
-some = settings(derandomize=True, max_examples=300, deadline=None)
+some = settings(derandomize=True, max_examples=300)
 
 GPS: Known = (55.0, 13.0, Provenance.EXIF_GPS)
 DERIVED: Known = (1.0, 2.0, Provenance.DERIVED)

@@ -384,7 +384,7 @@ def test_a_deep_packet_is_only_deep() -> None:
 
 
 @given(st.binary(max_size=200), st.integers(0, 600))
-@settings(derandomize=True, max_examples=300, deadline=None)
+@settings(derandomize=True, max_examples=300)
 def test_no_packet_breaks_the_reader(some: bytes, place: int) -> None:
     whole = at("56,9,4.32N", more='exif:GPSHPositioningError="3/1"')
 
@@ -395,7 +395,7 @@ numbers = st.none() | st.integers() | st.floats() | st.text(max_size=4) | st.bin
 
 
 @given(st.dictionaries(st.integers(0, 32), numbers | st.lists(numbers, max_size=4).map(tuple), max_size=12))
-@settings(derandomize=True, max_examples=500, deadline=None)
+@settings(derandomize=True, max_examples=500)
 def test_no_tags_break_the_reader_and_every_position_is_on_earth(tags: dict[int, Any]) -> None:
     found = from_exif({1: "N", 3: "E", **tags})
 
@@ -406,7 +406,7 @@ def test_no_tags_break_the_reader_and_every_position_is_on_earth(tags: dict[int,
 
 
 @given(st.floats(-90, 90), st.floats(-180, 180), st.sampled_from([0, 1, 2]), st.booleans())
-@settings(derandomize=True, max_examples=300, deadline=None)
+@settings(derandomize=True, max_examples=300)
 def test_however_an_angle_is_written_it_is_read_back(of_lat: float, of_lon: float, parts: int, sign: bool) -> None:
     def angle(value: float) -> tuple[float, ...]:
         size = [abs(value)]

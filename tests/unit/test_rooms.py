@@ -1,13 +1,17 @@
-"""Rooms stay small enough to read at once, and only the code of others is answered by catching everything."""
+"""Rooms stay small enough to read at once, only the code of others is answered by catching everything, and no property
+has a deadline."""
 
 from __future__ import annotations
 
 import ast
 import re
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 ROOT = Path(__file__).parents[2]
 #: Folders, or modules, whose files have a longest.
@@ -95,3 +99,10 @@ FORM = "others' code: a model, which raises what it likes; its photo is refused"
 )
 def test_a_reason_has_its_form_and_its_place(code: str, lines: list[int]) -> None:
     assert unreasoned(code) == lines
+
+
+@settings(max_examples=1, database=None)
+@given(st.just(0.25))
+def test_an_example_of_a_property_may_take_longer_than_hypothesis_allows(seconds: float) -> None:
+    """On a busy machine examples take longer than the 200 ms that it allows by itself."""
+    time.sleep(seconds)

@@ -21,7 +21,7 @@ from worker.place.pictures import LEAST_COSINE, LEAST_COSINE_ALONE, MOST_BITS, L
 from worker.place.rule import MIN_RADIUS_M, Rule, answer, settled
 from worker.place.witnesses import HALF_WEIGHT_STEP
 
-some = settings(derandomize=True, max_examples=200, deadline=None)
+some = settings(derandomize=True, max_examples=200)
 
 
 def ask(*hits: Hit, rule: Rule = RULE, looks: Mapping[int, Look] | None = None) -> Answer:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from worker.core.geo import distance_m
 from worker.place.sampling import numbered, sampled
 
-some = settings(derandomize=True, max_examples=200, deadline=None)
+some = settings(derandomize=True, max_examples=200)
 
 
 @some

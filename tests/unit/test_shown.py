@@ -819,7 +819,7 @@ def fits(lines: list[str], width: int) -> bool:
 EDGES = tuple("│┃┏└┡├┓┘┩┤")
 
 
-@settings(derandomize=True, max_examples=300, deadline=None)
+@settings(derandomize=True, max_examples=300)
 @given(
     rows=st.integers(1, 7).flatmap(
         lambda n: st.lists(st.lists(contents, min_size=n, max_size=n), min_size=1, max_size=3)
