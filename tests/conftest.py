@@ -98,12 +98,14 @@ def scenes(photo_root: Path) -> list[Scene]:
         ]
 
 
-def until(holds: Callable[[], bool], patience_s: float = 10.0) -> None:
-    """Wait on a condition of this process; the test fails where it never holds."""
-    deadline = time.monotonic() + patience_s
+def until(holds: Callable[[], bool], patience_s: float = 60.0) -> None:
+    """Wait on a condition; the test fails where it never holds. Looks ever more seldom: what is waited for needs the
+    processor too."""
+    deadline, pause_s = time.monotonic() + patience_s, 0.001
     while not holds():
         assert time.monotonic() < deadline
-        time.sleep(0.001)
+        time.sleep(pause_s)
+        pause_s = min(1.5 * pause_s, 0.05)
 
 
 def plain_celery(settings: Settings) -> Celery:

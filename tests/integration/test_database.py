@@ -249,7 +249,7 @@ def test_who_waits_for_a_server_that_hangs_is_cut_off_and_who_comes_is_told_at_o
 
     assert (cut.value.code, told.value.code) == (Code.UNAVAILABLE, Code.UNAVAILABLE)
     assert cut_after_s < 2 * silence.CONNECT_S
-    assert told_after_s < 0.2
+    assert told_after_s < silence.CONNECT_S / 2
     assert far_store.models.serving("a@1") == "a@1"
 
 
@@ -359,7 +359,7 @@ def test_who_connects_to_a_server_that_hangs_is_the_last_to_wait_for_it(
     until(lambda: len(said()) > 1)
     assert said() == ["Postgres does not answer, it is asked until it does", "Postgres answers again"]
     assert not far_store.database._silence.on
-    assert told_after_s < silence.CONNECT_S + 0.5
+    assert told_after_s < 1.5 * silence.CONNECT_S, "or one of them has waited, too"
 
 
 def test_who_breaks_off_does_not_wait_for_a_server_that_hangs_either(

@@ -66,7 +66,7 @@ def test_a_strange_file_is_a_photo_of_its_size_or_has_its_code(name: str) -> Non
     assert read(make()) == outcome
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", files.PLACES)
 def test_a_strange_place_is_read_or_has_its_code(name: str, tmp_path: Path) -> None:
     put, outcome = files.PLACES[name]

@@ -618,14 +618,14 @@ def png_header(width: int, height: int, *, bits: int = 1, rows: bytes = b"") -> 
 
 def test_a_bomb_of_400_megapixels_is_refused_from_its_header() -> None:
     bomb = png_header(20_000, 20_000, rows=zlib.compress(b"\0" * (20_000 * 2_501), 9))
-    started = time.monotonic()
+    started = time.thread_time()
 
     error = refusal(bomb)
 
     assert len(bomb) < 100_000
     assert error.code is Code.TOO_MANY_PIXELS
     assert "20000 x 20000 is 400 MP, the limit is 100 MP (SIGHTLINE_MAX_MEGAPIXELS)" in error.message
-    assert time.monotonic() - started < 1.0
+    assert time.thread_time() - started < 1.0
 
 
 def jxl_header(width: int, height: int) -> bytes:
