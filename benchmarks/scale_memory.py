@@ -120,7 +120,7 @@ def _repeated(settings: Settings, queries: Vectors, turns: int) -> dict[str, Any
     with ExitStack() as stack:
         running: dict[int, FaissLiveIndex] = {}
         for one_in in ONE_IN:
-            own = stack.enter_context(service(settings, queries.shape[1], Repeating(one_in=one_in, gate=0.0)))
+            own = stack.enter_context(service(settings, queries.shape[1], Repeating(one_in=one_in, gate=0.0, first=0)))
             own.live.catch_up()
             own.live.follow(60.0)
             running[one_in] = own.live

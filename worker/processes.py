@@ -46,7 +46,8 @@ class ProcessSettings(BaseSettings):
     recall_sample: int = Field(default=100, ge=0)
     """Of so many searches one is repeated by comparing with every vector, by a thread that is the last in line:
     `sightline stats` and the metrics say which share of the true ten is found, the log when that is surely below
-    `SIGHTLINE_INDEX_RECALL`, and how many answers a new generation changes. 0 repeats and keeps nothing."""
+    `SIGHTLINE_INDEX_RECALL`, and how many answers a new generation changes. Of each generation, the first hundred that
+    this thread comes to are repeated whatever this says; 0 repeats and keeps nothing."""
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     """Port at which each process answers Prometheus (`/metrics`), or the next free one of the 15 above it where several
     share a host; 0 takes any. The log says which, and `sightline metrics` lists them all (`/targets`). Unset: none."""

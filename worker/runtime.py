@@ -146,6 +146,8 @@ class Runtime:
             "serving_generation": index.generation,
             "generation_built_at": index.built_at,
             "recall_at_10": index.repeated.recall_at_10,
+            "recall_at_10_at_most": index.repeated.at_most,
+            "recall_gate": self.settings.index_recall,
             "recall_searches": index.repeated.searches,
             "answers_flipped_ratio": index.repeated.flipped,
             "answers_compared": index.repeated.compared,

@@ -118,8 +118,9 @@ class StatsReply(Reply, frozen=True):
     #: What was found stuck within the last week, the newest first, 20 at the most.
     stuck: list[Stuck] = msgspec.field(default_factory=list)
 
-    #: Of the process that answers: share of the true ten nearest that its searches have found, and how many of them
-    #: were repeated by comparing with all to tell (SIGHTLINE_RECALL_SAMPLE); None before the first.
+    #: Of the process that answers, and of one generation: share of the true ten nearest that its searches have found,
+    #: and how many of them were repeated by comparing with all to tell (SIGHTLINE_RECALL_SAMPLE), a thousand at the
+    #: most; None before the first.
     live_recall_at_10: float | None = None
     live_recall_searches: int | None = None
     answers_flipped: float | None = None  #: share of recent searches whose first photo the newest generation changed

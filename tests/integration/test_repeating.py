@@ -37,6 +37,7 @@ from worker.storage.store import PostgresStore
 
 GATE = 0.97
 MARK = Mark(7, None)
+TOLD = Repeated(7, recall_at_10=0.98764321, of=110, at_most=0.99, searches=120, flipped=0.25, compared=40)
 
 
 @pytest.fixture(autouse=True)
@@ -229,12 +230,42 @@ def test_a_repeated_search_is_followed_by_a_rest(
     assert begun[1] - begun[0] > 0.24
 
 
+def test_of_a_generation_s_searches_the_first_are_all_repeated_and_then_one_in_so_many(
+    lists: Generation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repeating, view, query = Repeating(one_in=10**9, gate=GATE), view_of(lists), photos_of_places(1, seed=8)[0]
+    done: list[Callable[[], None]] = []
+
+    def do(work: Callable[[], None]) -> None:
+        done.append(work)
+        work()
+
+    monkeypatch.setattr(repeating, "_do", do)
+    monkeypatch.setattr(repeating_module, "found_share", lambda *_, **__: 1.0)
+
+    def repeated_of(view: View, searches: int) -> int:
+        before = len(done)
+        for _ in range(searches):
+            note(repeating, view, query)
+        return len(done) - before
+
+    first = repeated_of(view, LEAST - 1)
+    assert (repeating.told.at_most, repeating.told.of) == (None, LEAST - 1), "so few tell nothing for sure"
+    assert (first, repeated_of(view, LEAST)) == (LEAST - 1, 1)
+    assert (repeating.told.at_most, repeating.told.of) == (1.0, LEAST)
+    repeating.taken_over(view, another := view_of(broken(lists)))
+    assert (repeating.told.recall_at_10, repeating.told.at_most, repeating.told.of) == (None, None, 0)
+    assert repeated_of(another, 2 * LEAST) == LEAST, "of each generation"
+    assert repeating.told.searches == 2 * LEAST
+    assert repeated_of(view_of(broken(lists, number=3)), LEAST) == LEAST, "as after a restore, which takes none over"
+
+
 def test_one_in_so_many_is_repeated_and_none_where_that_is_off(lists: Generation) -> None:
     view, query = view_of(lists), photos_of_places(1, seed=8)[0]
     found = view.search(query, 26)
     counted: dict[int, int] = {}
     for one_in in (0, 10):
-        repeating = Repeating(one_in=one_in, gate=GATE)
+        repeating = Repeating(one_in=one_in, gate=GATE, first=0)
         begun: list[Callable[[], None]] = []
         repeating._do = begun.append  # type: ignore[assignment,method-assign]  # nothing is done, so that all are taken
         for _ in range(2_000):
@@ -376,13 +407,19 @@ def test_metrics_tell_of_it(
     library, runtime = make_library(live=live), Runtime(settings)
     monkeypatch.setattr(runtime, "_libraries", {library.model_key: library})
     registry, _ = registry_of(settings, runtime.figures, role="serve", slots=1)
-    names = ("recall_at_10", "recall_searches_total", "answers_flipped_ratio", "answers_compared_total")
+    names = (
+        *("recall_at_10", "recall_at_10_at_most", "recall_gate"),
+        *("recall_searches_total", "answers_flipped_ratio", "answers_compared_total"),
+    )
 
     before = [registry.get_sample_value(f"sightline_{name}") for name in names]
-    monkeypatch.setattr(live._repeating, "_told", Repeated(0.98, 120, 0.25, 40))
+    monkeypatch.setattr(live._repeating, "_told", TOLD)
 
-    assert before == [None, 0.0, None, 0.0]
-    assert [registry.get_sample_value(f"sightline_{name}") for name in names] == [0.98, 120.0, 0.25, 40.0]
+    assert before == [None, None, settings.index_recall, 0.0, None, 0.0]
+    assert [registry.get_sample_value(f"sightline_{name}") for name in names] == [
+        *(0.98764321, 0.99, settings.index_recall),
+        *(120.0, 0.25, 40.0),
+    ]
 
 
 def test_stats_tell_of_it_but_clients_of_the_release_before(
@@ -395,13 +432,13 @@ def test_stats_tell_of_it_but_clients_of_the_release_before(
     )
 
     before = library.statistics.stats(rss_mb=1.0).to_wire()
-    monkeypatch.setattr(live._repeating, "_told", Repeated(0.98764321, 120, 0.25, 40))
+    monkeypatch.setattr(live._repeating, "_told", TOLD)
     now = library.statistics.stats(rss_mb=1.0).to_wire()
 
     assert not told & before.keys()
     assert {name: now[name] for name in told} == {
         "live_recall_at_10": 0.9876,
-        "live_recall_searches": 120,
+        "live_recall_searches": 110,
         "answers_flipped": 0.25,
     }
     assert not told & former.statistics.stats(rss_mb=1.0).to_wire().keys()

@@ -80,7 +80,7 @@ def test_a_unit_is_that_of_what_is_shown() -> None:
         unit = panel["fieldConfig"]["defaults"]["unit"]
         for expr in (target["expr"] for target in panel["targets"]):
             where = (board, panel["title"], expr)
-            if re.search(r"_ratio\b|recall_(at_10|promised)\b|confidence_bucket|answers_abstained:", expr):
+            if re.search(r"_ratio\b|recall_(at_10|promised|gate)\b|confidence_bucket|answers_abstained:", expr):
                 assert unit == "percentunit", where
             elif " / " in expr:
                 assert unit in ("percentunit", "s") or "batch_photos" in expr, where

@@ -229,7 +229,10 @@ class Changes:
 class Repeated:
     """What came of searches that a process has done again (worker.index.repeating)."""
 
-    recall_at_10: float | None = None  #: of the generation that serves, over the last of them; None before the first
+    generation: int | None = None  #: that the recall is of
+    recall_at_10: float | None = None  #: over the last searches of that generation; None before the first
+    of: int = 0  #: searches that this is the mean of
+    at_most: float | None = None  #: what the true mean surely lies below; None of too few
     searches: int = 0  #: that were repeated exactly, since the start
     flipped: float | None = None  #: share of questions whose first photo the newest generation has changed
     compared: int = 0  #: questions that two generations were asked, since the start

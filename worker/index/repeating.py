@@ -52,12 +52,15 @@ class _Asked:
 class Repeating:
     """Of one live index, shared by its threads.
 
-    one_in: of so many searches one is repeated; 0 repeats and keeps none. gate: the recall that is promised.
+    one_in: of so many searches one is repeated; 0 repeats and keeps none. gate: the recall that is promised. first: of
+    a generation's searches, so many are repeated whatever one_in says, as the thread comes to them: a small service
+    would be told nothing for weeks.
     """
 
-    def __init__(self, *, one_in: int, gate: float) -> None:
+    def __init__(self, *, one_in: int, gate: float, first: int = LEAST) -> None:
         self._one_in = one_in
         self._gate = gate
+        self._first = first
         self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
@@ -65,7 +68,6 @@ class Repeating:
         self._asked: deque[_Asked] = deque(maxlen=KEPT)
         self._keeping = threading.Lock()  #: of that
         # Of the thread alone.
-        self._generation: int | None = None
         self._shares: deque[float] = deque(maxlen=WINDOW)
         self._is_told = False
         self._told = Repeated()
@@ -91,7 +93,10 @@ class Repeating:
         if passing is None:
             # Filters say more than a vector does, of places and people: such questions are not kept.
             self._keep(_Asked(query.copy(), exclude, drop_copies, time.monotonic()))
-        if random.random() * self._one_in < 1 and self._work.qsize() < WAITING:
+        told = self._told
+        begun = told.of if told.generation == view.number else 0
+        one_in = self._one_in if begun >= self._first else 1
+        if random.random() * one_in < 1 and self._work.qsize() < WAITING:
             self._do(lambda: self._repeat(view, query, found, passing, exclude, drop_copies))
 
     def taken_over(self, before: View, now: View) -> None:
@@ -100,7 +105,7 @@ class Repeating:
         with self._keeping:
             asked = list(self._asked)
             self._asked.clear()
-        if asked:
+        if self._one_in:
             self._do(lambda: self._compare(before, now, asked))
 
     def forget(self, older_s: float = 0.0) -> None:
@@ -155,13 +160,13 @@ class Repeating:
         share = found_share(view, query, found, passing=passing, exclude=exclude, drop_copies=drop_copies)
         if share is None:
             return
-        if view.number != self._generation:
-            self._begin(view.number)
+        self._begin(view.number)
         self._shares.append(share)
         shares = np.array(self._shares)
-        mean, at_most = float(shares.mean()), tuning.at_most(shares)
-        self._told = replace(self._told, recall_at_10=mean, searches=self._told.searches + 1)
-        if len(shares) >= LEAST and at_most < self._gate and not self._is_told:
+        mean, at_most = float(shares.mean()), tuning.at_most(shares) if len(shares) >= LEAST else None
+        told = self._told
+        self._told = replace(told, recall_at_10=mean, of=len(shares), at_most=at_most, searches=told.searches + 1)
+        if at_most is not None and at_most < self._gate and not self._is_told:
             self._is_told = True
             log.warning(
                 "searches find less than the index promises (SIGHTLINE_INDEX_RECALL): `sightline rebuild`, and if that "
@@ -175,13 +180,14 @@ class Repeating:
             )
 
     def _begin(self, generation: int | None) -> None:
-        """The recall is of one generation."""
-        self._generation = generation
-        self._shares.clear()
-        self._is_told = False
-        self._told = replace(self._told, recall_at_10=None)
+        """The recall is of one generation, of this from now on."""
+        if generation != self._told.generation:
+            self._shares.clear()
+            self._is_told = False
+            self._told = replace(self._told, generation=generation, recall_at_10=None, of=0, at_most=None)
 
     def _compare(self, before: View, now: View, asked: Sequence[_Asked]) -> None:
+        self._begin(now.number)
         outcomes = [flips(before, now, one.query, exclude=one.exclude, drop_copies=one.drop_copies) for one in asked]
         compared = [flipped for flipped in outcomes if flipped is not None]
         if not compared:

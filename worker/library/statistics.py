@@ -92,6 +92,6 @@ class Statistics:
             sandbox=sandbox if self._tell_exam else None,
             stuck=list(stuck) if self._tell_exam else [],
             live_recall_at_10=None if repeated.recall_at_10 is None else round(repeated.recall_at_10, 4),
-            live_recall_searches=repeated.searches or None,
+            live_recall_searches=repeated.of or None,
             answers_flipped=None if repeated.flipped is None else round(repeated.flipped, 4),
         )

@@ -90,6 +90,10 @@ STATE: Mapping[str, Metric] = {
     "recall_at_10": _gauge(
         "recall_at_10", "share of the true ten nearest that its searches find, 0..1 (decision 0060)"
     ),
+    "recall_at_10_at_most": _gauge(
+        "recall_at_10_at_most", "what that surely lies below, once a hundred searches tell of the generation, 0..1"
+    ),
+    "recall_gate": _gauge("recall_gate", "what is asked of it (`SIGHTLINE_INDEX_RECALL`), 0..1"),
     "recall_searches": _counter("recall_searches", "searches that were repeated exactly to tell"),
     "answers_flipped_ratio": _gauge(
         "answers_flipped_ratio", "of recent searches, those whose first photo the newest generation changed, 0..1"
