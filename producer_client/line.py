@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from kombu.exceptions import OperationalError
 from kombu.pools import ProducerPool
 
 from producer_client.celery_app import SigningProducer, client_app
+from producer_client.forks import tell_children
 from producer_client.ids import new_id
 from producer_client.replies import PAUSES_S, Replies
 from producer_client.signing import Keys
@@ -19,6 +22,26 @@ SENDERS = 10
 #: Seconds that Redis may be silent in the middle of an answer, at the least and at the most, and as a share of what its
 #: caller waits for a reply. A share, so that two silences and a look for the reply go into it.
 SILENT_S, LONGEST_SILENT_S, SILENT_SHARE = 1.0, 10.0, 0.25
+
+
+class _Computed:
+    """What kombu, Celery and redis compute once has a lock that is one for all connections of a process, and is taken
+    at every look (kombu 5.7; functools' own until Python 3.12). In a child that was forked while another thread had one
+    nobody gives it back, and the first message would wait for it for ever."""
+
+    def after_fork(self) -> None:
+        modules = [
+            of for name, of in list(sys.modules.items()) if name.partition(".")[0] in ("kombu", "celery", "redis")
+        ]
+        # By their types: a proxy of Celery's would look for its object, by such a lock.
+        kinds = [kind for of in modules for kind in list(vars(of).values()) if issubclass(type(kind), type)]
+        for value in [value for kind in kinds for value in vars(kind).values()]:
+            if issubclass(type(value), cached_property) and hasattr(value, "lock"):
+                value.lock = threading.RLock()
+
+
+_computed = _Computed()
+tell_children(_computed)
 
 
 class Line:

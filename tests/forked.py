@@ -13,13 +13,15 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import count
 from typing import Any
 
 from celery import Celery
+from kombu.transport.redis import Channel
 
 from producer_client import Sightline, contract
 from producer_client.contract import TaskName
@@ -81,6 +83,24 @@ def in_child(what: Callable[[], object]) -> int:
         os._exit(code)
 
 
+@contextmanager
+def held_by_another(lock: Any) -> Iterator[None]:
+    """By a thread that no child has."""
+    is_held, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            is_held.set()
+            over.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    is_held.wait()
+    yield
+    over.set()
+    thread.join()
+
+
 def codes(children: Iterable[int]) -> list[int]:
     return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
@@ -121,7 +141,11 @@ def held() -> None:
     asyncio.run(await_many(range(4)))
     line = client._line()
     taken = [line._producers.acquire(block=True) for _ in range(10)]
-    with client._opening, client._session._lock:
+    # For all connections of a process: what kombu and Celery compute once.
+    computed = vars(Channel)["client"], vars(Celery)["amqp"]
+    with client._opening, client._session._lock, ExitStack() as held_by_others:
+        for one in computed:
+            held_by_others.enter_context(held_by_another(one.lock))
         child = in_child(join_and_ask)
     for producer in taken:
         producer.release()
