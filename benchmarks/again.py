@@ -33,7 +33,7 @@ class Again:
         """Within it, nothing of these is found twice."""
         with (
             patch.object(finding, "keypoints", self.once(finding.keypoints, _of_picture)),
-            patch.object(comparing, "seen_in_both", self.once(seen_in_both, _of_two)),
+            patch.object(comparing, "seen_in_both", self.once(seen_in_both, of_two)),
             # Below what a process that runs already holds: the passes of its own encoder.
             patch.object(ModelEncoder, "_in_passes", self._rows_once(vars(ModelEncoder)["_in_passes"])),
         ):
@@ -65,7 +65,7 @@ def _of_picture(image: Image.Image) -> tuple[Any, ...]:
     return image.mode, image.size, digest(image.tobytes())
 
 
-def _of_two(query: Keypoints, other: Keypoints) -> tuple[Any, ...]:
+def of_two(query: Keypoints, other: Keypoints) -> tuple[Any, ...]:
     return tuple(part for one in (query, other) for part in (one.frame, digest(one.points), digest(one.descriptions)))
 
 

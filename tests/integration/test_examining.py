@@ -15,9 +15,11 @@ import pytest
 import typer
 from PIL import Image
 
+from benchmarks.again import Again
 from producer_client.contract import Answer, Code, ConfidenceKind, Locate, Photo, Policy, Provenance
 from tests.entries import new_entry
 from tests.integration.test_index import number_serving
+from worker import runtime
 from worker.commands import doctor
 from worker.commands.exam import exam
 from worker.commands.index import generations
@@ -712,6 +714,13 @@ def test_what_an_owner_freezes_is_the_baseline(
     assert "exam failed; published all the same" in said
 
 
+@pytest.fixture
+def tuned_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is told again, in another form or language, is not computed again."""
+    once = Again().once(runtime.tune_serving, lambda settings, *_, photos: (settings.model_dump_json(), photos))
+    monkeypatch.setattr(runtime, "tune_serving", once)
+
+
 #: Where the votes alone answer, and how many of them there are.
 BY_VOTES = {"rungs": ("places",)}
 
@@ -736,6 +745,7 @@ def voting(
     return library
 
 
+@pytest.mark.usefixtures("tuned_once")
 def test_a_better_threshold_is_proposed_with_what_to_set_and_nothing_is_changed(
     voting: Library,
     store: PostgresStore,
@@ -776,6 +786,7 @@ def test_a_better_threshold_is_proposed_with_what_to_set_and_nothing_is_changed(
     assert again["why"].startswith("nothing that was tried has more right answers")
 
 
+@pytest.mark.usefixtures("tuned_once")
 def test_the_present_settings_are_told_as_the_exam_tells_them(
     known: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
