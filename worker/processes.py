@@ -50,7 +50,8 @@ class ProcessSettings(BaseSettings):
     this thread comes to are repeated whatever this says; 0 repeats and keeps nothing."""
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     """Port at which each process answers Prometheus (`/metrics`), or the next free one of the 15 above it where several
-    share a host; 0 takes any. The log says which, and `sightline metrics` lists them all (`/targets`). Unset: none."""
+    share a host; 0 takes any. The log says which, and `sightline metrics` lists them all (`/targets`). Where all are
+    taken it is tried again until one is free. Unset: none."""
     metrics_host: str = "127.0.0.1"
     """Address that it listens at. In a container `0.0.0.0`, where nobody but Prometheus can reach it: metrics tell what
     is asked and how much, and ask nobody who reads them."""

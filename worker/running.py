@@ -24,7 +24,7 @@ from worker.broker import outage_of, pulse_of
 from worker.core import observing
 from worker.leaving import Threads, at_once
 from worker.observe.process import registry_of
-from worker.observe.server import address, serve, take
+from worker.observe.server import Shared, address, serve, take, take_later
 from worker.runtime import Runtime
 from worker.settings import Settings
 from worker.signals import ENDED
@@ -63,16 +63,28 @@ def slots(settings: Settings, role: str) -> int:
 def tell_metrics(app: Celery, settings: Settings, *, role: str) -> None:
     """Answer Prometheus from now on, where the settings say at which port. A process that forks does so by its child,
     which does the work; a child that takes its place begins anew, at the same port."""
-    taken = None if settings.metrics_port is None else take(settings.metrics_host, settings.metrics_port)
-    if taken is None:
+    host, port = settings.metrics_host, settings.metrics_port
+    if port is None:
         return
+    taken, where = take(host, port), Shared()
     runtime: Runtime = app.runtime  # type: ignore[attr-defined]  # set by create_app
-    runtime.metrics_at = address(taken)
+    runtime.metrics_at = where.get
+    if taken is not None:
+        where.set(address(taken))
 
     def begin(**_: Any) -> None:
         registry, heard = registry_of(settings, runtime.figures, role=role, slots=slots(settings, role))
         observing.listen(heard)
-        serve(taken, registry)
+        if taken is not None:
+            serve(taken, registry)
+            return
+        where.set("")  # that of a child before this one is free again
+
+        def later(found: socket.socket) -> None:
+            serve(found, registry)
+            where.set(address(found))
+
+        take_later(host, port, later)
 
     if role == "index":
         worker_process_init.connect(begin, weak=False)

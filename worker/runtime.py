@@ -52,9 +52,10 @@ class Runtime:
         self._quarantine: Quarantine | None = None
         self._sandbox: Sandbox | None = None
         self._serving = ("", float("-inf"))  #: model key, and when it was asked for
-        #: What the process has in hand, JSON values by name, and the address of its metrics.
+        #: What the process has in hand, JSON values by name, and the address of its metrics: empty where no port is
+        #: free for them. None where nobody wants any.
         self.work: Callable[[], Mapping[str, Any]] = dict
-        self.metrics_at = ""
+        self.metrics_at: Callable[[], str] | None = None
         #: Whether threads are at work that nobody waits for any more.
         self._is_left = False
 
@@ -121,8 +122,8 @@ class Runtime:
         """What people want to know beside that, as quick."""
         library = self._at_hand
         said: dict[str, Any] = {"memory_mb": own_mb(), "limit_mb": self.settings.memory_mb, **self.work()}
-        if self.metrics_at:
-            said["metrics"] = self.metrics_at
+        if self.metrics_at is not None:
+            said["metrics"] = self.metrics_at()
         if library is None:
             return said
         index = library.questions.index

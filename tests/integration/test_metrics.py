@@ -9,10 +9,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,18 @@ import pytest
 import redis
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import text
 
 from producer_client import Sightline
 from producer_client.contract import Queue, TaskName
 from producer_client.ids import SENT, new_id, now_ms
 from tests.conftest import Scene, plain_celery
 from tests.faults.conftest import Gate, gate, hasty_stack
+from tests.hung import hung_disk
 from worker.embedded import EmbeddedServers
 from worker.observe import exporter, names, queues, server
 from worker.observe.exporter import Servers
-from worker.observe.process import Heard
+from worker.observe.process import DISKS_S, Heard, registry_of
 from worker.settings import Settings
 from worker.stack import Stack
 from worker.storage.store import PostgresStore
@@ -42,8 +45,8 @@ PATIENCE_S = 60.0
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
-def read(text: str) -> Samples:
-    families = text_string_to_metric_families(text)
+def read(page: str) -> Samples:
+    families = text_string_to_metric_families(page)
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in families
@@ -77,8 +80,8 @@ def stack(photo_root: Path) -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def servers(stack: Stack) -> Iterator[Servers]:
-    with closing(PostgresStore(stack.settings)) as store, closing(Servers(stack.settings, store)) as asked:
-        yield asked
+    with closing(PostgresStore(stack.settings)) as store:
+        yield Servers(stack.settings, store)
 
 
 def exported(servers: Servers) -> Samples:
@@ -223,6 +226,67 @@ def test_what_cannot_be_asked_is_said_to_be_so_and_nothing_old_is_told(stack: St
     assert value(of_worker, "slots") == 2
 
 
+def test_a_child_without_a_port_is_told_of_and_takes_the_first_that_becomes_free(stack: Stack) -> None:
+    """On queues of its own, so that it is the only one there."""
+    port = free_port()
+    own = stack.settings.model_copy(update={"metrics_port": port, "key_prefix": "crowded:"})
+    with closing(PostgresStore(own)) as store:
+        servers = Servers(own, store)
+        with held(port, server.PORTS):
+            process = stack.start("worker", "--role", "index", settings=own)
+            until(lambda: value(exported(servers), "processes_without_port", role="index") == 1, "it has none")
+            assert addresses(servers) == {}
+        until(lambda: addresses(servers).keys() == {"index"}, "it has one")
+        where = addresses(servers)["index"]
+
+        assert port <= int(where.rpartition(":")[2]) < port + server.PORTS
+        assert value(scrape(where), "slots") == 1
+        found = exported(servers)
+        assert (value(found, "processes_without_port", role="index"), value(found, "processes", role="index")) == (0, 1)
+    process.ask_to_stop()
+    process.wait()
+    stack.processes.remove(process)
+
+
+def test_a_server_that_takes_the_connection_and_is_silent_is_said_to_be_away_in_time(stack: Stack) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent, closing(PostgresStore(stack.settings)) as store:
+        far = stack.settings.model_copy(update={"broker_url": f"redis://127.0.0.1:{server.port_of(silent)}/0"})
+        servers = Servers(far, store, answer_s=2.0)
+        began = time.monotonic()
+        first, second = exported(servers), exported(servers)
+        assert time.monotonic() - began < 2 * 2.0 + 1
+
+        for found in (first, second):
+            assert (value(found, "reachable", server="redis"), value(found, "reachable", server="postgres")) == (0, 1)
+        said: list[str] = []
+        assert exporter.targets_page(servers)({}, lambda status, _: said.append(status))
+        assert said == ["503 Service Unavailable"]
+        assert len(asking("redis")) <= 1
+        # Not only given up: it ends.
+        until(lambda: not asking("redis"), "nobody waits for it any more")
+
+
+def test_a_lock_in_postgres_holds_up_no_scrape_and_is_waited_for_no_longer_than_a_statement_may_take(
+    stack: Stack,
+) -> None:
+    store, other = PostgresStore(stack.settings, statement_s=3.0), PostgresStore(stack.settings)
+    with closing(store), closing(other):
+        servers = Servers(stack.settings, store, answer_s=2.0)
+        with other.database.begin() as holding:
+            holding.execute(text(f"LOCK TABLE {stack.settings.photos_table} IN ACCESS EXCLUSIVE MODE"))
+            first, second = exported(servers), exported(servers)
+            until(lambda: not asking("postgres"), "Postgres has given it up")
+        until(lambda: value(exported(servers), "reachable", server="postgres") == 1, "it is asked again")
+
+    for found in (first, second):
+        assert (value(found, "reachable", server="redis"), value(found, "reachable", server="postgres")) == (1, 0)
+        assert {name for name, _ in found}.isdisjoint(metric.name for metric in names.POSTGRES.values())
+
+
+def asking(name: str) -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == name]
+
+
 # ------------------------------------------------------------------------------- without any process
 
 
@@ -309,6 +373,37 @@ def test_the_cost_of_a_look_does_not_grow_with_the_queue(lone: redis.Redis) -> N
     assert min(took_s() for _ in range(5)) < 3 * few_s + 0.02
 
 
+@contextmanager
+def held(port: int, ports: int) -> Iterator[None]:
+    """All of these are taken: by this, or by whoever had them before."""
+    with ExitStack() as closing_all:
+        for number in range(port, port + ports):
+            with suppress(OSError):
+                closing_all.enter_context(closing(socket.create_server(("127.0.0.1", number))))
+        yield
+
+
+def free_port() -> int:
+    """With room for some above it."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        return min(server.port_of(taken), 65_000)
+
+
+def test_where_all_ports_are_taken_one_is_tried_for_until_it_is_free(caplog: pytest.LogCaptureFixture) -> None:
+    found: list[socket.socket] = []
+    port = free_port()
+    with held(port, 2):
+        assert server.take("127.0.0.1", port, ports=2) is None
+        server.take_later("127.0.0.1", port, found.append, ports=2, every_s=0.05)
+        time.sleep(0.2)
+        assert not found
+
+    until(lambda: bool(found), "a port is taken")
+    with closing(found[0]):
+        assert port <= server.port_of(found[0]) <= port + 1
+    assert [record.levelname for record in caplog.records if record.name == server.__name__] == ["ERROR", "WARNING"]
+
+
 def test_a_port_that_is_taken_gives_the_next_one_and_none_is_said(caplog: pytest.LogCaptureFixture) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as before:
         port = before.getsockname()[1]
@@ -338,6 +433,33 @@ def test_the_exporter_is_a_command_that_answers_until_it_is_ended(stack: Stack) 
     assert value(scraped, "reachable", server="postgres") == 1
     loaded = {line.rpartition("|")[2].strip() for line in said if line.startswith("import time:")}
     assert loaded.isdisjoint({"torch", "faiss", "open_clip", "onnxruntime", "cv2"})
+
+
+def test_a_disk_that_hangs_holds_up_no_scrape_and_all_else_is_told(tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    index.mkdir()
+    settings = Settings(data_dir=tmp_path, index_dir=index)
+    registry, _ = registry_of(settings, dict, role="serve", slots=1)
+
+    def scraped() -> tuple[Samples, float]:
+        began = time.monotonic()
+        return read(exporter.written(registry)), time.monotonic() - began
+
+    with hung_disk(index) as end:
+        first, took_s = scraped()
+        assert took_s < DISKS_S + 1
+        second, took_s = scraped()
+        assert took_s < 1, "nobody waits for it again"
+        threads = len(asking("disk of index"))
+        end()
+    until(lambda: value(scraped()[0], "disk_reachable", folder="index") == 1, "it is asked again")
+
+    assert threads == 1
+    for found in (first, second):
+        assert [value(found, "disk_reachable", folder=name) for name in ("index", "data", "models")] == [0, 1, 1]
+        assert value(found, "disk_free_bytes", folder="index") is None
+        assert (value(found, "disk_free_bytes", folder="data") or 0) > 0
+        assert value(found, "slots") == 1
 
 
 def test_a_value_that_nobody_knows_is_told_as_other() -> None:

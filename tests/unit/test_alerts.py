@@ -118,6 +118,8 @@ HEALTHY: dict[str, str] = {
     of("sightline_tasks_total", ONE, task="sightline.locate", code="internal"): flat(4),
     answered("located"): rising(0, 6),
     answered("abstained"): rising(0, 4),
+    **{of("sightline_processes_without_port", role=role): flat(0) for role in ("serve", "index", "beat")},
+    of("sightline_disk_reachable", ONE, folder="index"): flat(1),
     of("sightline_disk_free_bytes", ONE, folder="index"): flat(1e11),
     of("sightline_disk_size_bytes", ONE, folder="index"): flat(1e12),
 }
@@ -173,6 +175,8 @@ MISSING = exporter("sightline_missing_vectors", flat(5))
 FLIPPED = process("sightline_answers_flipped_ratio", flat(0.11))
 FAULTY = process("sightline_tasks_total", after(20, 5, 4), task="sightline.locate", code="internal")
 UNREACHABLE = exporter("sightline_reachable", flat(0), server="postgres")
+PORTLESS = exporter("sightline_processes_without_port", flat(1), role="serve")
+SILENT_DISK = process("sightline_disk_reachable", flat(0), folder="index")
 FULL = process("sightline_disk_free_bytes", flat(0.99e11), folder="index")
 #: Of ten questions in a minute four have no answer, and from minute 70 on all.
 SILENT: dict[str, str | None] = {
@@ -322,6 +326,11 @@ CASES: dict[str, list[Case]] = {
         Case({of("up", OTHER): flat(0)}, 4),
         Case({of("up", ONE): None, of("up", OTHER): None}, 5, {"SightlineScrapeFails": 1}),
     ],
+    "SightlineMetricsPortTaken": [
+        Case(PORTLESS, 5, {"SightlineMetricsPortTaken": 1}),
+        Case(PORTLESS, 4),
+    ],
+    "SightlineDiskSilent": [Case(SILENT_DISK, 2, {"SightlineDiskSilent": 1}), Case(SILENT_DISK, 1)],
     "SightlineDiskNearlyFull": [Case(FULL, 10, {"SightlineDiskNearlyFull": 1}), Case(FULL, 9)],
 }
 

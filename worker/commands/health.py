@@ -16,7 +16,7 @@ from worker.settings import load as load_settings
 from worker.words import say
 
 #: What a process says of itself beside how it is, as `--json` has it.
-BESIDE = ("host", "encoder", "generation", "sandbox", "memory_mb", "limit_mb")
+BESIDE = ("host", "encoder", "generation", "sandbox", "memory_mb", "limit_mb", "metrics")
 
 Live = Annotated[bool, typer.Option("--live", help=say("Whether they go on. What says no is to be started again."))]
 Ready = Annotated[

@@ -31,12 +31,13 @@ def metrics(port: Port = PORT, host: Host = None, once: Once = False, as_json: A
     own (SIGHTLINE_METRICS_PORT), as Prometheus' `http_sd_configs` reads them.
     """
     from worker import logs
-    from worker.observe.exporter import Servers, plain, registry_of, targets_page, written
+    from worker.observe.exporter import STATEMENT_S, Servers, plain, registry_of, targets_page, written
     from worker.observe.server import address, serve, take
     from worker.storage.store import PostgresStore
 
     settings = load_settings()
-    with closing(PostgresStore(settings)) as store, closing(Servers(settings, store)) as servers:
+    with closing(PostgresStore(settings, statement_s=STATEMENT_S)) as store:
+        servers = Servers(settings, store)
         registry = registry_of(servers)
         if once or as_json:
             said = {"metrics": plain(registry)} if as_json else {}

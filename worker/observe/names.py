@@ -101,6 +101,9 @@ STATE: Mapping[str, Metric] = {
     "answers_compared": _counter("answers_compared", "searches that two generations were asked"),
     "process_info": _gauge("process_info", "1", *INFO),
     "memory_bytes": _gauge("memory_bytes", "`resident` with mapped files, `own` without", "kind"),
+    "disk_reachable": _gauge(
+        "disk_reachable", "1 where the disk of the folder could be asked at this scrape; else no more is said", "folder"
+    ),
     "disk_free_bytes": _gauge("disk_free_bytes", "of the disk that the folder lies on", "folder"),
     "disk_size_bytes": _gauge("disk_size_bytes", "of the disk that the folder lies on", "folder"),
 }
@@ -119,6 +122,9 @@ REDIS: Mapping[str, Metric] = {
     "queue_slots": _gauge("queue_slots", "messages at once that these have room for", "queue"),
     "queue_slots_busy": _gauge("queue_slots_busy", "messages that these are at, of whatever queue", "queue"),
     "processes": _gauge("processes", "live processes", "role"),
+    "processes_without_port": _gauge(
+        "processes_without_port", "of these, those that want a port for metrics and find all taken", "role"
+    ),
     "least_applied_seq": _gauge("least_applied_seq", "the smallest watermark of the live processes that answer"),
     "parked_messages": _gauge("parked_messages", "items that were no message of ours, kept for a person"),
     "clock_skew": _counter("clock_skew", "looks at a message sent more than a second in the future"),

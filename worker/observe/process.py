@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import Context
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,14 @@ from prometheus_client.registry import Collector
 
 from worker.core.observing import Counted, Measured, Stage
 from worker.memory import own_mb, resident_mb
+from worker.observe.asked import Asked
 from worker.observe.names import HEARD, INFO, STATE, Metric, allowed
 from worker.settings import Settings
 
+log = logging.getLogger(__name__)
+
+#: Seconds for all disks of a scrape: one of the network may hang for hours, and Prometheus waits for ten.
+DISKS_S = 2.0
 #: How a process is, by name: figures of STATE, and texts of INFO. Of memory alone, and quick.
 Condition = Callable[[], Mapping[str, Any]]
 
@@ -74,7 +81,11 @@ class State(Collector):
     """slots: messages at once that it has room for. condition: what else is true of it."""
 
     def __init__(self, settings: Settings, heard: Heard, condition: Condition, *, role: str, slots: int) -> None:
-        self._settings = settings
+        folders = {"index": settings.generations_dir, "data": settings.data_dir, "models": settings.exports_dir}
+        self._disks = {
+            name: Asked(f"disk of {name}", partial(_disk, path), wait_s=DISKS_S) for name, path in folders.items()
+        }
+        self._silent: set[str] = set()
         self._heard = heard
         self._condition = condition
         self._facts = {"role": role, "version": version("sightline-worker")}
@@ -87,16 +98,29 @@ class State(Collector):
         if (built := said.get("generation_built_at")) is not None:
             values["serving_generation_age_seconds"] = age_s(built)
         values["memory_bytes"] = {("own",): own_mb() * 1e6, ("resident",): resident_mb() * 1e6}
-        disks = {name: usage for name, path in self._folders() if (usage := _disk(path)) is not None}
-        values["disk_free_bytes"] = {(name,): usage.free for name, usage in disks.items()}
-        values["disk_size_bytes"] = {(name,): usage.total for name, usage in disks.items()}
+        values |= self._of_disks()
         values["process_info"] = {tuple(str(said.get(name) or "") for name in INFO): 1}
         yield from families(STATE, values)
 
-    def _folders(self) -> list[tuple[str, Path]]:
-        settings = self._settings
-        folders = {"index": settings.generations_dir, "data": settings.data_dir, "models": settings.exports_dir}
-        return list(folders.items())
+    def _of_disks(self) -> dict[str, Any]:
+        answers = {name: disk.begin() for name, disk in self._disks.items()}
+        found = {}
+        for name, answer in answers.items():
+            try:
+                found[name] = answer()
+            except OSError as exc:
+                if name not in self._silent:
+                    log.warning("the disk of a folder cannot be asked", extra={"folder": name, "why": exc})
+                self._silent.add(name)
+            else:
+                if name in self._silent:
+                    log.info("the disk of a folder answers again", extra={"folder": name})
+                self._silent.discard(name)
+        return {
+            "disk_reachable": {(name,): name in found for name in answers},
+            "disk_free_bytes": {(name,): usage.free for name, usage in found.items()},
+            "disk_size_bytes": {(name,): usage.total for name, usage in found.items()},
+        }
 
 
 def registry_of(settings: Settings, condition: Condition, *, role: str, slots: int) -> tuple[CollectorRegistry, Heard]:
@@ -133,9 +157,5 @@ def _made(metric: Metric, registry: CollectorRegistry) -> Any:
 
 
 def _disk(path: Path) -> Any:
-    """Of a folder, or of the nearest one above it that is there already."""
-    try:
-        there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-        return shutil.disk_usage(there)
-    except OSError:
-        return None
+    """Of a folder, or of the nearest one above it that is there already. Raises OSError, or hangs."""
+    return shutil.disk_usage(next(folder for folder in (path, *path.absolute().parents) if folder.exists()))

@@ -103,12 +103,13 @@ def _in_hand(server: redis.Redis, prefix: str, seen: Seen) -> None:
 
 def _processes(found: Iterable[Found], seen: Seen) -> None:
     live = [process.said for process in found if _goes_on(process)]
-    roles = {(role,): 0 for role in sorted(VALUES["role"])}
+    roles, without = ({(role,): 0 for role in sorted(VALUES["role"])} for _ in range(2))
     consumers, slots, busy = ({(queue.value,): 0 for queue in Queue} for _ in range(3))
     seqs = []
     for said in live:
         if (said["role"],) in roles:
             roles[said["role"],] += 1
+            without[said["role"],] += said.get("metrics") == ""
         for queue in _queues_of(said):
             consumers[queue,] += 1
             slots[queue,] += _count(said, "slots")
@@ -120,6 +121,7 @@ def _processes(found: Iterable[Found], seen: Seen) -> None:
             seen.targets.append((said["role"], address))
     seen.values |= {
         "processes": roles,
+        "processes_without_port": without,
         "queue_consumers": consumers,
         "queue_slots": slots,
         "queue_slots_busy": busy,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import logging
+import mmap
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -18,6 +21,8 @@ log = logging.getLogger(__name__)
 
 #: Where one port is given to several processes of a host, each takes the next free one out of so many.
 PORTS = 16
+#: Seconds between two looks for a free one, where none was.
+AGAIN_S = 5.0
 #: Seconds that whoever asks may be silent.
 SILENT_S = 10.0
 #: Hosts that stand for every address of a machine.
@@ -29,18 +34,34 @@ Answer = Callable[[Any, Any], Any]
 def take(host: str, port: int, *, ports: int = PORTS) -> socket.socket | None:
     """A listening socket at this port, at the next free one where it is taken, or at any where it is 0. None, and a
     line in the log, where there is none: whoever measures must not end what works."""
-    for candidate in (port,) if port == 0 else range(port, min(port + ports, 65_536)):
-        try:
-            taken = socket.create_server((host, candidate), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-        except OSError as exc:
-            if exc.errno == errno.EADDRINUSE:
-                continue
+    try:
+        taken = _first_free(host, port, ports)
+    except OSError as exc:
+        if exc.errno == errno.EADDRINUSE:
+            log.error("no metrics: the port is taken", extra={"first": port, "last": _last(port, ports)})
+        else:
             log.error("no metrics: SIGHTLINE_METRICS_HOST cannot be listened at", extra={"host": host, "why": exc})
-            return None
+        return None
+    log.info("metrics", extra={"host": host, "port": port_of(taken)})
+    return taken
+
+
+def take_later(
+    host: str, port: int, then: Callable[[socket.socket], object], *, ports: int = PORTS, every_s: float = AGAIN_S
+) -> None:
+    """Where `take` found none: `then` gets the first one that there is, by a thread that ends with the process."""
+    log.warning("metrics: a port is tried for until one is free", extra={"every_s": every_s})
+
+    def keep_trying() -> None:
+        while True:
+            time.sleep(every_s)
+            with suppress(OSError):
+                taken = _first_free(host, port, ports)
+                break
         log.info("metrics", extra={"host": host, "port": port_of(taken)})
-        return taken
-    log.error("no metrics: the port is taken", extra={"first": port, "last": min(port + ports, 65_536) - 1})
-    return None
+        then(taken)
+
+    threading.Thread(target=keep_trying, name="metrics port", daemon=True).start()
 
 
 def port_of(taken: socket.socket) -> int:
@@ -72,6 +93,22 @@ def serve(taken: socket.socket, registry: CollectorRegistry, also: Mapping[str, 
     return server
 
 
+class Shared:
+    """A short text of this process and its children, whoever of them sets it; empty at first."""
+
+    #: More than an address has: a name in DNS has 253 characters at the most.
+    _SIZE = 512
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, self._SIZE)
+
+    def set(self, text: str) -> None:
+        self._memory[:] = text.encode()[: self._SIZE].ljust(self._SIZE, b"\0")
+
+    def get(self) -> str:
+        return self._memory[:].rstrip(b"\0").decode(errors="replace")
+
+
 class _Handler(WSGIRequestHandler):
     timeout = SILENT_S
 
@@ -92,3 +129,20 @@ class _Server(ThreadingMixIn, WSGIServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Whoever asked is gone, or silent."""
         log.info("metrics were not read to their end", extra={"by": client_address[0]}, exc_info=True)
+
+
+def _first_free(host: str, port: int, ports: int) -> socket.socket:
+    """Raises OSError, EADDRINUSE where all are taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    last = _last(port, ports)
+    for candidate in range(port, last):
+        try:
+            return socket.create_server((host, candidate), family=family)
+        except OSError as exc:
+            if exc.errno != errno.EADDRINUSE:
+                raise
+    return socket.create_server((host, last), family=family)
+
+
+def _last(port: int, ports: int) -> int:
+    return port if port == 0 else min(port + ports, 65_536) - 1

@@ -15,7 +15,19 @@ from typing import Any
 from urllib.parse import quote, unquote
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Connection, Engine, Function, Integer, cast, create_engine, func, make_url, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Function,
+    Integer,
+    cast,
+    create_engine,
+    event,
+    func,
+    make_url,
+    select,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import DBAPIError, InterfaceError, NoSuchTableError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -75,7 +87,9 @@ class Database:
     """Raises Transient for a database that is away or takes no writes, Unprepared for one that lacks something,
     Permanent(row_rejected) for a row that it will not take."""
 
-    def __init__(self, settings: Settings, *, pool_size: int = 5) -> None:
+    def __init__(self, settings: Settings, *, pool_size: int = 5, statement_s: float | None = None) -> None:
+        """statement_s: how long a statement may take, or wait for a lock, before Postgres gives it up; as long as it
+        takes unless given."""
         self._settings = settings
         self.schema = settings.db_schema
         #: By which the connections of this process are known.
@@ -93,6 +107,10 @@ class Database:
             connect_args={**how, "connection_factory": self._silence.connect},
             execution_options={"schema_translate_map": {tables.SCHEMA: settings.db_schema}},
         )
+        if statement_s is not None:
+            # Of each transaction: behind a pooler the connection is others' as well.
+            limit = f"SET LOCAL statement_timeout = {round(statement_s * 1000)}"
+            event.listen(self.engine, "begin", lambda connection: connection.exec_driver_sql(limit))
 
     def close(self) -> None:
         self.engine.dispose()

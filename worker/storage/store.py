@@ -30,9 +30,10 @@ from worker.storage.verdicts import Verdicts
 class PostgresStore:
     """See worker.core.store_ports.Store. Only joins: each room has its own page beside this one."""
 
-    def __init__(self, settings: Settings, *, pool_size: int = 5) -> None:
+    def __init__(self, settings: Settings, *, pool_size: int = 5, statement_s: float | None = None) -> None:
+        """statement_s: see Database."""
         self.settings = settings
-        self.database = Database(settings, pool_size=pool_size)
+        self.database = Database(settings, pool_size=pool_size, statement_s=statement_s)
         self.rows = Rows(self.database, settings)
         self.log = ChangeLog(self.database)
         self.vectors = Vectors(self.database, self.rows)
