@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from celery import Celery
 from celery.app.amqp import AMQP
-from celery.signals import setup_logging, worker_init, worker_shutdown
+from celery.signals import beat_init, setup_logging, worker_init, worker_shutdown
 from celery.worker.state import reserved_requests
 from kombu import Queue as KombuQueue
 from kombu import pools
@@ -188,8 +188,9 @@ def create_app(settings: Settings, role: str = "") -> Celery:
     if role and urlsplit(settings.broker_url).scheme not in IN_MEMORY:
         pulse_of(app).also = Alive(settings, runtime.condition)
 
-    tracing = Tracing(role)
+    app.tracing = tracing = Tracing(role)  # type: ignore[attr-defined]  # a beat tells nobody that it ends
 
+    @beat_init.connect(weak=False)
     @worker_init.connect(weak=False)
     def _begin(**_: Any) -> None:
         tracing.begin(forks=role == "index")

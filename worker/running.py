@@ -43,7 +43,8 @@ class Knocking(Scheduler):
 
     def apply_entry(self, entry: ScheduleEntry, producer: Any = None) -> None:
         try:
-            self.apply_async(entry, producer=producer, advance=False)
+            with observing.stage("send", task=entry.task, queue=(entry.options or {}).get("queue")):
+                self.apply_async(entry, producer=producer, advance=False)
         except SchedulingError as exc:
             outage_of(self.app).met(exc)
         else:
@@ -154,6 +155,7 @@ def run_beat(app: Celery, settings: Settings) -> bool:
         beat.run()
     except Exception:  # others' code: Celery's beat, which raises what it likes; the process ends with a code
         log.exception("the beat has ended")
+    app.tracing.end()  # type: ignore[attr-defined]  # set by create_app
     return beat.asked
 
 

@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -18,6 +19,7 @@ import redis
 from celery import chain
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Span, Tracer
+from sqlalchemy import update
 
 from producer_client import NewPhoto, Photo, Provenance, Sightline, contract
 from producer_client.contract import Queue, TaskName
@@ -28,8 +30,11 @@ from tests.faults.conftest import until as wait_until
 from tests.spans import Collector, Got, collecting
 from worker.settings import Settings
 from worker.stack import Stack
+from worker.storage.store import PostgresStore
+from worker.storage.tables import schedule
+from worker.tasks.index import NIGHTLY
 
-CONSUMER, CLIENT = 5, 3  #: kinds of spans, as OTLP has them
+CONSUMER, PRODUCER, CLIENT = 5, 4, 3  #: kinds of spans, as OTLP has them
 OK, ERROR = 1, 2  #: and what became of them
 #: Seconds that a process may take to end while its collector is silent: it waits for that one for two.
 ENDS_S = 10.0
@@ -224,6 +229,34 @@ def test_what_a_worker_sends_on_goes_on_with_the_trace(watched: Stack, collector
         message = json.loads(server.lrange(f"{watched.settings.key_prefix}backend-next", 0, 0)[0])
     assert message["headers"]["task"] == "backend.next"
     assert message["headers"]["traceparent"].startswith(f"00-{trace_of(sent)}-{asked.span}-")
+
+
+def test_a_night_is_one_trace_from_the_beat_s_knock_to_the_swap_with_what_is_copied_out_of_postgres(
+    watched: Stack, client: Sightline, collector: Collector, scenes: list[Scene]
+) -> None:
+    add(client, scenes[8], path=str(scenes[8].path)).wait()
+    due = update(schedule).where(schedule.c.name == NIGHTLY).values(state="due")
+
+    def comes_again() -> bool:
+        """The one that the first knock has only noted."""
+        with store.database.begin() as connection:
+            return connection.execute(due).rowcount == 1
+
+    with closing(PostgresStore(watched.settings)) as store:
+        wait_until(comes_again, "a night was noted")
+    (rebuilt, *_) = collector.until(bool, name="rebuild")
+
+    spans = collector.until(lambda seen: bool(messages(seen)), trace=rebuilt.trace)
+    (ticked,) = messages(spans)
+    (knock,) = [span for span in spans if span.kind == PRODUCER]
+    assert (knock.name, knock.parent, knock.resource["sightline.role"]) == ("send sightline.tick index", "", "beat")
+    assert (ticked.parent, ticked.status, ticked.links) == (knock.span, OK, ())
+    assert ticked.resource["sightline.role"] == "index"
+    assert rebuilt.parent == ticked.span
+    parts = {span.name: span for span in spans if span.parent == rebuilt.span and span.kind != CLIENT}
+    assert parts.keys() >= {"check", "embed", "look", "train", "conflicts", "build", "examine", "publish"}
+    copied = [span for span in spans if span.name == "copy"]
+    assert {parts["build"].span} <= {span.parent for span in copied} <= {span.span for span in spans}
 
 
 def test_nonsense_in_a_message_s_header_of_a_trace_harms_nothing(watched: Stack, client: Sightline) -> None:

@@ -22,6 +22,10 @@ A = TypeVar("A")
 #: file. lookup: what Postgres has of a content already. decode: to the model's square. forward: one pass of the model.
 #: text: of a text. keypoints: of one picture. store: one transaction. follow: the change log after the watermark.
 #: search: the index proposes. candidates: what Postgres has of these. verify: they are compared by keypoints.
+#: copy: rows stream out of Postgres. send: the beat sends what is due, `task` to `queue`. rebuild: all of one, and its
+#: parts: check: the files are there. embed: what lacks a vector. look: for keypoints, where nobody has. train: on the
+#: vectors that are there meanwhile. conflicts: positions that contradict each other. build: a snapshot becomes files.
+#: examine: they are asked about known photos. publish: from now on processes take them.
 Stage = Literal[
     "task",
     "read",
@@ -35,6 +39,17 @@ Stage = Literal[
     "search",
     "candidates",
     "verify",
+    "copy",
+    "send",
+    "rebuild",
+    "check",
+    "embed",
+    "look",
+    "train",
+    "conflicts",
+    "build",
+    "examine",
+    "publish",
 ]
 #: What is counted, and what is measured. Their labels are of closed sets, too.
 Counted = Literal["tasks", "wait_unknown", "clock_skew", "vectors", "photos_refused", "answers"]

@@ -16,6 +16,7 @@ from typing import Any
 from producer_client import contract
 from producer_client.contract import Code
 from worker.core.index_ports import Generations, PublishedGenerations
+from worker.core.observing import carried, stage
 from worker.core.ports import Encoder, Entries, Log, Progress, Runs
 from worker.errors import HeldBack, Permanent, Transient
 from worker.library.checking import Checking
@@ -83,7 +84,8 @@ class Rebuilding:
             run_id = self._runs.start()
             note = Throttled(lambda *facts: self._runs.note_progress(run_id, *facts), progress)
             try:
-                reply = self._rebuild(note, filling=filling, nightly=nightly, force=force)
+                with stage("rebuild"):
+                    reply = self._rebuild(note, filling=filling, nightly=nightly, force=force)
             except BaseException as exc:
                 # Postgres may be what failed; the next run closes this one then.
                 with suppress(Transient):
@@ -129,21 +131,25 @@ class Rebuilding:
         started = time.monotonic()
         self._entries.follow_rows()
         with ThreadPoolExecutor(1, thread_name_prefix="train") as ahead:
-            training = ahead.submit(self._train)
-            checked = None if filling else self._checking.all(note)
-            embedded, refused = self._filling.all(note, filling=filling)
+            training = ahead.submit(carried(self._train))
+            with stage("check"):
+                checked = None if filling else self._checking.all(note)
+            with stage("embed"):
+                embedded, refused = self._filling.all(note, filling=filling)
             if not filling:
-                self._filling.keypoints(note)
+                with stage("look"):
+                    self._filling.keypoints(note)
             trained = training.result()
         # Before the snapshot, which says of each photo whether it is trusted. A model that is to take over has no say.
         wanted = "conflicts" in self._settings.rungs and not filling
         budget_s = NIGHT_S if nightly else max(LEAST_S, time.monotonic() - started)
-        suspended = self._suspecting.look(note, budget_s) if wanted else 0
+        with stage("conflicts"):
+            suspended = self._suspecting.look(note, budget_s) if wanted else 0
         model_key = self._encoder.model_key
         number = self._published.reserve()
         with self._log.snapshot(model_key, self._encoder.dimension) as snapshot:
             mark = snapshot.mark
-            with _disk_takes_it():
+            with stage("build"), _disk_takes_it():
                 built = self._files.write(
                     number,
                     snapshot,
@@ -153,20 +159,23 @@ class Rebuilding:
                     trained=trained,
                     progress=note,
                 )
-        examined = self._examine(number, built.manifest_sha256, note)
+        with stage("examine"):
+            examined = self._examine(number, built.manifest_sha256, note)
         exam = self._exam(number, mark.seq, examined)
         said, baseline = self._judged(number, examined, exam, force)
-        kept = self._published.publish(
-            number,
-            model_key,
-            mark,
-            built,
-            self._settings.keep_generations,
-            learnt=None if examined is None else to_json(examined.learnt, geometry="geometry" in self._settings.rungs),
-            exam=None if exam is None else exam.to_json(),
-            verdict=said.to_json(),
-            baseline=baseline,
-        )
+        learnt = None if examined is None else to_json(examined.learnt, geometry="geometry" in self._settings.rungs)
+        with stage("publish"):
+            kept = self._published.publish(
+                number,
+                model_key,
+                mark,
+                built,
+                self._settings.keep_generations,
+                learnt=learnt,
+                exam=None if exam is None else exam.to_json(),
+                verdict=said.to_json(),
+                baseline=baseline,
+            )
         log.info("generation examined", extra={"generation": number, "passed": said.passed, "why": said.why})
         self._files.keep_only(kept, everywhere=True)
         counts = self._entries.counts(self._encoder.model_key)
@@ -259,7 +268,10 @@ class Rebuilding:
 
     def _train(self) -> Any:
         """Learn from the vectors that are there, while the encoder makes those that lack."""
-        with self._log.snapshot(self._encoder.model_key, self._encoder.dimension) as snapshot:
+        with (
+            stage("train"),
+            self._log.snapshot(self._encoder.model_key, self._encoder.dimension) as snapshot,
+        ):
             return self._files.prepare(snapshot, dimension=self._encoder.dimension)
 
 

@@ -31,7 +31,7 @@ from opentelemetry.util.types import AttributeValue
 
 from producer_client.ids import waits_since_ms
 from producer_client.tracing import TRACED, TRACEPARENT, written
-from producer_client.words import RETRYABLE, Code, Queue
+from producer_client.words import RETRYABLE, Code, Queue, TaskName
 from worker.core import observing
 from worker.core.observing import Stage
 from worker.core.request import photo_of
@@ -129,8 +129,10 @@ class Messages:
         delivery = request.delivery_info or {}
         queue, tries = str(delivery.get("routing_key")), (request.retries or 0) + 1
         sender = sent_by(request.headers or {})
-        # What goes round again has the context of its first try, whatever the queue.
-        within = sender if sender is not None and (queue in WAITED_FOR or tries > 1) else None
+        # A knock of the beat is all that its sender does: what comes of it is one trace. What goes round again has the
+        # context of its first try, whatever the queue.
+        is_part = queue in WAITED_FOR or task.name == TaskName.TICK or tries > 1
+        within = sender if sender is not None and is_part else None
         attributes: dict[str, Any] = {
             "messaging.system": "redis",
             "messaging.operation.type": "process",
@@ -191,8 +193,8 @@ class Messages:
 
 
 class Stages:
-    """What worker.core.observing tells of, where it is done for a message that is traced: nobody else's work begins a
-    trace, and of one that was not sampled there is nothing to tell."""
+    """What worker.core.observing tells of, where it is done for a message that is traced: but for what the beat sends
+    nothing else begins a trace, and of one that was not sampled there is nothing to tell."""
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
@@ -200,6 +202,8 @@ class Stages:
     def began(self, stage: Stage, of: Sequence[Variables], facts: Mapping[str, Any]) -> Any:
         if stage == "task":
             return (), None  # it has its span already, which ends later
+        if stage == "send":
+            return self._sent(str(facts["task"]), str(facts["queue"]))
         if of:
             return self._together(stage, of, _numbers(facts)), None
         if not is_traced(trace.get_current_span()):
@@ -221,6 +225,18 @@ class Stages:
 
     def measured(self, what: Any, value: float, labels: Mapping[str, str]) -> None:
         pass
+
+    def _sent(self, task: str, queue: str) -> Any:
+        """What is sent by itself, as nobody's message asks for it, begins a trace."""
+        attributes = {
+            "messaging.system": "redis",
+            "messaging.operation.type": "send",
+            "messaging.operation.name": task,
+            "messaging.destination.name": queue,
+        }
+        name = f"send {task} {queue}"
+        span = self._tracer.start_span(name, Context(), kind=SpanKind.PRODUCER, attributes=attributes)
+        return (span,), contexts.attach(trace.set_span_in_context(span, Context()))
 
     def _together(
         self, stage: Stage, of: Sequence[Variables], attributes: dict[str, AttributeValue]

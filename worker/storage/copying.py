@@ -15,6 +15,8 @@ import psycopg2
 from sqlalchemy import Connection, Select
 from sqlalchemy.exc import OperationalError
 
+from worker.core.observing import carried, stage
+
 #: Before the first row: signature, flags, length of an extension (PostgreSQL manual, COPY, "Binary Format").
 HEADER_BYTES = 19
 #: After the last row: a field count of -1.
@@ -71,7 +73,9 @@ def copied(connection: Connection, query: Select[Any]) -> Iterator[BinaryIO]:
     """
     reading, writing = os.pipe()
     failure: list[BaseException] = []
-    feeder = threading.Thread(target=_feed, args=(connection, query, writing, failure), name="copy", daemon=True)
+    feeder = threading.Thread(
+        target=carried(_feed), args=(connection, query, writing, failure), name="copy", daemon=True
+    )
     feeder.start()
     try:
         with os.fdopen(reading, "rb", buffering=1 << 20) as stream:
@@ -101,6 +105,6 @@ def _copy(connection: Connection, query: Select[Any], into: IO[bytes]) -> None:
         render_schema_translate=True,
         compile_kwargs={"render_postcompile": True},
     )
-    with raw.cursor() as cursor:
+    with stage("copy"), raw.cursor() as cursor:
         statement = cursor.mogrify(str(compiled), compiled.params).decode()
         cursor.copy_expert(f"COPY ({statement}) TO STDOUT (FORMAT binary)", into)
