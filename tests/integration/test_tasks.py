@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -19,13 +19,15 @@ from celery.exceptions import InvalidTaskError, Retry
 from producer_client.contract import AddReply, Code, Stored, TaskName
 from producer_client.ids import SENT, now_ms
 from producer_client.signing import SIGNED
+from tests.hearing import Ear, ear
 from worker.app import BulkCapped, create_app
-from worker.core import observing
 from worker.core.request import Request, current
 from worker.errors import Permanent, Transient, Unprepared
 from worker.runtime import Runtime
 from worker.settings import Settings
 from worker.tasks.base import read_plainly
+
+__all__ = ["ear"]
 
 
 class Failing:
@@ -180,34 +182,11 @@ def test_a_write_is_tried_until_it_succeeds(run: Run) -> None:
     assert library.calls == 8
 
 
-class Ear:
-    def __init__(self) -> None:
-        self.heard: list[Any] = []
-
-    def began(self, stage: str, of: Any, facts: Any) -> None: ...
-
-    def ended(self, stage: str, token: Any, took_s: float, exc: Any) -> None: ...
-
-    def counted(self, what: str, n: float, labels: Any) -> None:
-        self.heard.append((what, dict(labels)))
-
-    def measured(self, what: str, value: float, labels: Any) -> None:
-        self.heard.append((what, round(value), dict(labels)))
-
-
-@pytest.fixture
-def ear() -> Iterator[Ear]:
-    one = Ear()
-    observing.listen(one)
-    yield one
-    observing.leave(one)
-
-
 def test_every_end_of_a_message_is_told_by_its_code(run: Run, ear: Ear) -> None:
     run(TaskName.SEARCH, SEARCH, Failing(AWAY))
     run(TaskName.SEARCH, SEARCH, Failing(Permanent(Code.MODEL_MISMATCH, "another model")))
 
-    codes = [labels["code"] for what, labels in ear.heard if what == "tasks"]
+    codes = [labels["code"] for what, _, labels in ear.told if what == "tasks"]
     # Celery tries again within the first call, where there is no queue.
     assert sorted(codes) == ["again", "model_mismatch", "ok"]
 
@@ -221,8 +200,8 @@ INTERACTIVE = {"queue": "interactive"}
         (90, None, [("queue_wait_seconds", 90, INTERACTIVE)]),
         (90, -30, [("queue_wait_seconds", 30, INTERACTIVE)]),
         (-0.5, None, [("queue_wait_seconds", 0, INTERACTIVE)]),
-        (-90, None, [("clock_skew", {}), ("queue_wait_seconds", 0, INTERACTIVE)]),
-        (None, None, [("wait_unknown", INTERACTIVE)]),
+        (-90, None, [("clock_skew", 1, {}), ("queue_wait_seconds", 0, INTERACTIVE)]),
+        (None, None, [("wait_unknown", 1, INTERACTIVE)]),
     ],
 )
 def test_how_long_a_message_has_waited_is_told(
@@ -237,13 +216,13 @@ def test_how_long_a_message_has_waited_is_told(
     finally:
         task.pop_request()
 
-    assert ear.heard[: len(told)] == told
+    assert ear.told[: len(told)] == told
     task.push_request(delivery_info={"routing_key": "a stranger's"}, **sent)
     try:
         task()
     finally:
         task.pop_request()
-    assert [heard[0] for heard in ear.heard[len(told) :]] == ["tasks", "tasks"], "no series of strange names"
+    assert [what for what, *_ in ear.told[len(told) :]] == ["tasks", "tasks"], "no series of strange names"
 
 
 def test_an_unexpected_error_is_a_code_and_a_sentence_without_a_traceback(run: Run) -> None:

@@ -2,47 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import Context, ContextVar, copy_context
+from contextvars import copy_context
 from threading import Barrier
-from typing import Any
 
 import pytest
 
+from tests.hearing import Ear, ear, inside
 from worker.core import observing
 from worker.core.observing import asker, carried, count, measure, stage
 
-inside: ContextVar[str] = ContextVar("inside", default="nothing")
-
-
-class Ear:
-    """Notes all that it hears."""
-
-    def __init__(self) -> None:
-        self.heard: list[Any] = []
-
-    def began(self, stage: str, of: Sequence[Context], facts: Mapping[str, Any]) -> Any:
-        self.heard.append(("began", stage, inside.get(), [context[inside] for context in of], dict(facts)))
-        return inside.set(stage)
-
-    def ended(self, stage: str, token: Any, took_s: float, exc: BaseException | None) -> None:
-        inside.reset(token)
-        self.heard.append(("ended", stage, took_s >= 0, exc))
-
-    def counted(self, what: str, n: float, labels: Mapping[str, str]) -> None:
-        self.heard.append((what, n, dict(labels)))
-
-    def measured(self, what: str, value: float, labels: Mapping[str, str]) -> None:
-        self.heard.append((what, value, dict(labels)))
-
-
-@pytest.fixture
-def ear() -> Iterator[Ear]:
-    one = Ear()
-    observing.listen(one)
-    yield one
-    observing.leave(one)
+__all__ = ["ear"]
 
 
 def test_a_stage_is_heard_from_beginning_to_end_and_counts_with_their_labels(ear: Ear) -> None:
