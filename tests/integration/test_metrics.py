@@ -24,12 +24,15 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
+from demo.scenes import write_scenes
 from producer_client import Sightline
 from producer_client.contract import Queue, TaskName
 from producer_client.ids import SENT, new_id, now_ms
 from tests.conftest import Scene, plain_celery
 from tests.faults.conftest import Gate, gate, hasty_stack
 from tests.hung import hung_disk
+from tests.monitored import needs_prometheus
+from tests.observe.observed import observe
 from worker.embedded import EmbeddedServers
 from worker.observe import exporter, names, queues, server
 from worker.observe.exporter import Servers
@@ -144,8 +147,29 @@ def test_each_process_says_what_it_does_and_the_exporter_what_there_is(
     assert value(found, "missing_vectors") == 0
 
 
-def test_no_label_has_values_that_photos_strangers_or_time_can_add_to(stack: Stack, servers: Servers) -> None:
-    """After messages of strange names, of tasks and of queues."""
+@needs_prometheus
+def test_a_running_stack_exports_all_that_is_asked_of_it_and_a_stuck_queue_raises_its_alert(
+    stack: Stack, photo_root: Path, tmp_path: Path
+) -> None:
+    """The rules and dashboards of deploy/ under a real Prometheus: `make observe-test` as a test."""
+    write_scenes(photo_root / "observed", places=3, views=3)
+
+    outcome = observe(tmp_path, stack, photo_root / "observed")
+
+    assert outcome.missing == []
+    assert outcome.unanswered == []
+    assert outcome.scraped == 4
+    # Ten seconds are what a question may wait; a second to be read, one for the rule, one of `for`.
+    assert 10 < outcome.stuck_alert_s < 30
+
+
+def test_no_label_has_values_that_photos_strangers_or_time_can_add_to(
+    stack: Stack, servers: Servers, scenes: list[Scene]
+) -> None:
+    """After a photo, and messages of strange names, of tasks and of queues."""
+    until(lambda: addresses(servers).keys() == {"serve", "index", "beat"}, "all three are listed")
+    with stack.client() as client:
+        client.add_to_index(path=scenes[0].path)
     stranger = plain_celery(stack.settings)
     for task in ("sightline.embed; DROP", "x" * 200):
         stranger.send_task(task, args=[{}], queue="interactive", ignore_result=True)

@@ -11,9 +11,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from demo.scenes import write_scenes
 from tests.monitored import program
 from tests.observe.observed import Failed, main_tell, observe
 from worker.encoder.choice import REFERENCE
+from worker.settings import Settings
+from worker.stack import Stack
 
 #: The smallest that there is: what is tested is not what it sees.
 ENCODER = "packaged/efficientnet-lite0"
@@ -27,7 +30,19 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="sightline-observe-"))
     kept = True
     try:
-        outcome = observe(folder, ENCODER, REFERENCE, main_tell)
+        write_scenes(folder / "photos", places=3, views=3)
+        settings = Settings(
+            data_dir=folder / "data",
+            photo_roots=(folder / "photos",),
+            encoder=ENCODER,
+            backend=REFERENCE,
+            model_threads=2,
+            tick_every_s=2.0,
+            metrics_port=0,
+        )
+        with Stack(settings, log_dir=folder / "logs", port=0) as stack:
+            stack.start_all()
+            outcome = observe(folder, stack, folder / "photos", main_tell)
         kept = not outcome.holds
     except Failed as exc:
         main_tell(f"{exc}; logs in {folder}")

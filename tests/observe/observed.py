@@ -22,10 +22,9 @@ from urllib.parse import urlencode
 
 import yaml
 
-from demo.scenes import write_scenes
 from producer_client import NewPhoto, Photo, PhotoRefused, Sightline
 from tests.monitored import DASHBOARDS, RULES, program
-from worker.settings import Settings
+from worker.children import Process
 from worker.stack import Stack
 
 #: Seconds that anything may take before it is given up.
@@ -72,50 +71,37 @@ class Outcome:
         return json.dumps(asdict(self))
 
 
-def observe(folder: Path, encoder: str, backend: str, tell: Callable[[str], None] = lambda _: None) -> Outcome:
-    """folder: an empty one of a short name, for all that is written. Raises Failed."""
-    write_scenes(folder / "photos", places=3, views=3)
-    settings = Settings(
-        data_dir=folder / "data",
-        photo_roots=(folder / "photos",),
-        encoder=encoder,
-        backend=backend,
-        model_threads=2,
-        tick_every_s=2.0,
-        metrics_port=0,
-    )
-    with Stack(settings, log_dir=folder / "logs", port=0) as stack:
-        stack.start_all()
-        exporter = stack.start("metrics", "--port", "0")
-        with prometheus(folder, _address(exporter.log)) as asked, stack.client() as client:
-            stack.wait_ready()
-            tell("a stack runs, and Prometheus beside it")
-            _work(client, folder / "photos")
-            # The exporter, and one of each role.
-            _until(lambda: asked.up() >= 4, lambda: f"scraped: {asked.up()} of 4")
-            rules = asked.rules()
-            _until(lambda: not asked.firing(), lambda: f"fires of a service that is well: {asked.firing()}")
-            names = _named()
-            recorded = {rule["name"] for rule in rules if rule["type"] == "recording"}
-            missing = asked.lacks(names - recorded)
-            tell(f"{len(rules)} rules are loaded, {len(names)} metrics are named, these are missing: {missing}")
-            queries = [
-                target["expr"] for board in _boards() for panel in board["panels"] for target in panel["targets"]
-            ]
-            unanswered = [query for query in queries if not asked.takes(query)]
-            stuck_alert_s, cleared_s = _stuck(stack, client, asked)
-            tell(f"a stuck queue has raised its alert after {stuck_alert_s} s")
-            return Outcome(
-                rules=len(rules),
-                dashboards=len(_boards()),
-                queries=len(queries),
-                scraped=asked.up(),
-                metrics=len(names),
-                missing=missing,
-                unanswered=unanswered,
-                stuck_alert_s=stuck_alert_s,
-                cleared_s=cleared_s,
-            )
+def observe(folder: Path, stack: Stack, photos: Path, tell: Callable[[str], None] = lambda _: None) -> Outcome:
+    """folder: an empty one, for what Prometheus writes. stack: one that runs, with metrics. photos: some that it may
+    read. Raises Failed."""
+    exporter = stack.start("metrics", "--port", "0")
+    with _ended(stack, exporter), prometheus(folder, _address(exporter.log)) as asked, stack.client() as client:
+        stack.wait_ready()
+        tell("a stack runs, and Prometheus beside it")
+        _work(client, photos)
+        # The exporter, and one of each role.
+        _until(lambda: asked.up() >= 4, lambda: f"scraped: {asked.up()} of 4")
+        rules = asked.rules()
+        _until(lambda: not asked.firing(), lambda: f"fires of a service that is well: {asked.firing()}")
+        names = _named()
+        recorded = {rule["name"] for rule in rules if rule["type"] == "recording"}
+        missing = asked.lacks(names - recorded)
+        tell(f"{len(rules)} rules are loaded, {len(names)} metrics are named, these are missing: {missing}")
+        queries = [target["expr"] for board in _boards() for panel in board["panels"] for target in panel["targets"]]
+        unanswered = [query for query in queries if not asked.takes(query)]
+        stuck_alert_s, cleared_s = _stuck(stack, client, asked)
+        tell(f"a stuck queue has raised its alert after {stuck_alert_s} s")
+        return Outcome(
+            rules=len(rules),
+            dashboards=len(_boards()),
+            queries=len(queries),
+            scraped=asked.up(),
+            metrics=len(names),
+            missing=missing,
+            unanswered=unanswered,
+            stuck_alert_s=stuck_alert_s,
+            cleared_s=cleared_s,
+        )
 
 
 class Prometheus:
@@ -204,6 +190,16 @@ def prometheus(folder: Path, exporter: str) -> Iterator[Prometheus]:
     finally:
         process.terminate()
         process.wait(PATIENCE_S)
+
+
+@contextmanager
+def _ended(stack: Stack, process: Process) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        process.ask_to_stop()
+        process.wait()
+        stack.processes.remove(process)
 
 
 def _work(client: Sightline, photos: Path) -> None:
