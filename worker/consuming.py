@@ -21,14 +21,15 @@ from kombu.exceptions import ContentDisallowed
 from producer_client.contract import TaskName
 from worker import unfit
 from worker.broker import SERVER_ERRORS, TooMuch, outage_of, pulse_of
+from worker.core import starting
 from worker.leaving import Threads
 from worker.outage import PAUSE_S
 from worker.unfit import Fault
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two looks of a worker at itself.
-TURN_S = 1.0
+#: Seconds between two looks of a worker at itself; and until it is ready, which others wait for.
+TURN_S, STARTING_TURN_S = 1.0, 0.02
 
 
 class OutlivingConsumer(Consumer):
@@ -58,16 +59,27 @@ class OutlivingConsumer(Consumer):
         super().register_with_event_loop(hub)
         # Ended by Celery with the connection, as whatever is registered here.
         hub.call_repeatedly(TURN_S, self._turn)
+        starting.reached("queue")
+        first_turns: Any = hub.call_repeatedly(STARTING_TURN_S, lambda: self._tell() and first_turns.cancel())
+        hub.call_soon(self._tell)
 
     def _turn(self: Any) -> None:
         """Once a second, in the loop that takes messages."""
+        self._tell()
+        if isinstance(self.pool, Threads):
+            self.pool.turn(TURN_S)
+
+    def _tell(self: Any) -> bool:
+        """That it goes on; returns whether it is ready."""
         channel, pulse, outage = self.task_consumer.channel, pulse_of(self.app), outage_of(self.app)
         if not channel.qos.can_consume():
             # Whoever has all hands full asks for nothing.
             pulse.polled()
+        before = pulse.ready
         pulse.turn(redis=not outage.on)
-        if isinstance(self.pool, Threads):
-            self.pool.turn(TURN_S)
+        if pulse.ready and not before and self.restart_count == 0:
+            log.info("ready", extra={**starting.steps(), "took_s": round(starting.age_s(), 2)})
+        return pulse.ready
 
     def _turn_without(self) -> None:
         """While there is no connection."""

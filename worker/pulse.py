@@ -43,7 +43,7 @@ class Pulse:
     def __init__(self, role: str, data_dir: Path, *, stall_s: float) -> None:
         self.about: Callable[[], Mapping[str, Any]] = dict
         self.also: Told | None = None
-        self.redis = False
+        self.redis = self.ready = False
         self.role = role
         self._folder = data_dir
         self._path = data_dir / FOLDER / f"{role}-{os.getpid()}" if role else None
@@ -72,9 +72,12 @@ class Pulse:
             # Counted from when it could.
             self._polled = now
         self.redis, self._turned = redis, now
-        if self._turned - self._written >= EVERY_S:
+        before, self.ready = self.ready, not Found(self._folder, self.line, now).lacks
+        # Whoever waits for it to be ready is told at once.
+        is_news = self.ready != before
+        if is_news or self._turned - self._written >= EVERY_S:
             self._write()
-        if redis and self.also is not None and self._turned - self._told >= TELL_EVERY_S:
+        if redis and self.also is not None and (is_news or self._turned - self._told >= TELL_EVERY_S):
             self._told = self._turned
             self.also.tell(self.line)
 

@@ -561,6 +561,21 @@ def test_who_follows_keeps_up_without_a_search(
     assert photo_id not in following.search(rows[0], 3).ids
 
 
+def test_who_follows_looks_at_once(make_store: Callable[..., PostgresStore], folder: GenerationFolder) -> None:
+    store = make_store()
+    put(store, "a", vectors(1)[0])
+    number = publish(store, folder)
+    live = live_on(make_store(), folder)
+
+    live.follow(every_s=600)
+    try:
+        until(lambda: live.ready)
+    finally:
+        live.close()
+
+    assert live.generation == number
+
+
 def test_who_follows_survives_postgres_being_away(
     make_store: Callable[..., PostgresStore], folder: GenerationFolder, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from kombu.asynchronous import Hub
 
-from worker import cli, pulse
+from tests.conftest import until
+from worker import cli, consuming, pulse
+from worker.consuming import OutlivingConsumer
 from worker.health import health
 from worker.pulse import Pulse, read
 
@@ -82,6 +88,58 @@ def test_a_process_that_was_killed_is_forgotten_by_the_next(tmp_path: Path) -> N
 
     assert not killed.exists()
     assert [found.said["role"] for found in read(tmp_path)] == ["beat", "index"]
+
+
+def test_who_waits_for_a_process_hears_with_the_same_turn_that_it_is_ready_or_no_longer(tmp_path: Path) -> None:
+    has = {"model": True, "index": False}
+    beating = Pulse("serve", tmp_path, stall_s=90)
+    beating.start()
+    beating.about = lambda: has
+
+    def lacks() -> list[str]:
+        (found,) = read(tmp_path)
+        return found.lacks
+
+    beating.turn(redis=True)
+    assert (beating.ready, lacks()) == (False, ["loop"])
+    has["index"] = True
+    beating.turn(redis=True)
+    assert (beating.ready, lacks()) == (True, [])
+    beating.turn(redis=False)
+    assert (beating.ready, lacks()) == (False, ["redis"])
+
+
+def test_a_worker_is_ready_with_the_first_round_of_its_loop_or_as_soon_as_its_index_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(consuming, "TURN_S", 600.0)
+    caplog.set_level(logging.INFO, logger=consuming.__name__)
+    has = {"model": True, "index": False}
+    beating = Pulse("serve", tmp_path, stall_s=90)
+    beating.start()
+    beating.about = lambda: has
+    consumer: Any = OutlivingConsumer.__new__(OutlivingConsumer)
+    consumer.app = SimpleNamespace(
+        conf=SimpleNamespace(broker_transport_options={"pulse": beating, "outage": SimpleNamespace(on=False)})
+    )
+    consumer.task_consumer = SimpleNamespace(channel=SimpleNamespace(qos=SimpleNamespace(can_consume=lambda: True)))
+    consumer.blueprint = SimpleNamespace(send_all=lambda *_, **__: None)
+    consumer.pool, consumer.restart_count = None, 0
+    hub = Hub()
+    try:
+        consumer.register_with_event_loop(hub)
+        rounds = hub.create_loop()
+        next(rounds)
+        assert beating.line["turned"] is not None
+        has["index"] = True
+        until(lambda: next(rounds, None) is None and beating.ready)
+    finally:
+        hub.close()
+
+    (found,) = read(tmp_path)
+    assert found.lacks == []
+    (said,) = caplog.records
+    assert said.getMessage() == "ready"
 
 
 def test_a_folder_that_takes_nothing_is_said_once_and_ends_nothing(

@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from worker.core import starting
 from worker.core.circle import Places
 from worker.core.observing import stage
 from worker.core.ports import Log
@@ -204,7 +205,7 @@ class FaissLiveIndex:
     # ---------------------------------------------------------------------------------- becoming newer
 
     def _follow(self, every_s: float) -> None:
-        while not self._closed.wait(every_s):
+        while not self._closed.is_set():
             self._repeating.forget(FORGET_S)
             try:
                 # A model that is still being filled has no generation: nothing is read before somebody searches.
@@ -212,9 +213,11 @@ class FaissLiveIndex:
                     self.catch_up(max_age_s=every_s / 2)
                 else:
                     self._nothing_published = True
+                starting.reached("index")
             except WorkerError as exc:
                 # A search would say the same to its caller.
                 log.warning("index not caught up", extra={"code": exc.code, "why": exc.message})
+            self._closed.wait(every_s)
 
     def _catch_up(self) -> None:
         with stage("follow"):
