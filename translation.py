@@ -24,7 +24,7 @@ from babel.messages.pofile import read_po, write_po
 from producer_client.contract import Code, StatsReply
 from producer_client.language import CODE, Language
 from worker.commands.index import FIGURES
-from worker.joined import cli
+from worker.joined import join
 from worker.words import SENTENCE
 
 ROOT = Path(__file__).parent
@@ -250,7 +250,7 @@ def _has_words(text: str) -> bool:
 
 def _named_elsewhere() -> Iterator[str]:
     """What the command line says by another name: commands by their docstrings, figures by their fields."""
-    for command in cli.registered_commands:
+    for command in join().registered_commands:
         yield inspect.cleandoc(getattr(command.callback, "__doc__", None) or "")
     for field in inspect.signature(StatsReply).parameters:
         if field not in FIGURES:

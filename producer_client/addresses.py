@@ -9,23 +9,11 @@ from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from redis.connection import (
-    URL_QUERY_ARGUMENT_PARSERS,
-    Connection,
-    SSLConnection,
-    UnixDomainSocketConnection,
-)
-
 #: Redis and Valkey: plain, with TLS, by a socket of this machine.
 REDIS_SCHEMES = ("redis", "rediss", "redis+socket")
 REDIS_LOOKS = "redis://:PASSWORD@host:6379/5"
 #: How a certificate is checked, as kombu and Celery both know it.
 _CERT_REQS = ("required", "optional", "none", "CERT_REQUIRED", "CERT_OPTIONAL", "CERT_NONE")
-
-#: What drivers make of a value behind the question mark.
-_PARSERS: Mapping[str, Any] = {**URL_QUERY_ARGUMENT_PARSERS, "virtual_host": int}
-#: What connects to an address of each kind: its arguments may stand behind the question mark.
-_DRIVERS = {"redis": Connection, "rediss": SSLConnection, "redis+socket": UnixDomainSocketConnection}
 
 
 def checked_redis(value: object, *, beside: Collection[str] = (), replies: bool = False) -> str:
@@ -76,7 +64,10 @@ def _one(value: str, beside: Collection[str], replies: bool) -> str:
 @cache
 def _options(scheme: str, replies: bool) -> set[str]:
     """What may stand behind the question mark of an address. That of queues is kombu's to read, which knows less."""
-    arguments = {name for kind in _DRIVERS[scheme].__mro__ for name in inspect.signature(kind).parameters}
+    from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
+
+    driver = {"redis": Connection, "rediss": SSLConnection, "redis+socket": UnixDomainSocketConnection}[scheme]
+    arguments = {name for kind in driver.__mro__ for name in inspect.signature(kind).parameters}
     # One that loads code by its name is none.
     known = (
         arguments - {"args", "kwargs", "credential_provider"}
@@ -93,11 +84,17 @@ def _check_options(scheme: str, given: Mapping[str, str], replies: bool) -> None
             "rediss:// needs to say at its end how the server's certificate is checked: ?ssl_cert_reqs=required, or "
             "=none, which takes any"
         )
+    if not given:
+        return
+    # Redis' package takes a fifth of a second to be loaded, and is not needed to read most settings.
+    from redis.connection import URL_QUERY_ARGUMENT_PARSERS
+
     known = _options(scheme, replies)
+    parsers: dict[str, Any] = {**URL_QUERY_ARGUMENT_PARSERS, "virtual_host": int}
     if unknown := [name for name in given if name not in known]:
         raise ValueError(f"{unknown[0][:20]} cannot stand behind its question mark: leave it out")
     for name, value in given.items():
         try:
-            _PARSERS.get(name, str)(value)
+            parsers.get(name, str)(value)
         except (TypeError, ValueError):
             raise ValueError(f"{name[:20]} behind its question mark has no value that it can have") from None

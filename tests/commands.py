@@ -21,11 +21,12 @@ from importlib import import_module
 from pathlib import Path
 
 from worker.cli import main
+from worker.joined import ROOMS
 
 ROOT = Path(__file__).parents[1]
 PATIENCE_S = 120.0
 LOOKED_AT = ("SIGHTLINE_LANG", "COLUMNS", "LINES", "TERM", "NO_COLOR", "FORCE_COLOR")
-LOADED = ("worker.joined", "worker.storage.store")
+LOADED = (*{f"worker.commands.{room}": None for room in ROOMS.values()}, "worker.storage.store")
 
 
 def sightline(*arguments: str, env: dict[str, str], stdin: str | None = None) -> subprocess.CompletedProcess[str]:

@@ -130,7 +130,7 @@ def _of_pixels(photos: Sequence[Pixels]) -> tuple[Any, ...]:
     return tuple((pixels.shape, digest(pixels.tobytes())) for pixels in photos)
 
 
-find_keypoints_once = _known.once(find_keypoints, _of_file)
+find_keypoints_once = _known.once(partial(find_keypoints, decode=decode), _of_file)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -22,14 +22,12 @@ from worker import logs
 from worker.alive import Alive
 from worker.broker import Connection, InHand, give_back_at_last, pulse_of
 from worker.door import Door, door_of
+from worker.loading import Loading
 from worker.observe.tracing import Tracing
 from worker.outage import Outage
 from worker.pulse import Pulse
 from worker.runtime import Runtime
 from worker.settings import IN_MEMORY, Settings
-
-#: Queues of the two kinds of worker process.
-ROLES = {"serve": (Queue.INTERACTIVE, Queue.BULK), "index": (Queue.INDEX,)}
 
 #: How often a reply is tried that Redis does not take, seconds between: a minute in all, about that of a failover.
 REPLY_RETRY = {"max_retries": 60, "interval_start": 0, "interval_step": 0.5, "interval_max": 1}
@@ -84,9 +82,11 @@ class WorkerCelery(PinnedCelery):
     amqp_cls = "worker.app:WorkerAMQP"
 
 
-def create_app(settings: Settings, role: str = "") -> Celery:
+def create_app(
+    settings: Settings, role: str = "", *, loading: Loading | None = None, pulse: Pulse | None = None
+) -> Celery:
     """The app of one process, with its Runtime as `app.runtime`. Connects to nothing. role: by which probes know it;
-    none of whoever only sends."""
+    none of whoever only sends. loading, pulse: where they have begun."""
     app = WorkerCelery("sightline", broker=settings.broker_url, backend=settings.replies_url, set_as_current=True)
 
     def refuse(task_id: str, code: Code, sentence: str, key_id: str | None) -> None:
@@ -133,7 +133,7 @@ def create_app(settings: Settings, role: str = "") -> Celery:
             "polling_interval": 0.05,
             "in_hand": InHand(),
             "outage": Outage(settings.broker_url),
-            "pulse": Pulse(role, settings.data_dir, stall_s=settings.stall_s),
+            "pulse": pulse or Pulse(role, settings.data_dir, stall_s=settings.stall_s),
             "door": Door(
                 settings.signing_keys, required=settings.signing_required, prefix=settings.key_prefix, answer=refuse
             ),
@@ -184,7 +184,7 @@ def create_app(settings: Settings, role: str = "") -> Celery:
         },
     )
     app.loader.override_backends = dict.fromkeys(("redis", "rediss"), "worker.answers:Replies")
-    app.runtime = runtime = Runtime(settings)  # type: ignore[attr-defined]  # tasks read it as self.runtime
+    app.runtime = runtime = Runtime(settings, loading)  # type: ignore[attr-defined]  # tasks read it as self.runtime
     if role and urlsplit(settings.broker_url).scheme not in IN_MEMORY:
         pulse_of(app).also = Alive(settings, runtime.condition)
 

@@ -26,8 +26,10 @@ def main() -> None:
 
     if (code := quick(sys.argv[1:])) is not None:
         sys.exit(code)
-    from worker.joined import run
+    from worker.core.starting import uncollected
 
+    with uncollected():
+        from worker.joined import run
     try:
         if heard:
             raise_on_signals(signal.SIGINT)

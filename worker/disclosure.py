@@ -44,7 +44,7 @@ def _decimals(value: object) -> object:
 
 
 class DisclosureSettings(BaseSettings):
-    model_config = SettingsConfigDict(use_attribute_docstrings=True)
+    model_config = SettingsConfigDict(defer_build=True)
 
     rounded_for: Annotated[dict[str, int], NoDecode, BeforeValidator(_decimals)] = Field(default={})
     """Decimals of a degree that coordinates of replies are rounded to, as `producer=decimals` pairs: `web=2,*=4`. A

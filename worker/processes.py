@@ -11,12 +11,16 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from producer_client.words import Queue
+
+#: Queues of the two kinds of worker process.
+ROLES = {"serve": (Queue.INTERACTIVE, Queue.BULK), "index": (Queue.INDEX,)}
 #: The longest pause or patience that makes sense: clocks of libraries overflow far above.
 DAY_S = 86_400
 
 
 class ProcessSettings(BaseSettings):
-    model_config = SettingsConfigDict(use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = SettingsConfigDict(defer_build=True, allow_inf_nan=False)
 
     concurrency: int = Field(default=8, ge=1)
     """Tasks at once in one worker process. They share one model, which gets larger batches from more of them. Bulk

@@ -19,12 +19,10 @@ from celery.signals import worker_process_init, worker_shutting_down
 from celery.worker import state
 from kombu import Connection
 
-from worker.app import ROLES
 from worker.broker import outage_of, pulse_of
 from worker.core import observing
 from worker.leaving import Threads, at_once
-from worker.observe.process import registry_of
-from worker.observe.server import Shared, address, serve, take, take_later
+from worker.processes import ROLES
 from worker.runtime import Runtime
 from worker.settings import Settings
 from worker.signals import ENDED
@@ -67,6 +65,9 @@ def tell_metrics(app: Celery, settings: Settings, *, role: str) -> None:
     host, port = settings.metrics_host, settings.metrics_port
     if port is None:
         return
+    from worker.observe.process import registry_of
+    from worker.observe.server import Shared, address, serve, take, take_later
+
     taken, where = take(host, port), Shared()
     runtime: Runtime = app.runtime  # type: ignore[attr-defined]  # set by create_app
     runtime.metrics_at = where.get

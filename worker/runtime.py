@@ -6,23 +6,21 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from threadpoolctl import threadpool_limits
 
-from producer_client.contract import Code, Photo
-from producer_client.errors import BadRequest
-from worker.core.ports import Encoder
-from worker.core.types import Decoded, Pixels
-from worker.errors import Permanent, PhotoRefusal, Transient
+from producer_client.contract import Code
+from worker.core import starting
+from worker.errors import Permanent, Transient
 from worker.library import Library
 from worker.library.telling import Telling
+from worker.loading import Loading
 from worker.memory import own_mb
 from worker.quarantine import Quarantine
 from worker.sandbox.confinement import NONE
-from worker.sandbox.port import OFF, Sandbox, sandbox_of
+from worker.sandbox.port import OFF
 from worker.settings import Settings
 
 if TYPE_CHECKING:
@@ -43,14 +41,15 @@ class Runtime:
     One library for each model of the settings, at most two; which of them serves is said by Postgres.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, loading: Loading | None = None) -> None:
+        """loading: where it was begun already."""
         self.settings = settings
+        self._loading = loading or Loading(settings)
         self.telling = Telling(settings)
         self._lock = threading.Lock()
         self._libraries: dict[str, Library] = {}
         self._store: PostgresStore | None = None
         self._quarantine: Quarantine | None = None
-        self._sandbox: Sandbox | None = None
         self._serving = ("", float("-inf"))  #: model key, and when it was asked for
         #: What the process has in hand, JSON values by name, and the address of its metrics: empty where no port is
         #: free for them. None where nobody wants any.
@@ -107,8 +106,10 @@ class Runtime:
         except Transient as exc:
             # Somebody may put it right meanwhile: every answer says the same until then.
             log.warning("photos table: %s", exc.message)
+        starting.reached("database")
         # The first photo does not wait for one, and whoever asks is told.
         self.sandbox_level()
+        starting.reached("decoders")
         for library in libraries:
             if follow:
                 library.questions.follow()
@@ -174,8 +175,7 @@ class Runtime:
                 for library in self._libraries.values():
                     library.close()
             self.hand_back(())
-            if self._sandbox is not None:
-                self._sandbox.close()
+            self._loading.close()
 
     def _loaded(self) -> dict[str, Library]:
         with self._lock:
@@ -189,9 +189,9 @@ class Runtime:
         return self._libraries.get(self._serving[0]) or next(iter(self._libraries.values()), None)
 
     def _level(self) -> str:
-        if self._sandbox is None:
+        if self._loading.sandbox is None:
             return OFF if self.settings.sandbox == OFF else NONE
-        return self._sandbox.level
+        return self._loading.sandbox.level
 
     def _serving_key(self, default: str) -> str:
         key, asked = self._serving
@@ -209,27 +209,20 @@ class Runtime:
         return key
 
     def _build(self) -> Iterator[Library]:
-        from worker.encoder.images import decode
+        settings = self.settings
+        self._loading.begin()
         from worker.encoder.keypoints import find_keypoints
         from worker.index.live import FaissLiveIndex
         from worker.index.repeating import Repeating
         from worker.storage.source import PhotoFiles
         from worker.storage.store import PostgresStore
 
-        settings = self.settings
-        names = [(settings.encoder, settings.encoder_sha256)]
-        if settings.next_encoder:
-            names.append((settings.next_encoder, settings.next_encoder_sha256))
+        starting.reached("imports")
         # Every task thread may hold one connection, a rebuild's lock and snapshot one each, and who follows one.
         store = self._store = PostgresStore(settings, pool_size=settings.concurrency + 4)
         self._quarantine = Quarantine(store.attempts, after=settings.quarantine_after)
-        generations = generation_folder(settings)
-        self._sandbox = sandbox_of(settings)
-        if self._sandbox is not None:
-            self._sandbox.begin()  # while the models are loaded
-        decoder = decode if self._sandbox is None else self._sandbox.decode
-        for name, sha256 in names:
-            encoder = load(settings, name, sha256, known_photos=partial(known_photos, settings, store, decoder))
+        generations, decoder = generation_folder(settings), self._loading.decode
+        for encoder in self._loading.encoders():
             limits: dict[str, Any] = {"side": encoder.input_side, "max_megapixels": settings.max_megapixels}
             yield Library.join(
                 settings,
@@ -250,52 +243,19 @@ class Runtime:
             )
 
 
-def load(
-    settings: Settings, name: str = "", sha256: str = "", *, known_photos: Callable[[int], list[Pixels]] | None = None
-) -> Encoder:
-    """An encoder by name; the one of the settings unless given. known_photos: see worker.encoder.load."""
-    from worker.encoder.load import load_encoder
-    from worker.storage.objects import models_at
-
-    return load_encoder(
-        name or settings.encoder,
-        sha256=sha256 if name else settings.encoder_sha256,
-        device=settings.device,
-        threads=settings.threads,
-        batch=settings.encode_batch,
-        backend=settings.backend,
-        models=settings.exports_dir,
-        known_photos=known_photos,
-        remote=models_at(settings.index_url),
-    )
-
-
-def known_photos(settings: Settings, store: PostgresStore, decode: Callable[..., Decoded], side: int) -> list[Pixels]:
-    """Some photos of the backend's, decoded for an encoder of this input side; none where its table is empty."""
-    from worker.encoder.choice import SAMPLE
-    from worker.storage.source import PhotoFiles
-
-    source = PhotoFiles(settings)
-    found: list[Pixels] = []
-    for path in store.rows.some_paths(2 * SAMPLE):
-        # What cannot be had is told where it is wanted: a photo less to compare with is no reason not to start.
-        with suppress(PhotoRefusal, BadRequest, Transient):
-            content = source.fetch(Photo(path=path))
-            found.append(decode(content, side=side, max_megapixels=settings.max_megapixels).pixels)
-        if len(found) == SAMPLE:
-            break
-    return found
-
-
 def generation_folder(settings: Settings) -> GenerationFolder:
     """Where the settings keep and publish generations, and how they build them."""
     from worker.index.building import Build
     from worker.index.folder import GenerationFolder
-    from worker.storage.objects import ObjectFolder
 
+    remote = None
+    if settings.index_url:
+        from worker.storage.objects import ObjectFolder
+
+        remote = ObjectFolder(settings.index_url)
     return GenerationFolder(
         settings.generations_dir,
-        remote=ObjectFolder(settings.index_url) if settings.index_url else None,
+        remote=remote,
         build=Build(
             kind=settings.index_kind,
             exact_up_to=settings.index_exact_up_to,

@@ -19,7 +19,7 @@ IN_FILES, FILE = ("broker_url", "result_backend", "database_url"), "_file"
 
 
 class SecretSettings(BaseSettings):
-    model_config = SettingsConfigDict(use_attribute_docstrings=True)
+    model_config = SettingsConfigDict(defer_build=True)
 
     broker_url_file: Path | None = None
     """A file that holds what `SIGHTLINE_BROKER_URL` would, as containers mount secrets: readable by its owner alone, or

@@ -50,9 +50,9 @@ class Settings(ProcessSettings, SecretSettings, DisclosureSettings):
         env_prefix=PREFIX,
         frozen=True,
         extra="ignore",
-        use_attribute_docstrings=True,
         validate_default=True,
         hide_input_in_errors=True,  # addresses have passwords
+        defer_build=False,  # of its parts it is, which nobody makes alone
     )
 
     # -- addresses

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 from worker import listed
@@ -21,13 +24,28 @@ def as_markdown() -> str:
     # Addresses first, what a process takes, who may ask and what is told last.
     last = {*ProcessSettings.model_fields, *SecretSettings.model_fields, *DisclosureSettings.model_fields}
     fields = sorted(Settings.model_fields.items(), key=lambda field: field[0] in last)
+    meanings = _meanings()
     for name, f in fields:
         default = listed.written(f.default)
-        meaning = " ".join((f.description or "").split())
+        meaning = " ".join(meanings[name].split())
         rows.append(
             f"| `{PREFIX}{name.upper()}` | {f'`{default}`' if default not in ('', 'None') else ''} | {meaning} |"
         )
     return "\n".join(rows) + "\n"
+
+
+def _meanings() -> dict[str, str]:
+    """The text below each field. Read here: pydantic's way (use_attribute_docstrings) reads the code whenever it is
+    imported, for 40 ms of each start."""
+    found = {}
+    for part in (Settings, ProcessSettings, SecretSettings, DisclosureSettings):
+        (of_class,) = ast.parse(inspect.getsource(part)).body
+        assert isinstance(of_class, ast.ClassDef)
+        for field, text in pairwise(of_class.body):
+            match field, text:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(meaning))):
+                    found[name] = meaning
+    return found
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pytest
 from producer_client.contract import Code, Photo, Search, SearchReply
 from tests.conftest import ENCODER, Scene, server_dir
 from tests.integration.test_library import Counting, held_back, new, stored
-from worker import runtime
+from worker import loading
 from worker.core.ports import Encoder
 from worker.core.types import START
 from worker.errors import Permanent, Transient
@@ -37,10 +37,10 @@ def make_runtime(
 ) -> Callable[..., Runtime]:
     """Processes with one model or two, on this test's schema."""
 
-    def load(settings: Settings, name: str = "", sha256: str = "", **_: Any) -> Model:
-        return Model(encoder, name)
+    def prepare(settings: Settings, name: str, sha256: str, **_: Any) -> Callable[[], Model]:
+        return lambda: Model(encoder, name)
 
-    monkeypatch.setattr(runtime, "load", load)
+    monkeypatch.setattr(loading, "prepare", prepare)
 
     def make(first: str, following: str = "") -> Runtime:
         return Runtime(settings.model_copy(update={"encoder": first, "next_encoder": following}))

@@ -448,7 +448,7 @@ def test_a_file_in_place_of_the_data_folder_is_a_sentence(folder: Folder) -> Non
 
 def as_stranger(folder: Folder, *arguments: str) -> tuple[int, str]:
     """Exit code and words of a command of another user: in a child of this process, whose modules it has already."""
-    importlib.import_module("worker.joined")  # what commands load: another user may not read where Python lies
+    importlib.import_module("worker.joined").join()  # what commands load: another user may not read where Python lies
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:

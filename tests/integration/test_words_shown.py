@@ -20,7 +20,7 @@ from sqlalchemy import create_engine, text
 from producer_client import Sightline
 from producer_client.contract import Code, Doubt, PositionIssue, Provenance, Reason
 from tests.conftest import Scene, until, whole_stack
-from worker.joined import cli
+from worker.joined import ROOMS
 from worker.settings import Settings
 from worker.stack import Stack
 
@@ -52,9 +52,7 @@ NAMES = {
     "Errno", "x", "address", "metadata", "json", "LAT", "LON", "fallback", "ID_", "ID", "d", "tsv",
     "place", "coordinate_source", "contents", "seccomp", "rlimits", "landlock",
 }  # fmt: skip
-COMMANDS = [
-    (command.callback.__name__ if command.callback else "").replace("_", "-") for command in cli.registered_commands
-]
+COMMANDS = list(ROOMS)
 CODES = {word.value for words in (Code, Doubt, PositionIssue, Provenance, Reason) for word in words}
 
 

@@ -22,7 +22,7 @@ from producer_client.contract import StatsReply
 from tests.monitored import RULES, needs_prometheus, promtool
 from worker.commands import doctor
 from worker.commands.index import figure
-from worker.joined import cli
+from worker.joined import join
 from worker.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -480,6 +480,6 @@ def _shown(section: str) -> list[str]:
 
 def _taken(words: Sequence[str]) -> None:
     """Raises a UsageError for a command line that `sightline` would not take."""
-    group: Any = get_command(cli)
+    group: Any = get_command(join())
     assert words[0] in group.commands, words
     group.commands[words[0]].make_context(words[0], list(words[1:]))

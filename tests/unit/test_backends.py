@@ -17,7 +17,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from worker import runtime
+from worker import loading
 from worker.commands import backends
 from worker.core.types import Pixels
 from worker.core.vectors import Vectors, unit_rows
@@ -207,7 +207,7 @@ def test_times_are_measured_once_and_vectors_compared_again_on_photos(
 def test_doctor_shows_the_table_that_a_worker_has_chosen_from(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, encoder="small", device="cpu", backend="auto", model_threads=1)
     assert backends.backends(settings) == []
-    chosen = runtime.load(settings)
+    chosen = loading.load(settings)
 
     rows = backends.backends(settings)
 

@@ -22,10 +22,10 @@ from typer.main import get_command
 
 from producer_client import contract
 from producer_client.contract import Queue
-from worker.app import ROLES, create_app
+from worker.app import create_app
 from worker.holding import STOP_TIMEOUT_S
-from worker.joined import cli
-from worker.processes import DAY_S
+from worker.joined import join
+from worker.processes import DAY_S, ROLES
 from worker.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -587,7 +587,7 @@ def _env(text: str, *, commented: bool = True) -> dict[str, str]:
 
 def _parse(words: list[str]) -> dict[str, Any]:
     """The parameters of a `sightline` command line. Raises a UsageError for one that it would not take."""
-    group: Any = get_command(cli)
+    group: Any = get_command(join())
     parameters: dict[str, Any] = group.commands[words[0]].make_context(words[0], list(words[1:])).params
     return parameters
 

@@ -126,7 +126,7 @@ def test_up_without_its_servers_says_what_to_install(tmp_path: Path) -> None:
 
 
 def test_no_command_waits_for_what_only_workers_need() -> None:
-    program = "import sys, worker.joined; print(sorted(sys.modules))"
+    program = "import sys, worker.joined; worker.joined.join(); print(sorted(sys.modules))"
     loaded = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout

@@ -16,7 +16,6 @@ from PIL import ExifTags, Image, ImageDraw
 
 from worker.core.keypoints import COMPONENTS, LEVELS, POINT_STEPS, VERSION, Keypoints
 from worker.core.types import Decoded
-from worker.encoder import keypoints as finding
 from worker.encoder.images import decode
 from worker.encoder.keypoints import MOST, SIDE_PX, find_keypoints, keypoints
 from worker.place.geometry import seen_in_both
@@ -105,7 +104,7 @@ def written(image: Image.Image, kind: str, **options: Any) -> bytes:
 def found_in(content: bytes) -> Keypoints:
     """As a worker finds them."""
     decoded = decode(content, side=SIDE, max_megapixels=100)
-    return find_keypoints(content, decoded, side=SIDE, max_megapixels=100)
+    return find_keypoints(content, decoded, side=SIDE, max_megapixels=100, decode=decode)
 
 
 def test_of_many_the_strongest_are_kept_in_few_bytes() -> None:
@@ -218,15 +217,11 @@ def test_what_the_model_needs_no_more_of_is_decoded_again(kind: str) -> None:
 @pytest.mark.parametrize(
     ("size", "frame"), [((2000, 1500), (640, 480)), ((500, 400), (500, 400)), ((4500, 460), (640, 65))]
 )
-def test_what_was_decoded_is_enough_for_most(
-    monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], frame: tuple[int, int]
-) -> None:
+def test_what_was_decoded_is_enough_for_most(size: tuple[int, int], frame: tuple[int, int]) -> None:
     content = written(drawn(*size), "JPEG")
     decoded = decode(content, side=SIDE, max_megapixels=100)
 
     def again(*_: object, **__: object) -> Decoded:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(finding, "decode", again)
-
-    assert find_keypoints(content, decoded, side=SIDE, max_megapixels=100).frame == frame
+    assert find_keypoints(content, decoded, side=SIDE, max_megapixels=100, decode=again).frame == frame

@@ -18,10 +18,10 @@ from typer.main import get_command
 from producer_client import contract
 from producer_client.connection import DEFAULT_TIMEOUT_S
 from producer_client.contract import Queue
-from worker.app import ROLES
 from worker.commands.metrics import PORT
-from worker.joined import cli
+from worker.joined import join
 from worker.observe.names import REDIS
+from worker.processes import ROLES
 from worker.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -511,7 +511,7 @@ def _stages() -> set[str]:
 
 def _parsed(words: list[str]) -> dict[str, Any]:
     """The parameters of a `sightline` command line. Raises a UsageError for one that it would not take."""
-    group: Any = get_command(cli)
+    group: Any = get_command(join())
     parameters: dict[str, Any] = group.commands[words[0]].make_context(words[0], list(words[1:])).params
     return parameters
 

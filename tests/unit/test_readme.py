@@ -8,7 +8,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from worker.joined import cli
+from worker.joined import join
 from worker.observe import table
 from worker.settings_table import TABLE_BEGINS, TABLE_ENDS, as_markdown
 
@@ -72,7 +72,7 @@ def test_every_command_that_a_page_shows_exists() -> None:
     runner = CliRunner()
     assert named & {"up", "worker", "rebuild", "doctor"}
     for name in named:
-        assert runner.invoke(cli, [name, "--help"]).exit_code == 0, name
+        assert runner.invoke(join(name), [name, "--help"]).exit_code == 0, name
     for name in targets:
         assert re.search(rf"^{name}:", makefile, re.MULTILINE), name
 

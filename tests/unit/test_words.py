@@ -21,7 +21,7 @@ from producer_client.contract import Answer, Code, Reason, StatsReply
 from producer_client.language import CODE, Language, explained
 from worker.commands.index import FIGURES
 from worker.invalid import fault
-from worker.joined import cli
+from worker.joined import join
 from worker.settings import Settings
 from worker.words import SENTENCE, in_language, reason, say, told
 
@@ -34,7 +34,9 @@ def texts_in_code(package: str) -> set[str]:
     found: set[str] = set()
     if package == "worker":
         found |= {
-            inspect.cleandoc(command.callback.__doc__ or "") for command in cli.registered_commands if command.callback
+            inspect.cleandoc(command.callback.__doc__ or "")
+            for command in join().registered_commands
+            if command.callback
         }
         found |= {name.replace("_", " ") for name in inspect.signature(StatsReply).parameters if name not in FIGURES}
     folder = translation.ROOT / package

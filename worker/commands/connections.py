@@ -7,7 +7,6 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from producer_client import Sightline
 from producer_client.contract import Code
 from producer_client.errors import Unreachable
 from worker import upenv
@@ -16,12 +15,15 @@ from worker.holding import who_runs
 from worker.settings import PREFIX, Settings, note_path
 
 if TYPE_CHECKING:
+    from producer_client import Sightline
     from worker.storage.store import PostgresStore
 
 
 @contextmanager
 def open_client(settings: Settings) -> Iterator[Sightline]:
     """The service. Raises as `hinting` does."""
+    from producer_client import Sightline
+
     with (
         hinting(settings),
         Sightline(

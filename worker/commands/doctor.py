@@ -123,7 +123,7 @@ def photos_table(settings: Settings) -> str:
 
 def model(settings: Settings) -> str:
     from worker.encoder.load import weights_at_hand
-    from worker.runtime import load
+    from worker.loading import load
 
     if not weights_at_hand(settings.encoder):
         raise _Unwell(

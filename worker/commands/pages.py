@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import typer.rich_utils as shown
 from pydantic import ValidationError
 from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
@@ -32,7 +31,9 @@ KINDS = {
 
 
 def speak() -> None:
-    """Before the first page: titles, and what stands beside an option."""
+    """Before a page is shown: titles, and what stands beside an option."""
+    import typer.rich_utils as shown  # Markdown and all, which no command needs that shows none
+
     shown.ARGUMENTS_PANEL_TITLE = say("Arguments")
     shown.OPTIONS_PANEL_TITLE = say("Options")
     shown.COMMANDS_PANEL_TITLE = say("Commands")
@@ -78,6 +79,10 @@ class _InWords:
             exc.ctx = getattr(exc, "ctx", None) or ctx  # type: ignore[attr-defined]  # of most of them
             raise
         return left
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        speak()
+        super().format_help(ctx, formatter)  # type: ignore[misc]  # of the class beside it
 
     def format_usage(self, ctx: Any, formatter: Any) -> None:
         pieces = self.collect_usage_pieces(ctx)  # type: ignore[attr-defined]  # of the class beside it

@@ -9,22 +9,23 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from typer.exceptions import TyperException
 
-from producer_client import Pending, Refused
 from producer_client.arguments import LONGEST_WAIT_S
-from producer_client.bulk import BULK_IN_FLIGHT, BULK_SIZE
-from producer_client.contract import Code, Message
+from producer_client.contract import Code, Message, Refused
 from producer_client.errors import short
 from producer_client.language import to_say
 from worker.commands.tables import PathShown, Table, printable
 from worker.signals import INTERRUPTED
 from worker.words import in_language, say, told
+
+if TYPE_CHECKING:
+    from producer_client import Pending
 
 #: Exit codes beside 0: the request failed, settings or arguments are wrong, the model is missing, a check of `doctor`
 #: failed, `up` runs in this folder already.
@@ -138,6 +139,8 @@ def named_shortly(message: str, path: str) -> str:
 @contextmanager
 def told_when_stopped(total: int) -> Iterator[Callable[[int, int], None]]:
     """Ctrl-C while photos are added says what is stored and what goes on. Yields what is to hear of the progress."""
+    from producer_client.bulk import BULK_IN_FLIGHT, BULK_SIZE  # and with it Celery
+
     answered = 0
 
     def hear(done: int, _: int) -> None:

@@ -253,13 +253,30 @@ def open_run(export: Export, backend: str, *, threads: int) -> Run:
     """A backend that needs no torch. Raises EncoderUnavailable where its file or its library is not in order."""
     library, _, precision = backend.partition("-")
     try:
+        path = export.file(file_of(backend))
         if library == "openvino":
             hint = {"float32": "f32", "bfloat16": "bf16"}[precision]
-            return OpenVinoRun(export.file(FLOAT32), backend=backend, threads=threads, precision=hint)
-        path = export.file(FLOAT32 if precision == "float32" else int8_file())
+            return OpenVinoRun(path, backend=backend, threads=threads, precision=hint)
         return OnnxRun(path, backend=backend, threads=threads)
     except Exception as exc:  # others' code: onnxruntime, which raises children of Exception alone; refused with why
         raise EncoderUnavailable(f"{backend} cannot be started: {exc}") from exc
+
+
+def open_measured(export: Export, backend: str, threads: int) -> Run:
+    """The same, to be measured; one of which that is known to lead nowhere is refused, too."""
+    _, _, precision = backend.partition("-")
+    if precision == "bfloat16" and not computes_bfloat16():
+        raise EncoderUnavailable("this CPU computes no bfloat16")
+    if precision == "int8":
+        whole = export.file(FLOAT32)
+        if export.file(int8_file()).stat().st_size > whole.stat().st_size / 2:
+            raise EncoderUnavailable("hardly a layer of this model has an int8 form")
+    return open_run(export, backend, threads=threads)
+
+
+def file_of(backend: str) -> str:
+    """What it runs."""
+    return int8_file() if backend.endswith("-int8") else FLOAT32
 
 
 def int8_file() -> str:

@@ -15,7 +15,6 @@ from PIL import Image
 
 from worker.core.keypoints import LEVELS, POINT_STEPS, Keypoints
 from worker.core.types import Decoded
-from worker.encoder.images import decode
 
 #: The longer side, in pixels, of what is looked at: larger ones have more keypoints than are kept.
 SIDE_PX = 640
@@ -55,7 +54,7 @@ def find_keypoints(
     *,
     side: int,
     max_megapixels: float,
-    decode: Callable[..., Decoded] = decode,
+    decode: Callable[..., Decoded],
 ) -> Keypoints:
     """The keypoints of a photo that was decoded for an encoder of this side. Where that took fewer pixels than are
     looked at, and the file has more, it is decoded again.

@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec
 
 from producer_client.contract import Code
 from worker.core.index_ports import RemoteFolder
@@ -39,7 +39,9 @@ from worker.encoder.exported import (
     VOCABULARY,
     Export,
     computes_bfloat16,
+    file_of,
     int8_file,
+    open_measured,
     open_run,
     read_truth,
 )
@@ -52,13 +54,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+P = ParamSpec("P")
+
 #: Device files of which there is one where torch may see CUDA; asking torch itself takes seconds.
 GPU_FILES = ("/dev/nvidiactl", "/dev/dxg")
 #: An input's side in pixels to photos, as `decode` gives them for it.
 KnownPhotos = Callable[[int], Sequence[Pixels]]
 
 
-def load_encoder(
+def prepare(
     name: str,
     *,
     sha256: str = "",
@@ -69,8 +73,9 @@ def load_encoder(
     models: Path | None = None,
     known_photos: KnownPhotos | None = None,
     remote: RemoteFolder | None = None,
-) -> Encoder:
-    """Build the encoder called `name` (see SIGHTLINE_ENCODER). Raises EncoderUnavailable with what to do.
+) -> Callable[[], Encoder]:
+    """What builds the encoder called `name` (see SIGHTLINE_ENCODER), in any thread: whatever takes torch, or has to be
+    measured, is done when this returns. Both raise EncoderUnavailable with what to do.
 
     threads: of one forward pass, for the whole process. There is no fallback: what is named is what is loaded.
     backend: what runs the image tower; `auto` takes the fastest here whose vectors are those of torch-float32.
@@ -85,9 +90,10 @@ def load_encoder(
             raise EncoderUnavailable(
                 f"{name} is run by ONNX Runtime alone. Set SIGHTLINE_BACKEND={AUTO}, not {backend}"
             )
-        return graph.load(Path(name.removeprefix(PLACE)), sha256=sha256, threads=threads, batch=batch)
+        return partial(graph.load, Path(name.removeprefix(PLACE)), sha256=sha256, threads=threads, batch=batch)
     if backend == REFERENCE and has_torch():
-        return _in_torch(name, sha256, device, REFERENCE, threads=threads, batch=batch)
+        encoder = _in_torch(name, sha256, device, REFERENCE, threads=threads, batch=batch)
+        return lambda: encoder
     if models is None:
         raise EncoderUnavailable(f"the backend {backend} needs a folder to keep models in")
     choice = table(
@@ -103,13 +109,28 @@ def load_encoder(
     chosen = choice.backend(backend)
     log.info("backend chosen", extra={"backend": chosen, "asked_for": backend})
     if chosen.startswith("torch"):
-        return _in_torch(name, sha256, device, chosen, threads=threads, batch=batch)
+        in_torch = _in_torch(name, sha256, device, chosen, threads=threads, batch=batch)
+        return lambda: in_torch
     spec = export.spec()
     assert spec is not None, "a table is kept for what is exported"
     texts = _text_tower(export, name, sha256, threads) if spec.has_text else None
     if spec.has_text and not has_torch():
         spec = replace(spec, has_text=export.has(TEXTS))
-    return ModelEncoder(spec, open_run(export, chosen, threads=threads), device=device, batch=batch, texts=texts)
+
+    def build() -> Encoder:
+        if not has_torch():  # where it is, the table was for what is checked
+            export.check(file_of(chosen))
+        return ModelEncoder(spec, open_run(export, chosen, threads=threads), device=device, batch=batch, texts=texts)
+
+    return build
+
+
+def _at_once(prepare: Callable[P, Callable[[], Encoder]]) -> Callable[P, Encoder]:
+    return lambda *args, **options: prepare(*args, **options)()
+
+
+#: The encoder itself.
+load_encoder = _at_once(prepare)
 
 
 def table(
@@ -164,27 +185,16 @@ def _table_without_torch(name: str, sha256: str, threads: int, models: Path, rem
             "SIGHTLINE_INDEX_URL; or install requirements/torch.txt here"
         )
     with export.locked():
-        # Of texts, whoever opens them sees to that.
-        export.check(FLOAT32, int8_file())
         choice = Choice(export, device="cpu", threads=threads)
         if not choice.rows:
+            # Later, of what is opened alone.
+            export.check(FLOAT32, int8_file())
             log.info("measuring what can run the model, once on this machine: seconds", extra={"encoder": name})
             squares, truth = read_truth(export)
             sample = Sample(squares, known=False)
-            rows = measure(WITHOUT_TORCH, lambda backend: _open_exported(export, backend, threads), sample, truth)
+            rows = measure(WITHOUT_TORCH, lambda backend: open_measured(export, backend, threads), sample, truth)
             choice.keep(rows, sample)
     return choice
-
-
-def _open_exported(export: Export, backend: str, threads: int) -> Run:
-    _, _, precision = backend.partition("-")
-    if precision == "bfloat16" and not computes_bfloat16():
-        raise EncoderUnavailable("this CPU computes no bfloat16")
-    if precision == "int8":
-        whole = export.file(FLOAT32)
-        if export.file(int8_file()).stat().st_size > whole.stat().st_size / 2:
-            raise EncoderUnavailable("hardly a layer of this model has an int8 form")
-    return open_run(export, backend, threads=threads)
 
 
 def _measure(
@@ -204,7 +214,7 @@ def _measure(
         if library == "torch":
             return torch_run(name, sha256, device, backend, threads=threads)[1]
         torch_side.add_towers(export, model, [int8_file()] if precision == "int8" else [])
-        return _open_exported(export, backend, threads)
+        return open_measured(export, backend, threads)
 
     export.describe(model.spec)
     sample = sample_of(known_photos(model.spec.preprocessing.side), model.spec.preprocessing)
