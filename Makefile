@@ -43,7 +43,7 @@ LOCKS := requirements/lock.txt requirements/lock-models.txt requirements/lock-to
 FEATURE_PEERS := opencv-contrib learned-features
 ENCODER_PEERS := decoders sentence-transformers infinity-emb rclip imgbeddings
 
-.PHONY: help setup demo demo-soak chaos test browser prometheus observe-test test-client-matrix container-test lint check format docs words findings bench-index bench-search bench-dropin bench-embed bench-features bench-place bench-exam bench-descriptors bench-sandbox flower bench-scale fuzz lock sbom audit clean
+.PHONY: help setup demo demo-soak chaos test browser prometheus observe-test test-client-matrix container-test lint check format docs words findings bench-index bench-search bench-dropin bench-embed bench-features bench-place bench-exam bench-descriptors bench-sandbox flower bench-scale bench-start fuzz lock sbom audit clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -144,6 +144,9 @@ bench-sandbox: $(RUN_STAMP)  ## Measure what decoders of their own cost through 
 bench-scale: $(RUN_STAMP)  ## Measure a second worker process, what a message costs, and memory of each: QUICK=1; JSON on stdout
 	@$(BIN)/python -m benchmarks.scale $(if $(QUICK),--quick)
 
+bench-start: $(RUN_STAMP) $(PEERS)-serve/.made  ## Measure how long a worker takes to be ready, without torch and with it: RUNS=10; JSON on stdout
+	@$(BIN)/python -m benchmarks.start --serve $(PEERS)-serve/bin/python $(if $(filter command environment,$(firstword $(origin RUNS))),--runs $(RUNS))
+
 bench-features: $(RUN_STAMP) $(FEATURE_PEERS:%=$(PEERS)-%/.made)  ## Measure keypoints and their matchers: PHOTOS=folder, QUICK=1; JSON on stdout
 	@$(BIN)/python -m benchmarks.features $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(QUICK),--quick)
 
@@ -161,6 +164,12 @@ findings:  ## What surprised us of other people's software, tried again: a line 
 		said=$$(bash "$$script" 2>&1) || failed=1; \
 		printf '%-42s %s\n' "$$(basename "$$script" .sh)" "$$(tail -n 1 <<< "$$said")"; \
 	done; exit $$failed
+
+$(PEERS)-serve/.made: requirements/lock.txt
+	@echo "setting up $(@D), once: what the image without torch has" >&2
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $< >&2
+	@touch $@
 
 $(PEERS)-%/.made: benchmarks/requirements-%.txt
 	@echo "setting up $(@D), once" >&2
