@@ -25,10 +25,10 @@ from tests.torchless import lacking_modules, without_torch
 from worker.commands import exporting
 from worker.commands.terminal import NO_MODEL
 from worker.core.ports import Encoder
-from worker.encoder import tower
+from worker.encoder import choice, tower
 from worker.encoder.base import PACKAGED
 from worker.encoder.choice import WITHOUT_TORCH, drawn_pictures
-from worker.encoder.exported import FILES, FLOAT32, MANIFEST, TEXTS, TRUTH, VOCABULARY, Export
+from worker.encoder.exported import FILES, FLOAT32, MANIFEST, TEXTS, TRUTH, VOCABULARY, Export, file_of
 from worker.encoder.exporting import Exported, export_model
 from worker.encoder.load import load_encoder, table
 from worker.encoder.texts import SAMPLE, Tokenizer
@@ -51,6 +51,14 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("configs") / "sightline-tiny.json"
     path.write_text(json.dumps(TINY))
     open_clip.add_model_config(path)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    """Nothing here is about how fast a backend is: three passes do to time it, without half a second of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choice, "TIMED_S", 0.0)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +90,15 @@ def loaded(models: Path, backend: str = "auto", **options: Any) -> Encoder:
 def folder_of(models: Path) -> Path:
     (manifest,) = models.glob(f"*/{MANIFEST}")
     return manifest.parent
+
+
+def forget(folder: Path, *names: str) -> None:
+    """As before these were exported."""
+    facts = json.loads((folder / MANIFEST).read_text())
+    for name in names:
+        del facts["files"][name]
+        (folder / name).unlink()
+    (folder / MANIFEST).write_text(json.dumps(facts))
 
 
 def spoil(path: Path) -> None:
@@ -122,10 +139,7 @@ def test_an_image_tower_that_gives_other_vectors_is_not_exported(
 
 def test_a_text_tower_that_gives_other_vectors_is_not_kept(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = folder_of(models)
-    facts = json.loads((folder / MANIFEST).read_text())
-    del facts["files"][TEXTS]
-    (folder / MANIFEST).write_text(json.dumps(facts))
-    (folder / TEXTS).unlink()
+    forget(folder, TEXTS)
     right = tower._write
     monkeypatch.setattr(tower, "_write", lambda of, *rest: right(_Noisy(of), *rest))
 
@@ -153,19 +167,20 @@ class _Noisy(torch.nn.Module):
         return moved
 
 
-@pytest.mark.usefixtures("made")
 def test_a_tokenizer_that_needs_torch_is_named_and_the_model_serves_no_text_without(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    forget(folder_of(models), TEXTS, VOCABULARY)
+
     class Other(open_clip.SimpleTokenizer):  # type: ignore[misc]  # open_clip is untyped
         """As open_clip has it for models of Hugging Face."""
 
     monkeypatch.setattr(open_clip, "get_tokenizer", lambda model: Other())
-    told = exported(tmp_path)
+    told = exported(models)
     assert (told.texts_cosine, told.export.has(TEXTS)) == (None, False)
     monkeypatch.setitem(sys.modules, "torch", None)
 
-    encoder = loaded(tmp_path)
+    encoder = loaded(models)
 
     assert not encoder.has_text
     assert encoder.encode_images(PHOTOS).shape == (len(PHOTOS), 24)
@@ -209,7 +224,9 @@ def test_without_torch_a_model_has_the_same_key_and_the_same_vectors(models: Pat
     program = f"""
 import json, sys
 from pathlib import Path
+from worker.encoder import choice
 from worker.encoder.choice import drawn_pictures
+choice.TIMED_S = 0.0
 from worker.encoder.load import load_encoder
 from worker.encoder.texts import SAMPLE
 encoder = load_encoder({NAME!r}, device="auto", threads=1, backend="auto", models=Path({str(models)!r}))
@@ -279,6 +296,15 @@ def test_a_file_that_has_changed_is_not_served(name: str, models: Path) -> None:
     spoil(folder_of(models) / name)
 
     with pytest.raises(EncoderUnavailable, match=f"{name} is not what was exported. Run `sightline export` where"):
+        loaded(models)
+
+
+@pytest.mark.usefixtures("torchless")
+def test_a_file_that_has_changed_since_it_was_measured_is_not_served_either(models: Path) -> None:
+    name = file_of(loaded(models).backend)
+    spoil(folder_of(models) / name)
+
+    with pytest.raises(EncoderUnavailable, match=f"{name} is not what was exported"):
         loaded(models)
 
 
