@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from sqlalchemy import Connection, Engine, event, text
 from benchmarks.again import Again, digest, of_two
 from demo.scenes import write_scenes
 from producer_client import Sightline
+from tests import waiting
 from tests.between import Between, before_postgres
 from worker.core.ports import Encoder
 from worker.core.types import Decoded, Pixels
@@ -104,14 +104,9 @@ def scenes(photo_root: Path) -> list[Scene]:
         ]
 
 
-def until(holds: Callable[[], bool], patience_s: float = 60.0) -> None:
-    """Wait on a condition; the test fails where it never holds. Looks ever more seldom: what is waited for needs the
-    processor too."""
-    deadline, pause_s = time.monotonic() + patience_s, 0.001
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(pause_s)
-        pause_s = min(1.5 * pause_s, 0.05)
+def until(holds: Callable[[], object], patience_s: float = 60.0) -> None:
+    """Wait on a condition; the test fails where it never holds."""
+    waiting.until(holds, "what was waited for", patience_s)
 
 
 def plain_celery(settings: Settings) -> Celery:

@@ -12,6 +12,8 @@ from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from tests.waiting import until
+
 #: Seconds until a span has to be here.
 PATIENCE_S = 30.0
 
@@ -76,11 +78,11 @@ class Collector:
         )
 
     def until(self, enough: Callable[[list[Got]], bool], **said: Any) -> list[Got]:
-        deadline = time.monotonic() + PATIENCE_S
-        while not enough(found := self.spans(**said)):
-            assert time.monotonic() < deadline, [span.name for span in found]
-            time.sleep(0.05)
-        return found
+        def there() -> bool:
+            return enough(self.spans(**said))
+
+        until(there, lambda: f"spans, of which there are {[span.name for span in self.spans(**said)]}", PATIENCE_S)
+        return self.spans(**said)
 
 
 @contextmanager

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ENCODER, Scene, server_dir
+from tests.waiting import until as until  # of most tests here
 from worker.settings import Settings
 from worker.stack import Stack
 
@@ -57,13 +57,6 @@ class Gate:
         self.open.set()
         self._server.shutdown()
         self._server.server_close()
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {PATIENCE_S:.0f} s for: {what}"
-        time.sleep(0.05)
 
 
 @pytest.fixture

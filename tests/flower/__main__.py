@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -32,6 +31,7 @@ import redis
 from demo.scenes import write_scenes
 from producer_client import Sightline
 from producer_client.contract import NewPhoto, Photo, Queue
+from tests.waiting import until
 from worker.settings import PREFIX, Settings
 from worker.stack import Stack
 
@@ -72,20 +72,20 @@ def tried(folder: Path, venv: Path) -> dict[str, Any]:
         with flower(venv, folder, stack.settings) as ask:
             sending = threading.Thread(target=_send, args=(client, photos))
             sending.start()
-            _until(lambda: all(server.llen(settings.key_prefix + queue) for queue in Queue))
+            until(lambda: all(server.llen(settings.key_prefix + queue) for queue in Queue), "messages in all queues")
             waiting = _shown(ask)
 
             telling = stack.start("worker", settings=stack.settings.model_copy(update={"task_events": True}))
             stack.start("worker", "--role", "index")
             stack.wait_ready()
             sending.join()
-            _until(lambda: len(_online(ask)) == 2)
+            until(lambda: len(_online(ask)) == 2, "Flower sees both workers")
             told = _published_a_task(server, client)
-            _until(lambda: len(_tasks(ask)) > TASKS)
+            until(lambda: len(_tasks(ask)) > TASKS, "Flower sees the tasks")
             tasks, left = _tasks(ask), _shown(ask)
             by_reader = [_asked_to_end(ask, name) for name in _online(ask)]
         with flower(venv, folder, stack.settings, without="--read-only") as ask:
-            _until(lambda: len(_online(ask)) == 2)
+            until(lambda: len(_online(ask)) == 2, "Flower sees both workers")
             pages = [ask(f"/{page}")[0] for page in ("workers", "tasks", "broker")]
             asked = [_asked_to_end(ask, name) for name in _online(ask)]
         # What Flower would send if it knew them.
@@ -132,7 +132,7 @@ def flower(venv: Path, folder: Path, settings: Settings, *, without: str = "") -
         )
         try:
             ask = partial(_ask, port)
-            _until(lambda: process.poll() is not None or ask("/healthcheck")[0] == 200)
+            until(lambda: process.poll() is not None or ask("/healthcheck")[0] == 200, "Flower")
             yield ask
         finally:
             process.terminate()
@@ -201,14 +201,6 @@ def _published_a_task(server: Any, client: Sightline) -> float:
         client.stats()
     after = server.info("commandstats")["cmdstat_publish"]["calls"]
     return round(float(after - before) / TASKS, 2)
-
-
-def _until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        if time.monotonic() > deadline:
-            raise TimeoutError("Flower, or the stack, has not come to what was waited for")
-        time.sleep(0.2)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -29,6 +28,7 @@ from examples import answers, celery_chain, upload_fastapi, upload_flask
 from producer_client import Provenance, Sightline
 from producer_client.contract import Code, Hit, failed
 from tests.conftest import Scene
+from tests.waiting import until
 from worker.stack import Stack
 
 ROOT = Path(__file__).parents[2]
@@ -37,15 +37,6 @@ PATIENCE_S = 60.0
 SECRET = "only for tests"
 #: A backend over HTTP; its client of Sightline, if it is to be another one than the stack's, is given.
 Serve = Callable[..., AbstractContextManager[httpx2.Client]]
-
-
-def until(condition: Callable[[], Any], what: str) -> Any:
-    """The first true value of the condition."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {PATIENCE_S:.0f} s for: {what}"
-        time.sleep(0.05)
-    return value
 
 
 @contextmanager

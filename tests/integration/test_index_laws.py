@@ -22,6 +22,7 @@ from sqlalchemy import Connection, event, text
 
 from producer_client.contract import Code, Near, NewPhoto, Photo, Provenance, Stored
 from producer_client.words import TRUSTED
+from tests.conftest import until
 from tests.integration.test_index import DIM, KEY, entry, live_on, number_serving, put, vectors
 from worker.core.keypoints import Keypoints
 from worker.core.types import Changes, Decoded, Entry, FileFacts, Filter, Mark, Neighbours, Pixels, UnknownFile
@@ -615,13 +616,6 @@ def insert_rows(store: PostgresStore, files: Collection[str]) -> dict[int, str]:
 
 
 # ------------------------------------------------------------------------------ many writers, many readers
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to be"
-        time.sleep(0.005)
 
 
 def waiting_for_a_lock(store: PostgresStore) -> int:

@@ -33,6 +33,7 @@ from tests.faults.conftest import Gate, gate, hasty_stack
 from tests.hung import hung_disk
 from tests.monitored import needs_prometheus
 from tests.observe.observed import observe
+from tests.waiting import until
 from worker.embedded import EmbeddedServers
 from worker.observe import exporter, names, queues, server
 from worker.observe.exporter import Servers
@@ -64,13 +65,6 @@ def value(samples: Samples, name: str, **labels: str) -> float | None:
 def scrape(address: str) -> Samples:
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
         return read(answer.read().decode())
-
-
-def until(holds: Any, what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")

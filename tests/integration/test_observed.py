@@ -26,8 +26,8 @@ from producer_client.contract import Queue, TaskName
 from producer_client.tracing import hand_on
 from tests.conftest import ENCODER, Scene, plain_celery, server_dir
 from tests.faults.conftest import Gate
-from tests.faults.conftest import until as wait_until
 from tests.spans import Collector, Got, collecting
+from tests.waiting import until
 from worker.settings import Settings
 from worker.stack import Stack
 from worker.storage.store import PostgresStore
@@ -199,7 +199,7 @@ def test_a_message_whose_worker_was_killed_is_in_its_sender_s_trace_again(
 ) -> None:
     with backend.start_as_current_span("upload") as upload:
         handle = add(client, scenes[6], url=gate.url(6))
-    wait_until(lambda: bool(gate.asked), "the worker is in the middle of it")
+    until(lambda: bool(gate.asked), "the worker is in the middle of it")
     os.kill(watched.processes[0].pid, signal.SIGKILL)
     watched.processes[0].wait()
     gate.open.set()
@@ -243,7 +243,7 @@ def test_a_night_is_one_trace_from_the_beat_s_knock_to_the_swap_with_what_is_cop
             return connection.execute(due).rowcount == 1
 
     with closing(PostgresStore(watched.settings)) as store:
-        wait_until(comes_again, "a night was noted")
+        until(comes_again, "a night was noted")
     (rebuilt, *_) = collector.until(bool, name="rebuild")
 
     spans = collector.until(lambda seen: bool(messages(seen)), trace=rebuilt.trace)

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.conftest import until
 from tests.integration.test_index import KEY, publish
 from tests.integration.test_kinds import DIM, build, photos_of_places
 from tests.integration.test_swap import put as put_in
-from tests.integration.test_swap import until
 from worker.core.types import Change, Mark, Repeated
 from worker.core.vectors import Vector, Vectors, unit_rows
 from worker.index import repeating as repeating_module

@@ -6,7 +6,6 @@ import gc
 import hashlib
 import shutil
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 
 from producer_client.contract import Code
+from tests.conftest import until
 from tests.integration.test_index import KEY, entry, live_on, publish, vectors
 from worker.core.types import Changes, Mark, Neighbours
 from worker.core.vectors import Vector, Vectors
@@ -51,13 +51,6 @@ def put(store: PostgresStore, name: str, vector: Vector) -> tuple[int, int]:
     content = hashlib.sha256(vector.tobytes()).hexdigest()
     (written,) = store.entries.put_many([replace(entry(name, vector), content_sha256=content)], KEY)
     return written.entry.photo_id, written.seq
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to be"
-        time.sleep(0.005)
 
 
 def threads_named(*names: str) -> list[str]:

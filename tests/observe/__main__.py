@@ -13,7 +13,7 @@ from pathlib import Path
 
 from demo.scenes import write_scenes
 from tests.monitored import program
-from tests.observe.observed import Failed, main_tell, observe
+from tests.observe.observed import main_tell, observe
 from worker.encoder.choice import REFERENCE
 from worker.settings import Settings
 from worker.stack import Stack
@@ -44,7 +44,7 @@ def main() -> int:
             stack.start_all()
             outcome = observe(folder, stack, folder / "photos", main_tell)
         kept = not outcome.holds
-    except Failed as exc:
+    except AssertionError as exc:
         main_tell(f"{exc}; logs in {folder}")
         return 1
     finally:

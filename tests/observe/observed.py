@@ -24,6 +24,7 @@ import yaml
 
 from producer_client import NewPhoto, Photo, PhotoRefused, Sightline
 from tests.monitored import DASHBOARDS, RULES, program
+from tests.waiting import until
 from worker.children import Process
 from worker.stack import Stack
 
@@ -80,9 +81,9 @@ def observe(folder: Path, stack: Stack, photos: Path, tell: Callable[[str], None
         tell("a stack runs, and Prometheus beside it")
         _work(client, photos)
         # The exporter, and one of each role.
-        _until(lambda: asked.up() >= 4, lambda: f"scraped: {asked.up()} of 4")
+        until(lambda: asked.up() >= 4, lambda: f"scraped: {asked.up()} of 4")
         rules = asked.rules()
-        _until(lambda: not asked.firing(), lambda: f"fires of a service that is well: {asked.firing()}")
+        until(lambda: not asked.firing(), lambda: f"fires of a service that is well: {asked.firing()}")
         names = _named()
         recorded = {rule["name"] for rule in rules if rule["type"] == "recording"}
         missing = asked.lacks(names - recorded)
@@ -127,7 +128,7 @@ class Prometheus:
 
     def rules(self) -> list[dict[str, Any]]:
         """Those that are loaded. Raises Failed where one cannot be evaluated."""
-        _until(lambda: all(rule["health"] != "unknown" for rule in self._rules()), lambda: "rules are not evaluated")
+        until(lambda: all(rule["health"] != "unknown" for rule in self._rules()), lambda: "rules are not evaluated")
         rules = self._rules()
         if ill := [(rule["name"], rule.get("lastError")) for rule in rules if rule["health"] != "ok"]:
             raise Failed(f"rules that Prometheus cannot evaluate: {ill}")
@@ -183,7 +184,7 @@ def prometheus(folder: Path, exporter: str) -> Iterator[Prometheus]:
         )
     try:
         asked = Prometheus(address)
-        _until(lambda: asked.ready() or process.poll() is not None, lambda: "Prometheus does not come up")
+        until(lambda: asked.ready() or process.poll() is not None, lambda: "Prometheus does not come up")
         if process.poll() is not None:
             raise Failed(f"Prometheus ended: {(there / 'log').read_text()}")
         yield asked
@@ -227,7 +228,7 @@ def _stuck(stack: Stack, client: Sightline, asked: Prometheus) -> tuple[float, f
         # One is taken by the connection that waits already, by nobody who would do it.
         handles = [client.submit_stats(timeout_s=PATIENCE_S) for _ in range(3)]
         sent = time.monotonic()
-        _until(lambda: STUCK in asked.firing(), lambda: f"no alert of what is stuck, but {list(asked.firing())}")
+        until(lambda: STUCK in asked.firing(), lambda: f"no alert of what is stuck, but {list(asked.firing())}")
         took_s = time.monotonic() - sent
         said = asked.firing()[STUCK]
     finally:
@@ -237,7 +238,7 @@ def _stuck(stack: Stack, client: Sightline, asked: Prometheus) -> tuple[float, f
         raise Failed(f"it says {said['summary']!r}")
     for handle in handles:
         handle.wait(PATIENCE_S)
-    _until(lambda: STUCK not in asked.firing(), lambda: "the alert stays although nothing waits")
+    until(lambda: STUCK not in asked.firing(), lambda: "the alert stays although nothing waits")
     return round(took_s, 1), round(time.monotonic() - goes_on, 1)
 
 
@@ -256,18 +257,10 @@ def _address(log: Path | None) -> str:
     """Where the exporter says that it answers."""
     assert log is not None
     pattern = re.compile(r"http://(\S+:\d+)/metrics")
-    _until(lambda: pattern.search(log.read_text()) is not None, lambda: f"no exporter: {log.read_text()}")
+    until(lambda: pattern.search(log.read_text()) is not None, lambda: f"no exporter: {log.read_text()}")
     found = pattern.search(log.read_text())
     assert found is not None
     return found[1]
-
-
-def _until(holds: Callable[[], bool], or_else: Callable[[], str], *, patience_s: float = PATIENCE_S) -> None:
-    deadline = time.monotonic() + patience_s
-    while not holds():
-        if time.monotonic() > deadline:
-            raise Failed(or_else())
-        time.sleep(0.2)
 
 
 def main_tell(line: str) -> None:
