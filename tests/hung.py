@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+#: Seconds for which it hangs at the most: a test that waits for it in vain fails and does not hang itself.
+LONGEST_S = 30.0
 #: Of umount2: also while somebody waits in it.
 DETACH = 2
 
@@ -27,16 +30,18 @@ def hung_disk(folder: Path) -> Iterator[Callable[[], None]]:
     if libc.mount(b"sightline-hung", os.fsencode(folder), b"fuse", 0, how.encode()) != 0:
         os.close(server)
         pytest.skip(f"no file system can be mounted here: {os.strerror(ctypes.get_errno())}")
-    is_there = True
+    servers = [server]
 
     def end() -> None:
-        nonlocal is_there
-        if is_there:
-            is_there = False
+        if servers:
             libc.umount2(os.fsencode(folder), DETACH)
-            os.close(server)  # whoever waits is told that nobody answers any more
+            os.close(servers.pop())  # whoever waits is told that nobody answers any more
 
+    at_last = threading.Timer(LONGEST_S, end)
+    at_last.daemon = True
+    at_last.start()
     try:
         yield end
     finally:
+        at_last.cancel()
         end()
