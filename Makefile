@@ -93,7 +93,7 @@ observe-test: $(ALL_STAMP) prometheus  ## Have a real Prometheus watch a stack w
 test-client-matrix: $(ALL_STAMP)  ## Test the client with older and newer releases of celery and redis, each in a .venv-client-NAME
 	@CLIENT_MATRIX=1 $(BIN)/python -m pytest tests/integration/test_client_versions.py
 
-container-test:  ## Build the images and run docker-compose.yml by podman, as root on Debian: upgrade, kills, restore, restart; JSON last
+container-test:  ## Build the images and run docker-compose.yml by podman, as root on Debian: upgrade, without torch, kills, restore; JSON last
 	@$(PYTHON) tests/containers/machine.py
 	@$(MAKE) --no-print-directory $(CONTAINERS)/.made
 	@$(CONTAINERS)/bin/python -m tests.containers

@@ -1,9 +1,9 @@
 """`make container-test`: builds the images, runs docker-compose.yml as it stands, and does with it what operators do.
 
-Upgrade from an earlier release, adds, rebuild, locating from the host, a look at what containers may do, a kill of
-every container under load, backup and restore, a restart of the whole. In place of Docker's engine: podman and buildah.
-Progress goes to standard error; one line of JSON comes last, on standard output. Ends with 1 where something is lost
-or open.
+Upgrade from an earlier release, adds, rebuild, locating from the host, workers without torch, a look at what containers
+may do, a kill of every container under load, backup and restore, a restart of the whole. In place of Docker's engine:
+podman and buildah. Progress goes to standard error; one line of JSON comes last, on standard output. Ends with 1 where
+something is lost or open.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 
 from tests.containers import machine
-from tests.containers.engine import Engine
-from tests.containers.images import ROOT, Images
+from tests.containers.engine import SIGNALS, Engine
+from tests.containers.images import Images
 from tests.containers.machine import Failed, tell
 from tests.containers.photos import gather
 from tests.containers.trial import Trial
@@ -28,13 +28,14 @@ STOPPED = 130
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="tests.containers", description=__doc__)
-    parser.add_argument("--folder", type=Path, default=ROOT / ".containers", help="where images and all else are kept")
+    parser.add_argument("--folder", type=Path, default=machine.FOLDER, help="where images and all else are kept")
     folder: Path = parser.parse_args().folder.resolve()
-    if lacking := machine.lacks(os.geteuid(), Path("/etc/os-release")):
+    if lacking := machine.lacks(os.geteuid(), Path("/etc/os-release")) or machine.lacks_space(folder):
         tell(lacking)
         return 1
     # What ends it from outside ends what it has started, too.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in SIGNALS:
+        signal.signal(number, signal.default_int_handler)
     began = time.monotonic()
     try:
         machine.install()
@@ -56,7 +57,13 @@ def main() -> int:
     for fault in trial.faults:
         tell(f"wrong: {fault}")
     tell(f"it took {time.monotonic() - began:.0f} s; images are kept in {folder}")
-    found = {"image_mb": sizes, "located": trial.located, "killed": trial.killed, "lost": len(trial.lost)}
+    found = {
+        "image_mb": sizes,
+        "ready_s": trial.ready_s,
+        "located": trial.located,
+        "killed": trial.killed,
+        "lost": len(trial.lost),
+    }
     sys.stdout.write(json.dumps(found) + "\n")
     return 1 if trial.faults or not trial.located else 0
 

@@ -27,10 +27,20 @@ OPEN = ("/tmp", "/var/lib/sightline/index", "/var/lib/sightline/models")
 KEPT = sum(1 << bit for bit in (0, 1, 3, 6, 7))
 
 
+#: What loads models, and what the image that serves has none of.
+MODELS = ("torch", "torchvision", "open_clip")
+FIND = f"import importlib.util as u; print(*(m for m in {MODELS} if u.find_spec(m)))"
+
+
 def faults(stack: Stack) -> list[str]:
     return [fault for name in stack.names(*OURS) for fault in _of_ours(stack, name)] + [
         fault for name in stack.names(*SERVERS) for fault in _of_a_server(stack, name)
     ]
+
+
+def with_models(stack: Stack, service: str) -> list[str]:
+    """Which of MODELS a service's image has."""
+    return stack.inside(stack.name(service), "python", "-c", FIND).split()
 
 
 def processes(written: str) -> list[dict[str, str]]:

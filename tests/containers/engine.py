@@ -8,17 +8,21 @@ import hashlib
 import json
 import resource
 import shutil
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.containers import firewall
 from tests.containers.machine import Failed, run, tell
 
 #: What may be opened and started at once; podman's own defaults are more than some machines let even root give.
 LIMITS = {"nofile": (resource.RLIMIT_NOFILE, 20_000), "nproc": (resource.RLIMIT_NPROC, 32_768)}
 #: What netavark turns on for the whole machine, and we turn off again where it was off.
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+#: What ends the test from outside.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Engine:
@@ -47,25 +51,37 @@ class Engine:
             raise Failed(f"another one runs in {self.folder}") from None
         for name, text in self._settings().items():
             (settings / name).write_text(text)
-        self._forwarding = FORWARDING.read_text()
         self._running.mkdir(exist_ok=True)
+        self._before = self._running / "before.json"
+        # One that was killed has left it, and with it what it has changed of the machine.
+        if not self._before.exists():
+            self._before.write_text(json.dumps({"forwarding": FORWARDING.read_text(), "tables": tables()}))
         (self.folder / "tmp").mkdir(exist_ok=True)
-        self.remove_all()
+        try:
+            self.remove_all()
+        except BaseException:
+            self._leave()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        tell("stopping and removing everything")
+        self._leave()
+
+    def _leave(self) -> None:
+        # From here on it is not ended from outside any more: what it has started would stay.
+        ended_by = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
+        tell("stopping and removing everything: a moment")
         self.remove_all()
-        # A mount that is left keeps its folder, so that nothing is deleted through it.
-        if not any(
-            line.split()[1].startswith(str(self._running)) for line in Path("/proc/mounts").read_text().splitlines()
-        ):
-            shutil.rmtree(self._running, ignore_errors=True)
+        for folder in (self._running, self.folder):
+            unmount(folder)
+        self._restore()
+        shutil.rmtree(self._running)
         shutil.rmtree(self.folder / "tmp")
-        FORWARDING.write_text(self._forwarding)
         self._lock.close()
+        for number, handler in ended_by.items():
+            signal.signal(number, handler)
 
     def podman(self, *command: str | Path, told: str = "", stdin: Path | None = None, fails: bool = False) -> str:
         return run(["podman", *command], told=told, env=self.env, stdin=stdin, fails=fails)
@@ -90,6 +106,15 @@ class Engine:
         self.podman("volume", "prune", "--force")
         self.podman("network", "prune", "--force")
         self.buildah("rm", "--all")
+
+    def _restore(self) -> None:
+        """The machine's own settings, as they were before."""
+        before = json.loads(self._before.read_text())
+        for name, lines in tables().items():
+            program, table = name.split()
+            for words in firewall.undone(before["tables"].get(name, []), lines):
+                run([program, "--wait", "--table", table, *words])
+        FORWARDING.write_text(before["forwarding"])
 
     def _settings(self) -> dict[str, str]:
         store = self.folder / "storage"
@@ -119,6 +144,27 @@ class Engine:
             # Names without a host are ours or a stand-in's; nothing is ever fetched.
             "registries.conf": 'unqualified-search-registries = ["docker.io"]\n',
         }
+
+
+def tables() -> dict[str, list[str]]:
+    """Lines of every table of packets that netavark may write to, by its name; none of one that there is not."""
+    return {
+        f"{program} {table}": run([program, "--wait", "--table", table, "--list-rules"], fails=True).splitlines()
+        for program in firewall.PROGRAMS
+        for table in firewall.TABLES
+    }
+
+
+def mounted(folder: Path, mounts: str) -> list[Path]:
+    """Where something is mounted below a folder, the innermost first. mounts: as /proc/mounts has them."""
+    places = [Path(line.split()[1].encode().decode("unicode_escape")) for line in mounts.splitlines()]
+    return sorted((place for place in places if folder in place.parents), reverse=True)
+
+
+def unmount(folder: Path) -> None:
+    """Whatever is mounted below it, so that nothing is deleted through it."""
+    for place in mounted(folder, Path("/proc/mounts").read_text()):
+        run(["umount", place])
 
 
 def _limits() -> Sequence[tuple[str, int]]:

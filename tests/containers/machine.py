@@ -13,10 +13,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+
+#: Where images and all else are kept, unless told.
+FOLDER = Path(__file__).parents[2] / ".containers"
 
 #: Debian's packages, by the program or file that shows that they are there.
 PACKAGES = {
@@ -29,8 +33,8 @@ PACKAGES = {
     "debootstrap": "debootstrap",
     "catatonit": "catatonit",
 }
-#: Bytes that must be free where nothing is built yet: packages and an image that has them, of 7 GB each, written twice.
-FREE = 35e9
+#: Bytes that the folder grows to while everything is built, and that must be free in any case, for what comes after.
+NEEDED, LEAST_FREE = 35e9, 3e9
 #: Seconds after which a step is shown, and between two words of one that goes on.
 SHOWN_AFTER_S, SHOWN_EVERY_S = 1.0, 15.0
 WIDTH = 100
@@ -40,8 +44,12 @@ class Failed(RuntimeError):
     """A step of the test cannot go on, with what is to be said of it."""
 
 
+#: Of the steps that go on, the last is the one to be told of.
+_steps: list[str] = []
+
+
 def main() -> int:
-    lacking = lacks(os.geteuid(), Path("/etc/os-release"))
+    lacking = lacks(os.geteuid(), Path("/etc/os-release")) or lacks_space(FOLDER)
     if lacking:
         tell(lacking)
     return 1 if lacking else 0
@@ -58,8 +66,22 @@ def lacks(user: int, release: Path) -> str:
     )
     return (
         f"this test runs containers, which needs root on Debian; here is {who} on {system or 'an unknown system'}. "
-        f"There it installs {', '.join(PACKAGES.values())} by apt where they lack, needs {FREE / 1e9:.0f} GB of disk "
+        f"There it installs {', '.join(PACKAGES.values())} by apt where they lack, needs {NEEDED / 1e9:.0f} GB of disk "
         "the first time, Debian's archive and a Python package index, and keeps what it makes in .containers."
+    )
+
+
+def lacks_space(folder: Path) -> str:
+    """Why it cannot be kept in this folder, or nothing. What an earlier run has left there counts."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    free, kept = shutil.disk_usage(there).free, _bytes_in(folder)
+    wanted = max(NEEDED - kept, LEAST_FREE)
+    if free >= wanted:
+        return ""
+    return (
+        f"{free / 1e9:.1f} GB are free for {folder}, where {kept / 1e9:.1f} GB lie already; {wanted / 1e9:.0f} GB more "
+        "are needed while images are built and run. Make room, or keep them elsewhere: "
+        ".venv-containers/bin/python -m tests.containers --folder FOLDER"
     )
 
 
@@ -79,12 +101,32 @@ def tell(words: str) -> None:
 
 
 @contextmanager
-def shown(step: str) -> Iterator[None]:
-    """Say how long it took, where it took a second."""
-    began = time.monotonic()
-    yield
+def shown(step: str, last: Callable[[], str] = str) -> Iterator[None]:
+    """Say that it goes on, once it has for a second and then from time to time, and in the end how long it took.
+
+    last: asked for what it does just now. Of steps within each other the innermost is told of.
+    """
+    began, over, depth = time.monotonic(), threading.Event(), "  " * len(_steps)
+
+    def follow() -> None:
+        if over.wait(SHOWN_AFTER_S):
+            return
+        tell(f"{depth}{step} ...")
+        while not over.wait(SHOWN_EVERY_S):
+            if _steps[-1] == step:
+                tell(f"{depth}  {step}, {time.monotonic() - began:.0f} s: {last()[:WIDTH]}".rstrip(": "))
+
+    follower = threading.Thread(target=follow, name=step)
+    _steps.append(step)
+    follower.start()
+    try:
+        yield
+    finally:
+        over.set()
+        follower.join()
+        _steps.pop()
     if (took_s := time.monotonic() - began) >= SHOWN_AFTER_S:
-        tell(f"{step}: {took_s:.0f} s")
+        tell(f"{depth}{step}: {took_s:.0f} s")
 
 
 def run(
@@ -118,8 +160,11 @@ def run(
             start_new_session=True,
         )
         try:
-            with shown(told) if told else _silence():
-                _wait(process, told, limit_s, [out.fileno(), err.fileno()])
+            with shown(told, lambda: _last_line(out.fileno(), err.fileno())) if told else nullcontext():
+                process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            _end(process)
+            raise Failed(f"{told or shlex.join(words)}: not ended after {limit_s:.0f} s") from None
         except BaseException:
             _end(process)
             raise
@@ -133,38 +178,30 @@ def run(
 def until(holds: object, what: str, patience_s: float) -> None:
     """Wait for a condition, a function. Raises Failed naming it."""
     assert callable(holds)
-    began = said = time.monotonic()
-    while not holds():
-        now = time.monotonic()
-        if now - began > patience_s:
-            raise Failed(f"{what}: not within {patience_s:.0f} s")
-        if now - said > SHOWN_EVERY_S:
-            said = now
-            tell(f"  waiting for {what}, {now - began:.0f} s")
-        time.sleep(0.3)
+    began = time.monotonic()
+    with shown(f"waiting for {what}"):
+        while not holds():
+            if time.monotonic() - began > patience_s:
+                raise Failed(f"{what}: not within {patience_s:.0f} s")
+            time.sleep(0.3)
 
 
 # ----------------------------------------------------------------------------------------------- below
 
 
-@contextmanager
-def _silence() -> Iterator[None]:
-    yield
+def _bytes_in(folder: Path) -> int:
+    """What its files take; those that go meanwhile take nothing."""
+    found = 0
+    for path, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                found += os.lstat(f"{path}/{name}").st_blocks * 512
+    return found
 
 
-def _wait(process: subprocess.Popen[bytes], told: str, limit_s: float, written: Sequence[int]) -> None:
-    began = time.monotonic()
-    pause_s = SHOWN_EVERY_S if told else limit_s
-    while True:
-        try:
-            process.wait(min(pause_s, limit_s))
-            return
-        except subprocess.TimeoutExpired:
-            took_s = time.monotonic() - began
-            if took_s > limit_s:
-                raise Failed(f"{told or 'it'}: not ended after {limit_s:.0f} s") from None
-            last = next((lines[-1] for number in written if (lines := _whole(number).splitlines())), "")
-            tell(f"  {told}, {took_s:.0f} s: {last.strip()[:WIDTH]}")
+def _last_line(*written: int) -> str:
+    """Of the first of the files that has one."""
+    return next((lines[-1].strip() for number in written if (lines := _whole(number).splitlines())), "")
 
 
 def _whole(number: int) -> str:

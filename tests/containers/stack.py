@@ -8,7 +8,9 @@ import secrets
 import shutil
 import signal
 import sys
+from collections.abc import Collection
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ from tests.containers.engine import Engine
 from tests.containers.machine import Failed, run, shown, until
 
 HERE = Path(__file__).parent
-SERVERS, OURS = ("redis", "postgres"), ("worker-cpu", "index", "beat")
+SERVERS, WORKERS = ("redis", "postgres"), ("worker-cpu", "worker-serve")
+OURS = (*WORKERS, "index", "beat")
 #: Of this machine alone, and no other server's.
 ADDRESS = "127.18.10.1"
 #: Seconds after which what a killed worker had in hand is handed out again: 900 unless set.
@@ -36,6 +39,8 @@ class Stack:
         self._engine = engine
         self.tree = tree
         self.passwords = passwords
+        #: How many of each there are to be.
+        self.workers = {"worker-cpu": 1, "worker-serve": 0}
         self.folder = engine.folder / "project"
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir()
@@ -45,6 +50,8 @@ class Stack:
             "PHOTOS_DIR": str(photos),
             "BIND_ADDRESS": ADDRESS,
             **passwords,
+            # As deploy/README.md has it for workers without torch.
+            "COMPOSE_PROFILES": "serve",
             "SIGHTLINE_ENCODER": "packaged/efficientnet-lite0",
             "SIGHTLINE_MODEL_THREADS": "1",
             "SIGHTLINE_CONCURRENCY": "4",
@@ -52,7 +59,8 @@ class Stack:
         }
         # In quotes, as deploy/env.example says of what has more than letters and digits.
         (self.folder / "deploy/env").write_text("".join(f"{name}='{value}'\n" for name, value in values.items()))
-        files = [self.folder / "docker-compose.yml", HERE / "override.yml"]
+        files = [self.folder / "docker-compose.yml", self.folder / "override.yml"]
+        files[1].write_text(override(yaml.safe_load(files[0].read_text())["services"]))
         if image:
             files.append(self.folder / "image.yml")
             files[-1].write_text(yaml.safe_dump({"services": {name: {"image": image} for name in ("migrate", *OURS)}}))
@@ -71,7 +79,7 @@ class Stack:
     def compose(self, *command: str, told: str = "", stdin: Path | None = None, fails: bool = False) -> str:
         return run([*self.dc, *command], told=told, env=self._engine.env, cwd=self.folder, stdin=stdin, fails=fails)
 
-    def up(self, *, workers: int = 1) -> None:
+    def up(self) -> None:
         """Servers, migrations, the rest: as `depends_on` has it."""
         with shown("starting the servers"):
             self.compose("up", "-d", "--no-build", *SERVERS)
@@ -84,13 +92,30 @@ class Stack:
             if code := self.inspected(migrate)["State"]["ExitCode"]:
                 raise Failed(f"migrate ended with {code}:\n{self.log(migrate)}")
         with shown("starting workers, index process and beat"):
-            self.compose("up", "-d", "--no-build", "--scale", f"worker-cpu={workers}", *OURS)
-            self.wait_well()
+            self.compose("up", "-d", "--no-build", "index", "beat")
+            self.scale(**self.workers)
+
+    def scale(self, **workers: int) -> None:
+        """So many of each kind: podman-compose takes one number a call, and leaves containers that are too many."""
+        self.workers = {name.replace("_", "-"): count for name, count in workers.items()}
+        for service, count in self.workers.items():
+            for name in self.names(service)[count:]:
+                self._engine.podman("rm", "--force", "--time", "60", name, told=f"ending {name}")
+            if count:
+                self.compose("up", "-d", "--no-build", "--scale", f"{service}={count}", service)
+        self.wait_well()
 
     def stop(self, *services: str) -> None:
         """All of their containers, as Docker's `compose stop` does; podman-compose knows the first of each."""
         with shown(f"stopping {', '.join(services)}"):
             self._engine.podman("stop", "--time", "60", *self.names(*services))
+
+    def start(self, service: str) -> datetime:
+        """The first of its containers, stopped before; when its first process has begun."""
+        name = self.name(service)
+        self._engine.podman("start", name)
+        began: str = self.inspected(name)["State"]["StartedAt"]
+        return datetime.fromisoformat(began)
 
     def down(self) -> None:
         self.compose("down", "--remove-orphans", told="stopping all containers")
@@ -156,6 +181,12 @@ class Stack:
             os.kill(pid, signal.SIGKILL)
         until(lambda: self._again(name, pid), f"{name} to be started again", 60.0)
         until(lambda: self.is_well(name), f"{name} to be well again", READY_S)
+        if self.inspected(name)["Config"]["Labels"]["com.docker.compose.service"] in OURS:
+            until(lambda: self.is_ready(name), f"{name} to be ready again", READY_S)
+
+    def is_ready(self, name: str) -> bool:
+        """Whether it says so of itself, as Kubernetes asks it."""
+        return bool(self.inside(name, "sh", "-c", "sightline health --ready >/dev/null && echo yes", fails=True))
 
     def _again(self, name: str, before: int) -> bool:
         state = self.inspected(name)["State"]
@@ -165,3 +196,13 @@ class Stack:
 def passwords() -> dict[str, str]:
     """As an operator may have them; Redis' becomes part of a URL."""
     return {"POSTGRES_PASSWORD": f"p${secrets.token_hex(8)}@:/# x", "REDIS_PASSWORD": secrets.token_hex(12)}
+
+
+def override(services: Collection[str]) -> str:
+    """override.yml for a file that has these services: podman-compose resets nothing of one that it does not know."""
+    head, begin, listed = (HERE / "override.yml").read_text().partition("\nservices:\n")
+    return (
+        head
+        + begin
+        + "".join(line for line in listed.splitlines(keepends=True) if line.strip().partition(":")[0] in services)
+    )

@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from producer_client import NewPhoto, Photo, Sightline, Stored
@@ -19,7 +20,7 @@ from tests.containers.ledger import Row, Sent, judge, lacking
 from tests.containers.load import Load
 from tests.containers.machine import Failed, run, shown, tell, until
 from tests.containers.photos import Photos, Taken, metres
-from tests.containers.stack import OURS, SERVERS, VISIBILITY_S, Stack, passwords
+from tests.containers.stack import OURS, SERVERS, VISIBILITY_S, WORKERS, Stack, passwords
 
 #: Of photos and questions; that of rebuilds has the beat's knocks in it.
 QUEUES = ("interactive", "bulk")
@@ -27,6 +28,8 @@ PREFIX = "sightline:"
 ADDING = Path(__file__).with_name("adding.py")
 #: Seconds that a call may take on a busy machine, and a rebuild.
 PATIENCE_S, REBUILD_S = 120.0, 300.0
+#: Starts that are timed.
+STARTS = 3
 #: Photos that wait in the queue over an upgrade and a restart.
 WAITING = 6
 ROWS = (
@@ -42,6 +45,8 @@ class Trial:
     photos: Photos
     located: int = 0
     killed: int = 0
+    #: From the start of a worker's container to its answer to a question that waited; seconds by image.
+    ready_s: dict[str, float] = field(default_factory=dict)
     lost: list[str] = field(default_factory=list)
     #: Whatever is wrong, what is lost included.
     faults: list[str] = field(default_factory=list)
@@ -63,7 +68,8 @@ class Trial:
                 self._after_the_upgrade(before)
             self._add(known)
             self._rebuild()
-            self._locate()
+            self.located = len(by_torch := self._locate())
+            self._without_torch(by_torch)
             self._look()
             self._kill_each()
             self._back_up_and_restore()
@@ -79,7 +85,7 @@ class Trial:
             raise Failed(f"the release before did not take its photos: {became}")
         self._stack.inside(self._stack.name("index"), "sightline", "rebuild", "--timeout", f"{REBUILD_S:.0f}")
         # What waits in the queue when the next release comes.
-        self._stack.stop("worker-cpu")
+        self._stack.stop(*WORKERS)
         self._waiting = self._next(WAITING)
         self._add_as(earlier, self._waiting, 0)
 
@@ -104,16 +110,54 @@ class Trial:
         if rebuilt.indexed != there:
             self.faults.append(f"the index has {rebuilt.indexed} photos, Postgres {there}")
 
-    def _locate(self) -> None:
-        far = []
-        with shown(f"locating {len(self.photos.asked)} photos from the host"):
+    def _locate(self) -> set[str]:
+        """Paths of those that were."""
+        far: dict[str, float] = {}
+        with shown(f"locating {len(self.photos.asked)} photos from the host", lambda: f"{len(far)} located"):
             for taken in self.photos.asked:
                 answer = self._client.locate(path=taken.path, timeout_s=PATIENCE_S).answer
                 if answer.point is not None:
-                    far.append(metres(taken, answer.point.lat, answer.point.lon))
-        self.located = len(far)
-        most = f", {max(far):.0f} m off at the most" if far else ""
-        tell(f"{self.located} of {len(self.photos.asked)} photos that are not in the index were located{most}")
+                    far[taken.path] = metres(taken, answer.point.lat, answer.point.lon)
+        most = f", {max(far.values()):.0f} m off at the most" if far else ""
+        tell(f"{len(far)} of {len(self.photos.asked)} photos that are not in the index were located{most}")
+        return set(far)
+
+    def _without_torch(self, by_torch: set[str]) -> None:
+        """The guide's "workers without torch": export, then those alone."""
+        with shown("starting a worker without torch, with nothing exported"):
+            try:
+                self._stack.compose("run", "--rm", "worker-serve")
+                self.faults.append("a worker without torch and without an export goes on")
+            except Failed as exc:
+                if "ended with 3" not in str(exc) or "export" not in str(exc):
+                    self.faults.append(f"a worker without torch and without an export says {exc}")
+        self._as_the_guide_says("export", "exporting the model")
+        tell("workers without torch alone:")
+        self._stack.scale(worker_cpu=0, worker_serve=1)
+        for service, there in (("worker-serve", []), ("index", list(checks.MODELS))):
+            if (found := checks.with_models(self._stack, service)) != there:
+                self.faults.append(f"{service} has {found}, and is to have {there}")
+        self._add(self._next(WAITING))
+        if (located := self._locate()) != by_torch:
+            self.faults.append(f"without torch others are located: {sorted(located ^ by_torch)}")
+        self._time_a_start("worker-serve")
+        self._stack.scale(worker_cpu=1, worker_serve=0)
+        self._time_a_start("worker-cpu")
+        self._stack.scale(worker_cpu=1, worker_serve=1)
+
+    def _time_a_start(self, service: str) -> None:
+        """The quickest, for whatever else runs only adds to it; the first does what it does once for a machine."""
+        took_s = []
+        for _ in range(1 + STARTS):
+            self._stack.stop(service)
+            asked = self._client.submit_locate(path=self.photos.asked[0].path)
+            with shown(f"starting {service}, until it answers"):
+                began = self._stack.start(service)
+                asked.wait(PATIENCE_S)
+                took_s.append((datetime.now(UTC) - began).total_seconds())
+        self.ready_s[service.removeprefix("worker-")] = round(min(took_s[1:]), 1)
+        told = ", ".join(f"{one:.1f}" for one in took_s)
+        tell(f"{service} answered a question that waited {told} s after its container began")
 
     def _look(self) -> None:
         with shown("looking at what containers may do"):
@@ -124,8 +168,8 @@ class Trial:
         tell(f"decoders are confined by {self._client.stats(timeout_s=PATIENCE_S).sandbox}")
 
     def _kill_each(self) -> None:
-        with shown("starting a second worker"):
-            self._stack.up(workers=2)
+        with shown("starting a second worker with torch"):
+            self._stack.scale(worker_cpu=2, worker_serve=1)
         before = self._there()
         load = Load(self._client, self._small)
         with load.running():
@@ -154,14 +198,14 @@ class Trial:
     def _back_up_and_restore(self) -> None:
         kept = self._there()
         with shown("backing up"):
-            self._as_the_guide_says("pg_dump")
+            self._as_the_guide_says("pg_dump", "pg_dump")
         after = self._next(WAITING)
         self._add(after)
         with shown("restoring"):
             self._stack.stop("beat", "index")
             self._drained()
-            self._as_the_guide_says("pg_restore")
-            self._stack.up(workers=2)
+            self._as_the_guide_says("pg_restore", "pg_restore")
+            self._stack.up()
         if (there := self._there()) != kept:
             self._lose([f"the restored database has {len(there)} photos, and had {len(kept)} when it was backed up"])
         self._add(after)
@@ -172,7 +216,7 @@ class Trial:
     def _restart(self) -> None:
         before, waiting = self._there(), self._next(WAITING)
         generation = self._client.stats(timeout_s=PATIENCE_S).generation
-        self._stack.stop("worker-cpu")
+        self._stack.stop(*WORKERS)
         load = Load(self._client, iter(()))
         for taken in waiting:
             load.add(taken)
@@ -238,9 +282,14 @@ class Trial:
         found: dict[str, list[str]] = json.loads(written)
         return found
 
-    def _as_the_guide_says(self, word: str) -> None:
+    def _as_the_guide_says(self, word: str, told: str) -> None:
         """Run the first command of deploy/README.md that has this word."""
-        guide = (self._stack.tree / "deploy/README.md").read_text()
-        [command, *_] = re.findall(rf"`dc (exec [^`]*\b{word}\b[^`]*)`", guide)
-        whole = f"{shlex.join(self._stack.dc)} {command}"
-        run(["bash", "-c", whole], env=self.engine.env, cwd=self._stack.folder, told=word)
+        whole = f"{shlex.join(self._stack.dc)} {in_guide(word, self._stack.tree)}"
+        run(["bash", "-c", whole], env=self.engine.env, cwd=self._stack.folder, told=told)
+
+
+def in_guide(word: str, tree: Path = ROOT) -> str:
+    """The first command of deploy/README.md that has this word, without `dc`."""
+    guide = (tree / "deploy/README.md").read_text()
+    found: list[str] = re.findall(rf"`dc ((?:exec|run) [^`]*\b{word}\b[^`]*)`", guide)
+    return found[0]

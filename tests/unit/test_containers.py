@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from tests.containers import __main__ as command
+from tests.containers import engine as engines
+from tests.containers import firewall, machine
 from tests.containers.checks import KEPT, SETS, locked_down, processes
 from tests.containers.images import EARLIER, TARGETS, paths_of, pip_conf, pip_settings, stages
 from tests.containers.ledger import Row, Sent, judge, lacking
-from tests.containers.machine import Failed, lacks, run
-from tests.containers.stack import OURS, SERVERS
+from tests.containers.machine import Failed, lacks, lacks_space, run, shown
+from tests.containers.stack import OURS, SERVERS, override
+from tests.containers.trial import in_guide
 
 ROOT = Path(__file__).parents[2]
 WELL = [Row(1, "/photos/a", 1), Row(2, "/photos/b", 1)]
@@ -137,16 +146,30 @@ def test_the_package_index_of_the_machine_is_told_and_mounted_and_the_environmen
 
 
 def test_the_override_names_every_service_that_is_started_and_changes_nothing_else() -> None:
+    overridden = _overridden((ROOT / "tests/containers/override.yml").read_text())
+    composed = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+
+    assert overridden.keys() == composed.keys() - {"worker-gpu"}
+    assert {*SERVERS, "migrate", *OURS} <= overridden.keys()
+    assert {key for service in overridden.values() for key in service} == {"logging", "depends_on"}
+
+
+def test_the_override_names_no_service_that_an_earlier_release_had_not() -> None:
+    had = {"redis", "postgres", "migrate", "worker-cpu", "worker-gpu", "index", "beat"}
+
+    found = _overridden(override(had))
+
+    assert found.keys() == had - {"worker-gpu"}
+    assert found["index"].keys() == {"logging", "depends_on"}
+
+
+def _overridden(text: str) -> dict[str, Any]:
     class Loader(yaml.SafeLoader):
         pass
 
     Loader.add_constructor("!reset", lambda loader, node: {})
-    override = yaml.load((ROOT / "tests/containers/override.yml").read_text(), Loader)["services"]
-    composed = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-
-    assert override.keys() == composed.keys() - {"worker-gpu"}
-    assert {*SERVERS, "migrate", *OURS} <= override.keys()
-    assert {key for service in override.values() for key in service} == {"logging", "depends_on"}
+    found: dict[str, Any] = yaml.load(text, Loader)["services"]
+    return found
 
 
 def test_the_stages_that_are_built_are_those_of_the_dockerfile() -> None:
@@ -170,6 +193,54 @@ def test_elsewhere_it_says_what_it_needs_and_does_nothing(tmp_path: Path) -> Non
     assert "debootstrap" in lacks(1000, release)
 
 
+@pytest.mark.parametrize(("kept_gb", "free_gb", "wanted"), [(0, 34, "35"), (20, 14, "15"), (40, 2, "3")])
+def test_without_room_for_the_images_it_says_how_much_is_needed_before_anything_is_done(
+    kept_gb: int, free_gb: int, wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "not" / "there yet"
+    monkeypatch.setattr(machine, "_bytes_in", lambda path: {folder: kept_gb * 1e9}[path])
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=int(free_gb * 1e9)))
+
+    said = lacks_space(folder)
+
+    assert f"{free_gb}.0 GB are free for {folder}, where {kept_gb}.0 GB lie already; {wanted} GB more" in said
+    assert "--folder" in said
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=int((int(wanted) + 1) * 1e9)))
+    assert lacks_space(folder) == ""
+
+
+def test_what_lies_in_the_folder_is_counted(tmp_path: Path) -> None:
+    (tmp_path / "layers").mkdir()
+    (tmp_path / "layers" / "one").write_bytes(os.urandom(100_000))
+    (tmp_path / "gone").symlink_to("nowhere")
+
+    assert 100_000 <= machine._bytes_in(tmp_path) < 200_000
+    assert machine._bytes_in(tmp_path / "absent") == 0
+
+
+def test_a_step_says_that_it_goes_on_what_it_does_just_now_and_how_long_it_took(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "SHOWN_AFTER_S", 0.02)
+    monkeypatch.setattr(machine, "SHOWN_EVERY_S", 0.02)
+
+    with shown("building"):
+        run(["sh", "-c", "echo layer 1; echo layer 2; sleep 0.3"], told="copying")
+        time.sleep(0.1)
+    with shown("short"):
+        pass
+    said = capsys.readouterr().err.splitlines()
+
+    assert said[0] == "building ..."
+    assert {"  copying ...", "    copying, 0 s: layer 2", "  copying: 0 s", "  building, 0 s", "building: 0 s"} <= set(
+        said
+    )
+    # Of two within each other, the innermost.
+    assert "  building, 0 s" not in said[: said.index("  copying: 0 s")]
+    assert not [line for line in said if "short" in line]
+
+
 def test_a_program_that_fails_is_told_with_its_last_words_and_one_that_hangs_is_ended() -> None:
     assert run([sys.executable, "-c", "print('said')"]) == "said\n"
     with pytest.raises(Failed, match="ended with 3:\nwhy"):
@@ -185,3 +256,151 @@ def test_the_release_before_is_a_commit_of_this_history() -> None:
     known = subprocess.run(["git", "-C", ROOT, "merge-base", "--is-ancestor", EARLIER, "HEAD"], check=False)
 
     assert known.returncode in (0, 128), "128: a shallow clone"
+
+
+# ------------------------------------------------------------------------------------ what it leaves behind
+
+#: As `iptables --table nat --list-rules` writes it, before and after the last container of a network.
+OF_THE_MACHINE = ["-P PREROUTING ACCEPT", "-P POSTROUTING ACCEPT", "-N DOCKER", "-A PREROUTING -j DOCKER"]
+LEFT = [
+    *OF_THE_MACHINE[:3],
+    "-N NETAVARK-DN-8A5224AB3481B",
+    "-N NETAVARK-HOSTPORT-DNAT",
+    "-N NETAVARK-HOSTPORT-MASQ",
+    OF_THE_MACHINE[3],
+    "-A PREROUTING -m addrtype --dst-type LOCAL -j NETAVARK-HOSTPORT-DNAT",
+    "-A POSTROUTING -j NETAVARK-HOSTPORT-MASQ",
+    '-A NETAVARK-HOSTPORT-MASQ -m comment --comment "netavark portfw masq mark" -j MASQUERADE',
+]
+
+
+def test_what_came_to_the_tables_of_packets_goes_and_the_rest_stays() -> None:
+    assert list(firewall.undone(OF_THE_MACHINE, LEFT)) == [
+        ["-D", "PREROUTING", "-m", "addrtype", "--dst-type", "LOCAL", "-j", "NETAVARK-HOSTPORT-DNAT"],
+        ["-D", "POSTROUTING", "-j", "NETAVARK-HOSTPORT-MASQ"],
+        ["-F", "NETAVARK-DN-8A5224AB3481B"],
+        ["-F", "NETAVARK-HOSTPORT-DNAT"],
+        ["-F", "NETAVARK-HOSTPORT-MASQ"],
+        ["-X", "NETAVARK-DN-8A5224AB3481B"],
+        ["-X", "NETAVARK-HOSTPORT-DNAT"],
+        ["-X", "NETAVARK-HOSTPORT-MASQ"],
+    ]
+    assert list(firewall.undone(LEFT, LEFT)) == []
+
+
+def test_what_somebody_else_has_put_there_meanwhile_stays() -> None:
+    assert list(firewall.undone([], OF_THE_MACHINE)) == []
+    # A network of somebody else's, which goes through the same chains.
+    theirs = "NETAVARK-1D8721804F16F"
+    for used in (f"-A POSTROUTING -s 10.89.0.0/24 -j {theirs}", f"-A {theirs} -d 10.89.0.0/24 -j ACCEPT"):
+        assert list(firewall.undone(OF_THE_MACHINE, [*LEFT, f"-N {theirs}", used])) == []
+
+
+def test_mounts_below_a_folder_are_found_the_innermost_first() -> None:
+    places = ["/a/made/proc", "/a", "/a/made", "/ab", r"/a/made/with\040blank", "/a/made/proc/fs"]
+    listed = "".join(f"none {place} proc rw 0 0\n" for place in places)
+
+    found = engines.mounted(Path("/a"), listed)
+
+    assert found == [Path(f"/a/{name}") for name in ("made/with blank", "made/proc/fs", "made/proc", "made")]
+
+
+@pytest.fixture
+def machine_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What an Engine does to the machine, without one: commands, and the state of its switch."""
+    forwarding = tmp_path / "ip_forward"
+    forwarding.write_text("0\n")
+    done: list[list[str]] = []
+    seen = {"tables": {"iptables nat": OF_THE_MACHINE}, "done": done, "forwarding": forwarding}
+    monkeypatch.setattr(engines, "FORWARDING", forwarding)
+    monkeypatch.setattr(engines, "tables", lambda: seen["tables"])
+
+    def run(words: list[object], **how: object) -> str:
+        done.append([str(word) for word in words])
+        return ""
+
+    monkeypatch.setattr(engines, "run", run)
+    return seen
+
+
+def _engine(folder: Path) -> engines.Engine:
+    engine = engines.Engine(folder / "kept")
+    engine._running = folder / "run"
+    return engine
+
+
+def test_the_end_puts_the_machine_back_and_is_not_broken_off(
+    tmp_path: Path, machine_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = machine_settings
+    removed: list[bool] = []
+
+    def remove_all(engine: engines.Engine) -> None:
+        if seen["tables"]["iptables nat"] == LEFT:
+            os.kill(os.getpid(), signal.SIGINT)
+        removed.append(True)
+
+    monkeypatch.setattr(engines.Engine, "remove_all", remove_all)
+
+    def stopped() -> None:
+        with _engine(tmp_path):
+            seen["tables"] = {"iptables nat": LEFT}
+            seen["forwarding"].write_text("1\n")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+
+    assert removed == [True, True]
+    assert seen["forwarding"].read_text() == "0\n"
+    assert [words for words in seen["done"] if words[0] == "iptables"] == [
+        ["iptables", "--wait", "--table", "nat", *words] for words in firewall.undone(OF_THE_MACHINE, LEFT)
+    ]
+    assert not (tmp_path / "run").exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_what_a_killed_run_has_changed_is_put_back_by_the_next(
+    tmp_path: Path, machine_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines.Engine, "remove_all", lambda engine: None)
+    killed = _engine(tmp_path)
+    killed.__enter__()
+    killed._lock.close()
+    machine_settings["tables"] = {"iptables nat": LEFT}
+    machine_settings["forwarding"].write_text("1\n")
+
+    with _engine(tmp_path):
+        pass
+
+    assert machine_settings["forwarding"].read_text() == "0\n"
+    assert ["iptables", "--wait", "--table", "nat", "-X", "NETAVARK-HOSTPORT-DNAT"] in machine_settings["done"]
+
+
+def test_one_that_is_stopped_says_so_and_ends_with_130(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(machine, "lacks", lambda user, release: "")
+    monkeypatch.setattr(machine, "lacks_space", lambda folder: "")
+    monkeypatch.setattr(machine, "install", stop)
+    monkeypatch.setattr(sys, "argv", ["tests.containers", "--folder", str(tmp_path)])
+    before = {number: signal.getsignal(number) for number in engines.SIGNALS}
+    try:
+        ended = command.main()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    assert ended == 130
+    assert "stopped" in capsys.readouterr().err
+
+
+def test_the_guide_has_the_commands_that_are_run_as_it_says() -> None:
+    commands = [in_guide(word) for word in ("export", "pg_dump", "pg_restore")]
+
+    assert commands[0] == "run --rm worker-cpu export"
+    assert commands[1].startswith("exec -T postgres pg_dump ")
+    assert commands[2].startswith("exec -T postgres pg_restore ")
