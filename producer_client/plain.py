@@ -158,6 +158,9 @@ def vector(name: str, value: object) -> list[float]:
         items = items[0]
     if len(items) > _LONGEST_VECTOR:
         _refuse(f"{wanted}, {_LONGEST_VECTOR} at the most", Code.BAD_VECTOR)
+    # What nearly everybody sends, in a fiftieth of the time.
+    if all(type(item) is float for item in items) and all(map(math.isfinite, items)):
+        return list(items)
     return [number(f"{name}[{i}]", item, Code.BAD_VECTOR) for i, item in enumerate(items)]
 
 

@@ -195,6 +195,8 @@ def _plain(value: Any) -> Any:
         return value.to_wire()
     if isinstance(value, StrEnum):
         return value.value
+    if type(value) is list and all(type(item) is float for item in value):
+        return value  # a vector
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value

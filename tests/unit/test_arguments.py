@@ -25,7 +25,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from producer_client import BadRequest, Code, EmbedItem, Near, NewPhoto, Photo, Refused, Sightline, contract
+from producer_client import BadRequest, Code, EmbedItem, Near, NewPhoto, Photo, Refused, Sightline, contract, plain
 from producer_client.compat import CLIPSimilarityService
 from producer_client.contract import Message, Policy
 
@@ -443,11 +443,18 @@ def test_a_sentence_says_what_is_wrong_with_the_value(client: Sightline) -> None
     assert "await file.read()" in why(content=Upload())
     assert "read to its end" in why(content=io.BytesIO())
     assert refused(lambda: client.add_to_index(**PLACED | {"lat": "x" * 100_000})).message.endswith("…")
+    assert refused(lambda: client.search(vector=[0.5, math.nan])).message == "vector[1] must be a number, not nan"
     assert refused(lambda: client.add_to_index(**PLACED | {"lat": "51,5"})).code is Code.BAD_COORDINATES
     assert refused(lambda: client.search(vector=[math.nan])).code is Code.BAD_VECTOR
     assert refused(lambda: client.search(vector=["x"])).message == "vector[0] must be a number, not 'x'"
     ids: list[Any] = [1, ID]
     assert refused(lambda: client.remove(ids)).message.startswith("photo_ids[1] must be a whole number")
+
+
+def test_a_vector_is_copied_also_out_of_a_list_of_one() -> None:
+    row = [0.6, 0.8]
+    assert plain.vector("vector", [row]) == row
+    assert plain.vector("vector", [row]) is not row
 
 
 @pytest.mark.parametrize(
