@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,6 +68,7 @@ def worker(
             if role == "serve":
                 # The model is loaded before the first message is taken: a worker without one must not start.
                 app.runtime.start(follow=True)  # type: ignore[attr-defined]  # set by create_app
+    gc.freeze()  # what there is now stays, and need not be looked at any more
     if role == "index":
         # Celery reads this when its worker starts. SIGTERM then waits for a rebuild in hand no longer than
         # worker_soft_shutdown_timeout; a rebuild that is cut off has published nothing.

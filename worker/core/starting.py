@@ -20,12 +20,11 @@ _reached: dict[Step, float] = {}
 @contextmanager
 def uncollected() -> Iterator[None]:
     """Around imports: no garbage is looked for. They make a quarter of a million objects and hardly any garbage, and an
-    eighth of their time was spent on looking for it. What there is then stays, and is looked at no more."""
+    eighth of their time was spent on looking for it."""
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
         gc.enable()
 
 
