@@ -16,6 +16,7 @@ from typer.exceptions import Abort, TyperException
 from producer_client import Code, SightlineError
 from worker.commands.pages import Command, Group, usage_fault
 from worker.commands.terminal import BAD_SETTINGS, FAILED, fail, with_code
+from worker.core.starting import uncollected
 from worker.errors import WorkerError
 from worker.invalid import fault
 from worker.settings import PREFIX
@@ -104,7 +105,8 @@ def run() -> None:
     # JSON. Workers and beat write theirs (worker.logs).
     logging.getLogger().addHandler(logging.NullHandler())
     try:
-        cli = join(*sys.argv[1:2])
+        with uncollected():
+            cli = join(*sys.argv[1:2])
         sys.exit(cli(prog_name="sightline", standalone_mode=False) or 0)
     except (SightlineError, WorkerError) as exc:
         fail(with_code(told(exc.code, exc.message), exc.code), code=exc.code, english=exc.message)

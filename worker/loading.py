@@ -73,7 +73,8 @@ def prepare(
     settings: Settings, name: str, sha256: str, *, known_photos: Callable[[int], list[Pixels]] | None = None
 ) -> Callable[[], Encoder]:
     """See worker.encoder.load."""
-    from worker.encoder import load
+    with starting.uncollected():
+        from worker.encoder import load
 
     remote = None
     if settings.index_url:

@@ -28,10 +28,11 @@ def worker(
     queues: Annotated[str, typer.Option(help=say("Queues to serve, with commas, instead of the role's own."))] = "",
 ) -> None:
     """Run one worker process. Start as many as you like, on as many machines."""
-    from worker import logs
-    from worker.loading import Loading
-    from worker.pulse import Pulse
-    from worker.sandbox.port import level_of
+    with starting.uncollected():
+        from worker import logs
+        from worker.loading import Loading
+        from worker.pulse import Pulse
+        from worker.sandbox.port import level_of
 
     if role not in ROLES:
         raise Misused(say("--role is one of {roles}", roles=", ".join(ROLES)))

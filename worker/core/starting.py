@@ -21,11 +21,13 @@ _reached: dict[Step, float] = {}
 def uncollected() -> Iterator[None]:
     """Around imports: no garbage is looked for. They make a quarter of a million objects and hardly any garbage, and an
     eighth of their time was spent on looking for it."""
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.enable()
+        if was_enabled:
+            gc.enable()
 
 
 def reached(step: Step) -> None:
