@@ -129,7 +129,8 @@ def _measured(folder: Path, modes: Sequence[str], ask: str, seconds: float, roun
         spent: dict[str, list[float]] = {mode: [] for mode in modes}
         for number in range(rounds):
             with step(f"round {number + 1}"):
-                for mode in modes:
+                # There and back, so that none is always the first.
+                for mode in modes if number % 2 == 0 else modes[::-1]:
                     began_s = _cpu_s(processes[mode].pid)
                     asked, seconds_taken = _asked(clients[mode], questions, seconds=seconds)
                     told[mode].append(asked / seconds_taken)
