@@ -88,9 +88,9 @@ def search_again(repeating: Repeating, view: View, query: Vector) -> None:
     until(lambda: repeating.told.searches > done)
 
 
-def note(repeating: Repeating, view: View, query: Vector) -> None:
-    found = view.search(query, 10)
-    repeating.note(view, query, 10, found, passing=None, exclude=None, drop_copies=False)
+def note(repeating: Repeating, view: View, query: Vector, k: int = 10) -> None:
+    found = view.search(query, k)
+    repeating.note(view, query, k, found, passing=None, exclude=None, drop_copies=False)
 
 
 # ------------------------------------------------------------------------------------------- the recall
@@ -292,7 +292,7 @@ def test_a_view_is_let_go_when_it_was_repeated(lists: Generation, repeating: Rep
 def test_the_same_photos_found_by_another_generation_are_no_flip(lists: Generation) -> None:
     before, now = view_of(lists), view_of(replace(lists, manifest=replace(lists.manifest, number=2)))
 
-    assert [flips(before, now, query) for query in photos_of_places(50, seed=10)] == [False] * 50
+    assert [flips(before, now, query, 10) for query in photos_of_places(50, seed=10)] == [False] * 50
 
 
 def test_another_first_photo_is_a_flip_and_one_that_came_meanwhile_is_not_compared(
@@ -305,14 +305,14 @@ def test_another_first_photo_is_a_flip_and_one_that_came_meanwhile_is_not_compar
         then, since = (float(stored[top // 10 - 1] @ query) for top in tops)
         # float16 does not tell those between.
         if tops[0] == tops[1] or abs(then - since) > 1e-3:
-            assert flips(before, now, query) == (tops[0] != tops[1]), number
+            assert flips(before, now, query, 10) == (tops[0] != tops[1]), number
             flipped[tops[0] != tops[1]] = query, tops[0]
 
     query, first = flipped[True]
     without = view_of(lists, Change(first, None))
-    assert flips(before, without, query) is None
-    assert flips(without, before, query) is None
-    assert flips(before, view_of(lists, Change(10**6, query)), query) is None
+    assert flips(before, without, query, 10) is None
+    assert flips(without, before, query, 10) is None
+    assert flips(before, view_of(lists, Change(10**6, query)), query, 10) is None
 
 
 @pytest.mark.parametrize(("apart", "is_flip"), [(3e-3, False), (0.1, True)])
@@ -326,7 +326,7 @@ def test_a_copy_that_is_found_first_instead_is_no_flip(lists: Generation, apart:
     query = unit_rows(first + 2 * apart * way)[0]
 
     assert [view.search(query, 1).ids.tolist() for view in (before, now)] == [[10], [20]]
-    assert flips(before, now, query) is is_flip
+    assert flips(before, now, query, 10) is is_flip
 
 
 def test_what_was_asked_long_ago_is_forgotten(lists: Generation) -> None:
@@ -342,16 +342,17 @@ def test_what_was_asked_long_ago_is_forgotten(lists: Generation) -> None:
 def test_answers_that_broken_lists_change_are_counted(lists: Generation, repeating: Repeating) -> None:
     queries = photos_of_places(KEPT + 10, seed=12)
     before, now = view_of(lists), view_of(broken(lists))
-    expected = [flips(before, now, query) for query in queries[10:]]
+    expected, of_fewer = ([bool(flips(before, now, query, k)) for query in queries[10:]] for k in (26, 10))
     for query in queries:
-        note(repeating, before, query)
-        note(repeating, before, query)
+        note(repeating, before, query, 26)
+        note(repeating, before, query, 26)
 
     repeating.taken_over(before, now)
     until(lambda: repeating.told.compared > 0)
 
     assert repeating.told.compared == KEPT
-    assert repeating.told.flipped == sum(map(bool, expected)) / KEPT > 0
+    assert repeating.told.flipped == sum(expected) / KEPT > 0
+    assert sum(expected) < sum(of_fewer), "as many candidates are compared as the searches compared"
     repeating.taken_over(before, now)
     search_again(repeating, now, queries[0])
     assert repeating.told.compared == KEPT, "questions are asked once, and forgotten"

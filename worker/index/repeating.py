@@ -44,6 +44,7 @@ KEPT, FORGET_S = 256, 86_400.0
 @dataclass(frozen=True, slots=True, eq=False)
 class _Asked:
     query: Vector
+    k: int
     exclude: Ids | None
     drop_copies: bool
     at: float  #: by time.monotonic
@@ -92,7 +93,7 @@ class Repeating:
             return
         if passing is None:
             # Filters say more than a vector does, of places and people: such questions are not kept.
-            self._keep(_Asked(query.copy(), exclude, drop_copies, time.monotonic()))
+            self._keep(_Asked(query.copy(), k, exclude, drop_copies, time.monotonic()))
         told = self._told
         begun = told.of if told.generation == view.number else 0
         one_in = self._one_in if begun >= self._first else 1
@@ -188,7 +189,9 @@ class Repeating:
 
     def _compare(self, before: View, now: View, asked: Sequence[_Asked]) -> None:
         self._begin(now.number)
-        outcomes = [flips(before, now, one.query, exclude=one.exclude, drop_copies=one.drop_copies) for one in asked]
+        outcomes = [
+            flips(before, now, one.query, one.k, exclude=one.exclude, drop_copies=one.drop_copies) for one in asked
+        ]
         compared = [flipped for flipped in outcomes if flipped is not None]
         if not compared:
             return
@@ -231,11 +234,14 @@ def found_share(
 
 
 def flips(
-    before: View, now: View, query: Vector, *, exclude: Ids | None = None, drop_copies: bool = False
+    before: View, now: View, query: Vector, k: int, *, exclude: Ids | None = None, drop_copies: bool = False
 ) -> bool | None:
     """Whether the photo that is found first is another one: neither as similar as the one before nor a copy of it. None
-    where one of the two has come or gone between the views, or nothing is found."""
-    first = [view.search(query, RECALL_K, exclude=exclude, drop_copies=drop_copies).ids[:1] for view in (before, now)]
+    where one of the two has come or gone between the views, or nothing is found.
+
+    k: as many as were asked for. Of fewer, an index compares fewer candidates again, and finds another one first.
+    """
+    first = [view.search(query, k, exclude=exclude, drop_copies=drop_copies).ids[:1] for view in (before, now)]
     both = np.concatenate(first)
     vectors = now.vectors_of(both)
     if len(both) < 2 or np.isnan(before.vectors_of(both)).any() or np.isnan(vectors).any():
