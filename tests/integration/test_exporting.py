@@ -1,45 +1,67 @@
-"""What `sightline export` makes, and a worker that serves it without torch: the same key, the same vectors."""
+"""What `sightline export` makes, and a stack that serves it without torch: the same key, the same vectors. And what
+such processes tell of the recall of their searches: thousands of vectors of this model's 24 numbers are cheap.
+"""
 
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import onnx
 import open_clip
+import psutil
 import pytest
+import redis
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 from rich.console import Console
 
-from producer_client.contract import Code
+from producer_client import Provenance, Sightline
+from producer_client.contract import Code, StatsReply
+from tests.commands import sightline
+from tests.conftest import Scene, server_dir
+from tests.entries import new_entry
+from tests.integration import test_metrics as metrics
+from tests.integration.test_kinds import photos_of_places
+from tests.integration.test_metrics import Samples
 from tests.torchless import lacking_modules, without_torch
+from tests.waiting import until
 from worker.commands import exporting
 from worker.commands.terminal import NO_MODEL
 from worker.core.ports import Encoder
+from worker.core.vectors import Vectors
 from worker.encoder import choice, tower
 from worker.encoder.base import PACKAGED
 from worker.encoder.choice import WITHOUT_TORCH, drawn_pictures
 from worker.encoder.exported import FILES, FLOAT32, MANIFEST, TEXTS, TRUTH, VOCABULARY, Export, file_of
 from worker.encoder.exporting import Exported, export_model
+from worker.encoder.images import decode
 from worker.encoder.load import load_encoder, table
 from worker.encoder.texts import SAMPLE, Tokenizer
 from worker.errors import EncoderUnavailable, Permanent
+from worker.index.repeating import KEPT, LEAST
 from worker.joined import run
+from worker.observe import queues
+from worker.settings import Settings
+from worker.stack import Stack
 from worker.storage.objects import ObjectFolder
+from worker.storage.store import PostgresStore
 
 #: A CLIP of milliseconds, whose vocabulary and context are those of the real ones.
-TINY = {
+TINY: dict[str, Any] = {
     "embed_dim": 24,
     "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
@@ -216,36 +238,6 @@ def test_tokens_of_hard_texts_are_those_of_open_clip(tokenizers: Tokenizers) -> 
 
 
 # ------------------------------------------------------------------------------------------ without torch
-
-
-def test_without_torch_a_model_has_the_same_key_and_the_same_vectors(models: Path, tmp_path: Path) -> None:
-    with_torch = load_encoder(NAME, device="cpu", threads=1)
-    program = f"""
-import json, sys
-from pathlib import Path
-from worker.encoder import choice
-from worker.encoder.choice import drawn_pictures
-choice.TIMED_S = 0.0
-from worker.encoder.load import load_encoder
-from worker.encoder.texts import SAMPLE
-encoder = load_encoder({NAME!r}, device="auto", threads=1, backend="auto", models=Path({str(models)!r}))
-vectors = [encoder.encode_images(drawn_pictures({len(PHOTOS)})), encoder.encode_texts(SAMPLE)]
-there = [name for name, module in sys.modules.items() if module is not None]
-print(json.dumps([encoder.model_key, encoder.backend, there, *(found.tolist() for found in vectors)]))
-"""
-    (tmp_path / "site").mkdir()
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=_environ(tmp_path / "site"), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-
-    key, backend, there, images, texts = json.loads(done.stdout)
-
-    assert key == with_torch.model_key
-    assert backend in WITHOUT_TORCH
-    assert not {"torch", "torchvision", "open_clip", "onnx", "timm"} & set(there)
-    for found, truth in ((images, with_torch.encode_images(PHOTOS)), (texts, with_torch.encode_texts(SAMPLE))):
-        assert np.einsum("nd,nd->n", np.array(found), truth).min() >= 0.999
 
 
 def test_what_the_serving_image_lacks_is_torch_and_what_comes_with_it() -> None:
@@ -476,3 +468,171 @@ def test_people_are_shown_the_files_and_where_they_lie(monkeypatch: pytest.Monke
     assert "/models/tiny-1\n" in said
     assert "texts.onnx │ 2.5 │ abababababababab…" in said
     assert "its tokens would be others without torch" in " ".join(said.split())
+
+
+# ------------------------------------------------------------------------------------------ a whole stack
+
+
+@pytest.fixture(scope="module")
+def stack(photo_root: Path, made: Exported) -> Iterator[Stack]:
+    """No process finds torch. The one of the index asks nearly nothing of what it builds: it publishes what the worker
+    takes for bad."""
+    with server_dir() as data_dir:
+        chosen = Settings(
+            data_dir=data_dir,
+            photo_roots=(photo_root,),
+            encoder=NAME,
+            models_dir=shutil.copytree(made.export.folder.parent, data_dir / "models"),
+            backend="auto",
+            model_threads=1,
+            concurrency=2,
+            tick_every_s=1.0,
+            reconcile_s=3600.0,
+            exam_photos=0,
+            metrics_port=0,
+        )
+        with Stack(chosen, log_dir=data_dir / "logs", port=0) as running:
+            heedless = running.settings.model_copy(update={"index_kind": "ivf", "index_recall": 0.01})
+            variables = without_torch(data_dir)
+            with (data_dir / "sitecustomize.py").open("a") as site:
+                # Tests wait for what others need not: on a busy machine the last in line comes to a turn after minutes.
+                site.write("\nimport os\nos.setpriority = lambda *of: None\n")
+            with patch.dict(os.environ, variables):
+                running.start("worker")
+                running.start("worker", "--role", "index", settings=heedless)
+                running.start("beat")
+            running.wait_ready()
+            yield running
+
+
+@pytest.fixture
+def client(stack: Stack) -> Iterator[Sightline]:
+    with stack.client() as connected:
+        yield connected
+
+
+@pytest.fixture
+def worker_s_metrics(stack: Stack) -> Callable[[], Samples]:
+    found: dict[str, str] = {}
+
+    def listed() -> bool:
+        with redis.Redis.from_url(stack.settings.broker_url) as server:
+            found.update(queues.look(server, stack.settings.key_prefix).targets)
+        return "serve" in found
+
+    until(listed, "the worker is listed")
+    return lambda: metrics.scrape(found["serve"])
+
+
+def rebuilt(client: Sightline, *, force: bool = False) -> int:
+    """The number of a new generation, which serves."""
+    number = client.rebuild_index(force=force).generation
+    until(lambda: client.stats().generation == number, "it serves")
+    return number
+
+
+def test_a_stack_without_torch_adds_rebuilds_locates_and_reads_texts_as_torch_does(
+    stack: Stack, client: Sightline, worker_s_metrics: Callable[[], Samples], scenes: list[Scene]
+) -> None:
+    with_torch = load_encoder(NAME, device="cpu", threads=1)
+    query, *known = scenes[:12]
+    for scene in known:
+        client.add_to_index(path=scene.path, lat=scene.lat, lon=scene.lon, provenance=Provenance.SURVEYED)
+    number = rebuilt(client)
+    located = client.locate(path=query.path)
+    photo = client.embed(path=query.path, return_vector=True)
+    text = client.embed_text("a church by the sea")
+    found = client.search(text="a church by the sea", threshold=-1.0, top_k=7)
+
+    assert located.generation == number
+    assert located.answer.located, located.answer.message
+    assert len(found.hits) == 7
+    assert photo.model_key == text.model_key == with_torch.model_key
+    pixels = decode(query.path.read_bytes(), side=with_torch.input_side, max_megapixels=100).pixels
+    (seen,), (read,) = with_torch.encode_images([pixels]), with_torch.encode_texts(["a church by the sea"])
+    assert np.array(photo.vector) @ seen >= 0.999
+    assert np.array(text.vector) @ read >= 0.999
+
+    (info,) = [dict(labels) for name, labels in worker_s_metrics() if name == "sightline_process_info"]
+    assert info["backend"] in WITHOUT_TORCH
+    parents = [psutil.Process(process.pid) for process in stack.processes]
+    family = parents + [child for parent in parents for child in parent.children(recursive=True)]
+    assert len(family) > 4, "the index process has a child, and the worker decoders"
+    loaded = [Path(f"/proc/{process.pid}/maps").read_text() for process in family]
+    assert [maps for maps in loaded if "libtorch" in maps or "/open_clip/" in maps] == []
+    assert any("onnxruntime" in maps or "openvino" in maps for maps in loaded)
+
+
+def test_searches_show_the_recall_of_what_serves_and_which_answers_another_generation_changes(
+    stack: Stack, client: Sightline, worker_s_metrics: Callable[[], Samples]
+) -> None:
+    worker = stack.processes[0]
+    stored, asked = (
+        photos_of_places(count, seed, dimension=TINY["embed_dim"]) for count, seed in ((1_200, 1), (LEAST + 20, 2))
+    )
+    endless = itertools.cycle(enumerate(asked))
+    questions: list[int] = []  #: since the newest generation serves
+
+    def ask(count: int) -> dict[int, int]:
+        """So many questions, or of all of them as many as tell the recall; returns the first photo found by each."""
+        first: dict[int, int] = {}
+
+        def enough() -> bool:
+            for number, query in itertools.islice(endless, count):
+                first[number] = client.search(vector=query.tolist(), threshold=-1.0).hits[0].photo_id
+                questions.append(number)
+            return count < LEAST or metrics.value(worker_s_metrics(), "recall_at_10_at_most") is not None
+
+        until(enough, "enough searches are repeated")
+        return first
+
+    def asked_again(force: bool = False) -> StatsReply:
+        """Another generation serves, and was asked what was asked of the one before."""
+        before = metrics.value(worker_s_metrics(), "answers_compared_total") or 0
+        rebuilt(client, force=force)
+        until(lambda: (metrics.value(worker_s_metrics(), "answers_compared_total") or 0) > before, "both were asked")
+        assert metrics.value(worker_s_metrics(), "answers_compared_total") == before + min(KEPT, len(questions))
+        questions.clear()
+        return client.stats()
+
+    def store(vectors: Vectors) -> None:
+        """Photos without coordinates, of which a rebuild has nothing to learn."""
+        new = [new_entry(f"{vector[0]}", vector, given=None) for vector in vectors]
+        with closing(PostgresStore(stack.settings)) as postgres:
+            postgres.entries.put_many(new, client.stats().model_key)
+
+    def warnings() -> int:
+        assert worker.log is not None
+        return worker.log.read_text().count("searches find less than the index promises")
+
+    # Too few to train lists on: every photo is compared.
+    store(stored[:100])
+    rebuilt(client)
+    ask(10)
+    same = asked_again(force=True)
+    store(stored[100:])
+    right = ask(len(asked))
+    exact, no_warning, order = client.stats(), warnings(), questions[-KEPT:]
+    worse = asked_again()
+    found = ask(len(asked))
+    low, once = client.stats(), warnings()
+    ask(10)
+    told = worker_s_metrics()
+
+    assert (exact.kind, exact.live_recall_at_10) == ("exact", 1.0)
+    assert same.answers_flipped == 0.0
+    assert no_warning == 0
+    assert worse.kind == "ivf"
+    flipped = sum(right[number] != found[number] for number in order) / len(order)
+    assert flipped > 0.05
+    assert worse.answers_flipped == pytest.approx(flipped, abs=0.02)
+    assert low.live_recall_at_10 is not None
+    assert low.live_recall_at_10 < 0.9
+    assert metrics.value(told, "recall_at_10") == pytest.approx(low.live_recall_at_10, abs=0.02)
+    assert metrics.value(told, "recall_gate") == stack.settings.index_recall
+    assert (metrics.value(told, "recall_at_10_at_most") or 1.0) < stack.settings.index_recall
+    assert (once, warnings()) == (1, 1)
+    said = sightline("stats", "--json", env=stack.settings.as_env())
+    assert json.loads(said.stdout)["answers_flipped"] == worse.answers_flipped
+    shown = sightline("stats", env=stack.settings.as_env()).stdout
+    assert "recall@10 of this worker's searches" in shown
