@@ -1,4 +1,5 @@
-"""The change from the release before the prefix of keys, with that release's real code: nothing is missed or lost."""
+"""Changes from earlier releases, with their real code: the one before the prefix of keys, and the one before the newest
+migration, whose workers go on beside those of this release. Nothing is missed or lost."""
 
 from __future__ import annotations
 
@@ -6,22 +7,27 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
-from producer_client import Sightline
-from tests.conftest import Scene
+from producer_client import Provenance, Sightline
+from tests.conftest import Scene, until
 from worker.commands import doctor
 from worker.errors import Permanent
 from worker.settings import Settings
 from worker.stack import Stack
 
 ROOT = Path(__file__).parents[2]
+MIGRATIONS = ROOT / "worker" / "storage" / "migrations" / "versions"
 #: The last commit before keys had a prefix and messages a serializer of our own.
 FORMER = "4340bf1"
+#: The last commit before migration 0024, the newest one.
+UNMIGRATED, NEWEST = "61d8ec0", "0024"
 #: Asks everything of the service, as a backend would, and prints what came back.
 ASKS = """
 import json, sys
@@ -67,11 +73,14 @@ with Sightline(sys.argv[1]) as client:
 
 @pytest.fixture(scope="module")
 def former(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checked_out(FORMER, tmp_path_factory.mktemp("former"))
+
+
+def checked_out(commit: str, folder: Path) -> Path:
     """That release, whole."""
-    if subprocess.run(["git", "cat-file", "-e", FORMER], cwd=ROOT, capture_output=True).returncode:
-        pytest.skip(f"this checkout has no history that reaches back to {FORMER}")
-    folder = tmp_path_factory.mktemp("former")
-    archive = subprocess.run(["git", "archive", FORMER], cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
+    if subprocess.run(["git", "cat-file", "-e", commit], cwd=ROOT, capture_output=True).returncode:
+        pytest.skip(f"this checkout has no history that reaches back to {commit}")
+    archive = subprocess.run(["git", "archive", commit], cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
     subprocess.run(["tar", "-x", "-C", folder], input=archive, check=True)
     return folder
 
@@ -144,3 +153,61 @@ def test_clients_of_both_releases_see_each_others_photos(
 
     found = client.search(path=str(scenes[3].path), threshold=-1.0, top_k=1000)
     assert photo_id in {hit.photo_id for hit in found.hits}
+
+
+# ------------------------------------------------------------------- before the newest migration
+
+
+@pytest.fixture
+def unmigrated(stack: Stack, tmp_path: Path) -> Iterator[Sightline]:
+    """A client whose messages are taken by a worker of before the newest migration, over the database that has it."""
+    release, log = checked_out(UNMIGRATED, tmp_path), tmp_path / "worker.log"
+    server = stack.settings.broker_url.rpartition("/")[0]
+    place = stack.settings.model_copy(update={"broker_url": f"{server}/0"})
+    command = [sys.executable, "-m", "worker.cli", "worker", "--queues", "interactive,bulk,index"]
+    with (
+        log.open("w") as said,
+        subprocess.Popen(
+            command, cwd=release, env={**os.environ, **place.as_env()}, stdout=said, stderr=said
+        ) as worker,
+    ):
+        try:
+            with Sightline(place.broker_url, key_prefix=place.key_prefix, timeout_s=60.0) as client:
+                yield client
+        finally:
+            worker.terminate()
+            worker.wait(30)
+            with redis.Redis.from_url(place.broker_url) as keys:
+                keys.flushdb()
+    assert "Traceback" not in log.read_text()
+
+
+def test_a_worker_of_before_the_newest_migration_goes_on_beside_this_release(
+    client: Sightline, unmigrated: Sightline, scenes: list[Scene], photo_root: Path
+) -> None:
+    """As while workers are exchanged one by one: both store, search, rebuild and serve what the other has built."""
+    assert max(path.name for path in MIGRATIONS.glob("0*.py")).startswith(NEWEST), "then UNMIGRATED is the one before"
+    both = [unmigrated, client]
+    ids = []
+    for number, one in enumerate(both):
+        path = photo_root / f"beside-{number}.jpg"
+        # Another last byte: another file.
+        path.write_bytes(scenes[number].path.read_bytes() + b"beside")
+        ids.append(one.add_to_index(path=path, lat=1.0, lon=2.0, provenance=Provenance.SURVEYED).photo_id)
+
+    def found(one: Sightline) -> set[int]:
+        one.join(max(each.session for each in both))
+        return {hit.photo_id for hit in one.search(path=scenes[2].path, threshold=-1.0, top_k=1000).hits}
+
+    def serves_everywhere(number: int) -> bool:
+        return {one.stats().generation for one in both} == {number}
+
+    assert [set(ids) <= found(one) for one in both] == [True, True]
+    for one in both:
+        number = one.rebuild_index(force=True).generation
+        until(partial(serves_everywhere, number))
+        assert [set(ids) <= found(each) for each in both] == [True, True]
+    assert {one.locate(path=scenes[3].path).generation for one in both} == {number}
+    unmigrated.remove(ids[1])
+    client.purge(ids[0])
+    assert [set(ids) & found(one) for one in both] == [set(), set()]
