@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -478,8 +479,13 @@ def _shown(section: str) -> list[str]:
     return sorted(" ".join(span.split()) for span in spans)
 
 
+@cache
+def _commands() -> Any:
+    return get_command(join())
+
+
 def _taken(words: Sequence[str]) -> None:
     """Raises a UsageError for a command line that `sightline` would not take."""
-    group: Any = get_command(join())
+    group = _commands()
     assert words[0] in group.commands, words
     group.commands[words[0]].make_context(words[0], list(words[1:]))
