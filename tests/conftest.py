@@ -13,13 +13,14 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 from urllib.parse import urlsplit
 
+import numpy as np
 import psutil
 import pytest
 import redis
@@ -39,10 +40,11 @@ from worker.core.vectors import Vectors
 from worker.embedded import EmbeddedServers, postgres
 from worker.embedded.postgres import Postgres
 from worker.embedded.private import Account
-from worker.encoder.choice import REFERENCE
+from worker.encoder.choice import LEAST_SAMPLE, REFERENCE, Choice, Measured, Sample
+from worker.encoder.exported import FLOAT32, Export
 from worker.encoder.images import decode
 from worker.encoder.keypoints import find_keypoints
-from worker.encoder.load import load_encoder
+from worker.encoder.load import load_encoder, torch_model
 from worker.index.folder import GenerationFolder
 from worker.index.live import FaissLiveIndex
 from worker.library import Library, comparing
@@ -314,6 +316,24 @@ def library(make_library: Callable[..., Library]) -> Library:
     return make_library()
 
 
+@cache
+def without_torch() -> dict[str, Any]:
+    """Settings of workers that start without torch, which takes them two seconds of a core: their model lies exported,
+    for all processes of this checkout. Nothing is measured for it, which takes half a minute."""
+    from worker.encoder.tower import add_towers
+
+    backend, export = "onnxruntime-float32", Export(ROOT / ".pytest_cache" / "models", ENCODER, "")
+    with export.locked():
+        if not export.has(FLOAT32):
+            model = torch_model(ENCODER, "", "cpu", REFERENCE, threads=2)
+            export.describe(model.spec)
+            add_towers(export, model)
+        known = Sample(np.zeros((LEAST_SAMPLE, 1, 1, 3), np.uint8), known=True)
+        for threads in {2, len(os.sched_getaffinity(0))}:
+            Choice(export, device="cpu", threads=threads).keep([Measured(backend, 1.0, 1.0, 1.0, 1.0)], known)
+    return {"backend": backend, "models_dir": export.folder.parent}
+
+
 @contextmanager
 def whole_stack(photo_root: Path) -> Iterator[Stack]:
     """Servers, a worker, the index process and the beat, as `sightline up` starts them, without a photo yet."""
@@ -322,12 +342,12 @@ def whole_stack(photo_root: Path) -> Iterator[Stack]:
             data_dir=data_dir,
             photo_roots=(photo_root,),
             encoder=ENCODER,
-            backend=REFERENCE,
             tick_every_s=2.0,
             # What tests want to see is as they left it.
             reconcile_s=3600.0,
             # Photos of many tests lie in it, of which every rebuild would ask.
             exam_photos=0,
+            **without_torch(),
         )
         with Stack(settings, log_dir=data_dir / "logs", port=0) as running:
             running.start_all()

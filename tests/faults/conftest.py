@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
+from sqlalchemy import create_engine, text
 
-from tests.conftest import ENCODER, Scene, server_dir
+from tests.conftest import ENCODER, Scene, server_dir, without_torch
 from tests.waiting import until as until  # of most tests here
 from worker.settings import Settings
 from worker.stack import Stack
+from worker.storage.store import PostgresStore
 
 #: Seconds that anything may take here before the test fails.
 PATIENCE_S = 90.0
@@ -80,22 +84,46 @@ def hasty_stack(photo_root: Path, **more: Any) -> Iterator[Stack]:
             url_hosts=("127.0.0.1",),
             url_schemes=("http",),
             url_private=True,
-            **more,
+            **(without_torch() | more),
         )
         with Stack(settings, log_dir=data_dir / "logs", port=0) as running:
             yield running
 
 
-@pytest.fixture
-def frail(photo_root: Path) -> Iterator[Stack]:
-    """For a test that ends processes of it."""
+@pytest.fixture(scope="module")
+def servers_of_frail(photo_root: Path) -> Iterator[Stack]:
     with hasty_stack(photo_root) as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
+def frail(servers_of_frail: Stack) -> Iterator[Stack]:
+    """For a test that ends processes of it: its servers, as empty as at their first start, and no process yet."""
+    running, settings = servers_of_frail, servers_of_frail.settings
+    running.servers.start_postgres()
+    engine = create_engine(settings.database_url)
+    with engine.begin() as connection:
+        connection.execute(text(f"DROP SCHEMA {settings.db_schema} CASCADE"))
+        connection.execute(text(f"DROP TABLE {settings.photos_table}"))
+    engine.dispose()
+    with closing(PostgresStore(settings)) as store:
+        store.migrate()
+    with redis.Redis.from_url(settings.broker_url) as server:
+        server.flushall()
+    for folder in (settings.generations_dir, settings.data_dir / "logs"):
+        shutil.rmtree(folder, ignore_errors=True)
+    yield running
+    for process in running.processes:
+        process.ask_to_stop()
+    for process in running.processes:
+        process.wait()
+    running.processes.clear()
+
+
+@pytest.fixture(scope="module")
 def sturdy(photo_root: Path) -> Iterator[Stack]:
-    """Both workers and the beat, started once: no test that uses them may end one of them."""
+    """Both workers and the beat, started once: no test that uses them may end one of them. Not for longer than these
+    tests: their ticks take time of a core."""
     with hasty_stack(photo_root, tick_every_s=0.5, reconcile_s=3600.0) as running:
         running.start_all()
         running.wait_ready()

@@ -6,15 +6,13 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import redis
 
 from producer_client import Stored
 from tests.conftest import Scene
-from tests.faults.conftest import PATIENCE_S, Gate, hasty_stack, until
+from tests.faults.conftest import PATIENCE_S, Gate, until
 from worker.leaving import LEAVE_S
 from worker.settings import Settings
 from worker.signals import ENDED
@@ -22,25 +20,6 @@ from worker.stack import Stack
 
 #: A minute of a test for what takes many of a service.
 STUCK_S, GRACE_S = 4.0, 2.0
-
-
-@pytest.fixture(scope="module")
-def servers_of_all(photo_root: Path) -> Iterator[Stack]:
-    with hasty_stack(photo_root) as running:
-        yield running
-
-
-@pytest.fixture
-def frail(servers_of_all: Stack) -> Iterator[Stack]:
-    """Without a process, and nothing in Redis."""
-    with redis.Redis.from_url(servers_of_all.settings.broker_url) as server:
-        server.flushall()
-    yield servers_of_all
-    for process in servers_of_all.processes:
-        process.ask_to_stop()
-    for process in servers_of_all.processes:
-        process.wait()
-    servers_of_all.processes.clear()
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from sqlalchemy import create_engine, text
 from producer_client import Provenance, Sightline
 from producer_client.bulk import BULK_SIZE
 from tests import commands
-from tests.conftest import ENCODER, Scene, processes_of, server_dir, until
+from tests.conftest import ENCODER, Scene, processes_of, server_dir, until, without_torch
 from worker import upenv
 from worker.embedded import EmbeddedServers
 from worker.manifest import read_manifest
@@ -284,8 +284,8 @@ def test_doctor_finds_a_healthy_stack_healthy(stack: Stack, client: Any) -> None
             "workers",
         )
     }
-    assert checks["model"]["message"].endswith("on cpu by torch-float32")
-    assert checks["model"]["backends"] == []
+    assert checks["model"]["message"].endswith("on cpu by onnxruntime-float32")
+    assert [row["backend"] for row in checks["model"]["backends"]] == ["onnxruntime-float32"]
     assert "confined by rlimits" in checks["decoders"]["message"]
     assert client.stats().sandbox in checks["decoders"]["message"]
 
@@ -510,7 +510,8 @@ def test_up_in_one_terminal_and_the_readmes_code_in_another(up_folder: Path, sce
     """As the README says it: only the folder of photos and the port are this test's own, and the note of an `up` that
     was killed, which must not move the new one to another database."""
     photos = scenes[0].path.parents[1]
-    settings = Settings(data_dir=up_folder / "data", photo_roots=(photos,), encoder=ENCODER, up_port=0)
+    given: dict[str, Any] = {"data_dir": up_folder / "data", "photo_roots": (photos,), "encoder": ENCODER, "up_port": 0}
+    settings = Settings(**given, **without_torch())
     env = {**os.environ, **settings.as_env(), "NO_COLOR": "1", "PYTHONPATH": str(ROOT), "COLUMNS": "300"}
     note = up_folder / "data" / "up.env"
     note.parent.mkdir()
@@ -600,7 +601,12 @@ def test_up_runs_on_the_backends_database_where_it_is_told_to(up_folder: Path, s
             connection.execute(statement, {"p": str(scenes[0].path)})
         engine.dispose()
         settings = Settings(
-            data_dir=data, photo_roots=(scenes[0].path.parents[1],), encoder=ENCODER, up_port=0, database_url=url
+            data_dir=data,
+            photo_roots=(scenes[0].path.parents[1],),
+            encoder=ENCODER,
+            up_port=0,
+            database_url=url,
+            **without_torch(),
         )
         env = {**os.environ, **settings.as_env(), "NO_COLOR": "1", "COLUMNS": "300"}
         with (up_folder / "up.log").open("w") as log:

@@ -20,8 +20,9 @@ from demo import __main__ as demo
 from demo.soak import busy_cores, run, wrong_runs
 from producer_client import TimedOut
 from producer_client.contract import Code
-from tests.conftest import Scene, processes_of, server_dir
+from tests.conftest import Scene, processes_of, server_dir, without_torch
 from tests.integration.test_words_shown import latin_words
+from worker.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 160
@@ -31,7 +32,7 @@ def run_demo(*arguments: str, data_dir: Path, **env: str) -> tuple[subprocess.Co
     done = subprocess.run(
         [sys.executable, "-m", "demo", "--data-dir", str(data_dir), *arguments],
         cwd=ROOT,
-        env=os.environ | {"COLUMNS": "80"} | env,
+        env=os.environ | Settings(**without_torch()).as_env() | {"COLUMNS": "80"} | env,
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,
@@ -43,8 +44,8 @@ def run_demo(*arguments: str, data_dir: Path, **env: str) -> tuple[subprocess.Co
 def test_the_demo_ends_with_its_json_and_leaves_no_process(scenes: list[Scene]) -> None:
     with server_dir() as folder:
         # As a newcomer has it: the worker measures what runs its model.
-        auto = {"SIGHTLINE_BACKEND": "auto"}
         made = folder / "data" / "demo"
+        auto = {"SIGHTLINE_BACKEND": "auto", "SIGHTLINE_MODELS_DIR": str(made / "models")}
         done, result = run_demo("--photos", str(scenes[0].path.parents[1]), data_dir=made, **auto)
 
         assert list(result) == [

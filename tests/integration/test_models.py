@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -222,7 +223,7 @@ def test_a_model_is_changed_by_the_processes_of_a_running_service(photo_root: Pa
                 process.ask_to_stop()
                 process.wait()
             del stack.processes[:2]
-            both = stack.settings.model_copy(update={"next_encoder": "open_clip/ViT-B-32/random"})
+            both = stack.settings.model_copy(update={"next_encoder": "open_clip/ViT-S-32-alt/random"})
             stack.start("worker", settings=both)
             with stack.client(timeout_s=120.0) as client:
                 meanwhile = client.search(path=str(scenes[1].path), threshold=-1.0)
@@ -233,6 +234,7 @@ def test_a_model_is_changed_by_the_processes_of_a_running_service(photo_root: Pa
                     assert len(reply.hits) == 1
                     if reply.model_key != before.model_key:
                         break
+                    time.sleep(0.2)  # who loads the model needs the processor too
                 stats = client.stats()
 
     assert meanwhile.model_key == before.model_key

@@ -27,7 +27,7 @@ from producer_client.compat import CLIPSimilarityService
 from producer_client.language import Language
 from producer_client.sources import Chain, Source
 from tests import commands
-from tests.conftest import ENCODER, server_dir
+from tests.conftest import ENCODER, server_dir, without_torch
 from worker.embedded import EmbeddedServers
 from worker.settings import Settings
 from worker.stack import Stack
@@ -132,7 +132,9 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
     known += [(second[5][0], None, None, None)]
     others: list[Row] = [(photos / "gone.jpg", 56.1, 10.2, "gps"), (broken, 56.1, 10.2, "gps")]
     with server_dir() as data_dir:
-        settings = Settings(data_dir=data_dir, photo_roots=(photos,), encoder=ENCODER, max_staleness_s=0)
+        settings = Settings(
+            data_dir=data_dir, photo_roots=(photos,), encoder=ENCODER, max_staleness_s=0, **without_torch()
+        )
         with EmbeddedServers(data_dir) as servers:
             make_table(servers.database_url, known + others)
         with Stack(settings, log_dir=data_dir / "logs", port=0) as stack:

@@ -29,7 +29,7 @@ from sqlalchemy import text
 
 from producer_client import NewPhoto, Photo, Provenance, Sightline, Stored, TryAgain
 from producer_client.contract import Code, Search
-from tests.conftest import Scene, server_dir, until
+from tests.conftest import Scene, server_dir, until, without_torch
 from tests.integration.test_index import DIM, KEY, entry, live_on, number_serving, publish, put, vectors
 from tests.integration.test_index_laws import Bytes, IndexAndDictionary
 from worker.commands import doctor
@@ -506,7 +506,8 @@ def test_who_waits_for_less_than_a_seq_is_waited_for_hears_in_time_that_it_does_
 def parted(settings: Settings, backup: Dump | Recovery) -> Iterator[Stack]:
     """Lists of photos go to one worker, questions to another, which looks at the log once an hour unless it must. Votes
     alone decide: what is asked here is what a worker has seen of the log."""
-    lagging = settings.model_copy(update={"max_staleness_s": 3600, "min_seq_timeout_s": 0.2, "rungs": ()})
+    changed = {"max_staleness_s": 3600, "min_seq_timeout_s": 0.2, "rungs": (), **without_torch()}
+    lagging = settings.model_copy(update=changed)
     with Stack(lagging, log_dir=settings.data_dir / "logs", port=0, own_database=False) as running:
         running.start("worker", "--queues", "bulk")
         running.start("worker", "--queues", "interactive")

@@ -11,8 +11,7 @@ from sqlalchemy import create_engine, text
 
 from producer_client import NewPhoto, Photo, Provenance, Sightline, Stored
 from producer_client.compat import CLIPSimilarityService
-from tests.conftest import ENCODER, Scene, server_dir
-from worker.encoder.choice import REFERENCE
+from tests.conftest import ENCODER, Scene, server_dir, without_torch
 from worker.settings import Settings
 from worker.stack import Stack
 
@@ -26,9 +25,9 @@ def parted(photo_root: Path) -> Iterator[Stack]:
             data_dir=data_dir,
             photo_roots=(photo_root,),
             encoder=ENCODER,
-            backend=REFERENCE,
             max_staleness_s=3600,
             rungs=(),
+            **without_torch(),
         )
         with Stack(settings, log_dir=data_dir / "logs", port=0) as running:
             running.start("worker", "--queues", "bulk")

@@ -27,11 +27,10 @@ import pytest
 
 from producer_client.contract import Code
 from producer_client.errors import Unreachable
-from tests.conftest import ENCODER, processes_of, server_dir, until
+from tests.conftest import ENCODER, processes_of, server_dir, until, without_torch
 from worker import cli, holding, pulse, upenv
 from worker import settings as settings_page
 from worker.commands.connections import open_client
-from worker.encoder.choice import REFERENCE
 from worker.holding import Run, Started
 from worker.settings import Settings
 
@@ -54,7 +53,7 @@ class Folder:
         for root in self.roots:
             root.mkdir()
         given: Any = {"data_dir": self.data, "photo_roots": self.roots, "up_port": 0, "tick_every_s": 2.0}
-        given |= {"encoder": ENCODER, "backend": REFERENCE}
+        given |= {"encoder": ENCODER, **without_torch()}
         self.settings = Settings(**given)
         self.env = {**os.environ, **self.settings.as_env(), "NO_COLOR": "1", "PYTHONPATH": str(ROOT)}
 

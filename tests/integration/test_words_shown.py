@@ -46,10 +46,10 @@ for line in sys.stdin:
 NAMES = {
     "Sightline", "sightline", "JSON", "CSV", "CLIP", "EXIF", "XMP", "Google", "Takeout", "Redis", "Valkey", "Postgres",
     "Prometheus", "Ctrl", "C", "UTC", "SHA", "URL", "id", "ids", "k", "h", "seq", "recall", "beat", "up", "cpu",
-    "cuda", "exact", "ivf", "hnsw", "float32", "int8", "packaged", "efficientnet", "lite0", "torch", "JPEG", "PNG",
-    "WEBP", "HEIF", "TIFF", "GIF", "AVIF", "JXL", "XL", "lat", "lon", "file", "photo", "text", "vector", "photos",
-    "location_method", "method", "embeddings", "pkl", "manifest", "csv", "serve", "index", "true", "false", "redis",
-    "Errno", "x", "address", "metadata", "json", "LAT", "LON", "fallback", "ID_", "ID", "d", "tsv",
+    "cuda", "exact", "ivf", "hnsw", "float32", "int8", "packaged", "efficientnet", "lite0", "onnxruntime", "JPEG",
+    "PNG", "WEBP", "HEIF", "TIFF", "GIF", "AVIF", "JXL", "XL", "lat", "lon", "file", "photo", "text", "vector",
+    "photos", "location_method", "method", "embeddings", "pkl", "manifest", "csv", "serve", "index", "true", "false",
+    "redis", "torch", "Errno", "x", "address", "metadata", "json", "LAT", "LON", "fallback", "ID_", "ID", "d", "tsv",
     "place", "coordinate_source", "contents", "seccomp", "rlimits", "landlock",
 }  # fmt: skip
 COMMANDS = list(ROOMS)

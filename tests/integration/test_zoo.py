@@ -18,7 +18,7 @@ from producer_client.contract import Code
 from producer_client.contract import Refused as PhotoRefused
 from producer_client.errors import BadRequest
 from producer_client.positions import Position
-from tests.conftest import ENCODER, server_dir, until
+from tests.conftest import ENCODER, server_dir, until, without_torch
 from tests.zoo import files, messages
 from tests.zoo.messages import EXPIRED, FINE, MESSAGES, PHOTOS, QUEUE, UNTOLD, Answered, Refused
 from worker.encoder import images
@@ -125,6 +125,7 @@ def zoo(root: Path) -> Iterator[Stack]:
             concurrency=4,
             url_hosts=tuple(messages.HOSTS),
             url_schemes=("http", "https", "s3", "file"),
+            **without_torch(),
         )
         with Stack(settings, log_dir=folder / "logs", port=0) as running:
             running.start("worker")
