@@ -31,6 +31,7 @@ from tests.conftest import ENCODER, processes_of, server_dir, until, without_tor
 from worker import cli, holding, pulse, upenv
 from worker import settings as settings_page
 from worker.commands.connections import open_client
+from worker.embedded import EmbeddedServers
 from worker.holding import Run, Started
 from worker.settings import Settings
 
@@ -46,8 +47,9 @@ COMMAND = [sys.executable, "-m", "worker.cli"]
 class Folder:
     """A folder in which `sightline up` runs, told only what a person would tell it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, cluster: Path) -> None:
         self.path = path
+        self._cluster = cluster
         self.data = path / "data"
         self.roots = (path / "photos, old", path / "with a\nnewline")
         for root in self.roots:
@@ -65,6 +67,7 @@ class Folder:
     @contextmanager
     def up(self, *arguments: str, **more: Any) -> Iterator[subprocess.Popen[bytes]]:
         """Whatever becomes of it, nothing of it is left afterwards."""
+        self.lay_cluster()
         with self.said_to.open("ab") as file:
             how: Any = {"env": self.env, "cwd": self.path, "stdout": file, "stderr": file}
             running: subprocess.Popen[bytes] = subprocess.Popen([*COMMAND, "up", *arguments], **how | more)
@@ -75,6 +78,12 @@ class Folder:
                 running.terminate()
                 running.wait(PATIENCE_S)
             self.down()
+
+    def lay_cluster(self) -> None:
+        """As one that has been here before has left it: to make it takes a second and more."""
+        if not self.data.exists():
+            self.data.mkdir(mode=0o700)
+            shutil.copytree(self._cluster, self.data / "postgres")
 
     def down(self) -> dict[str, Any]:
         done = self.command("down", "--json")
@@ -117,19 +126,27 @@ class Folder:
         assert running.poll() is None, self.said
 
 
-@pytest.fixture
-def folder() -> Iterator[Folder]:
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Path]:
     with server_dir() as path:
-        yield Folder(path)
+        with EmbeddedServers(path, with_valkey=False):
+            pass
+        yield path / "postgres"
+
+
+@pytest.fixture
+def folder(cluster: Path) -> Iterator[Folder]:
+    with server_dir() as path:
+        yield Folder(path, cluster)
         assert processes_of(path) == []
 
 
 @pytest.fixture(scope="module")
-def running() -> Iterator[Folder]:
+def running(cluster: Path) -> Iterator[Folder]:
     """One in the background, below a folder of an odd name. Every test leaves it up."""
     with server_dir() as path:
         (path / ODD).mkdir()
-        one = Folder(path / ODD)
+        one = Folder(path / ODD, cluster)
         (one.roots[0] / "notes.txt").touch()
         one.roots[1].rmdir()
         started = one.command("up", "--detach")
