@@ -42,7 +42,10 @@ def folder(photo_root: Path) -> Path:
     return photo_root / "lookalikes"
 
 
-def test_figures_of_every_policy_are_finite_and_told_in_80_columns(settings: Settings, folder: Path) -> None:
+def test_figures_of_every_policy_are_finite_and_told_in_80_columns(
+    settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place, "PLANTINGS", (0,))
     result = place.of_drawn(settings, folder, TINY, timed=2, compared=COMPARED)
 
     assert list(result["policies"]) == [*(policy.name for policy in COMPARED), "default"]
