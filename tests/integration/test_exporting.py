@@ -52,7 +52,7 @@ from worker.encoder.images import decode
 from worker.encoder.load import load_encoder, table
 from worker.encoder.texts import SAMPLE, Tokenizer
 from worker.errors import EncoderUnavailable, Permanent
-from worker.index.repeating import KEPT, LEAST
+from worker.index.repeating import FEWEST, KEPT, LEAST
 from worker.joined import run
 from worker.observe import queues
 from worker.settings import Settings
@@ -608,7 +608,7 @@ def test_searches_show_the_recall_of_what_serves_and_which_answers_another_gener
     # Too few to train lists on: every photo is compared.
     store(stored[:100])
     rebuilt(client)
-    ask(10)
+    ask(FEWEST)
     same = asked_again(force=True)
     store(stored[100:])
     right = ask(len(asked))

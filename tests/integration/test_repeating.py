@@ -26,7 +26,7 @@ from worker.index.folder import GenerationFolder
 from worker.index.generation import Generation
 from worker.index.kinds import Kind
 from worker.index.live import FaissLiveIndex
-from worker.index.repeating import KEPT, LEAST, NICENESS, ROUNDING, WAITING, Repeating, flips, found_share
+from worker.index.repeating import FEWEST, KEPT, LEAST, NICENESS, ROUNDING, WAITING, Repeating, flips, found_share
 from worker.index.searching import Parameters
 from worker.index.view import Layers, Passing, View
 from worker.library import Library
@@ -358,6 +358,21 @@ def test_answers_that_broken_lists_change_are_counted(lists: Generation, repeati
     assert repeating.told.compared == KEPT, "questions are asked once, and forgotten"
 
 
+@pytest.mark.parametrize("count", [FEWEST - 1, FEWEST])
+def test_of_few_questions_no_share_is_told(count: int, lists: Generation, repeating: Repeating) -> None:
+    queries = photos_of_places(2 * FEWEST, seed=12)
+    before, now = view_of(lists), view_of(broken(lists))
+    # The one of the generation before does not stay.
+    for some in (queries, queries[:count]):
+        expected = repeating.told.compared + len(some)
+        for query in some:
+            note(repeating, before, query)
+        repeating.taken_over(before, now)
+        until(lambda expected=expected: repeating.told.compared == expected)  # type: ignore[misc]
+
+    assert (repeating.told.flipped is None) == (count < FEWEST)
+
+
 # ------------------------------------------------------------------------------------ as a process has it
 
 
@@ -388,7 +403,7 @@ def test_a_process_that_follows_tells_of_its_searches_and_forgets_them_when_a_ph
     publish(store, folder)
     live.settle()
     until(lambda: live.repeated.compared == 1)
-    assert live.repeated.flipped == 0.0
+    assert live.repeated.flipped is None, "of one question"
 
     live.search(rows[1], 26)
     until(lambda: live.repeated.searches == 2)

@@ -109,12 +109,9 @@ HEALTHY: dict[str, str] = {
     **{of("sightline_recall_gate", where): flat(0.97) for where in (ONE, OTHER)},
     of("sightline_recall_at_10", ONE): flat(0.95),
     of("sightline_recall_at_10_at_most", ONE): flat(0.97),
-    # Of a few searches nothing is sure, nor of 19 that two generations were asked.
+    # Of a few searches nothing is sure.
     of("sightline_recall_at_10", OTHER): flat(0.9),
     of("sightline_answers_flipped_ratio", ONE): flat(0.1),
-    of("sightline_answers_compared_total", ONE): flat(20),
-    of("sightline_answers_flipped_ratio", OTHER): flat(0.5),
-    of("sightline_answers_compared_total", OTHER): flat(19),
     of("sightline_tasks_total", ONE, task="sightline.locate", code="ok"): rising(0, 10),
     of("sightline_tasks_total", ONE, task="sightline.locate", code="internal"): flat(4),
     answered("located"): rising(0, 6),

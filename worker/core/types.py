@@ -234,7 +234,7 @@ class Repeated:
     of: int = 0  #: searches that this is the mean of
     at_most: float | None = None  #: what the true mean surely lies below; None of too few
     searches: int = 0  #: that were repeated exactly, since the start
-    flipped: float | None = None  #: share of questions whose first photo the newest generation has changed
+    flipped: float | None = None  #: share of questions whose first photo the newest generation changed; None of few
     compared: int = 0  #: questions that two generations were asked, since the start
 
 

@@ -39,6 +39,8 @@ WINDOW, LEAST = 1_000, 100
 ROUNDING = 1e-6
 #: Questions that two generations are asked, the last ones, and seconds after which one is forgotten.
 KEPT, FORGET_S = 256, 86_400.0
+#: Questions that it takes to tell a share of them.
+FEWEST = 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -193,20 +195,19 @@ class Repeating:
             flips(before, now, one.query, one.k, exclude=one.exclude, drop_copies=one.drop_copies) for one in asked
         ]
         compared = [flipped for flipped in outcomes if flipped is not None]
-        if not compared:
-            return
-        share = sum(compared) / len(compared)
+        share = sum(compared) / len(compared) if len(compared) >= FEWEST else None
         told = self._told
         self._told = replace(told, flipped=share, compared=told.compared + len(compared))
-        log.info(
-            "another generation was asked the same",
-            extra={
-                "before": before.number,
-                "generation": now.number,
-                "compared": len(compared),
-                "flipped": sum(compared),
-            },
-        )
+        if compared:
+            log.info(
+                "another generation was asked the same",
+                extra={
+                    "before": before.number,
+                    "generation": now.number,
+                    "compared": len(compared),
+                    "flipped": sum(compared),
+                },
+            )
 
 
 def found_share(

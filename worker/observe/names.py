@@ -96,7 +96,8 @@ STATE: Mapping[str, Metric] = {
     "recall_gate": _gauge("recall_gate", "what is asked of it (`SIGHTLINE_INDEX_RECALL`), 0..1"),
     "recall_searches": _counter("recall_searches", "searches that were repeated exactly to tell"),
     "answers_flipped_ratio": _gauge(
-        "answers_flipped_ratio", "of recent searches, those whose first photo the newest generation changed, 0..1"
+        "answers_flipped_ratio",
+        "of recent searches, twenty or more, those whose first photo the newest generation changed, 0..1",
     ),
     "answers_compared": _counter("answers_compared", "searches that two generations were asked"),
     "process_info": _gauge("process_info", "1", *INFO),
