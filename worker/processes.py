@@ -6,9 +6,9 @@ A part of worker.settings, which says how settings are read.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from producer_client.words import Queue
@@ -67,3 +67,10 @@ class ProcessSettings(BaseSettings):
     task_events: bool = False
     """Whether a worker tells whoever listens at Redis (Flower, deploy/README.md) of each task: received, started,
     ended, with what was asked and replied, paths and coordinates in it. Up to three more commands of Redis a task."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _unset(cls, value: Any, info: ValidationInfo) -> Any:
+        """Empty is unset, as an env file writes it, where unset is something else than any value."""
+        fields = cls.model_fields
+        return None if value == "" and fields[info.field_name or ""].default is None else value

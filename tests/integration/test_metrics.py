@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import signal
@@ -26,7 +27,8 @@ from sqlalchemy import text
 
 from demo.scenes import write_scenes
 from producer_client import Sightline
-from producer_client.contract import Queue, TaskName
+from producer_client.contract import Code, Queue, TaskName
+from producer_client.errors import Unreachable
 from producer_client.ids import SENT, new_id, now_ms
 from tests.conftest import Scene, plain_celery
 from tests.faults.conftest import Gate, gate, hasty_stack
@@ -244,6 +246,28 @@ def test_what_cannot_be_asked_is_said_to_be_so_and_nothing_old_is_told(stack: St
     assert value(of_worker, "slots") == 2
 
 
+def test_a_server_that_is_away_is_logged_once_and_again_when_it_is_back(
+    stack: Stack, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(**_: Any) -> None:
+        raise Unreachable(Code.UNAVAILABLE, "it is being exchanged")
+
+    with closing(PostgresStore(stack.settings)) as store:
+        watched = Servers(stack.settings, store)
+        with caplog.at_level(logging.INFO, exporter.__name__):
+            with monkeypatch.context() as patched:
+                patched.setattr(store.figures, "read", away)
+                for _ in range(3):
+                    list(watched.collect())
+                assert watched.away == {"postgres": "it is being exchanged"}
+            for _ in range(2):
+                list(watched.collect())
+
+    assert watched.away == {}
+    said = [record.message for record in caplog.records if record.name == exporter.__name__]
+    assert said == ["postgres cannot be asked", "postgres is asked again"]
+
+
 def test_a_child_without_a_port_is_told_of_and_takes_the_first_that_becomes_free(stack: Stack) -> None:
     """On queues of its own, so that it is the only one there."""
     port = free_port()
@@ -435,7 +459,10 @@ def test_a_port_that_is_taken_gives_the_next_one_and_none_is_said(caplog: pytest
     assert [record.levelname for record in caplog.records if "no metrics" in record.message] == ["ERROR", "ERROR"]
 
 
-def test_the_exporter_is_a_command_that_answers_until_it_is_ended(stack: Stack) -> None:
+@pytest.mark.parametrize(("ended_by", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_the_exporter_is_a_command_that_answers_until_it_is_ended(
+    stack: Stack, ended_by: signal.Signals, code: int
+) -> None:
     environment = {**os.environ, **stack.settings.as_env(), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-X", "importtime", "-m", "worker.cli", "metrics", "--port", "0"]
     said, scraped = [], Samples()
@@ -445,12 +472,29 @@ def test_the_exporter_is_a_command_that_answers_until_it_is_ended(stack: Stack) 
             said.append(line)
             if found := re.search(r"http://(\S+)/metrics", line):
                 scraped = scrape(found[1])
-                running.send_signal(signal.SIGTERM)
-    assert running.returncode == 0
+                head = urllib.request.Request(f"http://{found[1]}/metrics", method="HEAD")
+                with urllib.request.urlopen(head, timeout=10) as answered:
+                    looked = answered.status, answered.read()
+                running.send_signal(ended_by)
+    assert running.returncode == code
 
+    assert looked == (200, b"")
     assert value(scraped, "reachable", server="postgres") == 1
     loaded = {line.rpartition("|")[2].strip() for line in said if line.startswith("import time:")}
     assert loaded.isdisjoint({"torch", "faiss", "open_clip", "onnxruntime", "cv2"})
+
+
+def test_once_says_why_a_server_cannot_be_asked_and_ends_as_failed(stack: Stack) -> None:
+    nobody = stack.settings.model_copy(update={"database_url": "postgresql+psycopg2://u:p@127.0.0.1:1/d"})
+    command = [sys.executable, "-m", "worker.cli", "metrics"]
+    environment = {**os.environ, **nobody.as_env(), "SIGHTLINE_METRICS_PORT": ""}
+    once = subprocess.run([*command, "--once"], env=environment, capture_output=True, text=True)
+    as_json = subprocess.run([*command, "--json"], env=environment, capture_output=True, text=True)
+
+    assert (once.returncode, as_json.returncode) == (1, 1)
+    assert 'sightline_reachable{server="postgres"} 0.0' in once.stdout
+    assert once.stderr.startswith("postgres cannot be asked: ")
+    assert list(json.loads(as_json.stdout)["away"]) == ["postgres"]
 
 
 def test_a_disk_that_hangs_holds_up_no_scrape_and_all_else_is_told(tmp_path: Path) -> None:

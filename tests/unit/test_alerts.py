@@ -20,11 +20,13 @@ import yaml
 from typer.main import get_command
 
 from producer_client.contract import StatsReply
+from producer_client.language import Language, catalogue
 from tests.monitored import RULES, needs_prometheus, promtool
 from worker.commands import doctor
 from worker.commands.index import figure
 from worker.joined import join
 from worker.settings import Settings
+from worker.words import PACKAGE
 
 ROOT = Path(__file__).parents[2]
 RUNBOOKS = [ROOT / "docs" / "runbook.md", ROOT / "docs" / "runbook.ru.md"]
@@ -404,7 +406,7 @@ def test_both_runbooks_show_the_same_commands() -> None:
 def test_what_the_runbook_shows_of_commands_exists(page: Path) -> None:
     text = " ".join(page.read_text().split())
     shown = [words.split()[1:] for words in _shown(text) if words.startswith("sightline ")]
-    lines = re.findall(r"(?:lines?|строк[аи]) `([^`]+)`(?: (?:and|и) `([^`]+)`)?", text)
+    lines = re.findall(r"(?:lines?|строк[аи]) `([^`]+)`(?: \(«[^»]+»\))?(?: (?:and|и) `([^`]+)`)?", text)
     rows = {figure(field.name) for field in msgspec.structs.fields(StatsReply)}
     named = {line for pair in lines for line in pair if line} - rows
 
@@ -415,6 +417,19 @@ def test_what_the_runbook_shows_of_commands_exists(page: Path) -> None:
     assert named <= {name for name, *_ in doctor._checks()}
     assert {"messages that a thread was stuck at", "files that are gone", "purges pending", "last rebuild"} <= rows
     assert all(f"`{row}`" in text for row in ("files that are gone", "purges pending", "photos added or changed since"))
+
+
+def test_the_russian_runbook_says_beside_each_line_what_it_is_called_in_russian() -> None:
+    text, russian = " ".join(RUNBOOKS[1].read_text().split()), catalogue(PACKAGE, Language.RU)
+    rows = {figure(field.name) for field in msgspec.structs.fields(StatsReply)} | {
+        name for name, *_ in doctor._checks()
+    }
+    # That is a queue and a process, too.
+    shown = rows & set(re.findall(r"`([^`]+)`", text)) - {"index"}
+
+    assert {"broker", "last rebuild"} <= shown
+    for row in shown:
+        assert text.count(f"`{row}`") == text.count(f"`{row}` («{russian.gettext(row)}»)"), row
 
 
 def test_numbers_that_are_defaults_of_settings_are_theirs() -> None:

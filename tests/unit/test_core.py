@@ -436,6 +436,13 @@ def test_another_process_reads_the_same_settings_from_its_environment(
     assert settings_page.load() == first
 
 
+@pytest.mark.parametrize("name", [name for name, field in Settings.model_fields.items() if field.default is None])
+def test_empty_is_unset_where_unset_is_no_value(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"SIGHTLINE_{name.upper()}", "")
+
+    assert getattr(Settings(), name) is None
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

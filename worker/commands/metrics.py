@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from worker.commands.terminal import AsJson, err, fail, show
+from worker.commands.terminal import err, fail, show
 from worker.settings import load as load_settings
-from worker.words import say
+from worker.signals import INTERRUPTED
+from worker.words import in_language, say
 
 #: Beside the one of workers that people know, 9464, which OpenTelemetry has made Prometheus' for exporters.
 PORT = 9460
@@ -21,6 +22,7 @@ Host = Annotated[
     typer.Option(help=say("The address to listen at; SIGHTLINE_METRICS_HOST unless given."), show_default=False),
 ]
 Once = Annotated[bool, typer.Option("--once", help=say("Print what Prometheus would read, and end."))]
+AsJson = Annotated[bool, typer.Option("--json", help=say("Print it as one JSON object, and end."))]
 
 
 def metrics(port: Port = PORT, host: Host = None, once: Once = False, as_json: AsJson = False) -> None:
@@ -40,17 +42,23 @@ def metrics(port: Port = PORT, host: Host = None, once: Once = False, as_json: A
         servers = Servers(settings, store)
         registry = registry_of(servers)
         if once or as_json:
-            said = {"metrics": plain(registry)} if as_json else {}
-            show(as_json, said, lambda: typer.echo(written(registry), nl=False))
+            # What cannot be asked is known once it was.
+            text = "" if as_json else written(registry)
+            said = {"metrics": plain(registry), "away": servers.away} if as_json else {}
+            for server, why in servers.away.items():
+                err.print(say("{server} cannot be asked: {why}", server=server, why=in_language(why)), highlight=False)
+            show(as_json, said, lambda: typer.echo(text, nl=False), refused=list(servers.away))
             return
         logs.configure(settings.log_level, settings.log_format)
         asked_to_end = {signal.SIGINT, signal.SIGTERM}
         # Before any thread begins, which would be the one to hear of it otherwise.
         signal.pthread_sigmask(signal.SIG_BLOCK, asked_to_end)
-        taken = take(host if host is not None else settings.metrics_host, port, ports=1)
+        host = host if host is not None else settings.metrics_host
+        taken = take(host, port, ports=1)
         if taken is None:
-            fail(say("port {port} cannot be had; the log line above says why", port=port))
+            fail(say("{host}, port {port} cannot be had; the log line above says why", host=host, port=port))
         serve(taken, registry, {"/targets": targets_page(servers)})
         where = address(taken)
         err.print(say("metrics are at http://{where}/metrics", where=where), soft_wrap=True, highlight=False)
-        signal.sigwait(asked_to_end)
+        if signal.sigwait(asked_to_end) == signal.SIGINT:
+            raise SystemExit(INTERRUPTED)

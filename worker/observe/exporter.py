@@ -44,6 +44,8 @@ class Servers(Collector):
         self._settings = settings
         self._store = store
         self._skewed = 0
+        #: Why, by the name of the server: those that could not be asked at the newest scrape.
+        self.away: dict[str, str] = {}
         self._redis = Asked("redis", self._look, wait_s=answer_s)
         self._postgres = Asked("postgres", self._read, wait_s=answer_s)
 
@@ -55,9 +57,10 @@ class Servers(Collector):
             try:
                 values, took_s = answer()
             except UNASKED as exc:
-                log.warning("%s cannot be asked", name, extra={"why": str(exc) or type(exc).__name__})
+                self._note_away(name, str(exc) or type(exc).__name__)
                 reachable.add_metric((name,), 0.0)
             else:
+                self._note_back(name)
                 reachable.add_metric((name,), 1.0)
                 took.add_metric((name,), took_s)
                 yield from families(metrics, values)
@@ -68,6 +71,16 @@ class Servers(Collector):
         """Processes with metrics, as HTTP service discovery of Prometheus has it. Raises one of UNASKED."""
         values, _ = self._redis.begin()()
         return [{"targets": [address], "labels": {"role": role}} for role, address in sorted(values["targets"])]
+
+    def _note_away(self, name: str, why: str) -> None:
+        # Once, and when the reason is another one: a night without Postgres has some thousand scrapes.
+        if self.away.get(name) != why:
+            log.warning("%s cannot be asked", name, extra={"why": why})
+        self.away[name] = why
+
+    def _note_back(self, name: str) -> None:
+        if self.away.pop(name, None) is not None:
+            log.info("%s is asked again", name)
 
     def _look(self) -> tuple[Mapping[str, Any], float]:
         began = time.monotonic()

@@ -40,7 +40,7 @@ def take(host: str, port: int, *, ports: int = PORTS) -> socket.socket | None:
         if exc.errno == errno.EADDRINUSE:
             log.error("no metrics: the port is taken", extra={"first": port, "last": _last(port, ports)})
         else:
-            log.error("no metrics: SIGHTLINE_METRICS_HOST cannot be listened at", extra={"host": host, "why": exc})
+            log.error("no metrics: this host cannot be listened at", extra={"host": host, "why": exc})
         return None
     log.info("metrics", extra={"host": host, "port": port_of(taken)})
     return taken
@@ -85,6 +85,10 @@ def serve(taken: socket.socket, registry: CollectorRegistry, also: Mapping[str, 
         if page is None:
             start_response("404 Not Found", [("Content-Type", "text/plain; charset=utf-8")])
             return [("\n".join(sorted(pages)) + "\n").encode()]
+        if environ["REQUEST_METHOD"] == "HEAD":
+            # Whoever looks whether it is up: prometheus-client 0.25 knows GET alone.
+            start_response("200 OK", [("Content-Type", "text/plain; charset=utf-8")])
+            return []
         return page(environ, start_response)
 
     server = _Server(taken)
