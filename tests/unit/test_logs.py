@@ -134,3 +134,10 @@ def test_up_knows_the_level_of_such_a_line(level: str, above: bool) -> None:
 
     assert bool(children.ABOVE_ORDINARY.match(line)) == above
     assert bool(children.ORDINARY.match(line)) == (not above)
+
+
+def test_pythons_own_warnings_are_not_passed_on_by_up() -> None:
+    made = record("SecurityWarning: you are root")
+    made.name, made.levelname = "py.warnings", "WARNING"
+
+    assert not children.ABOVE_ORDINARY.match(JsonFormatter().format(made))

@@ -290,7 +290,10 @@ def _which_database(settings: Settings, *, own: bool) -> str:
 
 def _show_ended(run: Run | None, ended: list[str], folder: Path) -> None:
     if not ended:
-        out.print(say("nothing runs in {folder}, and nothing was left there", folder=escape(str(folder))))
+        out.print(
+            say("nothing runs in {folder}, and nothing was left there", folder=escape(str(folder.absolute()))),
+            soft_wrap=True,
+        )
     elif run is not None:
         out.print(say("ended: {names}", names=escape(", ".join(ended))), soft_wrap=True)
     else:
