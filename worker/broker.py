@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 LARGEST_ITEM = 64 << 20
 #: What kombu's JSON and base64, and our own checks, raise for an item that is no message.
 UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, MemoryError, RecursionError)
+#: Seconds that Redis may be silent at a command's question.
+SILENT_S = 5
 #: What is no fault of the item's.
 SERVER_ERRORS = (redis.exceptions.RedisError, OSError)
 
@@ -305,16 +307,24 @@ def refuses_writes(connection: kombu.Connection) -> str | None:
 
 
 @contextmanager
-def plain_client(settings: Settings, *, silent_s: int | None = None) -> Iterator[redis.Redis]:
-    """Of the broker of the settings, for a command. silent_s: how long it may be silent. Raises Unreachable where it
-    cannot be used."""
-    connect_s = silent_s or 5
-    options: dict[str, Any] = {"socket_connect_timeout": connect_s, "socket_timeout": silent_s}
+def connected(settings: Settings, *, silent_s: int | None = None) -> Iterator[kombu.Connection]:
+    """To the broker of the settings, for a command. silent_s: how long it may be silent, SILENT_S unless given. Raises
+    Unreachable where it cannot be used."""
+    silent_s = SILENT_S if silent_s is None else silent_s
+    options = {"socket_connect_timeout": silent_s, "socket_timeout": silent_s}
     with (
-        reaching(settings.broker_url),
-        Connection(settings.broker_url, transport_options=options, connect_timeout=connect_s) as connection,
+        reaching(url := settings.broker_url),
+        Connection(url, transport_options=options, connect_timeout=silent_s) as connection,
     ):
-        channel: Any = connection.ensure_connection(max_retries=1, timeout=connect_s).default_channel
+        connection.ensure_connection(max_retries=1, timeout=silent_s)
+        yield connection
+
+
+@contextmanager
+def plain_client(settings: Settings, *, silent_s: int | None = None) -> Iterator[redis.Redis]:
+    """As `connected`, a client of that."""
+    with connected(settings, silent_s=silent_s) as connection:
+        channel: Any = connection.default_channel
         yield channel.plain()
 
 

@@ -22,8 +22,8 @@ LOG_BYTES = 10_000_000
 READ_BYTES, LINE = 1_000_000, 300
 #: Columns of a log, for what would be broken into lines as for a terminal.
 LOG_COLUMNS = "10000"
-#: Lines of a log by their level, as worker.logs, in either form, and Celery write it. Python's own warnings, which have a
-#: level only as JSON, are for those who develop.
+#: Lines of a log by their level, as worker.logs, in either form, and Celery write it. Python's own warnings, which have
+#: a level only as JSON, are for those who develop.
 ORDINARY, ABOVE_ORDINARY = (
     re.compile(
         rf'^\S+ ({levels}) |^\[.*?: ({levels})/|^{{"time": "[^"]*", "level": "({levels})"(?!, "logger": "py.warnings)'

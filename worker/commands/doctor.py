@@ -8,14 +8,13 @@ from dataclasses import asdict
 from typing import Any
 
 import typer
-from kombu import Connection
 from rich.markup import escape
 
 from producer_client import SightlineError
 from producer_client.contract import Code
 from producer_client.language import to_say
 from producer_client.reach import reaching, shown
-from worker.broker import parking, refuses_writes
+from worker.broker import connected, parking, refuses_writes
 from worker.commands.backends import backends, print_backends
 from worker.commands.connections import open_client, open_store
 from worker.commands.tables import Table
@@ -58,12 +57,11 @@ def checks_table(checks: Sequence[tuple[str, bool, str]]) -> Table:
 
 
 def broker(settings: Settings) -> str:
-    with reaching(url := settings.broker_url), Connection(url, connect_timeout=PATIENCE_S) as connection:
-        connection.ensure_connection(max_retries=1, timeout=PATIENCE_S)
+    with connected(settings, silent_s=PATIENCE_S) as connection:
         why = refuses_writes(connection)
     if why:
-        raise _Unwell(f"{shown(url)}: {say(why)}")
-    return say("{broker} answers", broker=shown(url))
+        raise _Unwell(f"{shown(settings.broker_url)}: {say(why)}")
+    return say("{broker} answers", broker=shown(settings.broker_url))
 
 
 def keys(settings: Settings) -> str:
