@@ -334,6 +334,8 @@ def test_the_end_puts_the_machine_back_and_is_not_broken_off(
 ) -> None:
     seen = machine_settings
     removed: list[bool] = []
+    # Of another test, perhaps, which has run a command in this process.
+    before = signal.getsignal(signal.SIGINT)
 
     def remove_all(engine: engines.Engine) -> None:
         if seen["tables"]["iptables nat"] == LEFT:
@@ -357,7 +359,7 @@ def test_the_end_puts_the_machine_back_and_is_not_broken_off(
         ["iptables", "--wait", "--table", "nat", *words] for words in firewall.undone(OF_THE_MACHINE, LEFT)
     ]
     assert not (tmp_path / "run").exists()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_what_a_killed_run_has_changed_is_put_back_by_the_next(
