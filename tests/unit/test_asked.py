@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import until
-from worker.observe.asked import Asked
+from worker.observe.asked import Asked, Several
 
 
 class Hanging:
@@ -64,3 +65,31 @@ def test_what_it_raises_is_raised_where_it_is_waited_for() -> None:
 
     with pytest.raises(IndexError):
         asked.begin()()
+
+
+def test_several_say_once_why_one_of_them_cannot_be_asked_and_when_it_is_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    answers: list[int | OSError] = [OSError("gone"), OSError("gone"), OSError("full"), 1, 1]
+
+    def ask() -> int:
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    log = logging.getLogger(__name__)
+    asked = {"here": Asked("here", lambda: 7, wait_s=60.0), "far": Asked("far", ask, wait_s=60.0)}
+    several = Several(asked, log, said_as="the disk of {}")
+    with caplog.at_level(logging.INFO, log.name):
+        found = [(several.answers(), dict(several.away)) for _ in range(5)]
+
+    assert found == [
+        ({"here": 7}, {"far": "gone"}),
+        ({"here": 7}, {"far": "gone"}),
+        ({"here": 7}, {"far": "full"}),
+        ({"here": 7, "far": 1}, {}),
+        ({"here": 7, "far": 1}, {}),
+    ]
+    away, again = "the disk of far cannot be asked", "the disk of far is asked again"
+    assert [record.message for record in caplog.records] == [away, away, again]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from contextlib import closing
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -43,11 +43,11 @@ def metrics(port: Port = PORT, host: Host = None, once: Once = False, as_json: A
         registry = registry_of(servers)
         if once or as_json:
             # What cannot be asked is known once it was.
-            text = "" if as_json else written(registry)
-            said = {"metrics": plain(registry), "away": servers.away} if as_json else {}
+            found: Any = plain(registry) if as_json else written(registry)
+            said = {"metrics": found, "away": servers.away}
             for server, why in servers.away.items():
                 err.print(say("{server} cannot be asked: {why}", server=server, why=in_language(why)), highlight=False)
-            show(as_json, said, lambda: typer.echo(text, nl=False), refused=list(servers.away))
+            show(as_json, said, lambda: typer.echo(found, nl=False), refused=list(servers.away))
             return
         logs.configure(settings.log_level, settings.log_format)
         asked_to_end = {signal.SIGINT, signal.SIGTERM}

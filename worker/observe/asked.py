@@ -1,10 +1,11 @@
-"""What may hang is asked by a thread of its own, and waited for only so long."""
+"""What may hang is asked by a thread of its own, and waited for only so long. Who cannot be asked is said once."""
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
@@ -41,6 +42,49 @@ class Asked(Generic[A]):
                 raise TimeoutError(str(exc) or f"no answer within {self._wait_s:g} s") from exc
 
         return answer
+
+
+class Several(Generic[A]):
+    """Asked at the same time, each by its name. said_as: what one is called in the log, `{}` its name. unasked: what
+    one raises that cannot be asked; all else is raised."""
+
+    def __init__(
+        self,
+        several: Mapping[str, Asked[A]],
+        log: logging.Logger,
+        *,
+        said_as: str = "{}",
+        unasked: tuple[type[Exception], ...] = (OSError,),
+    ) -> None:
+        self._several = several
+        self._log = log
+        self._said_as = said_as
+        self._unasked = unasked
+        #: Why, by name: those that could not be asked the last time.
+        self.away: dict[str, str] = {}
+
+    def answers(self) -> dict[str, A]:
+        """Of those that could be asked."""
+        begun = {name: asked.begin() for name, asked in self._several.items()}
+        found = {}
+        for name, answer in begun.items():
+            try:
+                found[name] = answer()
+            except self._unasked as exc:
+                self._note_away(name, str(exc) or type(exc).__name__)
+            else:
+                self._note_back(name)
+        return found
+
+    def _note_away(self, name: str, why: str) -> None:
+        # Once, and when the reason is another one: a night without Postgres has some thousand scrapes.
+        if self.away.get(name) != why:
+            self._log.warning("%s cannot be asked", self._said_as.format(name), extra={"why": why})
+        self.away[name] = why
+
+    def _note_back(self, name: str) -> None:
+        if self.away.pop(name, None) is not None:
+            self._log.info("%s is asked again", self._said_as.format(name))
 
 
 def _run(ask: Callable[[], A], asking: Future[A]) -> None:

@@ -18,7 +18,7 @@ from producer_client.errors import Unreachable
 from worker.broker import plain_client
 from worker.errors import WorkerError
 from worker.observe import queues
-from worker.observe.asked import Asked
+from worker.observe.asked import Asked, Several
 from worker.observe.names import POSTGRES, REACHABLE, REDIS, SCRAPE
 from worker.observe.process import families
 from worker.settings import Settings
@@ -44,24 +44,23 @@ class Servers(Collector):
         self._settings = settings
         self._store = store
         self._skewed = 0
-        #: Why, by the name of the server: those that could not be asked at the newest scrape.
-        self.away: dict[str, str] = {}
         self._redis = Asked("redis", self._look, wait_s=answer_s)
-        self._postgres = Asked("postgres", self._read, wait_s=answer_s)
+        postgres = Asked("postgres", self._read, wait_s=answer_s)
+        self._both = Several({"redis": self._redis, "postgres": postgres}, log, unasked=UNASKED)
+
+    @property
+    def away(self) -> Mapping[str, str]:
+        """Why, by the name of the server: those that could not be asked at the newest scrape."""
+        return self._both.away
 
     def collect(self) -> Iterator[Any]:
-        answers = {"redis": (REDIS, self._redis.begin()), "postgres": (POSTGRES, self._postgres.begin())}
+        answers = self._both.answers()
         reachable = GaugeMetricFamily(REACHABLE.name, REACHABLE.says, labels=REACHABLE.labels)
         took = GaugeMetricFamily(SCRAPE.name, SCRAPE.says, labels=SCRAPE.labels)
-        for name, (metrics, answer) in answers.items():
-            try:
-                values, took_s = answer()
-            except UNASKED as exc:
-                self._note_away(name, str(exc) or type(exc).__name__)
-                reachable.add_metric((name,), 0.0)
-            else:
-                self._note_back(name)
-                reachable.add_metric((name,), 1.0)
+        for name, metrics in (("redis", REDIS), ("postgres", POSTGRES)):
+            reachable.add_metric((name,), float(name in answers))
+            if name in answers:
+                values, took_s = answers[name]
                 took.add_metric((name,), took_s)
                 yield from families(metrics, values)
         yield reachable
@@ -71,16 +70,6 @@ class Servers(Collector):
         """Processes with metrics, as HTTP service discovery of Prometheus has it. Raises one of UNASKED."""
         values, _ = self._redis.begin()()
         return [{"targets": [address], "labels": {"role": role}} for role, address in sorted(values["targets"])]
-
-    def _note_away(self, name: str, why: str) -> None:
-        # Once, and when the reason is another one: a night without Postgres has some thousand scrapes.
-        if self.away.get(name) != why:
-            log.warning("%s cannot be asked", name, extra={"why": why})
-        self.away[name] = why
-
-    def _note_back(self, name: str) -> None:
-        if self.away.pop(name, None) is not None:
-            log.info("%s is asked again", name)
 
     def _look(self) -> tuple[Mapping[str, Any], float]:
         began = time.monotonic()

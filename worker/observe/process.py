@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 
 from worker.core.observing import Counted, Measured, Stage
 from worker.memory import own_mb, resident_mb
-from worker.observe.asked import Asked
+from worker.observe.asked import Asked, Several
 from worker.observe.names import HEARD, INFO, STATE, Metric, allowed
 from worker.settings import Settings
 
@@ -81,11 +81,11 @@ class State(Collector):
     """slots: messages at once that it has room for. condition: what else is true of it."""
 
     def __init__(self, settings: Settings, heard: Heard, condition: Condition, *, role: str, slots: int) -> None:
-        folders = {"index": settings.generations_dir, "data": settings.data_dir, "models": settings.exports_dir}
-        self._disks = {
-            name: Asked(f"disk of {name}", partial(_disk, path), wait_s=DISKS_S) for name, path in folders.items()
+        self._folders = {"index": settings.generations_dir, "data": settings.data_dir, "models": settings.exports_dir}
+        disks = {
+            name: Asked(f"disk of {name}", partial(_disk, path), wait_s=DISKS_S) for name, path in self._folders.items()
         }
-        self._silent: set[str] = set()
+        self._disks = Several(disks, log, said_as="the disk of {}")
         self._heard = heard
         self._condition = condition
         self._facts = {"role": role, "version": version("sightline-worker")}
@@ -98,29 +98,12 @@ class State(Collector):
         if (built := said.get("generation_built_at")) is not None:
             values["serving_generation_age_seconds"] = age_s(built)
         values["memory_bytes"] = {("own",): own_mb() * 1e6, ("resident",): resident_mb() * 1e6}
-        values |= self._of_disks()
+        disks = self._disks.answers()
+        values["disk_reachable"] = {(name,): name in disks for name in self._folders}
+        values["disk_free_bytes"] = {(name,): usage.free for name, usage in disks.items()}
+        values["disk_size_bytes"] = {(name,): usage.total for name, usage in disks.items()}
         values["process_info"] = {tuple(str(said.get(name) or "") for name in INFO): 1}
         yield from families(STATE, values)
-
-    def _of_disks(self) -> dict[str, Any]:
-        answers = {name: disk.begin() for name, disk in self._disks.items()}
-        found = {}
-        for name, answer in answers.items():
-            try:
-                found[name] = answer()
-            except OSError as exc:
-                if name not in self._silent:
-                    log.warning("the disk of a folder cannot be asked", extra={"folder": name, "why": exc})
-                self._silent.add(name)
-            else:
-                if name in self._silent:
-                    log.info("the disk of a folder answers again", extra={"folder": name})
-                self._silent.discard(name)
-        return {
-            "disk_reachable": {(name,): name in found for name in answers},
-            "disk_free_bytes": {(name,): usage.free for name, usage in found.items()},
-            "disk_size_bytes": {(name,): usage.total for name, usage in found.items()},
-        }
 
 
 def registry_of(settings: Settings, condition: Condition, *, role: str, slots: int) -> tuple[CollectorRegistry, Heard]:

@@ -86,7 +86,7 @@ def serve(taken: socket.socket, registry: CollectorRegistry, also: Mapping[str, 
             start_response("404 Not Found", [("Content-Type", "text/plain; charset=utf-8")])
             return [("\n".join(sorted(pages)) + "\n").encode()]
         if environ["REQUEST_METHOD"] == "HEAD":
-            # Whoever looks whether it is up: prometheus-client 0.25 knows GET alone.
+            # Whoever looks whether it is up: prometheus-client 0.26 knows GET alone.
             start_response("200 OK", [("Content-Type", "text/plain; charset=utf-8")])
             return []
         return page(environ, start_response)
