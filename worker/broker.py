@@ -307,23 +307,21 @@ def refuses_writes(connection: kombu.Connection) -> str | None:
 
 
 @contextmanager
-def connected(settings: Settings, *, silent_s: int | None = None) -> Iterator[kombu.Connection]:
-    """To the broker of the settings, for a command. silent_s: how long it may be silent, SILENT_S unless given. Raises
-    Unreachable where it cannot be used."""
+def connected(url: str, *, silent_s: int | None = None) -> Iterator[kombu.Connection]:
+    """To a broker, for a command. silent_s: how long it may be silent, SILENT_S unless given. Raises Unreachable where
+    it cannot be used."""
     silent_s = SILENT_S if silent_s is None else silent_s
-    options = {"socket_connect_timeout": silent_s, "socket_timeout": silent_s}
-    with (
-        reaching(url := settings.broker_url),
-        Connection(url, transport_options=options, connect_timeout=silent_s) as connection,
-    ):
+    # The last is for clones, which connect by themselves.
+    options = {"socket_connect_timeout": silent_s, "socket_timeout": silent_s, "max_retries": 1}
+    with reaching(url), Connection(url, transport_options=options, connect_timeout=silent_s) as connection:
         connection.ensure_connection(max_retries=1, timeout=silent_s)
         yield connection
 
 
 @contextmanager
 def plain_client(settings: Settings, *, silent_s: int | None = None) -> Iterator[redis.Redis]:
-    """As `connected`, a client of that."""
-    with connected(settings, silent_s=silent_s) as connection:
+    """As `connected`, a client of the broker of the settings."""
+    with connected(settings.broker_url, silent_s=silent_s) as connection:
         channel: Any = connection.default_channel
         yield channel.plain()
 

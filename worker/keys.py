@@ -17,6 +17,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import ResponseError
 
 from producer_client.contract import Queue
+from worker.broker import connected
 
 #: Keys that are looked at, at the most: a second's work.
 MOST_KEYS = 200_000
@@ -43,14 +44,12 @@ class Beside:
 def beside(broker_url: str, prefix: str, *, patience_s: int) -> list[Beside]:
     """Of our database, and of the one of earlier releases. Nothing of a broker that is no Redis.
 
-    Raises kombu's OperationalError where it does not answer.
+    Raises Unreachable where it does not answer.
     """
-    options = {"socket_connect_timeout": patience_s, "socket_timeout": patience_s, "max_retries": 1}
-    with Connection(broker_url, transport_options=options) as connection:
+    with connected(broker_url, silent_s=patience_s) as connection:
         if connection.transport.driver_type != "redis":
             return []
         ours = str(connection.virtual_host or FORMER_DATABASE).strip("/")
-        connection.ensure_connection(max_retries=1, timeout=patience_s)
         client = _client(connection)
         found = [Beside(ours, _others(client, prefix), _left(client, {""} - {prefix}))]
         if ours != FORMER_DATABASE:

@@ -16,16 +16,12 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
-from kombu import Connection
-
-from producer_client.reach import reaching
+from worker.broker import connected
 from worker.core.kept import Kept, Kind, Until
 from worker.parking import KEY as PARKED
 from worker.parking import Parked
 from worker.settings import Settings
 
-#: Seconds for Redis to answer.
-PATIENCE_S = 5
 #: What Celery calls the key of a reply, before its id.
 REPLY = "celery-task-meta-"
 #: Bodies of kombu's messages and items that are parked; and photos that were sent as bytes.
@@ -72,12 +68,11 @@ def in_redis(settings: Settings, photos: Sequence[Named]) -> list[list[Kept]]:
     Raises Unreachable where that cannot be used.
     """
     found: list[list[Kept]] = [[] for _ in photos]
-    options = {"socket_connect_timeout": PATIENCE_S, "socket_timeout": PATIENCE_S}
     for url in dict.fromkeys((settings.broker_url, settings.replies_url)):
-        with reaching(url), Connection(url, transport_options=options, connect_timeout=PATIENCE_S) as connection:
+        with connected(url) as connection:
             if connection.transport.driver_type != "redis":
                 continue
-            channel: Any = connection.ensure_connection(max_retries=1, timeout=PATIENCE_S).default_channel
+            channel: Any = connection.default_channel
             prefix = re.sub(r"([*?\[\]\\])", r"\\\1", settings.key_prefix)
             for key in channel.client.scan_iter(match=f"{prefix}*", count=1000):
                 for written, expires in _lying(channel.client, key):

@@ -13,7 +13,7 @@ from rich.markup import escape
 from producer_client import SightlineError
 from producer_client.contract import Code
 from producer_client.language import to_say
-from producer_client.reach import reaching, shown
+from producer_client.reach import shown
 from worker.broker import connected, parking, refuses_writes
 from worker.commands.backends import backends, print_backends
 from worker.commands.connections import open_client, open_store
@@ -57,19 +57,18 @@ def checks_table(checks: Sequence[tuple[str, bool, str]]) -> Table:
 
 
 def broker(settings: Settings) -> str:
-    with connected(settings, silent_s=PATIENCE_S) as connection:
+    with connected(url := settings.broker_url, silent_s=PATIENCE_S) as connection:
         why = refuses_writes(connection)
     if why:
-        raise _Unwell(f"{shown(settings.broker_url)}: {say(why)}")
-    return say("{broker} answers", broker=shown(settings.broker_url))
+        raise _Unwell(f"{shown(url)}: {say(why)}")
+    return say("{broker} answers", broker=shown(url))
 
 
 def keys(settings: Settings) -> str:
     """Strangers beside our keys are a warning, work that nobody does is a fault."""
     from worker.keys import beside
 
-    with reaching(settings.broker_url):
-        found = beside(settings.broker_url, settings.key_prefix, patience_s=PATIENCE_S)
+    found = beside(settings.broker_url, settings.key_prefix, patience_s=PATIENCE_S)
     for place in found:
         if place.left:
             words = to_say(
